@@ -1,0 +1,67 @@
+import type { DescMethod, DescService, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import type { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
+
+/** Who calls, as its credential proves. */
+export type Principal =
+  | { kind: "operator"; tenantId: string | undefined }
+  | { kind: "key"; tenantId: string; keyId: string; scopes: ReadonlySet<Scope>; expiresAt: Date | undefined }
+  | { kind: "user"; tenantId: string; userId: string; issuedAt: Date | undefined; expiresAt: Date };
+
+/** One call, after the interceptors: authenticated, allowed, valid, with its deadline armed. */
+export type Call = {
+  readonly method: DescMethod;
+  readonly principal: Principal;
+  /** The principal's tenant. Empty only in the operator's calls that concern no tenant. */
+  readonly tenantId: string;
+  /** For audit and timelines: "operator", "key:<id>" or "user:<id>". */
+  readonly actor: string;
+  /** Aborts when the caller cancels, the deadline passes, the connection ends or the server has to close. */
+  readonly signal: AbortSignal;
+  /** Names this call in logs and INTERNAL errors. */
+  readonly requestId: string;
+  readonly log: Logger;
+};
+
+/**
+ * A response that is encoded already. Handlers of hot streams yield it so that one event for many streams is encoded
+ * once; an adapter writes the bytes as they are where its protocol allows, else decodes them.
+ */
+export class Encoded {
+  readonly bytes: Uint8Array;
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes;
+  }
+}
+
+type Unary<M extends DescMethod> = (
+  request: MessageShape<M["input"]>,
+  call: Call,
+) => Promise<MessageInitShape<M["output"]>>;
+type ServerStreaming<M extends DescMethod> = (
+  request: MessageShape<M["input"]>,
+  call: Call,
+) => AsyncIterable<MessageInitShape<M["output"]> | Encoded>;
+type Bidi<M extends DescMethod> = (
+  requests: AsyncIterable<MessageShape<M["input"]>>,
+  call: Call,
+) => AsyncIterable<MessageInitShape<M["output"]> | Encoded>;
+
+export type Handler<M extends DescMethod> = M extends { methodKind: "unary" }
+  ? Unary<M>
+  : M extends { methodKind: "server_streaming" }
+    ? ServerStreaming<M>
+    : M extends { methodKind: "bidi_streaming" }
+      ? Bidi<M>
+      : never;
+
+/** The handlers of one proto service: one per method, by its generated local name. */
+export type Handlers<S extends DescService> = { [K in keyof S["method"]]: Handler<S["method"][K]> };
+
+/** A service with its handlers, as the composition root gives it to the adapters. */
+export type Service = { descriptor: DescService; handlers: Record<string, Handler<DescMethod>> };
+
+/** Pairs a service with handlers that match it. */
+export function service<S extends DescService>(descriptor: S, handlers: Handlers<S>): Service {
+  return { descriptor, handlers: handlers as unknown as Service["handlers"] };
+}
