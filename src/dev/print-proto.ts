@@ -1,4 +1,11 @@
-import { type DescEnum, type DescExtension, type DescField, type DescFile, type DescMessage, ScalarType } from "@bufbuild/protobuf";
+import {
+  type DescEnum,
+  type DescExtension,
+  type DescField,
+  type DescFile,
+  type DescMessage,
+  ScalarType,
+} from "@bufbuild/protobuf";
 import { Edition, FieldDescriptorProto_Label } from "@bufbuild/protobuf/wkt";
 
 /**
