@@ -1,0 +1,9 @@
+import { defineConfig } from "drizzle-kit";
+
+// `npx drizzle-kit generate` writes the next migration; partitions, roles and policies are added to it by hand, because
+// the schema language has no words for them.
+export default defineConfig({
+  dialect: "postgresql",
+  schema: ["./src/store/schema/tenants.ts", "./src/store/schema/users.ts", "./src/store/schema/notifications.ts"],
+  out: "./src/store/migrations",
+});

@@ -1,0 +1,50 @@
+import { Redis } from "ioredis";
+import type { Logger } from "#src/telemetry/logger.ts";
+
+export type CacheConfig = {
+  url: string;
+  /** Begins every key. */
+  namespace: string;
+  /** Nothing waits longer than this for Redis. */
+  commandTimeoutMs: number;
+};
+
+/**
+ * The way to Redis: rate limits, caches and presence, nothing that must not be lost. While it is away every command
+ * fails at once (no queue), so callers decide what to do without it; it reconnects by itself.
+ *
+ * A command in flight when the connection breaks is not sent again, because a counter might then count twice.
+ */
+export type Cache = AsyncDisposable & { readonly redis: Redis; readonly namespace: string; up(): boolean };
+
+export async function connectCache(config: CacheConfig, log: Logger): Promise<Cache> {
+  const redis = new Redis(config.url, {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    commandTimeout: config.commandTimeoutMs,
+    connectTimeout: 2000,
+    retryStrategy: (attempt) => Math.min(50 * attempt, 1000),
+    enableAutoPipelining: false,
+  });
+  let told = true;
+  redis.on("error", (error) => {
+    if (told) log.warn({ err: error }, "lost the connection to Redis");
+    told = false;
+  });
+  redis.on("ready", () => {
+    if (!told) log.info("connected to Redis again");
+    told = true;
+  });
+  // A Redis that is away must not keep the process from starting: it is optional by design.
+  await redis.connect().catch(() => undefined);
+  return {
+    redis,
+    namespace: config.namespace,
+    up: () => redis.status === "ready",
+    async [Symbol.asyncDispose]() {
+      redis.disconnect();
+    },
+  };
+}

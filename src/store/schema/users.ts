@@ -1,0 +1,96 @@
+import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, smallint, text, uuid } from "drizzle-orm/pg-core";
+import { instant } from "./columns.ts";
+
+export const users = pgTable(
+  "users",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    id: text("id").notNull(),
+    displayName: text("display_name").notNull().default(""),
+    email: text("email").notNull().default(""),
+    phone: text("phone").notNull().default(""),
+    locale: text("locale").notNull().default(""),
+    timeZone: text("time_zone").notNull().default(""),
+    /** The user's roles; `user_roles` holds the same, keyed for fan-out, and changes with it. */
+    roles: text("roles").array().notNull(),
+    attributes: jsonb("attributes"),
+    createdAt: instant("created_at").notNull(),
+    updatedAt: instant("updated_at").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.id] })],
+);
+
+export const userRoles = pgTable(
+  "user_roles",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    role: text("role").notNull(),
+    userId: text("user_id").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.role, t.userId] })],
+);
+
+export const topics = pgTable(
+  "topics",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    key: text("key").notNull(),
+    description: text("description").notNull().default(""),
+    memberCount: bigint("member_count", { mode: "number" }).notNull().default(0),
+    createdAt: instant("created_at").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.key] })],
+);
+
+export const topicMembers = pgTable(
+  "topic_members",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    topic: text("topic").notNull(),
+    userId: text("user_id").notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.topic, t.userId] }),
+    index("topic_members_user").on(t.tenantId, t.userId, t.topic),
+  ],
+);
+
+export const types = pgTable(
+  "types",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    key: text("key").notNull(),
+    displayName: text("display_name").notNull().default(""),
+    description: text("description").notNull().default(""),
+    category: text("category").notNull(),
+    defaultPriority: smallint("default_priority").notNull(),
+    defaultChannels: smallint("default_channels").array().notNull(),
+    defaultTtlMs: bigint("default_ttl_ms", { mode: "number" }),
+    optIn: boolean("opt_in").notNull().default(false),
+    revision: integer("revision").notNull(),
+    createdAt: instant("created_at").notNull(),
+    updatedAt: instant("updated_at").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.key] })],
+);
+
+/** What a user has set, as protobuf JSON of posthorn.v1.Preferences. */
+export const preferences = pgTable(
+  "preferences",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    userId: text("user_id").notNull(),
+    document: jsonb("document").notNull(),
+    revision: integer("revision").notNull(),
+    updatedAt: instant("updated_at").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.userId] })],
+);
+
+/** The tenant's defaults, in the same form. */
+export const defaultPreferences = pgTable("default_preferences", {
+  tenantId: uuid("tenant_id").primaryKey(),
+  document: jsonb("document").notNull(),
+  revision: integer("revision").notNull(),
+  updatedAt: instant("updated_at").notNull(),
+});

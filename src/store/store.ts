@@ -1,0 +1,137 @@
+import { sql as statement } from "drizzle-orm";
+import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
+import postgres, { type Sql, type TransactionSql } from "postgres";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Fault } from "#src/errors.ts";
+
+export type StoreConfig = {
+  url: string;
+  /** Connections for the hot paths' raw statements. */
+  hotPoolSize: number;
+  /** Connections for everything built with Drizzle. */
+  poolSize: number;
+  statementTimeoutMs: number;
+  lockTimeoutMs: number;
+  /** False behind PgBouncer in transaction mode. */
+  prepare: boolean;
+};
+
+/** What a query function takes: a transaction of one tenant, or of the system. */
+export type Tx = TransactionSql;
+export type Db = Parameters<Parameters<PostgresJsDatabase["transaction"]>[0]>[0];
+
+/**
+ * The way to Postgres. Every transaction belongs to one tenant and sees only its rows (row-level security), or to the
+ * system, which sees all. A call that outlives the statement time-out plus five seconds is given up: the driver has no
+ * deadline of its own, and a dropped connection can leave a query that never settles.
+ */
+export type Store = AsyncDisposable & {
+  /** Runs raw statements of one tenant in one transaction. For hot paths. Retried once when Postgres broke a deadlock. */
+  tenant<T>(tenantId: string, work: (tx: Tx) => Promise<T>): Promise<T>;
+  /** Runs Drizzle queries of one tenant in one transaction. */
+  tenantDb<T>(tenantId: string, work: (db: Db) => Promise<T>): Promise<T>;
+  /** Runs raw statements over all tenants in one transaction. Only for the scheduler, the reconciler and credentials. */
+  system<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
+  /** Runs Drizzle queries over all tenants in one transaction. Only for the operator's methods. */
+  systemDb<T>(work: (db: Db) => Promise<T>): Promise<T>;
+};
+
+/** Calls waiting for a connection beyond this are refused: a queue that only grows helps nobody. */
+const MAX_WAITING_PER_CONNECTION = 200;
+
+export function openStore(config: StoreConfig): Store {
+  const connect = (role: "posthorn_tenant" | "posthorn_system", max: number) =>
+    postgres(config.url, {
+      max,
+      prepare: config.prepare,
+      idle_timeout: 60,
+      connect_timeout: 5,
+      // Notices are the server talking to an operator's psql; ours go through the logger or nowhere.
+      onnotice: () => undefined,
+      connection: {
+        application_name: "posthorn",
+        statement_timeout: config.statementTimeoutMs,
+        lock_timeout: config.lockTimeoutMs,
+        idle_in_transaction_session_timeout: config.statementTimeoutMs,
+        role,
+      } as Record<string, string | number>,
+    });
+  const hot = connect("posthorn_tenant", config.hotPoolSize);
+  const cold = connect("posthorn_tenant", config.poolSize);
+  const system = connect("posthorn_system", 4);
+  const systemCold = connect("posthorn_system", 2);
+  // Drizzle replaces the parsers of the client it is given, so each style has clients of its own.
+  const coldDb = drizzle(cold);
+  const systemColdDb = drizzle(systemCold);
+  const guard = (size: number) => bounded(size * MAX_WAITING_PER_CONNECTION, config.statementTimeoutMs + 5000);
+  const hotGuard = guard(config.hotPoolSize);
+  const coldGuard = guard(config.poolSize);
+  const systemGuard = guard(4);
+
+  return {
+    tenant: (tenantId, work) =>
+      hotGuard(() =>
+        retryDeadlock(() =>
+          begin(hot, async (tx) => {
+            // Not awaited by itself: the driver sends it together with the first statement.
+            const named = tx`select set_config('posthorn.tenant', ${tenantId}, true)`.execute();
+            const [result] = await Promise.all([work(tx), named]);
+            return result;
+          }),
+        ),
+      ),
+    tenantDb: (tenantId, work) =>
+      coldGuard(() =>
+        retryDeadlock(() =>
+          coldDb.transaction(async (db) => {
+            await db.execute(statement`select set_config('posthorn.tenant', ${tenantId}, true)`);
+            return work(db);
+          }),
+        ),
+      ),
+    system: (work) => systemGuard(() => retryDeadlock(() => begin(system, work))),
+    systemDb: (work) => systemGuard(() => retryDeadlock(() => systemColdDb.transaction(work))),
+    async [Symbol.asyncDispose]() {
+      await Promise.all([hot, cold, system, systemCold].map((client) => client.end({ timeout: 5 })));
+    },
+  };
+}
+
+function begin<T>(client: Sql, work: (tx: Tx) => Promise<T>): Promise<T> {
+  return client.begin(work) as Promise<T>;
+}
+
+/** Postgres ends one of two deadlocked transactions; it is safe and right to run that one again. */
+async function retryDeadlock<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const code =
+      (error as { code?: unknown; cause?: { code?: unknown } }).code ??
+      (error as Error & { cause?: { code?: unknown } }).cause?.code;
+    if (code !== "40P01" && code !== "40001") throw error;
+    return work();
+  }
+}
+
+function bounded(maxWaiting: number, deadlineMs: number): <T>(work: () => Promise<T>) => Promise<T> {
+  let waiting = 0;
+  return async (work) => {
+    if (waiting >= maxWaiting) throw new Fault(ErrorReason.OVERLOADED);
+    waiting++;
+    let timer: NodeJS.Timeout | undefined;
+    const deadline = new Promise<never>((_, reject) => {
+      timer = setTimeout(
+        () => reject(new Fault(ErrorReason.DEPENDENCY_UNAVAILABLE, { cause: new Error("Postgres did not answer") })),
+        deadlineMs,
+      );
+      timer.unref();
+    });
+    try {
+      return await Promise.race([work(), deadline]);
+    } finally {
+      clearTimeout(timer);
+      waiting--;
+    }
+  };
+}
