@@ -111,6 +111,8 @@ async function createCluster(
   if ((await clusterVersion(data)) !== undefined) return;
   log("creating a Postgres cluster, once");
   const fresh = join(dir, "data.new");
+  // An owner that was killed while it did the same may have left these at work.
+  for (const program of ["initdb", "postgres"]) await endLeftovers({ program, path: fresh }, "SIGTERM", log);
   const passwordFile = join(dir, "password.initdb");
   await rm(fresh, { recursive: true, force: true });
   mkdirSync(fresh, { mode: 0o700 });
@@ -119,7 +121,8 @@ async function createCluster(
   const [program, ...args] = [
     ...(user?.prefix ?? []),
     initdb,
-    `--pgdata=${fresh}`,
+    "-D",
+    fresh,
     `--username=${USER}`,
     `--pwfile=${passwordFile}`,
     "--auth=scram-sha-256",

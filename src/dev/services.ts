@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { readFile, rm, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type InstallOptions, installedServer, NATS_SERVER, REDIS_SERVER } from "./install.ts";
 import { greetNats, startNats } from "./nats.ts";
@@ -53,7 +53,12 @@ export async function startServices(options: StartServicesOptions): Promise<Serv
   const startsAny = !(urls.database && urls.nats && urls.redis);
   const slot = startsAny ? stack.use(claimSlot(dataDir)) : undefined;
   const place = (name: string): ServerOptions => ({ dir: join(slot?.dir ?? dataDir, name), erase: !keep, log, signal });
-  if (slot && !keep) stack.defer(() => rm(slot.dir, { recursive: true, force: true }));
+  if (slot && !keep) {
+    stack.defer(async () => {
+      await rm(slot.dir, { recursive: true, force: true });
+      await rmdir(dataDir).catch(() => undefined); // Others may use it, or have put something there.
+    });
+  }
   const install: InstallOptions = { toolsDir: TOOLS_DIR, log, signal };
 
   const starting = [
@@ -67,7 +72,7 @@ export async function startServices(options: StartServicesOptions): Promise<Serv
       ? existing("Redis", urls.redis, "POSTHORN_REDIS_URL", greetRedis)
       : installedServer(REDIS_SERVER, install).then((found) => startRedis(found, place("redis"))),
   ] as const;
-  const [postgres, nats, redis] = await allOrNothing(starting, stack, failed);
+  const [postgres, nats, redis] = await allOrNothing(starting, stack, failed, signal);
   requireVersion("Postgres", postgres.version);
   requireVersion("NATS", nats.version);
   requireVersion("Redis", redis.version);
@@ -112,6 +117,7 @@ async function allOrNothing<const T extends readonly Promise<RunningServer>[]>(
   starting: T,
   stack: AsyncDisposableStack,
   failed: AbortController,
+  signal: AbortSignal,
 ): Promise<{ [K in keyof T]: RunningServer }> {
   const settled = await Promise.allSettled(
     starting.map((each) =>
@@ -122,7 +128,7 @@ async function allOrNothing<const T extends readonly Promise<RunningServer>[]>(
     ),
   );
   const running = settled.flatMap((each) => (each.status === "fulfilled" ? [stack.use(each.value)] : []));
-  if (running.length < starting.length) throw failed.signal.reason;
+  if (running.length < starting.length) throw signal.reason; // The first of: a failure, the caller's wish.
   return running as { [K in keyof T]: RunningServer };
 }
 
