@@ -1,0 +1,82 @@
+/** How often may be called, and how much a user or tenant gets. What is over a notification limit waits; no call is lost silently. */
+
+import { choice, integer, milliseconds } from "./kinds.ts";
+import { option } from "./option.ts";
+
+const perSecond = integer(0, 1_000_000);
+const open = (name: `POSTHORN_${string}`, doc: string) =>
+  option(name, choice("open-local", "closed"), { default: "open-local", doc });
+
+export const apiLimits = {
+  perKey: {
+    requestsPerSecond: option("POSTHORN_API_KEY_REQUESTS_PER_SECOND", perSecond, {
+      default: { development: 20_000, staging: 2_000, production: 2_000 },
+      doc: "Calls per API key, 0 for no limit. Wide in development, so that a benchmark measures the program.",
+    }),
+    burst: option("POSTHORN_API_KEY_BURST", perSecond, {
+      default: { development: 40_000, staging: 4_000, production: 4_000 },
+      doc: "Calls a key may make at once after a pause: two seconds' worth.",
+    }),
+  },
+  perTenant: {
+    requestsPerSecond: option("POSTHORN_API_TENANT_REQUESTS_PER_SECOND", perSecond, {
+      default: { development: 50_000, staging: 5_000, production: 5_000 },
+      doc: "Calls of all keys and users of a tenant together, 0 for no limit.",
+    }),
+    burst: option("POSTHORN_API_TENANT_BURST", perSecond, {
+      default: { development: 100_000, staging: 10_000, production: 10_000 },
+      doc: "Calls a tenant may make at once after a pause: two seconds' worth.",
+    }),
+  },
+  onRedisDown: open(
+    "POSTHORN_API_LIMITS_ON_REDIS_DOWN",
+    "`open-local`: each process limits by its own count. `closed`: calls are refused as UNAVAILABLE.",
+  ),
+};
+
+const perWindow = integer(1, 1_000_000);
+
+export const notificationLimits = {
+  perUser: {
+    perMinute: option("POSTHORN_USER_MAX_PER_MINUTE", perWindow, {
+      aliases: ["NOTIFICATION_MAX_PER_MINUTE"],
+      default: { development: 10, staging: 15, production: 20 },
+      doc: "Notifications one user gets per minute; what is over waits.",
+    }),
+    perHour: option("POSTHORN_USER_MAX_PER_HOUR", perWindow, {
+      aliases: ["NOTIFICATION_MAX_PER_HOUR"],
+      default: { development: 100, staging: 150, production: 200 },
+      doc: "The same per hour.",
+    }),
+    perDay: option("POSTHORN_USER_MAX_PER_DAY", perWindow, {
+      aliases: ["NOTIFICATION_MAX_PER_DAY"],
+      default: { development: 500, staging: 750, production: 1_000 },
+      doc: "The same per day.",
+    }),
+    burst: option("POSTHORN_USER_BURST", perWindow, {
+      aliases: ["NOTIFICATION_BURST_LIMIT"],
+      default: { development: 5, staging: 8, production: 10 },
+      doc: "Notifications one user gets within ten seconds.",
+    }),
+  },
+  perTenantPerMinute: option("POSTHORN_TENANT_MAX_PER_MINUTE", integer(0, 1_000_000_000), {
+    default: { development: 0, staging: 600_000, production: 600_000 },
+    doc: "Notifications of one tenant per minute, 0 for no limit; half of what one small deployment carries.",
+  }),
+  globalPerMinute: option("POSTHORN_GLOBAL_MAX_PER_MINUTE", integer(0, 1_000_000_000), {
+    default: 0,
+    doc: "Notifications of all tenants per minute, 0 for no limit: the queue already evens out the load.",
+  }),
+  backoffMultiplier: option("POSTHORN_LIMIT_BACKOFF_MULTIPLIER", integer(1, 10), {
+    default: 2,
+    doc: "Each time a held notification meets the limit again, it waits this many times longer.",
+  }),
+  maxBackoffMs: option("POSTHORN_LIMIT_MAX_BACKOFF_MS", milliseconds(1_000, 86_400_000), {
+    default: { development: 300_000, staging: 300_000, production: 600_000 },
+    doc: "Longest such wait.",
+  }),
+  onRedisDown: open(
+    "POSTHORN_LIMITS_ON_REDIS_DOWN",
+    "`open-local`: each process limits by its own count. `closed`: notifications are held until Redis is back.",
+  ),
+};

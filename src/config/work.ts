@@ -1,0 +1,102 @@
+/** Settings of the path a notification takes: accept, route, reconcile, schedule, inbox and stream. */
+
+import { integer, milliseconds } from "./kinds.ts";
+import { option } from "./option.ts";
+
+export const accept = {
+  groupWindowMs: option("POSTHORN_ACCEPT_GROUP_WINDOW_MS", milliseconds(0, 100), {
+    default: 2,
+    doc: "Sends that arrive within it share one commit: it costs less than the fsync it saves.",
+  }),
+  groupMaxItems: option("POSTHORN_ACCEPT_GROUP_MAX_ITEMS", integer(1, 5_000), {
+    default: 500,
+    doc: "A group commits at once when it has this many items.",
+  }),
+  chunkSize: option("POSTHORN_ACCEPT_CHUNK_SIZE", integer(1, 1_000), {
+    default: 250,
+    doc: "Ids in one queue message, all of one tenant and lane; decided in one transaction.",
+  }),
+  dedupWindowSeconds: option("POSTHORN_ACCEPT_DEDUP_WINDOW_SECONDS", integer(1, 604_800), {
+    default: 300,
+    doc: "How long a dedup key suppresses repeats when the call does not say.",
+  }),
+  idempotencyTtlHours: option("POSTHORN_ACCEPT_IDEMPOTENCY_TTL_HOURS", integer(24, 720), {
+    default: 24,
+    doc: "How long an idempotency key is remembered; at least the day a retrying caller may take.",
+  }),
+};
+
+export const route = {
+  concurrencyPerLane: option("POSTHORN_ROUTE_CONCURRENCY_PER_LANE", integer(1, 64), {
+    default: 2,
+    doc: "Chunks decided at the same time in each lane: one is computed while the other commits.",
+  }),
+  maxDeliver: option("POSTHORN_ROUTE_MAX_DELIVER", integer(2, 1_000), {
+    default: 20,
+    doc: "Times a chunk is tried; it is given back to the reconciler before the queue would strand it.",
+  }),
+  ackWaitMs: option("POSTHORN_ROUTE_ACK_WAIT_MS", milliseconds(1_000, 600_000), {
+    default: 30_000,
+    doc: "A worker that has not answered for a chunk in this time is taken for dead, and the chunk goes to another.",
+  }),
+};
+
+export const reconcile = {
+  afterMs: option("POSTHORN_RECONCILE_AFTER_MS", milliseconds(1_000, 86_400_000), {
+    default: 30_000,
+    doc: "An accepted notification untouched for this long is looked for on the queue and published again.",
+  }),
+  intervalMs: option("POSTHORN_RECONCILE_INTERVAL_MS", milliseconds(100, 3_600_000), {
+    default: 10_000,
+    doc: "How often that is looked at.",
+  }),
+};
+
+export const schedule = {
+  tickMs: option("POSTHORN_SCHEDULE_TICK_MS", milliseconds(10, 1_000), {
+    default: 250,
+    doc: "How often due work is claimed. Due means within 1 s, so a quarter of that leaves room for load.",
+  }),
+  batchSize: option("POSTHORN_SCHEDULE_BATCH_SIZE", integer(1, 10_000), {
+    default: 1_000,
+    doc: "Due items claimed at once; a full batch is followed by the next without waiting.",
+  }),
+};
+
+export const stream = {
+  heartbeatMs: option("POSTHORN_STREAM_HEARTBEAT_MS", milliseconds(100, 25_000), {
+    default: 20_000,
+    doc: "Silence after which a stream says it lives. Proxies cut at 60 s; clients give up after 2.5 of these.",
+  }),
+  queueMaxMessages: option("POSTHORN_STREAM_QUEUE_MAX_MESSAGES", integer(1, 100_000), {
+    default: 256,
+    doc: "Events waiting for one slow device, then it is told to resume.",
+  }),
+  queueMaxBytes: option("POSTHORN_STREAM_QUEUE_MAX_BYTES", integer(4_096, 2 ** 30), {
+    default: 2 ** 20,
+    doc: "The same in bytes.",
+  }),
+  maxAgeMs: option("POSTHORN_STREAM_MAX_AGE_MS", milliseconds(1_000), {
+    default: 3_600_000,
+    doc: "A stream ends at this age, or with its token, and resumes: permissions and load are looked at again.",
+  }),
+  maxStreamsPerUser: option("POSTHORN_STREAM_MAX_PER_USER", integer(1, 10_000), {
+    default: 20,
+    doc: "Streams one user may have open on one process.",
+  }),
+  drainMs: option("POSTHORN_STREAM_DRAIN_MS", milliseconds(0, 300_000), {
+    default: 10_000,
+    doc: "Over how long the streams of a stopping process are asked to go elsewhere, so that they do not come all at once.",
+  }),
+};
+
+export const inbox = {
+  persistDays: option("POSTHORN_INBOX_PERSIST_DAYS", integer(1, 3_650), {
+    default: 90,
+    doc: "How long an entry stays in the inbox when its type does not say.",
+  }),
+  maxUnread: option("POSTHORN_INBOX_MAX_UNREAD", integer(1, 1_000_000), {
+    default: 1_000,
+    doc: "Unread entries one user can have; beyond it, the oldest are archived.",
+  }),
+};
