@@ -134,3 +134,14 @@ function defaultOf(option: Option<unknown>): string {
 function cell(text: string): string {
   return text.replaceAll("|", "\\|");
 }
+
+/**
+ * The README with its configuration chapter brought up to date: what stands between `<!-- config:start -->` and
+ * `<!-- config:end -->`. Undefined when it has no such place.
+ */
+export function withConfigTable(readme: string): string | undefined {
+  const start = "<!-- config:start -->";
+  const [from, to] = [readme.indexOf(start), readme.indexOf("<!-- config:end -->")];
+  if (from < 0 || to < from) return undefined;
+  return `${readme.slice(0, from + start.length)}\n\n${configTable()}\n\n${readme.slice(to)}`;
+}

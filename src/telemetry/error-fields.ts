@@ -27,7 +27,7 @@ export function errorFields(error: unknown, depth = 0): ErrorFields {
 }
 
 /** The message without values a driver put in. */
-export function safeMessage(error: Error): string {
+function safeMessage(error: Error): string {
   const message = String(error.message);
   if (isFailedQuery(error)) return bounded(`Failed query: ${error.query}`);
   // Class 22, "data exception": the text quotes the value, as in `invalid input syntax for type uuid: "…"`. In other

@@ -2,7 +2,7 @@
 
 import { isSpanContextValid, trace } from "@opentelemetry/api";
 import { type DestinationStream, destination, type Logger as PinoLogger, pino, stdTimeFunctions } from "pino";
-import { errorFields, safeMessage } from "./error-fields.ts";
+import { errorFields } from "./error-fields.ts";
 import { prettyLine } from "./pretty.ts";
 import { loggable, loggableFields, scrubbed } from "./redact.ts";
 
@@ -63,7 +63,7 @@ function safeArguments([first, ...rest]: readonly unknown[]): unknown[] {
   const values = rest.map((value) => (value instanceof Error ? errorFields(value) : loggable(value)));
   if (error === undefined) return [typeof first === "object" ? first : loggable(first), ...values];
   const fields = first === error ? { err: error } : first;
-  return [fields, ...(rest[0] === undefined ? [safeMessage(error)] : values)];
+  return [fields, ...(rest[0] === undefined ? [errorFields(error).message] : values)];
 }
 
 function errorIn(fields: unknown): Error | undefined {

@@ -24,7 +24,10 @@ export function isForbidden(name: string): boolean {
   return content.has(plain) || credential.test(plain);
 }
 
-/** A copy fit to be logged: bounded in depth, length and count, forbidden names redacted, errors reduced to facts. */
+/**
+ * A copy fit to be logged: bounded in depth, length and count, forbidden names redacted, errors reduced to facts.
+ * Total: what throws when it is read becomes "[unreadable]".
+ */
 export function loggable(value: unknown, depth = 0): unknown {
   switch (typeof value) {
     case "string":
@@ -35,7 +38,11 @@ export function loggable(value: unknown, depth = 0): unknown {
     case "symbol":
       return `[${typeof value}]`;
     case "object":
-      return value === null ? null : loggableObject(value, depth);
+      try {
+        return value === null ? null : loggableObject(value, depth);
+      } catch {
+        return "[unreadable]";
+      }
     default:
       return value;
   }
@@ -60,6 +67,8 @@ function loggableObject(value: object, depth: number): unknown {
   // A protobuf message may carry content in any field.
   if ("$typeName" in value) return `[message ${String(value.$typeName)}]`;
   if (depth >= maxDepth) return "[too deep]";
+  // Times, URLs, and the configuration, which knows what not to show.
+  if ("toJSON" in value && typeof value.toJSON === "function") return loggable(value.toJSON(), depth + 1);
   if (Array.isArray(value) || value instanceof Set) return loggableList([...value], depth);
   const entries =
     value instanceof Map ? [...value].map(([key, item]) => [String(key), item] as const) : Object.entries(value);
