@@ -10,6 +10,9 @@ await using services = await startServices({
   dataDir: join(import.meta.dirname, "../../.data"),
   log: (line) => process.stderr.write(`${line}\n`),
   signal: stop.signal,
+}).catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error);
+  process.exit(1);
 });
 process.stdout.write(`POSTHORN_DATABASE_URL=${services.databaseUrl}
 POSTHORN_NATS_URL=${services.natsUrl}

@@ -46,12 +46,37 @@ export type InstallOptions = {
 const USUAL_PLACES = ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin"];
 
 /**
- * Finds a server on this machine, or gets it: from PATH, from what an earlier run fetched, from Debian's packages
+ * Finds servers on this machine, or gets them: from PATH, from what an earlier run fetched, from Debian's packages
  * (unpacked beside the checkout: needs no root, and starts no system service), from brew, or by a Go toolchain.
  *
- * @throws one line that says which command to run, when nothing worked.
+ * @returns what gives each of those wanted.
+ * @throws one line that says which command to run, when any could not be had.
  */
-export async function installedServer(wanted: ServerProgram, options: InstallOptions): Promise<InstalledServer> {
+export async function installedServers(
+  wanted: readonly ServerProgram[],
+  options: InstallOptions,
+): Promise<(program: ServerProgram) => InstalledServer> {
+  const found = new Map<ServerProgram, InstalledServer>();
+  await Promise.all(
+    wanted.map(async (each) => {
+      const installed = await installedServer(each, options);
+      if (installed) found.set(each, installed);
+    }),
+  );
+  const missing = wanted.filter((each) => !found.has(each));
+  if (missing.length > 0) {
+    const names = missing.map((each) => each.program).join(" and ");
+    const instead = missing.map((each) => each.instead).join(" and ");
+    throw new Error(`${names} missing; run \`${byHand(missing)}\`, or set ${instead} to what runs already`);
+  }
+  return (program) => {
+    const installed = found.get(program);
+    if (!installed) throw new Error(`${program.program} was not asked for`);
+    return installed;
+  };
+}
+
+async function installedServer(wanted: ServerProgram, options: InstallOptions): Promise<InstalledServer | undefined> {
   const inPath = await firstExecutable([...(process.env.PATH ?? "").split(delimiter), ...USUAL_PLACES], wanted.program);
   if (inPath) return { command: [inPath] };
   const root = join(options.toolsDir, wanted.program);
@@ -60,16 +85,16 @@ export async function installedServer(wanted: ServerProgram, options: InstallOpt
   for (const source of [viaApt, viaBrew, viaGo]) {
     const found = await source(wanted, root, options).catch((error: unknown) => {
       options.signal.throwIfAborted();
-      options.log(`${wanted.program}: ${error instanceof Error ? error.message.trim().split("\n").at(-1) : error}`);
+      options.log(`${wanted.program}: ${lastLine(error)}`);
       return undefined;
     });
     if (found) return found;
   }
-  throw new Error(`${wanted.program} is missing; run \`${byHand(wanted)}\`, or set ${wanted.instead} to one that runs`);
+  return undefined;
 }
 
 /** A server in an unpacked tree; libraries that came with it are put on the loader's path. */
-export async function unpackedServer(root: string, program: string): Promise<InstalledServer | undefined> {
+async function unpackedServer(root: string, program: string): Promise<InstalledServer | undefined> {
   const file = await firstExecutable([join(root, "usr/bin"), join(root, "usr/sbin")], program);
   if (!file) return undefined;
   const libraries = (await Promise.all(["lib", "usr/lib"].map((dir) => multiarchDirs(join(root, dir))))).flat();
@@ -104,9 +129,13 @@ async function viaGo(wanted: ServerProgram, root: string, { log, signal }: Insta
   return unpackedServer(root, wanted.program);
 }
 
-function byHand(wanted: ServerProgram): string {
-  if (process.platform === "darwin") return `brew install ${wanted.brew}`;
-  return `sudo apt-get install ${wanted.apt}`;
+function byHand(missing: readonly ServerProgram[]): string {
+  if (process.platform === "darwin") return `brew install ${missing.map((each) => each.brew).join(" ")}`;
+  return `sudo apt-get install ${missing.map((each) => each.apt).join(" ")}`;
+}
+
+function lastLine(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).trim().split("\n").at(-1) ?? "";
 }
 
 function onPath(program: string): Promise<string | undefined> {

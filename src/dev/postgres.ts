@@ -135,6 +135,10 @@ async function createCluster(
   ];
   try {
     await promisify(execFile)(program ?? initdb, args, { cwd: "/", env: quietEnvironment(process.env), signal });
+  } catch (error) {
+    signal.throwIfAborted();
+    const said = (error as { stderr?: string }).stderr?.trim() || String(error);
+    throw new Error(`the Postgres cluster could not be created in ${fresh}: ${said}`, { cause: error });
   } finally {
     await rm(passwordFile, { force: true });
   }

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { readFile, rm, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type InstallOptions, installedServer, NATS_SERVER, REDIS_SERVER } from "./install.ts";
+import { installedServers, NATS_SERVER, REDIS_SERVER } from "./install.ts";
 import { greetNats, startNats } from "./nats.ts";
 import { greetPostgres, startPostgres } from "./postgres.ts";
 import { greetRedis, startRedis } from "./redis.ts";
@@ -59,7 +59,8 @@ export async function startServices(options: StartServicesOptions): Promise<Serv
       await rmdir(dataDir).catch(() => undefined); // Others may use it, or have put something there.
     });
   }
-  const install: InstallOptions = { toolsDir: TOOLS_DIR, log, signal };
+  const wanted = [...(urls.nats ? [] : [NATS_SERVER]), ...(urls.redis ? [] : [REDIS_SERVER])];
+  const programs = installedServers(wanted, { toolsDir: TOOLS_DIR, log, signal });
 
   const starting = [
     urls.database
@@ -67,10 +68,10 @@ export async function startServices(options: StartServicesOptions): Promise<Serv
       : startPostgres({ ...place("postgres"), durable }),
     urls.nats
       ? existing("NATS", urls.nats, "POSTHORN_NATS_URL", greetNats)
-      : installedServer(NATS_SERVER, install).then((found) => startNats(found, place("nats"))),
+      : programs.then((found) => startNats(found(NATS_SERVER), place("nats"))),
     urls.redis
       ? existing("Redis", urls.redis, "POSTHORN_REDIS_URL", greetRedis)
-      : installedServer(REDIS_SERVER, install).then((found) => startRedis(found, place("redis"))),
+      : programs.then((found) => startRedis(found(REDIS_SERVER), place("redis"))),
   ] as const;
   const [postgres, nats, redis] = await allOrNothing(starting, stack, failed, signal);
   requireVersion("Postgres", postgres.version);

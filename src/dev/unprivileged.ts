@@ -15,8 +15,15 @@ export type OtherUser = {
 /** `nobody` first: it exists everywhere, and unlike `postgres` it owns nobody's databases. */
 const CANDIDATES = ["nobody", "postgres", "daemon"];
 
-/** Lets the server pass through directories that only root may enter, such as a checkout under /root. */
-const THROUGH_CLOSED_PARENTS = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"];
+/**
+ * Lets the server pass through directories that only root may enter, such as a checkout under /root. Without the secure
+ * bit, access(2), which initdb asks about its own files, would ignore the capability of a process that is not root.
+ */
+const THROUGH_CLOSED_PARENTS = [
+  "--securebits=+no_setuid_fixup",
+  "--inh-caps=+dac_override",
+  "--ambient-caps=+dac_override",
+];
 
 /**
  * Finds a user under whom Postgres, which refuses to be root, can run from `binary` in `dir`: the owner of `dir` when that
