@@ -35,7 +35,7 @@ export const namespace = option("POSTHORN_NAMESPACE", name, {
 
 export const instanceId = optional(
   "POSTHORN_INSTANCE_ID",
-  text("up to 63 of A-Z, a-z, 0-9, '.', '_' and '-'", "posthorn-0", /^[\w.-]{1,63}$/),
+  text("up to 253 of A-Z, a-z, 0-9, '.', '_' and '-'", "posthorn-0", /^[\w.-]{1,253}$/),
   { aliases: ["HOSTNAME"], doc: "Names this process in logs, traces and presence. Unset: chosen at start." },
 );
 
