@@ -20,6 +20,10 @@ export const accept = {
     default: 300,
     doc: "How long a dedup key suppresses repeats when the call does not say.",
   }),
+  maxWaiting: option("POSTHORN_ACCEPT_MAX_WAITING", integer(1, 10_000_000), {
+    default: 50_000,
+    doc: "Notifications waiting to be stored; more are refused as OVERLOADED. About two seconds of work: longer, and callers have given up.",
+  }),
   idempotencyTtlHours: option("POSTHORN_ACCEPT_IDEMPOTENCY_TTL_HOURS", integer(24, 720), {
     default: 24,
     doc: "How long an idempotency key is remembered; at least the day a retrying caller may take.",
