@@ -98,7 +98,7 @@ export type StreamFilter = Message<"posthorn.v1.StreamFilter"> & {
   minimumPriority: Priority;
 
   /**
-   * Sent through one of these topics. Up to 50.
+   * Sent to one of these topics (tag `topic:<key>`). Up to 50.
    *
    * @generated from field: repeated string topics = 4;
    */

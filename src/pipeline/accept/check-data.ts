@@ -1,0 +1,26 @@
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import { invalidField } from "#src/errors.ts";
+
+const MAX_BYTES = 16 * 1024;
+const MAX_DEPTH = 16;
+
+/**
+ * Checks Content.data: finite numbers (JSON has no others, so an infinite one could be stored but never read back), at
+ * most 16 levels and 16 KiB. Throws INVALID_REQUEST naming the field.
+ */
+export function checkData(data: JsonObject | undefined): void {
+  if (data === undefined) return;
+  checkValue(data, "content.data", 1);
+  if (Buffer.byteLength(JSON.stringify(data)) > MAX_BYTES)
+    throw invalidField("content.data", "must be at most 16 KiB as JSON");
+}
+
+function checkValue(value: JsonValue, path: string, depth: number): void {
+  if (depth > MAX_DEPTH) throw invalidField("content.data", "must be at most 16 levels deep");
+  if (typeof value === "number" && !Number.isFinite(value))
+    throw invalidField("content.data", "numbers must be finite");
+  if (Array.isArray(value)) for (const item of value) checkValue(item, path, depth + 1);
+  else if (typeof value === "object" && value !== null) {
+    for (const item of Object.values(value)) checkValue(item, path, depth + 1);
+  }
+}

@@ -1,0 +1,301 @@
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import {
+  type SendRequest,
+  SendRequestSchema,
+  type SendResponse,
+  SendResponseSchema,
+} from "#gen/posthorn/v1/send_service_pb.ts";
+import { Fault } from "#src/errors.ts";
+import { arrayLiteral } from "#src/store/arrays.ts";
+import type { Tx } from "#src/store/store.ts";
+import { type Draft, firstStatus } from "./prepare.ts";
+import { acceptedResponse } from "./response.ts";
+
+/** A notification to be. */
+export type NewRow = { id: string; userId: string; scheduledAt: Date | undefined; expiresAt: Date | undefined };
+
+/** One Send, ready to be stored. */
+export type Submission = {
+  draft: Draft;
+  /** One per user id, no user twice. */
+  rows: NewRow[];
+  /** Present when the Send names topics, roles or everyone. */
+  fanout: { id: string; request: SendRequest } | undefined;
+  idempotency: { key: string; hash: Uint8Array } | undefined;
+  actor: string;
+  /** Id for the audit entry of a limits bypass. */
+  auditId: string;
+};
+
+export type Stored =
+  /** `rows` leaves out the recipients for whom an earlier notification stands. */
+  | { kind: "accepted"; response: SendResponse; rows: NewRow[] }
+  | { kind: "repeated"; response: SendResponse }
+  | { kind: "refused"; fault: Fault };
+
+export type CommitContext = {
+  now: Date;
+  /** Counter slot of this writer: see store/schema/tenants.ts. */
+  slot: number;
+  idempotencyTtlMs: number;
+};
+
+/**
+ * Stores a group of Sends of one tenant in the caller's transaction: all are committed together or none. No two of the
+ * group may claim the same idempotency key or the same user's dedup key.
+ *
+ * Locks are taken in one order (idempotency keys sorted, then dedup keys sorted, then rows), so that two groups can wait
+ * for each other but never in a circle.
+ */
+export async function commitGroup(
+  tx: Tx,
+  tenantId: string,
+  group: readonly Submission[],
+  context: CommitContext,
+): Promise<Stored[]> {
+  const earlier = await claimIdempotencyKeys(tx, tenantId, group, context);
+  const fresh = group.filter((submission) => !earlier.has(submission));
+  const original = await claimDedupKeys(tx, tenantId, fresh, context.now);
+  const accepted = new Map(
+    fresh.map((submission) => [
+      submission,
+      {
+        kind: "accepted" as const,
+        response: acceptedResponse(submission, original, context.now),
+        rows: submission.rows.filter((row) => !original.has(row)),
+      },
+    ]),
+  );
+  // Sent together, answered together: one round trip for the usual Send.
+  await Promise.all([
+    insertNotifications(tx, tenantId, accepted, context),
+    insertFanouts(tx, tenantId, fresh, context.now),
+    supersede(tx, tenantId, accepted, context),
+    recordResponses(tx, tenantId, accepted),
+    auditBypasses(tx, tenantId, fresh),
+  ]);
+  return group.map((submission) => {
+    const result = accepted.get(submission) ?? earlier.get(submission);
+    if (result === undefined) throw new Error("a submission without a result");
+    return result;
+  });
+}
+
+/** Claims the group's keys; returns what to answer to those whose key was claimed before, by anybody. */
+async function claimIdempotencyKeys(
+  tx: Tx,
+  tenantId: string,
+  group: readonly Submission[],
+  { now, idempotencyTtlMs }: CommitContext,
+): Promise<Map<Submission, Stored>> {
+  const claims = new Map(group.flatMap((item) => (item.idempotency ? [[item.idempotency.key, item] as const] : [])));
+  const outcome = new Map<Submission, Stored>();
+  if (claims.size === 0) return outcome;
+  const keys = [...claims.keys()].sort();
+  const hashes = keys.map((key) => claims.get(key)?.idempotency?.hash ?? new Uint8Array());
+  const claimed = await tx<{ key: string }[]>`
+    insert into idempotency_keys (tenant_id, key, request_hash, response, expires_at)
+    select ${tenantId}, key, hash, '', ${new Date(now.getTime() + idempotencyTtlMs)}
+    from unnest(${keys}::text[], ${hashes}::bytea[]) as t (key, hash) order by key
+    on conflict (tenant_id, key) do update
+      set request_hash = excluded.request_hash, response = excluded.response, expires_at = excluded.expires_at
+      where idempotency_keys.expires_at <= ${now}
+    returning key`;
+  for (const { key } of claimed) claims.delete(key);
+  if (claims.size === 0) return outcome;
+  const known = await tx<{ key: string; hash: Uint8Array; response: Uint8Array }[]>`
+    select key, request_hash as hash, response from idempotency_keys
+    where tenant_id = ${tenantId} and key = any(${[...claims.keys()]}::text[])`;
+  for (const { key, hash, response } of known) {
+    const submission = claims.get(key);
+    if (submission?.idempotency === undefined) continue;
+    const same = Buffer.from(hash).equals(submission.idempotency.hash);
+    outcome.set(
+      submission,
+      same
+        ? { kind: "repeated", response: fromBinary(SendResponseSchema, response) }
+        : { kind: "refused", fault: new Fault(ErrorReason.IDEMPOTENCY_KEY_REUSED) },
+    );
+  }
+  return outcome;
+}
+
+/** Claims the group's dedup keys; returns, for rows that lost, the notification that stands for them. */
+export async function claimDedupKeys(
+  tx: Tx,
+  tenantId: string,
+  group: readonly Pick<Submission, "draft" | "rows">[],
+  now: Date,
+): Promise<Map<NewRow, string>> {
+  const claims = group.flatMap(({ draft, rows }) =>
+    draft.dedup === undefined
+      ? []
+      : rows.map((row) => ({ row, key: draft.dedup?.key ?? "", windowMs: draft.dedup?.windowMs ?? 0 })),
+  );
+  const original = new Map<NewRow, string>();
+  if (claims.length === 0) return original;
+  const users = claims.map((claim) => claim.row.userId);
+  const keys = claims.map((claim) => claim.key);
+  const ids = claims.map((claim) => claim.row.id);
+  const until = claims.map((claim) => new Date(now.getTime() + claim.windowMs));
+  await tx`
+    insert into dedup_keys (tenant_id, user_id, key, notification_id, expires_at)
+    select ${tenantId}, user_id, key, id, until
+    from unnest(${users}::text[], ${keys}::text[], ${ids}::uuid[], ${until}::timestamptz[]) as t (user_id, key, id, until)
+    order by user_id, key
+    on conflict (tenant_id, user_id, key) do update
+      set notification_id = excluded.notification_id, expires_at = excluded.expires_at
+      where dedup_keys.expires_at <= ${now}`;
+  const holders = await tx<{ n: number; id: string }[]>`
+    select t.n::int as n, d.notification_id as id
+    from unnest(${users}::text[], ${keys}::text[]) with ordinality as t (user_id, key, n)
+    join dedup_keys d on d.tenant_id = ${tenantId} and d.user_id = t.user_id and d.key = t.key`;
+  for (const { n, id } of holders) {
+    const claim = claims[n - 1];
+    if (claim !== undefined && claim.row.id !== id) original.set(claim.row, id);
+  }
+  return original;
+}
+
+type Accepted = ReadonlyMap<Submission, { rows: NewRow[]; response: SendResponse }>;
+
+async function insertNotifications(
+  tx: Tx,
+  tenantId: string,
+  accepted: Accepted,
+  context: CommitContext,
+): Promise<void> {
+  const rows = [...accepted].flatMap(([{ draft }, stored]) => stored.rows.map((row) => ({ row, draft })));
+  await insertRows(tx, tenantId, rows, undefined, context);
+}
+
+/** Inserts notifications with their counters, and the timeline entry of those that wait for their time. */
+export async function insertRows(
+  tx: Tx,
+  tenantId: string,
+  rows: readonly { row: NewRow; draft: Draft }[],
+  /** Given for rows of a fan-out, whose content stays with the fan-out. */
+  fanoutId: string | undefined,
+  { now, slot }: CommitContext,
+): Promise<void> {
+  if (rows.length === 0) return;
+  const hour = hourOf(now);
+  await tx`
+    with added as (
+      insert into notifications (tenant_id, id, user_id, type, category, priority, status, channels, content, tags,
+        bypass_limits, scheduled_at, expires_at, due_at, updated_at, dedup_key, collapse_key, sender_id, fanout_id)
+      select ${tenantId}, id, user_id, type, category, priority, status, channels, content, tags::text[],
+        bypass, scheduled_at, expires_at, scheduled_at, ${now}, dedup_key, collapse_key, sender_id, ${fanoutId ?? null}::uuid
+      from unnest(
+        ${rows.map(({ row }) => row.id)}::uuid[],
+        ${rows.map(({ row }) => row.userId)}::text[],
+        ${rows.map(({ draft }) => draft.type)}::text[],
+        ${rows.map(({ draft }) => draft.category)}::text[],
+        ${rows.map(({ draft }) => draft.priority)}::smallint[],
+        ${rows.map(({ row }) => firstStatus(row.scheduledAt))}::smallint[],
+        ${rows.map(({ draft }) => draft.channels)}::int[],
+        ${rows.map(({ draft }) => (fanoutId === undefined ? draft.content : null))}::bytea[],
+        ${rows.map(({ draft }) => (draft.tags.length === 0 ? null : arrayLiteral(draft.tags)))}::text[],
+        ${rows.map(({ draft }) => draft.bypassLimits)}::boolean[],
+        ${rows.map(({ row }) => row.scheduledAt ?? null)}::timestamptz[],
+        ${rows.map(({ row }) => row.expiresAt ?? null)}::timestamptz[],
+        ${rows.map(({ draft }) => draft.dedup?.key ?? null)}::text[],
+        ${rows.map(({ draft }) => draft.collapseKey ?? null)}::text[],
+        ${rows.map(({ draft }) => draft.senderId ?? null)}::text[]
+      ) as t (id, user_id, type, category, priority, status, channels, content, tags, bypass, scheduled_at, expires_at,
+        dedup_key, collapse_key, sender_id)
+      returning id, type, status
+    ), history as (
+      insert into timeline (tenant_id, notification_id, at, status, channel, reason)
+      select ${tenantId}, id, ${now}, ${Status.SCHEDULED}, 0, ${Reason.SCHEDULED} from added where status = ${Status.SCHEDULED}
+    )
+    insert into counters (tenant_id, hour, type, channel, status, slot, count)
+    select ${tenantId}, ${hour}, type, 0, status, ${slot}, count(*)
+    from (select type, ${Status.ACCEPTED}::smallint as status from added
+      union all select type, status from added where status = ${Status.SCHEDULED}) as reached
+    group by type, status order by type, status
+    on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count`;
+}
+
+async function insertFanouts(tx: Tx, tenantId: string, group: readonly Submission[], now: Date): Promise<void> {
+  const fanouts = group.flatMap(({ fanout, draft, actor }) => (fanout ? [{ ...fanout, draft, actor }] : []));
+  if (fanouts.length === 0) return;
+  await tx`
+    insert into fanouts (tenant_id, id, state, request, content, actor, cursor, created_at, lease_until)
+    select ${tenantId}, id, 1, request, content, actor, 'null', ${now}, ${now}::timestamptz + interval '30 seconds'
+    from unnest(
+      ${fanouts.map((fanout) => fanout.id)}::uuid[],
+      ${fanouts.map((fanout) => toBinary(SendRequestSchema, fanout.request))}::bytea[],
+      ${fanouts.map((fanout) => fanout.draft.content)}::bytea[],
+      ${fanouts.map((fanout) => fanout.actor)}::text[]
+    ) as t (id, request, content, actor)`;
+}
+
+/** Cancels what a newer notification with the same collapse key has taken the place of. */
+async function supersede(tx: Tx, tenantId: string, accepted: Accepted, { now, slot }: CommitContext): Promise<void> {
+  const rows = [...accepted].flatMap(([{ draft }, stored]) =>
+    draft.collapseKey === undefined ? [] : stored.rows.map((row) => ({ ...row, key: draft.collapseKey ?? "" })),
+  );
+  await supersedeRows(tx, tenantId, rows, now, slot);
+}
+
+export async function supersedeRows(
+  tx: Tx,
+  tenantId: string,
+  rows: readonly { id: string; userId: string; key: string }[],
+  now: Date,
+  slot: number,
+): Promise<void> {
+  if (rows.length === 0) return;
+  await tx`
+    with ended as (
+      update notifications n
+      set status = ${Status.CANCELLED}, reason = ${Reason.SUPERSEDED}, due_at = null, updated_at = ${now}
+      from unnest(
+        ${rows.map((row) => row.id)}::uuid[], ${rows.map((row) => row.userId)}::text[], ${rows.map((row) => row.key)}::text[]
+      ) as newer (id, user_id, key)
+      where n.tenant_id = ${tenantId} and n.user_id = newer.user_id and n.collapse_key = newer.key
+        and n.status in (1, 2, 3) and n.id < newer.id
+      returning n.id, n.type
+    ), history as (
+      insert into timeline (tenant_id, notification_id, at, status, channel, reason)
+      select ${tenantId}, id, ${now}, ${Status.CANCELLED}, 0, ${Reason.SUPERSEDED} from ended
+    )
+    insert into counters (tenant_id, hour, type, channel, status, slot, count)
+    select ${tenantId}, ${hourOf(now)}, type, 0, ${Status.CANCELLED}, ${slot}, count(*) from ended group by type order by type
+    on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count`;
+}
+
+/** Keeps what a repeat of the same key is answered. */
+async function recordResponses(tx: Tx, tenantId: string, accepted: Accepted): Promise<void> {
+  const keyed = [...accepted].flatMap(([{ idempotency }, { response }]) =>
+    idempotency ? [{ key: idempotency.key, response }] : [],
+  );
+  if (keyed.length === 0) return;
+  await tx`
+    update idempotency_keys k set response = t.response
+    from unnest(
+      ${keyed.map(({ key }) => key)}::text[],
+      ${keyed.map(({ response }) => toBinary(SendResponseSchema, response))}::bytea[]
+    ) as t (key, response)
+    where k.tenant_id = ${tenantId} and k.key = t.key`;
+}
+
+async function auditBypasses(tx: Tx, tenantId: string, group: readonly Submission[]): Promise<void> {
+  const bypasses = group.filter(({ draft }) => draft.bypassLimits);
+  if (bypasses.length === 0) return;
+  await tx`
+    insert into audit_entries (tenant_id, id, actor, action, target)
+    select ${tenantId}, id, actor, 'send.bypass_rate_limit', target
+    from unnest(
+      ${bypasses.map((item) => item.auditId)}::uuid[],
+      ${bypasses.map((item) => item.actor)}::text[],
+      ${bypasses.map((item) => (item.fanout ? `fanout:${item.fanout.id}` : `notification:${item.rows[0]?.id ?? ""}`))}::text[]
+    ) as t (id, actor, target)`;
+}
+
+export function hourOf(time: Date): Date {
+  return new Date(Math.floor(time.getTime() / 3_600_000) * 3_600_000);
+}

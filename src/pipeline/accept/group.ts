@@ -1,0 +1,105 @@
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Fault } from "#src/errors.ts";
+
+export type GroupOptions = {
+  /** How long the first of a group waits for others while commits are under way. */
+  windowMs: number;
+  /** A group closes at this weight. */
+  maxWeight: number;
+  /** Groups of one tenant being committed at once. */
+  concurrency: number;
+  /** Submissions waiting beyond this weight are refused, all tenants together. */
+  maxWaitingWeight: number;
+};
+
+type Waiting<I, O> = { item: I; resolve: (outcome: O) => void; reject: (error: unknown) => void };
+
+/**
+ * Group commit: concurrent submissions of a tenant share one transaction. A lone submission is committed at once; while
+ * commits are under way the next group gathers for `windowMs` or until it is full. Within a tenant groups begin in the
+ * order of submission. Two items that claim the same key never share a group: the later one waits for the next.
+ */
+export function groupCommit<I, O>(
+  commit: (tenantId: string, items: readonly I[]) => Promise<readonly O[]>,
+  weigh: (item: I) => number,
+  claims: (item: I) => readonly string[],
+  options: GroupOptions,
+): (tenantId: string, item: I) => Promise<O> {
+  const tenants = new Map<
+    string,
+    { waiting: Waiting<I, O>[]; weight: number; committing: number; timer: NodeJS.Timeout | undefined }
+  >();
+  let totalWeight = 0;
+
+  function take(waiting: Waiting<I, O>[]): { group: Waiting<I, O>[]; rest: Waiting<I, O>[]; weight: number } {
+    const group: Waiting<I, O>[] = [];
+    const rest: Waiting<I, O>[] = [];
+    const claimed = new Set<string>();
+    let weight = 0;
+    for (const entry of waiting) {
+      const keys = claims(entry.item);
+      const full = weight > 0 && weight + weigh(entry.item) > options.maxWeight;
+      if (full || keys.some((key) => claimed.has(key))) {
+        rest.push(entry);
+        // Also what was passed over claims its keys, or a later item would overtake it.
+        for (const key of keys) claimed.add(key);
+        if (full) {
+          rest.push(...waiting.slice(waiting.indexOf(entry) + 1));
+          break;
+        }
+        continue;
+      }
+      for (const key of keys) claimed.add(key);
+      weight += weigh(entry.item);
+      group.push(entry);
+    }
+    return { group, rest, weight };
+  }
+
+  async function flush(tenantId: string): Promise<void> {
+    const tenant = tenants.get(tenantId);
+    if (tenant === undefined || tenant.waiting.length === 0 || tenant.committing >= options.concurrency) return;
+    clearTimeout(tenant.timer);
+    tenant.timer = undefined;
+    const { group, rest, weight } = take(tenant.waiting);
+    tenant.waiting = rest;
+    tenant.weight -= weight;
+    tenant.committing++;
+    try {
+      const outcomes = await commit(
+        tenantId,
+        group.map((entry) => entry.item),
+      );
+      group.forEach((entry, index) => {
+        entry.resolve(outcomes[index] as O);
+      });
+    } catch (error) {
+      for (const entry of group) entry.reject(error);
+    } finally {
+      totalWeight -= weight;
+      tenant.committing--;
+      if (tenant.waiting.length > 0) void flush(tenantId);
+      else if (tenant.committing === 0) tenants.delete(tenantId);
+    }
+  }
+
+  return (tenantId, item) => {
+    const weight = weigh(item);
+    if (totalWeight + weight > options.maxWaitingWeight) throw new Fault(ErrorReason.OVERLOADED);
+    let tenant = tenants.get(tenantId);
+    if (tenant === undefined) {
+      tenant = { waiting: [], weight: 0, committing: 0, timer: undefined };
+      tenants.set(tenantId, tenant);
+    }
+    const known = tenant;
+    totalWeight += weight;
+    known.weight += weight;
+    return new Promise<O>((resolve, reject) => {
+      known.waiting.push({ item, resolve, reject });
+      if (known.weight >= options.maxWeight) void flush(tenantId);
+      // After the current burst of callbacks, so that requests read from one packet share a group.
+      else if (known.committing === 0) known.timer ??= setTimeout(() => void flush(tenantId), 0);
+      else known.timer ??= setTimeout(() => void flush(tenantId), options.windowMs);
+    });
+  };
+}

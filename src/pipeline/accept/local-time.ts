@@ -1,0 +1,16 @@
+import { Temporal } from "temporal-polyfill";
+import { invalidField } from "#src/errors.ts";
+
+/**
+ * The instant of a wall-clock time in a zone. In a DST gap the instant after the gap, in an overlap the first of the two
+ * (Temporal's "compatible" disambiguation, as RFC 5545 §3.3.5 reads local times).
+ */
+export function instantOfLocal(local: string, zone: string): Date {
+  let time: Temporal.PlainDateTime;
+  try {
+    time = Temporal.PlainDateTime.from(local);
+  } catch {
+    throw invalidField("local_schedule_time", "is not a date and time, such as 2026-03-29T09:00");
+  }
+  return new Date(time.toZonedDateTime(zone).epochMilliseconds);
+}

@@ -1,0 +1,121 @@
+import { toBinary } from "@bufbuild/protobuf";
+import { type Duration, durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
+import {
+  type Channel,
+  Channel as Channels,
+  type Content,
+  ContentSchema,
+  Priority,
+  Status,
+} from "#gen/posthorn/v1/notification_pb.ts";
+import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
+import { invalidField, notFound } from "#src/errors.ts";
+import { checkData } from "./check-data.ts";
+import { instantOfLocal } from "./local-time.ts";
+
+/** What a type gives a Send that says nothing itself. */
+export type TypeDefaults = {
+  key: string;
+  category: string;
+  defaultPriority: number;
+  defaultChannels: readonly number[];
+  defaultTtlMs: number | null;
+};
+
+/** One notification to be, complete but for its recipient. */
+export type Draft = {
+  type: string;
+  category: string;
+  priority: number;
+  /** Bit n is set when channel n was asked for. */
+  channels: number;
+  content: Uint8Array;
+  tags: string[];
+  bypassLimits: boolean;
+  dedup: { key: string; windowMs: number } | undefined;
+  collapseKey: string | undefined;
+  senderId: string | undefined;
+  /** When it is due and when it loses its worth, for a recipient in this zone. */
+  times(zone: string): { scheduledAt: Date | undefined; expiresAt: Date | undefined };
+  /** Whether `times` depends on the zone. */
+  local: boolean;
+};
+
+const DAY_MS = 86_400_000;
+const HORIZON_MS = 400 * DAY_MS;
+const DEFAULT_DEDUP_MS = 300_000;
+
+/**
+ * Turns a valid SendRequest into a draft: fills in the type's defaults and checks what the contract's rules cannot say.
+ * Pure. Throws INVALID_REQUEST naming the field, or NOT_FOUND for an unknown type.
+ */
+export function prepare(request: SendRequest, type: TypeDefaults | undefined, now: Date): Draft {
+  if (type === undefined) throw notFound("type");
+  const content = request.content;
+  if (content === undefined) throw invalidField("content", "is required");
+  checkData(content.data);
+  const encoded = encodeContent(content);
+  const schedule = request.schedule;
+  const scheduledAt = schedule.case === "scheduleTime" ? checkedTime("schedule_time", schedule.value, now) : undefined;
+  const local = schedule.case === "localScheduleTime" ? schedule.value : undefined;
+  if (local !== undefined) checkHorizon("local_schedule_time", instantOfLocal(local, "UTC"), now);
+  const expireTime =
+    request.expiry.case === "expireTime" ? checkedTime("expire_time", request.expiry.value, now) : undefined;
+  if (expireTime !== undefined && expireTime.getTime() <= Math.max(now.getTime(), scheduledAt?.getTime() ?? 0)) {
+    throw invalidField("expire_time", "must lie in the future and after schedule_time");
+  }
+  const ttlMs = request.expiry.case === "ttl" ? durationMs(request.expiry.value) : (type.defaultTtlMs ?? undefined);
+  return {
+    type: type.key,
+    category: type.category,
+    priority: request.priority === Priority.UNSPECIFIED ? type.defaultPriority : request.priority,
+    channels: channelBits(request.channels.length > 0 ? request.channels : type.defaultChannels),
+    content: encoded,
+    tags: request.tags,
+    bypassLimits: request.bypassRateLimit,
+    dedup: request.dedupKey === "" ? undefined : { key: request.dedupKey, windowMs: windowMs(request.dedupWindow) },
+    collapseKey: request.collapseKey || undefined,
+    senderId: request.senderId || undefined,
+    local: local !== undefined,
+    times(zone) {
+      const asked = local === undefined ? scheduledAt : instantOfLocal(local, zone);
+      const due = asked !== undefined && asked.getTime() > now.getTime() ? asked : undefined;
+      const from = due ?? now;
+      const expiresAt = expireTime ?? (ttlMs === undefined ? undefined : new Date(from.getTime() + ttlMs));
+      return { scheduledAt: due, expiresAt };
+    },
+  };
+}
+
+/** The status a draft begins with: it is queued at once, or waits for its time. */
+export function firstStatus(scheduledAt: Date | undefined): typeof Status.ACCEPTED | typeof Status.SCHEDULED {
+  return scheduledAt === undefined ? Status.ACCEPTED : Status.SCHEDULED;
+}
+
+export function channelBits(channels: readonly number[]): number {
+  return channels.reduce((bits, channel) => bits | (1 << channel), 0);
+}
+
+export function channelsOf(bits: number): Channel[] {
+  return Object.values(Channels).filter((channel) => channel !== 0 && (bits & (1 << channel)) !== 0);
+}
+
+/** Encodes and checks the whole: single fields are bounded by the contract. */
+export function encodeContent(content: Content): Uint8Array {
+  return toBinary(ContentSchema, content, { writeUnknownFields: false });
+}
+
+function windowMs(window: Duration | undefined): number {
+  return window === undefined ? DEFAULT_DEDUP_MS : durationMs(window);
+}
+
+function checkedTime(field: string, time: Timestamp, now: Date): Date {
+  const date = timestampDate(time);
+  if (Number.isNaN(date.getTime())) throw invalidField(field, "is not a time");
+  return checkHorizon(field, date, now);
+}
+
+function checkHorizon(field: string, date: Date, now: Date): Date {
+  if (date.getTime() > now.getTime() + HORIZON_MS) throw invalidField(field, "must be at most 400 days ahead");
+  return date;
+}

@@ -1,0 +1,167 @@
+import { context, type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
+import type { ConsumerMessages, JsMsg } from "nats";
+import type { Broker } from "#src/broker/broker.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
+import { extractTrace } from "#src/telemetry/traces.ts";
+import { ACK_WAIT_MS, decodeWork, ingestStream, LANES, type Lane, routeConsumer, SHARDS, type Work } from "./flow.ts";
+import { ensureQueues } from "./queue.ts";
+
+export type Delivery = {
+  /** How often this message has been given out, this time included. */
+  attempt: number;
+  /** Tell the queue that a long job is still being worked on. */
+  working(): void;
+  /** Aborts when the worker stops: finish the step at hand and throw; the message is given out again. */
+  signal: AbortSignal;
+};
+
+/** Handles one message. At least once: must be idempotent. Throw to have it given out again later. */
+export type HandleWork = (work: Work, delivery: Delivery) => Promise<void>;
+
+/** A chunk that failed this often is handled alone, id by id, and at the last attempt ended. */
+export const POISON_ATTEMPTS = 8;
+
+/**
+ * Takes work from every lane and shard until disposed. Each lane has its own slots, so urgent work never waits for slots
+ * taken by other work; within a lane the shards' waiting messages take slots in turn. Disposing waits for the messages at
+ * hand and gives back the others.
+ */
+export async function startConsuming(broker: Broker, handle: HandleWork, log: Logger): Promise<AsyncDisposable> {
+  const stopping = new AbortController();
+  const tracer = trace.getTracer("posthorn");
+  const loops = LANES.flatMap((lane) => {
+    const slots = fairSlots(lane.concurrency);
+    return Array.from({ length: SHARDS }, (_, shard) => consumeShard(lane, shard, slots));
+  });
+  const running = new Set<Promise<void>>();
+
+  async function consumeShard(lane: Lane, shard: number, slots: Slots): Promise<void> {
+    while (!stopping.signal.aborted) {
+      let messages: ConsumerMessages | undefined;
+      try {
+        const consumer = await broker.js.consumers.get(ingestStream(broker.namespace, lane.name), routeConsumer(shard));
+        messages = await consumer.consume({ max_messages: 4, expires: 30_000, idle_heartbeat: 5_000 });
+        const current = messages;
+        const close = () => void current.close();
+        stopping.signal.addEventListener("abort", close, { once: true });
+        void watch(current);
+        for await (const message of current) {
+          if (stopping.signal.aborted) {
+            message.nak();
+            continue;
+          }
+          await slots.take();
+          const job = work(message, lane).finally(() => {
+            slots.give();
+            running.delete(job);
+          });
+          running.add(job);
+        }
+        stopping.signal.removeEventListener("abort", close);
+      } catch (error) {
+        if (!stopping.signal.aborted)
+          log.warn({ err: error, lane: lane.name, shard }, "a consumer stopped; it starts again");
+      }
+      await messages?.close().catch(() => undefined);
+      if (!stopping.signal.aborted) await restore();
+    }
+  }
+
+  /** A consumer that was deleted with its stream never says so by itself: missing heartbeats do. */
+  async function watch(messages: ConsumerMessages): Promise<void> {
+    for await (const status of await messages.status()) {
+      if (
+        status.type === "consumer_not_found" ||
+        status.type === "stream_not_found" ||
+        status.type === "consumer_deleted"
+      ) {
+        await messages.close();
+      }
+      if (status.type === "heartbeats_missed" && Number(status.data) >= 3 && broker.up()) await messages.close();
+    }
+  }
+
+  let restoring: Promise<void> | undefined;
+  /** Waits a little, then sees that streams and consumers exist; all loops share one attempt. */
+  function restore(): Promise<void> {
+    restoring ??= (async () => {
+      await new Promise((done) => setTimeout(done, 500).unref());
+      if (!stopping.signal.aborted && broker.up()) {
+        await ensureQueues(broker).catch((error) => log.warn({ err: error }, "could not restore the queues"));
+      }
+      restoring = undefined;
+    })();
+    return restoring;
+  }
+
+  async function work(message: JsMsg, lane: Lane): Promise<void> {
+    const attempt = message.info.deliveryCount;
+    const parent = extractTrace(carrierOf(message));
+    const span = tracer.startSpan(
+      `process ingest.${lane.name}`,
+      {
+        kind: SpanKind.CONSUMER,
+        attributes: { "messaging.system": "nats", "messaging.operation.type": "process", "posthorn.lane": lane.name },
+      },
+      parent,
+    );
+    const beat = setInterval(() => message.working(), ACK_WAIT_MS / 3);
+    try {
+      const delivery = { attempt, working: () => message.working(), signal: stopping.signal };
+      await context.with(trace.setSpan(parent, span), () => handle(decodeWork(message.data), delivery));
+      message.ack();
+    } catch (error) {
+      fail(span, error);
+      log.warn({ err: error, lane: lane.name, attempt }, "a chunk failed; it is given out again");
+      message.nak(retryDelay(attempt));
+    } finally {
+      clearInterval(beat);
+      span.end();
+    }
+  }
+
+  return {
+    async [Symbol.asyncDispose]() {
+      stopping.abort();
+      await Promise.allSettled([...loops, ...running]);
+    },
+  };
+}
+
+/** Short enough for `nak(delay)`, which keeps the message among those awaiting an ack. */
+export function retryDelay(attempt: number): number {
+  return Math.min(200 * 2 ** Math.min(attempt - 1, 6), 10_000);
+}
+
+function fail(span: Span, error: unknown): void {
+  span.setStatus({ code: SpanStatusCode.ERROR });
+  if (error instanceof Error) span.setAttribute("error.type", error.name);
+}
+
+function carrierOf(message: JsMsg): Record<string, string> {
+  const carrier: Record<string, string> = {};
+  for (const key of message.headers?.keys() ?? []) carrier[key] = message.headers?.get(key) ?? "";
+  return carrier;
+}
+
+type Slots = { take(): Promise<void>; give(): void };
+
+/** Slots given out in the order of asking; as each shard asks for one at a time, the shards take turns. */
+function fairSlots(size: number): Slots {
+  let free = size;
+  const asking: (() => void)[] = [];
+  return {
+    take() {
+      if (free > 0) {
+        free--;
+        return Promise.resolve();
+      }
+      return new Promise((resolve) => asking.push(resolve));
+    },
+    give() {
+      const next = asking.shift();
+      if (next === undefined) free++;
+      else next();
+    },
+  };
+}

@@ -1,0 +1,115 @@
+import { createHash } from "node:crypto";
+import {
+  AckPolicy,
+  type ConsumerConfig,
+  DiscardPolicy,
+  nanos,
+  RetentionPolicy,
+  StorageType,
+  type StreamConfig,
+} from "nats";
+import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+
+// The map: every stream, subject and consumer of the platform, and nothing else names them.
+//
+//   INGEST_<LANE>   work queue   ingest.<lane>.<shard>        accept, schedule, reconcile ──▶ route
+//   (core NATS)     at most once live.user.<tenant>.<user>    route, inbox, preferences   ──▶ stream hub
+//                                live.tenant.<tenant>, live.topic.<tenant>.<topic>, live.all
+//                                invalidate                   caches (broker/invalidations.ts)
+//
+// Messages of a work queue carry ids only: the stage reads the row, so what was updated, cancelled or erased meanwhile is
+// honoured, and no content rests in the queue.
+
+/** One work queue per priority, so that a lane never waits for another; most urgent first. */
+export const LANES = [
+  { name: "critical", priority: Priority.CRITICAL, concurrency: 4 },
+  { name: "high", priority: Priority.HIGH, concurrency: 3 },
+  { name: "normal", priority: Priority.NORMAL, concurrency: 2 },
+  { name: "low", priority: Priority.LOW, concurrency: 1 },
+] as const;
+
+export type Lane = (typeof LANES)[number];
+export type LaneName = Lane["name"];
+
+export function laneOf(priority: number): Lane {
+  return LANES.find((lane) => lane.priority === priority) ?? LANES[2];
+}
+
+/** A tenant always falls on the same shard; workers take shards in turn, so a flood waits in its own. */
+export const SHARDS = 16;
+
+export function shardOf(tenantId: string): number {
+  return (createHash("sha256").update(tenantId).digest()[0] ?? 0) % SHARDS;
+}
+
+/** Ids in one message: enough to make a round trip worth while, few enough to be decided within a few milliseconds. */
+export const CHUNK = 250;
+
+/** What a message of an INGEST stream says: notifications to decide, or a fan-out to go on with. */
+export type Work = { tenantId: string; ids: string[] } | { tenantId: string; fanoutId: string };
+
+export function encodeWork(work: Work): Uint8Array {
+  return Buffer.from(JSON.stringify(work));
+}
+
+export function decodeWork(bytes: Uint8Array): Work {
+  return JSON.parse(Buffer.from(bytes).toString()) as Work;
+}
+
+export function ingestStream(namespace: string, lane: LaneName): string {
+  return `${streamPrefix(namespace)}_INGEST_${lane.toUpperCase()}`;
+}
+
+export function ingestSubject(namespace: string, lane: LaneName, tenantId: string): string {
+  return `${namespace}.ingest.${lane}.${shardOf(tenantId)}`;
+}
+
+export function ingestStreamConfig(namespace: string, lane: LaneName, replicas: number): Partial<StreamConfig> {
+  return {
+    name: ingestStream(namespace, lane),
+    subjects: [`${namespace}.ingest.${lane}.*`],
+    retention: RetentionPolicy.Workqueue,
+    storage: StorageType.File,
+    num_replicas: replicas,
+    // Full is an error for the publisher, whose rows the reconciler queues again; dropping the oldest would be silent.
+    discard: DiscardPolicy.New,
+    max_bytes: 1024 * 1024 * 1024,
+    duplicate_window: nanos(120_000),
+  };
+}
+
+/** How long a worker may be silent about a chunk before another one gets it. */
+export const ACK_WAIT_MS = 30_000;
+
+export function routeConsumer(shard: number): string {
+  return `route_${shard}`;
+}
+
+export function routeConsumerConfig(namespace: string, lane: LaneName, shard: number): Partial<ConsumerConfig> {
+  return {
+    durable_name: routeConsumer(shard),
+    filter_subject: `${namespace}.ingest.${lane}.${shard}`,
+    ack_policy: AckPolicy.Explicit,
+    ack_wait: nanos(ACK_WAIT_MS),
+    // A message past max_deliver would be stranded in the work queue: consume.ts ends poison itself.
+    max_deliver: -1,
+    max_ack_pending: 64,
+  };
+}
+
+// Subjects of live events. Ids may hold dots, stars and angle brackets, so they travel encoded.
+
+export const live = {
+  user: (namespace: string, tenantId: string, userId: string) => `${namespace}.live.user.${tenantId}.${token(userId)}`,
+  topic: (namespace: string, tenantId: string, topic: string) => `${namespace}.live.topic.${tenantId}.${token(topic)}`,
+  tenant: (namespace: string, tenantId: string) => `${namespace}.live.tenant.${tenantId}`,
+  all: (namespace: string) => `${namespace}.live.all`,
+};
+
+function token(id: string): string {
+  return Buffer.from(id).toString("base64url");
+}
+
+function streamPrefix(namespace: string): string {
+  return namespace.replaceAll(/[^A-Za-z0-9_-]/g, "_");
+}

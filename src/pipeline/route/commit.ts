@@ -1,0 +1,108 @@
+import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Tx } from "#src/store/store.ts";
+import { hourOf } from "../accept/commit.ts";
+
+/** What was decided about one notification. */
+export type Conclusion = {
+  id: string;
+  status:
+    | typeof Status.DELIVERED
+    | typeof Status.HELD
+    | typeof Status.SUPPRESSED
+    | typeof Status.EXPIRED
+    | typeof Status.FAILED;
+  reason: number;
+  /** HELD: when it is decided again. */
+  dueAt: Date | undefined;
+  /** Encoded TimelineEntry with verdicts and rate_limit; none where the status says it all. */
+  detail: Uint8Array | undefined;
+};
+
+/** Where a delivered notification stands in its user's inbox, and the inbox after it. */
+export type Placed = {
+  id: string;
+  userId: string;
+  seq: number;
+  epoch: number;
+  headSeq: number;
+  seenSeq: number;
+  unread: number;
+  total: number;
+  archived: number;
+  snoozed: number;
+};
+
+/** `decided`: the ids whose conclusion was stored; the others had been cancelled or decided by somebody else. */
+export type Committed = { decided: Set<string>; placed: Placed[] };
+
+/**
+ * Stores decisions and makes the in-app deliveries, in one statement: takes the notifications that are still ACCEPTED
+ * (so that a cancel and a delivery cannot both happen), gives the deliveries the next sequences of their users' inboxes
+ * under the heads' row locks, writes entries, statuses, history and counters.
+ *
+ * Heads are locked in the order of user ids, after the notifications: everything that locks both does it in this order.
+ */
+export async function commitDecisions(
+  tx: Tx,
+  tenantId: string,
+  conclusions: readonly Conclusion[],
+  context: { now: Date; slot: number; epoch: number },
+): Promise<Committed> {
+  const { now, slot, epoch } = context;
+  const ids = conclusions.map((conclusion) => conclusion.id);
+  const sorted = [...ids].sort();
+  const rows = await tx<(Omit<Placed, "seq"> & { seq: number | null })[]>`
+    with conclusion as (
+      select * from unnest(
+        ${ids}::uuid[],
+        ${conclusions.map((conclusion) => conclusion.status)}::smallint[],
+        ${conclusions.map((conclusion) => conclusion.reason)}::smallint[],
+        ${conclusions.map((conclusion) => conclusion.dueAt ?? null)}::timestamptz[],
+        ${conclusions.map((conclusion) => conclusion.detail ?? null)}::bytea[]
+      ) as t (id, status, reason, due_at, detail)
+    ), taken as (
+      select n.id, n.user_id, n.type, n.category, n.priority, n.tags, n.expires_at,
+        c.status, c.reason, c.due_at, c.detail
+      from conclusion c join notifications n on n.id = c.id
+      where n.tenant_id = ${tenantId} and n.id between ${sorted[0] ?? ""} and ${sorted.at(-1) ?? ""} and n.status = 1
+      order by n.id for update of n
+    ), arriving as (
+      select *, row_number() over (partition by user_id order by id) as place, count(*) over (partition by user_id) as many
+      from taken where status = ${Status.DELIVERED}
+    ), head as (
+      insert into inbox_heads (tenant_id, user_id, epoch, seq, unread, total)
+      select ${tenantId}, user_id, ${epoch}, count(*), count(*), count(*) from arriving group by user_id order by user_id
+      on conflict (tenant_id, user_id) do update
+        set seq = inbox_heads.seq + excluded.seq, unread = inbox_heads.unread + excluded.unread,
+            total = inbox_heads.total + excluded.total
+      returning user_id, epoch, seq, seen_seq, unread, total, archived, snoozed
+    ), placed as (
+      select a.id, a.user_id, h.seq - a.many + a.place as seq, a.type, a.category, a.priority, a.tags, a.expires_at,
+        h.epoch, h.seq as head_seq, h.seen_seq, h.unread, h.total, h.archived, h.snoozed
+      from arriving a join head h using (user_id)
+    ), entry as (
+      insert into inbox (tenant_id, user_id, seq, arrived_at, notification_id, type, category, priority, tags, expires_at)
+      select ${tenantId}, user_id, seq, ${now}, id, type, category, priority, tags, expires_at from placed
+    ), moved as (
+      update notifications n
+      set status = t.status, reason = t.reason, due_at = t.due_at, attempts = n.attempts + 1, updated_at = ${now},
+        delivered_at = case when t.status = ${Status.DELIVERED} then ${now}::timestamptz end, inbox_seq = p.seq
+      from taken t left join placed p on p.id = t.id
+      where n.tenant_id = ${tenantId} and n.id = t.id and n.id between ${sorted[0] ?? ""} and ${sorted.at(-1) ?? ""}
+    ), history as (
+      insert into timeline (tenant_id, notification_id, at, status, channel, reason, detail)
+      select ${tenantId}, id, ${now}, status,
+        case when status = ${Status.DELIVERED} then ${Channel.IN_APP} else 0 end, reason, detail from taken
+    ), counted as (
+      insert into counters (tenant_id, hour, type, channel, status, slot, count)
+      select ${tenantId}, ${hourOf(now)}, type, case when status = ${Status.DELIVERED} then ${Channel.IN_APP} else 0 end,
+        status, ${slot}, count(*)
+      from taken group by type, status order by type, status
+      on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count
+    )
+    select t.id, t.user_id as "userId", p.seq::int8::float8 as seq, p.epoch, p.head_seq::float8 as "headSeq",
+      p.seen_seq::float8 as "seenSeq", p.unread, p.total, p.archived, p.snoozed
+    from taken t left join placed p on p.id = t.id order by t.id`;
+  const placed = rows.filter((row): row is Placed => row.seq !== null);
+  return { decided: new Set(rows.map((row) => row.id)), placed };
+}

@@ -1,0 +1,96 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  Reason,
+  Status,
+  type TimelineEntry,
+  TimelineEntrySchema,
+  VerdictKind,
+} from "#gen/posthorn/v1/notification_pb.ts";
+import type { Conclusion } from "./commit.ts";
+import type { ChannelVerdict } from "./gates/decide.ts";
+import type { Reservation } from "./route.ts";
+
+/**
+ * Draws the notification's next status from its channels' verdicts and what the limits said. Pure.
+ *
+ *     a channel delivers, limits allow ──▶ DELIVERED
+ *     a channel delivers, limits do not ─▶ HELD until the window allows; EXPIRED if it expires before
+ *     no channel delivers, one holds ────▶ HELD until the first hold ends
+ *     every channel suppresses ──────────▶ EXPIRED if expired, else SUPPRESSED with the first reason
+ */
+export function conclude(
+  id: string,
+  verdicts: readonly ChannelVerdict[],
+  reservation: Reservation | undefined,
+  expiresAt: Date | null,
+): Conclusion {
+  if (verdicts.some((verdict) => verdict.kind === "deliver")) {
+    if (reservation === undefined || reservation.allowed) {
+      return { id, status: Status.DELIVERED, reason: Reason.UNSPECIFIED, dueAt: undefined, detail: detailOf(verdicts) };
+    }
+    const limited = verdicts.map(
+      (verdict): ChannelVerdict =>
+        verdict.kind === "deliver"
+          ? { channel: verdict.channel, kind: "hold", reason: reservation.reason, until: reservation.until }
+          : verdict,
+    );
+    return heldOrExpired(id, limited, reservation, expiresAt);
+  }
+  if (verdicts.some((verdict) => verdict.kind === "hold")) return heldOrExpired(id, verdicts, undefined, expiresAt);
+  const [first] = verdicts;
+  const reason = first?.kind === "suppress" ? first.reason : Reason.NO_CHANNEL;
+  const status = reason === Reason.EXPIRED ? Status.EXPIRED : Status.SUPPRESSED;
+  return { id, status, reason, dueAt: undefined, detail: detailOf(verdicts) };
+}
+
+function heldOrExpired(
+  id: string,
+  verdicts: readonly ChannelVerdict[],
+  reservation: Extract<Reservation, { allowed: false }> | undefined,
+  expiresAt: Date | null,
+): Conclusion {
+  const holds = verdicts.filter((verdict) => verdict.kind === "hold");
+  const first = holds.reduce((a, b) => (b.until < a.until ? b : a), holds[0] as (typeof holds)[number]);
+  // It cannot be delivered in time: what waits is told now, not after a wait that is in vain.
+  if (expiresAt !== null && expiresAt <= first.until) {
+    return {
+      id,
+      status: Status.EXPIRED,
+      reason: first.reason,
+      dueAt: undefined,
+      detail: detailOf(verdicts, reservation),
+    };
+  }
+  return { id, status: Status.HELD, reason: first.reason, dueAt: first.until, detail: detailOf(verdicts, reservation) };
+}
+
+/** Nothing when one channel delivers: the timeline's channel and status say the same. */
+function detailOf(
+  verdicts: readonly ChannelVerdict[],
+  reservation?: Extract<Reservation, { allowed: false }>,
+): Uint8Array | undefined {
+  if (verdicts.length === 1 && verdicts[0]?.kind === "deliver") return undefined;
+  const entry = create(TimelineEntrySchema, {
+    verdicts: verdicts.map((verdict) => ({
+      channel: verdict.channel,
+      kind: KINDS[verdict.kind],
+      ...(verdict.kind === "deliver" ? {} : { reason: verdict.reason }),
+      ...(verdict.kind === "hold" ? { until: timestampFromDate(verdict.until) } : {}),
+    })),
+    ...(reservation === undefined ? {} : { rateLimit: rateLimitOf(reservation) }),
+  });
+  return toBinary(TimelineEntrySchema, entry);
+}
+
+function rateLimitOf(reservation: Extract<Reservation, { allowed: false }>): NonNullable<TimelineEntry["rateLimit"]> {
+  return {
+    $typeName: "posthorn.v1.RateLimitStatus",
+    window: reservation.reason,
+    usage: reservation.usage,
+    limit: reservation.limit,
+    resetTime: timestampFromDate(reservation.resetAt),
+  };
+}
+
+const KINDS = { deliver: VerdictKind.DELIVER, hold: VerdictKind.HOLD, suppress: VerdictKind.SUPPRESS } as const;

@@ -1,0 +1,184 @@
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Clock } from "#src/clock.ts";
+import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import type { Store } from "#src/store/store.ts";
+import type { Arrival } from "#src/stream/live.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
+import { channelsOf } from "../accept/prepare.ts";
+import { laneOf } from "../flow.ts";
+import { type Conclusion, commitDecisions, type Placed } from "./commit.ts";
+import { conclude } from "./conclude.ts";
+import type { ChannelVerdict, Facts } from "./gates/decide.ts";
+import { loadWaiting, type Waiting } from "./load.ts";
+
+/** What the limits said about one notification that no gate held back. */
+export type Reservation =
+  | { allowed: true }
+  | { allowed: false; reason: Reason; until: Date; usage: number; limit: number; resetAt: Date };
+
+export type RouteDeps = {
+  store: Store;
+  clock: Clock;
+  metrics: Metrics;
+  /** Preferences in force per user; cached, one round trip for the rest. */
+  loadPreferences(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, CompiledPreferences>>;
+  decide(facts: Facts, now: Date): ChannelVerdict[];
+  /** Takes what the notifications need from the limits, in one round trip. Idempotent by id and attempt. */
+  reserve(
+    tenantId: string,
+    wanted: readonly { id: string; userId: string; attempt: number; exempt: boolean }[],
+    now: Date,
+  ): Promise<readonly Reservation[]>;
+  /** Tells the streams. Called after the commit. */
+  arrived(tenantId: string, arrivals: readonly Arrival[]): void;
+  statusChanged(tenantId: string, userId: string, conclusion: Conclusion, at: Date): void;
+};
+
+export type RouteContext = {
+  /** Counter slot of this worker. */
+  slot: number;
+  /** Epoch for inboxes that begin. */
+  epoch: number;
+};
+
+/**
+ * Decides a chunk of one tenant's notifications and delivers in-app: facts → gates → verdicts → reservations → one
+ * commit → streams. Idempotent: what has been decided, by whomever, is passed over.
+ */
+export async function route(
+  deps: RouteDeps,
+  tenantId: string,
+  ids: readonly string[],
+  context: RouteContext,
+): Promise<void> {
+  const started = performance.now();
+  const waiting = await deps.store.tenant(tenantId, (tx) => loadWaiting(tx, tenantId, ids));
+  if (waiting.length === 0) return;
+  const now = deps.clock();
+  const preferences = await deps.loadPreferences(tenantId, [...new Set(waiting.map((row) => row.userId))]);
+  const verdicts = waiting.map((row) => {
+    const own = preferences.get(row.userId);
+    if (own === undefined) throw new Error("preferences missing for a user of the chunk");
+    return deps.decide(factsOf(row, own), now);
+  });
+  const reservations = await reserveFor(deps, tenantId, waiting, verdicts, now);
+  const conclusions = waiting.map((row, index) =>
+    conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt),
+  );
+  const { decided, placed } = await deps.store.tenant(tenantId, (tx) =>
+    commitDecisions(tx, tenantId, conclusions, { now, slot: context.slot, epoch: context.epoch }),
+  );
+  const rows = new Map(waiting.map((row) => [row.id, row]));
+  deps.arrived(
+    tenantId,
+    placed.flatMap((place) => {
+      const row = rows.get(place.id);
+      return row === undefined ? [] : [arrivalOf(row, place, now)];
+    }),
+  );
+  for (const conclusion of conclusions) {
+    const row = rows.get(conclusion.id);
+    if (row === undefined || !decided.has(conclusion.id)) continue;
+    deps.statusChanged(tenantId, row.userId, conclusion, now);
+  }
+  measure(deps.metrics, waiting, conclusions, started);
+}
+
+function factsOf(row: Waiting, preferences: CompiledPreferences): Facts {
+  return {
+    notification: {
+      id: row.id,
+      type: row.type,
+      category: row.category,
+      priority: row.priority,
+      channels: channelsOf(row.channels),
+      expiresAt: row.expiresAt ?? undefined,
+      scheduledAt: row.scheduledAt ?? undefined,
+      bypassLimits: row.bypassLimits,
+    },
+    preferences,
+  };
+}
+
+/** Reserves for those with a channel to deliver to; undefined for the others. */
+async function reserveFor(
+  deps: RouteDeps,
+  tenantId: string,
+  waiting: readonly Waiting[],
+  verdicts: readonly ChannelVerdict[][],
+  now: Date,
+): Promise<(Reservation | undefined)[]> {
+  const wanting = waiting.flatMap((row, index) =>
+    verdicts[index]?.some((verdict) => verdict.kind === "deliver") ? [{ row, index }] : [],
+  );
+  const result: (Reservation | undefined)[] = waiting.map(() => undefined);
+  if (wanting.length === 0) return result;
+  const answers = await deps.reserve(
+    tenantId,
+    wanting.map(({ row }) => ({
+      id: row.id,
+      userId: row.userId,
+      attempt: row.attempts,
+      exempt: row.bypassLimits || laneOf(row.priority).name === "critical",
+    })),
+    now,
+  );
+  wanting.forEach(({ index }, n) => {
+    result[index] = answers[n];
+  });
+  return result;
+}
+
+function arrivalOf(row: Waiting, place: Placed, now: Date): Arrival {
+  return {
+    notificationId: row.id,
+    userId: row.userId,
+    seq: place.seq,
+    epoch: place.epoch,
+    type: row.type,
+    category: row.category,
+    priority: row.priority,
+    content: row.content,
+    tags: row.tags ?? [],
+    senderId: row.senderId ?? "",
+    arrivedAt: now,
+    expiresAt: row.expiresAt ?? undefined,
+    counts: {
+      unread: place.unread,
+      unseen: place.headSeq - place.seenSeq,
+      total: place.total,
+      archived: place.archived,
+      snoozed: place.snoozed,
+    },
+  };
+}
+
+const STATUS_NAMES = new Map<number, string>(
+  Object.entries(Status).map(([name, value]) => [value, name.toLowerCase()]),
+);
+const REASON_NAMES = new Map<number, string>(
+  Object.entries(Reason).map(([name, value]) => [value, name.toLowerCase()]),
+);
+
+function measure(
+  metrics: Metrics,
+  waiting: readonly Waiting[],
+  conclusions: readonly Conclusion[],
+  started: number,
+): void {
+  const lane = laneOf(waiting[0]?.priority ?? 0).name;
+  metrics.routeChunkItems.observe({ lane }, waiting.length);
+  metrics.routeChunkSeconds.observe({ lane }, (performance.now() - started) / 1000);
+  const counts = new Map<string, number>();
+  for (const conclusion of conclusions) {
+    const key = `${conclusion.status}:${conclusion.reason}`;
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  }
+  for (const [key, count] of counts) {
+    const [status = 0, reason = 0] = key.split(":").map(Number);
+    const channel = status === Status.DELIVERED ? "in_app" : "none";
+    metrics.decided.inc({ channel, status: STATUS_NAMES.get(status) ?? "unknown", lane }, count);
+    if (reason !== Reason.UNSPECIFIED)
+      metrics.verdicts.inc({ reason: REASON_NAMES.get(reason) ?? "unknown", lane }, count);
+  }
+}
