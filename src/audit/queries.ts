@@ -1,0 +1,37 @@
+import { and, desc, eq, lt } from "drizzle-orm";
+import { auditEntries } from "#src/store/schema/tenants.ts";
+import type { Db } from "#src/store/store.ts";
+
+export type AuditEntry = {
+  tenantId: string;
+  /** UUIDv7, which also tells when. */
+  id: string;
+  /** "operator", "key:<id>" or "user:<id>". */
+  actor: string;
+  /** What was done, such as "api_key.create". */
+  action: string;
+  /** To what, such as "api_key:<id>". */
+  target: string;
+  /** Why, where a reason was asked for. */
+  reason?: string;
+};
+
+/** Writes down who did what. In the transaction that does it: either both happened or neither. */
+export async function writeAudit(db: Db, entry: AuditEntry): Promise<void> {
+  await db.insert(auditEntries).values(entry);
+}
+
+/** The newest entries, or those before the entry `before`. */
+export async function auditEntriesBefore(
+  db: Db,
+  tenantId: string,
+  before: string | undefined,
+  limit: number,
+): Promise<Required<AuditEntry>[]> {
+  return await db
+    .select()
+    .from(auditEntries)
+    .where(and(eq(auditEntries.tenantId, tenantId), before === undefined ? undefined : lt(auditEntries.id, before)))
+    .orderBy(desc(auditEntries.id))
+    .limit(limit);
+}
