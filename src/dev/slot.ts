@@ -35,7 +35,7 @@ export function slotDirs(dataDir: string): string[] {
 export function tryLock(file: string): { close(): void } | undefined {
   const database = new DatabaseSync(file, { timeout: 0 });
   try {
-    database.exec("BEGIN EXCLUSIVE");
+    database.exec("PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE"); // Without a second file beside it.
     return database;
   } catch (error) {
     database.close();

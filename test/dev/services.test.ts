@@ -58,15 +58,14 @@ test("nothing runs on after the owner is killed with SIGKILL, and its passing da
   const owner = await startOwner(dataDir, "erase");
   expect(await serversIn(dataDir, "services")).toHaveLength(3);
   owner.child.kill("SIGKILL");
-  await until(async () => (await serversIn(dataDir, "services")).length === 0);
-  await until(async () => ["postgres", "nats", "redis"].every((name) => !existsSync(join(dataDir, "services", name))));
+  await allGone(dataDir);
 });
 
 test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)("nothing runs on after %s", async (signal) => {
   const dataDir = newDataDir();
   const owner = await startOwner(dataDir, "erase");
   owner.child.kill(signal);
-  await until(async () => (await serversIn(dataDir, "services")).length === 0);
+  await allGone(dataDir);
 });
 
 test("servers that outlived both owner and keepers are ended, and their data is used again", async () => {
@@ -169,6 +168,12 @@ function marks(dataDir: string, slot: string) {
 
 async function serversIn(dataDir: string, slot: string): Promise<number[]> {
   return (await Promise.all(Object.values(marks(dataDir, slot)).map(serversNaming))).flat().sort();
+}
+
+/** Servers and, as their owner wanted it, their data. */
+async function allGone(dataDir: string): Promise<void> {
+  await until(async () => (await serversIn(dataDir, "services")).length === 0);
+  await until(async () => ["postgres", "nats", "redis"].every((name) => !existsSync(join(dataDir, "services", name))));
 }
 
 /** Kills the shell above each server together with its waiting half: they share a process group, the server is in it too. */
