@@ -1,5 +1,5 @@
 import { fromBinary } from "@bufbuild/protobuf";
-import { type SendRequest, SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
+import { type Fanout_State, type SendRequest, SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { Tx } from "#src/store/store.ts";
 import { topicTag } from "#src/stream/filter.ts";
 import type { Delivery } from "../consume.ts";
@@ -122,4 +122,27 @@ async function pageAudience(
         order by id limit ${limit}) u
     ) as audience order by user_id limit ${limit}`;
   return rows.map((row) => row.userId);
+}
+
+export type FanoutRow = {
+  id: string;
+  state: Fanout_State;
+  created: number;
+  deduplicated: number;
+  createdAt: Date;
+  endedAt: Date | null;
+};
+
+export async function findFanout(tx: Tx, tenantId: string, id: string): Promise<FanoutRow | undefined> {
+  const [row] = await tx<FanoutRow[]>`
+    select id, state, created::float8 as created, deduplicated::float8 as deduplicated, created_at as "createdAt",
+      ended_at as "endedAt"
+    from fanouts where tenant_id = ${tenantId} and id = ${id}`;
+  return row;
+}
+
+/** Stops a running fan-out before its next page. */
+export async function cancelFanout(tx: Tx, tenantId: string, id: string, now: Date): Promise<void> {
+  await tx`update fanouts set state = 3, ended_at = ${now}, lease_until = null
+    where tenant_id = ${tenantId} and id = ${id} and state = 1`;
 }

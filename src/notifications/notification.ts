@@ -1,0 +1,116 @@
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  Channel,
+  ContentSchema,
+  type Notification,
+  NotificationSchema,
+  type Priority,
+  type Reason,
+  Status,
+  type TimelineEntry,
+  TimelineEntrySchema,
+  VerdictKind,
+} from "#gen/posthorn/v1/notification_pb.ts";
+import { channelsOf } from "#src/pipeline/accept/prepare.ts";
+import { uuidTime } from "#src/store/partitions.ts";
+
+/** A notification as stored. */
+export type NotificationRow = {
+  id: string;
+  userId: string;
+  type: string;
+  category: string;
+  priority: number;
+  status: number;
+  reason: number;
+  content: Uint8Array | null;
+  channels: number;
+  tags: string[] | null;
+  attempts: number;
+  scheduledAt: Date | null;
+  expiresAt: Date | null;
+  dueAt: Date | null;
+  deliveredAt: Date | null;
+  updatedAt: Date;
+  dedupKey: string | null;
+  collapseKey: string | null;
+  senderId: string | null;
+  fanoutId: string | null;
+};
+
+export type TimelineRow = {
+  at: Date;
+  status: number;
+  channel: number;
+  reason: number;
+  actor: string | null;
+  detail: Uint8Array | null;
+};
+
+export function toNotification(row: NotificationRow): Notification {
+  const createdAt = uuidTime(row.id);
+  const due = row.scheduledAt !== null && row.scheduledAt > createdAt ? row.scheduledAt : createdAt;
+  return create(NotificationSchema, {
+    id: row.id,
+    userId: row.userId,
+    type: row.type,
+    category: row.category,
+    priority: row.priority as Priority,
+    status: row.status as Status,
+    reason: row.reason as Reason,
+    ...(row.content === null ? {} : { content: fromBinary(ContentSchema, row.content) }),
+    channels: channelsOf(row.channels),
+    tags: row.tags ?? [],
+    createTime: timestampFromDate(createdAt),
+    updateTime: timestampFromDate(row.updatedAt),
+    ...(row.scheduledAt === null ? {} : { scheduleTime: timestampFromDate(row.scheduledAt) }),
+    ...(row.expiresAt === null ? {} : { expireTime: timestampFromDate(row.expiresAt) }),
+    ...(row.dueAt === null ? {} : { holdTime: timestampFromDate(row.dueAt) }),
+    ...(row.deliveredAt === null
+      ? {}
+      : {
+          deliverTime: timestampFromDate(row.deliveredAt),
+          latency: durationFromMs(Math.max(0, row.deliveredAt.getTime() - due.getTime())),
+        }),
+    // Nothing changes after READ, so the last change is the reading.
+    ...(row.status === Status.READ ? { readTime: timestampFromDate(row.updatedAt) } : {}),
+    attempts: row.attempts,
+    dedupKey: row.dedupKey ?? "",
+    collapseKey: row.collapseKey ?? "",
+    senderId: row.senderId ?? "",
+    fanoutId: row.fanoutId ?? "",
+  });
+}
+
+/** The whole history: the row tells of the acceptance, the timeline of all that followed. */
+export function toTimeline(row: Pick<NotificationRow, "id">, rows: readonly TimelineRow[]): TimelineEntry[] {
+  const accepted = create(TimelineEntrySchema, {
+    time: timestampFromDate(uuidTime(row.id)),
+    status: Status.ACCEPTED,
+    actor: "posthorn",
+  });
+  return [accepted, ...rows.map(toTimelineEntry)];
+}
+
+function toTimelineEntry(row: TimelineRow): TimelineEntry {
+  const detail = row.detail === null ? create(TimelineEntrySchema) : fromBinary(TimelineEntrySchema, row.detail);
+  detail.time = timestampFromDate(row.at);
+  detail.status = row.status as Status;
+  detail.channel = row.channel as Channel;
+  detail.reason = row.reason as Reason;
+  detail.actor = row.actor ?? "posthorn";
+  // A lone in-app delivery is stored without its verdict: status and channel say the same.
+  if (row.detail === null && row.status === Status.DELIVERED) {
+    detail.verdicts = [
+      { $typeName: "posthorn.v1.Verdict", channel: Channel.IN_APP, kind: VerdictKind.DELIVER, reason: 0 },
+    ];
+  }
+  return detail;
+}
+
+/** The latest decision's verdicts, and the limit that holds it, if one does. */
+export function latestDecision(timeline: readonly TimelineEntry[]): Pick<TimelineEntry, "verdicts" | "rateLimit"> {
+  const decision = timeline.findLast((entry) => entry.verdicts.length > 0);
+  return { verdicts: decision?.verdicts ?? [], ...(decision?.rateLimit ? { rateLimit: decision.rateLimit } : {}) };
+}

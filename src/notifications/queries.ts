@@ -1,0 +1,187 @@
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { hourOf } from "#src/pipeline/accept/commit.ts";
+import { uuidFloor } from "#src/store/partitions.ts";
+import type { Tx } from "#src/store/store.ts";
+import type { NotificationRow, TimelineRow } from "./notification.ts";
+
+const OPEN = [Status.ACCEPTED, Status.SCHEDULED, Status.HELD];
+/** Statuses in the partial index notifications_exceptions. */
+const USUAL: readonly number[] = [Status.ACCEPTED, Status.DELIVERED, Status.READ];
+
+export type Filter = {
+  userId: string | undefined;
+  types: string[];
+  statuses: number[];
+  tag: string | undefined;
+  from: Date | undefined;
+  until: Date | undefined;
+  fanoutId: string | undefined;
+};
+
+export async function findNotifications(tx: Tx, tenantId: string, ids: readonly string[]): Promise<NotificationRow[]> {
+  return tx<NotificationRow[]>`
+    select ${columns(tx)} from notifications n
+    left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
+    where n.tenant_id = ${tenantId} and n.id = any(${ids as string[]}::uuid[])`;
+}
+
+export async function readTimeline(tx: Tx, tenantId: string, id: string): Promise<TimelineRow[]> {
+  // ctid breaks ties: rows of one millisecond come in the order they were written.
+  return tx<TimelineRow[]>`
+    select at, status, channel, reason, actor, detail from timeline
+    where tenant_id = ${tenantId} and notification_id = ${id} order by at, ctid`;
+}
+
+/** How many of the tenant's notifications with the same priority wait in front of one; counts no further than `most`. */
+export async function queuePosition(
+  tx: Tx,
+  tenantId: string,
+  id: string,
+  priority: number,
+  most: number,
+): Promise<number> {
+  const [row] = await tx<{ count: number }[]>`
+    select count(*)::int as count from (
+      select from notifications where tenant_id = ${tenantId} and priority = ${priority} and status = 1 and id < ${id}
+      limit ${most}) as waiting`;
+  return row?.count ?? 0;
+}
+
+/** A page, newest first, below the id `before`. */
+export async function pageNotifications(
+  tx: Tx,
+  tenantId: string,
+  filter: Filter,
+  before: string | undefined,
+  limit: number,
+): Promise<NotificationRow[]> {
+  return tx<NotificationRow[]>`
+    select ${columns(tx)} from notifications n
+    left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
+    where n.tenant_id = ${tenantId} ${conditions(tx, filter)}
+      ${before === undefined ? tx`` : tx`and n.id < ${before}`}
+    order by n.id desc limit ${limit}`;
+}
+
+export type Cancelled = { id: string; userId: string; status: number; dueAt: Date | null };
+
+/** Cancels those of the ids that are still open; returns them. */
+export async function cancelByIds(
+  tx: Tx,
+  tenantId: string,
+  ids: readonly string[],
+  by: { actor: string; now: Date; slot: number },
+): Promise<{ id: string; userId: string }[]> {
+  return cancel(
+    tx,
+    tenantId,
+    tx`select id from notifications where tenant_id = ${tenantId} and id = any(${ids as string[]}::uuid[])
+    and status = any(${OPEN}) order by id for update`,
+    by,
+  );
+}
+
+/** Cancels up to `limit` open notifications that match. */
+export async function cancelByFilter(
+  tx: Tx,
+  tenantId: string,
+  filter: Filter,
+  limit: number,
+  by: { actor: string; now: Date; slot: number },
+): Promise<{ id: string; userId: string }[]> {
+  return cancel(
+    tx,
+    tenantId,
+    tx`select n.id from notifications n where n.tenant_id = ${tenantId} ${conditions(tx, filter)}
+    and n.status = any(${OPEN}) order by n.id limit ${limit} for update`,
+    by,
+  );
+}
+
+async function cancel(
+  tx: Tx,
+  tenantId: string,
+  which: ReturnType<Tx>,
+  { actor, now, slot }: { actor: string; now: Date; slot: number },
+): Promise<{ id: string; userId: string }[]> {
+  return tx<{ id: string; userId: string }[]>`
+    with which as (${which}), ended as (
+      update notifications n
+      set status = ${Status.CANCELLED}, reason = ${Reason.CANCELLED}, due_at = null, updated_at = ${now}
+      from which where n.tenant_id = ${tenantId} and n.id = which.id and n.status = any(${OPEN})
+      returning n.id, n.user_id, n.type
+    ), history as (
+      insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
+      select ${tenantId}, id, ${now}, ${Status.CANCELLED}, 0, ${Reason.CANCELLED}, ${actor} from ended
+    ), counted as (
+      insert into counters (tenant_id, hour, type, channel, status, slot, count)
+      select ${tenantId}, ${hourOf(now)}, type, 0, ${Status.CANCELLED}, ${slot}, count(*) from ended group by type order by type
+      on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count
+    )
+    select id, user_id as "userId" from ended`;
+}
+
+export type Changes = {
+  content?: Uint8Array;
+  scheduledAt?: Date | null;
+  expiresAt?: Date | null;
+  tags?: string[];
+};
+
+/**
+ * Changes an open notification. A new schedule in the future makes it SCHEDULED; one in the past, or none, releases a
+ * SCHEDULED one at the scheduler's next tick. Returns false when it is no longer open.
+ */
+export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: Changes, now: Date): Promise<boolean> {
+  const scheduled = changes.scheduledAt;
+  const later = scheduled !== undefined && scheduled !== null && scheduled > now;
+  const rows = await tx`
+    update notifications set
+      ${changes.content === undefined ? tx`` : tx`content = ${changes.content as Buffer},`}
+      ${changes.tags === undefined ? tx`` : tx`tags = ${changes.tags}::text[],`}
+      ${changes.expiresAt === undefined ? tx`` : tx`expires_at = ${changes.expiresAt},`}
+      ${scheduled === undefined ? tx`` : tx`scheduled_at = ${scheduled},`}
+      ${later ? tx`status = ${Status.SCHEDULED}, reason = 0, due_at = ${scheduled},` : tx``}
+      ${scheduled !== undefined && !later ? tx`due_at = case when status = ${Status.SCHEDULED} then ${now}::timestamptz else due_at end,` : tx``}
+      updated_at = ${now}
+    where tenant_id = ${tenantId} and id = ${id} and status = any(${OPEN})
+    returning id, status`;
+  return rows.length > 0;
+}
+
+/** Writes that a notification was put off, with its counter. */
+export async function recordScheduled(
+  tx: Tx,
+  tenantId: string,
+  row: { id: string; type: string },
+  by: { actor: string; now: Date; slot: number },
+): Promise<void> {
+  await tx`
+    with history as (
+      insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
+      values (${tenantId}, ${row.id}, ${by.now}, ${Status.SCHEDULED}, 0, ${Reason.SCHEDULED}, ${by.actor})
+    )
+    insert into counters (tenant_id, hour, type, channel, status, slot, count)
+    values (${tenantId}, ${hourOf(by.now)}, ${row.type}, 0, ${Status.SCHEDULED}, ${by.slot}, 1)
+    on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + 1`;
+}
+
+function columns(tx: Tx) {
+  return tx`n.id, n.user_id as "userId", n.type, n.category, n.priority, n.status, n.reason,
+    coalesce(n.content, f.content) as content, n.channels, n.tags, n.attempts, n.scheduled_at as "scheduledAt",
+    n.expires_at as "expiresAt", n.due_at as "dueAt", n.delivered_at as "deliveredAt", n.updated_at as "updatedAt",
+    n.dedup_key as "dedupKey", n.collapse_key as "collapseKey", n.sender_id as "senderId", n.fanout_id as "fanoutId"`;
+}
+
+function conditions(tx: Tx, filter: Filter) {
+  const exceptions = filter.statuses.length > 0 && !filter.statuses.some((status) => USUAL.includes(status));
+  return tx`
+    ${filter.userId === undefined ? tx`` : tx`and n.user_id = ${filter.userId}`}
+    ${filter.types.length === 0 ? tx`` : tx`and n.type = any(${filter.types}::text[])`}
+    ${filter.statuses.length === 0 ? tx`` : tx`and n.status = any(${filter.statuses}::smallint[])`}
+    ${exceptions ? tx`and n.status not in (1, 7, 8)` : tx``}
+    ${filter.tag === undefined ? tx`` : tx`and ${filter.tag} = any(n.tags)`}
+    ${filter.from === undefined ? tx`` : tx`and n.id >= ${uuidFloor(filter.from)}`}
+    ${filter.until === undefined ? tx`` : tx`and n.id < ${uuidFloor(filter.until)}`}
+    ${filter.fanoutId === undefined ? tx`` : tx`and n.fanout_id = ${filter.fanoutId}`}`;
+}

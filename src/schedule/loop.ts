@@ -1,0 +1,47 @@
+import type { Logger } from "#src/telemetry/logger.ts";
+
+/**
+ * Runs a job again and again until disposed: at once when it says there is more, else after `intervalMs`, spread a little
+ * so that processes do not tick together. A failure is logged and tried again after the interval. Disposing waits for
+ * the run at hand.
+ */
+export function startLoop(
+  name: string,
+  intervalMs: number,
+  job: (signal: AbortSignal) => Promise<{ more: boolean }>,
+  log: Logger,
+  random: () => number,
+): AsyncDisposable {
+  const stopping = new AbortController();
+  const { signal } = stopping;
+  const running = (async () => {
+    while (!signal.aborted) {
+      let more = false;
+      try {
+        ({ more } = await job(signal));
+      } catch (error) {
+        if (!signal.aborted) log.warn({ err: error, job: name }, "a periodic job failed; it is tried again");
+      }
+      if (!more) await pause(intervalMs * (0.9 + 0.2 * random()), signal);
+    }
+  })();
+  return {
+    async [Symbol.asyncDispose]() {
+      stopping.abort();
+      await running;
+    },
+  };
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
+    const timer = setTimeout(done, ms);
+    function done(): void {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    }
+    signal.addEventListener("abort", done, { once: true });
+  });
+}

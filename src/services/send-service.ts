@@ -1,0 +1,291 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { durationMs, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { ContentSchema, type Notification, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import {
+  type Fanout,
+  FanoutSchema,
+  type NotificationFilter,
+  type SendBatchResult,
+  SendBatchResultSchema,
+  type SendRequest,
+  SendRequestSchema,
+  type SendResponse,
+  SendService,
+  type UpdateNotificationRequest,
+  UpdateNotificationRequestSchema,
+} from "#gen/posthorn/v1/send_service_pb.ts";
+import type { Clock } from "#src/clock.ts";
+import { Fault, invalidField, notFound } from "#src/errors.ts";
+import { latestDecision, type NotificationRow, toNotification, toTimeline } from "#src/notifications/notification.ts";
+import {
+  type Changes,
+  cancelByFilter,
+  cancelByIds,
+  type Filter,
+  findNotifications,
+  pageNotifications,
+  queuePosition,
+  readTimeline,
+  recordScheduled,
+  updateOpen,
+} from "#src/notifications/queries.ts";
+import { waitForDecisions } from "#src/notifications/wait.ts";
+import { type Accept, acceptEach } from "#src/pipeline/accept/accept.ts";
+import { checkData } from "#src/pipeline/accept/check-data.ts";
+import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
+import { hasScope, scopeMissing } from "#src/rpc/access.ts";
+import { type Call, type Service, service } from "#src/rpc/call.ts";
+import { maskPaths } from "#src/rpc/field-mask.ts";
+import { itemError } from "#src/rpc/item-error.ts";
+import { invalidRequest, type Violations } from "#src/rpc/validate.ts";
+import { keysetPage } from "#src/store/keyset.ts";
+import type { PageTokens } from "#src/store/page-token.ts";
+import type { Store, Tx } from "#src/store/store.ts";
+
+export type SendServiceDeps = {
+  store: Store;
+  accept: Accept;
+  clock: Clock;
+  pageTokens: PageTokens;
+  violations: Violations;
+  /** Counter slot of this process's single changes. */
+  slot: number;
+};
+
+const MAX_QUEUE_POSITION = 1000;
+const MAX_USERS_OF_BATCH = 10_000;
+const CANCEL_PER_TRANSACTION = 1000;
+const CANCEL_PER_CALL = 10_000;
+
+export function sendService(deps: SendServiceDeps): Service {
+  const { store, accept, clock, slot } = deps;
+  const by = (call: Call) => ({ actor: call.actor, now: clock(), slot });
+
+  /** What a request needs beyond the access rule of its method. */
+  function checkScope(request: SendRequest, call: Call): Fault | undefined {
+    const allowed = !request.bypassRateLimit || hasScope(call.principal, Scope.BYPASS_RATE_LIMIT);
+    return allowed ? undefined : scopeMissing(Scope.BYPASS_RATE_LIMIT);
+  }
+
+  async function sendEach(items: readonly SendRequest[], call: Call): Promise<SendBatchResult[]> {
+    const users = items.reduce((sum, item) => sum + (item.to?.userIds.length ?? 0), 0);
+    if (users > MAX_USERS_OF_BATCH) {
+      throw new Fault(ErrorReason.LIMIT_OF_CALL, {
+        message: `items: name ${users} user ids together; ${MAX_USERS_OF_BATCH} are allowed in one call`,
+      });
+    }
+    const outcomes = await acceptEach(accept, call, items, (item) => {
+      const fields = deps.violations(SendRequestSchema, item);
+      return fields.length > 0 ? invalidRequest(fields) : checkScope(item, call);
+    });
+    return outcomes.map((outcome) =>
+      create(SendBatchResultSchema, {
+        result:
+          outcome instanceof Fault
+            ? { case: "error", value: itemError(outcome) }
+            : { case: "response", value: outcome },
+      }),
+    );
+  }
+
+  async function one(tx: Tx, call: Call, id: string): Promise<NotificationRow> {
+    const [row] = await findNotifications(tx, call.tenantId, [id]);
+    if (row === undefined) throw notFound("notification");
+    return row;
+  }
+
+  return service(SendService, {
+    async send(request, call) {
+      const fault = checkScope(request, call);
+      if (fault !== undefined) throw fault;
+      const response = await accept(call, request);
+      const wait = request.waitForDecision === undefined ? 0 : durationMs(request.waitForDecision);
+      return wait > 0 && response.results.length > 0 ? withDecisions(store, call, response, wait) : response;
+    },
+
+    sendBatch: async (request, call) => ({ results: await sendEach(request.items, call) }),
+
+    async *sendStream(requests, call) {
+      for await (const request of requests) {
+        yield { chunkId: request.chunkId, results: await sendEach(request.items, call) };
+      }
+    },
+
+    getNotification: ({ id }, call) =>
+      store.tenant(call.tenantId, async (tx) => {
+        const [row, rows] = await Promise.all([one(tx, call, id), readTimeline(tx, call.tenantId, id)]);
+        const timeline = toTimeline(row, rows);
+        const notification: Notification = { ...toNotification(row), ...latestDecision(timeline) };
+        if (row.status === Status.ACCEPTED) {
+          notification.queuePosition = await queuePosition(tx, call.tenantId, id, row.priority, MAX_QUEUE_POSITION);
+        }
+        return { notification, timeline };
+      }),
+
+    async listNotifications(request, call) {
+      const filter = filterOf(request.filter);
+      const { items, nextPageToken } = await keysetPage(deps.pageTokens, {
+        query: [call.tenantId, "ListNotifications", { ...filter }],
+        pageToken: request.pageToken,
+        pageSize: request.pageSize || 50,
+        read: (before, limit) =>
+          store.tenant(call.tenantId, (tx) => pageNotifications(tx, call.tenantId, filter, before || undefined, limit)),
+        keyOf: (row) => row.id,
+      });
+      return { notifications: items.map(toNotification), nextPageToken };
+    },
+
+    async updateNotification(request, call) {
+      const changes = changesOf(request);
+      const updated = await store.tenant(call.tenantId, async (tx) => {
+        const before = await one(tx, call, request.id);
+        checkExpiry(changes, before);
+        const now = clock();
+        if (!(await updateOpen(tx, call.tenantId, request.id, changes, now))) throw notOpen(before.status);
+        const after = await one(tx, call, request.id);
+        if (after.status === Status.SCHEDULED && before.scheduledAt?.getTime() !== after.scheduledAt?.getTime()) {
+          await recordScheduled(tx, call.tenantId, after, by(call));
+        }
+        return after;
+      });
+      return { notification: toNotification(updated) };
+    },
+
+    cancelNotification: ({ id }, call) =>
+      store.tenant(call.tenantId, async (tx) => {
+        await cancelByIds(tx, call.tenantId, [id], by(call));
+        const row = await one(tx, call, id);
+        if (row.status !== Status.CANCELLED) throw notOpen(row.status);
+        return { notification: toNotification(row) };
+      }),
+
+    async cancelNotifications(request, call) {
+      if (request.filter === undefined) {
+        const cancelled = await store.tenant(call.tenantId, (tx) =>
+          cancelByIds(tx, call.tenantId, request.ids, by(call)),
+        );
+        return { cancelled: cancelled.length, more: false };
+      }
+      const filter = filterOf(request.filter);
+      if (isEmpty(filter)) throw invalidField("filter", "give at least one condition");
+      let cancelled = 0;
+      for (let full = true; full && cancelled < CANCEL_PER_CALL; ) {
+        call.signal.throwIfAborted();
+        const page = await store.tenant(call.tenantId, (tx) =>
+          cancelByFilter(tx, call.tenantId, filter, CANCEL_PER_TRANSACTION, by(call)),
+        );
+        cancelled += page.length;
+        full = page.length === CANCEL_PER_TRANSACTION;
+      }
+      return { cancelled, more: cancelled >= CANCEL_PER_CALL };
+    },
+
+    getFanout: ({ id }, call) =>
+      store.tenant(call.tenantId, async (tx) => {
+        const row = await findFanout(tx, call.tenantId, id);
+        if (row === undefined) throw notFound("fanout");
+        return { fanout: toFanout(row) };
+      }),
+
+    cancelFanout: ({ id }, call) =>
+      store.tenant(call.tenantId, async (tx) => {
+        await cancelFanout(tx, call.tenantId, id, clock());
+        const row = await findFanout(tx, call.tenantId, id);
+        if (row === undefined) throw notFound("fanout");
+        return { fanout: toFanout(row) };
+      }),
+  });
+}
+
+/** Adds what was decided within the wait to the answer of a Send. */
+async function withDecisions(store: Store, call: Call, response: SendResponse, ms: number): Promise<SendResponse> {
+  const ids = response.results.map((result) => result.notificationId);
+  const decided = await waitForDecisions(store, call.tenantId, ids, ms, call.signal);
+  for (const result of response.results) {
+    const found = decided.get(result.notificationId);
+    if (found === undefined) continue;
+    const { verdicts, rateLimit } = latestDecision(toTimeline(found.row, found.timeline));
+    const { status, dueAt, deliveredAt } = found.row;
+    result.status = status as Status;
+    result.queued = status === Status.ACCEPTED || status === Status.SCHEDULED || status === Status.HELD;
+    result.verdicts = verdicts;
+    if (status === Status.HELD && rateLimit !== undefined) result.rateLimit = rateLimit;
+    const estimate = deliveredAt ?? dueAt;
+    if (estimate !== null) result.estimatedDeliveryTime = timestampFromDate(estimate);
+  }
+  return response;
+}
+
+function filterOf(filter: NotificationFilter | undefined): Filter {
+  return {
+    userId: filter?.userId || undefined,
+    types: filter?.types ?? [],
+    statuses: filter?.statuses ?? [],
+    tag: filter?.tag || undefined,
+    from: filter?.startTime === undefined ? undefined : timestampDate(filter.startTime),
+    until: filter?.endTime === undefined ? undefined : timestampDate(filter.endTime),
+    fanoutId: filter?.fanoutId || undefined,
+  };
+}
+
+function isEmpty(filter: Filter): boolean {
+  return Object.values(filter).every((value) => value === undefined || (Array.isArray(value) && value.length === 0));
+}
+
+const CHANGEABLE = new Set(["content", "schedule_time", "expire_time", "tags"]);
+
+function changesOf(request: UpdateNotificationRequest): Changes {
+  const given = create(UpdateNotificationRequestSchema, { ...request, id: "" });
+  delete given.updateMask;
+  const paths = maskPaths(request.updateMask, UpdateNotificationRequestSchema, given);
+  const changes: Changes = {};
+  for (const path of paths) {
+    if (!CHANGEABLE.has(path)) {
+      throw new Fault(ErrorReason.INVALID_FIELD_MASK, {
+        message: `update_mask: "${path}" cannot be changed; use ${[...CHANGEABLE].join(", ")}`,
+        fields: [{ field: "update_mask", description: `"${path}" cannot be changed` }],
+      });
+    }
+  }
+  if (paths.includes("content")) {
+    if (request.content === undefined) throw invalidField("content", "cannot be taken away");
+    checkData(request.content.data);
+    changes.content = toBinary(ContentSchema, request.content);
+  }
+  if (paths.includes("schedule_time"))
+    changes.scheduledAt = request.scheduleTime ? timestampDate(request.scheduleTime) : null;
+  if (paths.includes("expire_time")) changes.expiresAt = request.expireTime ? timestampDate(request.expireTime) : null;
+  if (paths.includes("tags")) changes.tags = request.tags;
+  if (Object.keys(changes).length === 0)
+    throw invalidField("update_mask", "names nothing to change, and nothing is set");
+  return changes;
+}
+
+function checkExpiry(changes: Changes, before: NotificationRow): void {
+  const scheduled = changes.scheduledAt === undefined ? before.scheduledAt : changes.scheduledAt;
+  const expires = changes.expiresAt === undefined ? before.expiresAt : changes.expiresAt;
+  if (scheduled !== null && expires !== null && expires <= scheduled) {
+    throw invalidField(
+      changes.expiresAt === undefined ? "schedule_time" : "expire_time",
+      "schedule_time must be before expire_time",
+    );
+  }
+}
+
+function notOpen(status: number): Fault {
+  const name = Object.entries(Status).find(([, value]) => value === status)?.[0] ?? "UNSPECIFIED";
+  return new Fault(ErrorReason.NOTIFICATION_NOT_OPEN, { metadata: { status: name } });
+}
+
+function toFanout(row: FanoutRow): Fanout {
+  return create(FanoutSchema, {
+    id: row.id,
+    state: row.state,
+    created: BigInt(row.created),
+    deduplicated: BigInt(row.deduplicated),
+    createTime: timestampFromDate(row.createdAt),
+    ...(row.endedAt === null ? {} : { endTime: timestampFromDate(row.endedAt) }),
+  });
+}

@@ -1,0 +1,285 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import type { Subscription } from "nats";
+import { LiveEvent_Kind as Kind, type LiveEvent, LiveEventSchema } from "#gen/posthorn/internal/v1/live_pb.ts";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Reconnect_Cause } from "#gen/posthorn/v1/stream_service_pb.ts";
+import type { Broker } from "#src/broker/broker.ts";
+import type { Clock } from "#src/clock.ts";
+import { Fault } from "#src/errors.ts";
+import type { NewId } from "#src/ids.ts";
+import type { Head } from "#src/inbox/entry.ts";
+import { readHeads, replay } from "#src/inbox/queries.ts";
+import { live } from "#src/pipeline/flow.ts";
+import type { Encoded } from "#src/rpc/call.ts";
+import type { Store } from "#src/store/store.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
+import type { Cursor } from "./cursor.ts";
+import type { Filtered } from "./filter.ts";
+import type { Presence } from "./presence.ts";
+import { openSession, type Session } from "./session.ts";
+
+export type HubConfig = {
+  heartbeatMs: number;
+  queueMaxMessages: number;
+  queueMaxBytes: number;
+  maxAgeMs: number;
+  maxStreamsPerUser: number;
+  drainMs: number;
+};
+
+export type HubDeps = {
+  broker: Broker;
+  store: Store;
+  presence: Presence;
+  clock: Clock;
+  newId: NewId;
+  random: () => number;
+  metrics: Metrics;
+  log: Logger;
+  /** The user's topics, for announcements to them. */
+  topicsOf(tenantId: string, userId: string): Promise<string[]>;
+};
+
+export type OpenStream = {
+  tenantId: string;
+  userId: string;
+  deviceId: string;
+  cursor: Cursor | undefined;
+  passes: (event: Filtered) => boolean;
+  includeStatus: boolean;
+  /** When the caller's credential ends. */
+  expiresAt: Date | undefined;
+  signal: AbortSignal;
+};
+
+export type Hub = AsyncDisposable & {
+  /** Opens a stream of a user; see StreamService.Subscribe for what it guarantees. */
+  subscribe(request: OpenStream): AsyncIterable<Encoded>;
+  /** Asks every stream to reconnect elsewhere, spread over the drain time, and refuses new ones. */
+  drain(): Promise<void>;
+  open(): number;
+};
+
+const BEAT_SLICES = 20;
+const WARN_BEFORE_EXPIRY_MS = 60_000;
+
+type Attached = { session: Session; tenantId: string; userId: string; topics: Set<string>; slice: number };
+
+/** Holds this process's streams and feeds them from NATS: one subscription per subject, however many streams need it. */
+export function startHub(deps: HubDeps, config: HubConfig): Hub {
+  const { broker, clock } = deps;
+  const { namespace } = broker;
+  const all = new Set<Attached>();
+  const subjects = new Map<string, { subscription: Subscription; members: Set<Attached> }>();
+  const perUser = new Map<string, number>();
+  let draining = false;
+  let slice = 0;
+
+  const global = broker.nats.subscribe(live.all(namespace), { callback: (_, message) => deliver(message.data, all) });
+
+  function attach(subject: string, attached: Attached): void {
+    let entry = subjects.get(subject);
+    if (entry === undefined) {
+      const members = new Set<Attached>();
+      const subscription = broker.nats.subscribe(subject, { callback: (_, message) => deliver(message.data, members) });
+      entry = { subscription, members };
+      subjects.set(subject, entry);
+    }
+    entry.members.add(attached);
+  }
+
+  function detach(subject: string, attached: Attached): void {
+    const entry = subjects.get(subject);
+    entry?.members.delete(attached);
+    if (entry?.members.size !== 0) return;
+    entry.subscription.unsubscribe();
+    subjects.delete(subject);
+  }
+
+  function deliver(data: Uint8Array, members: ReadonlySet<Attached>): void {
+    let event: LiveEvent;
+    try {
+      event = fromBinary(LiveEventSchema, data);
+    } catch (error) {
+      deps.log.warn({ err: error }, "an event on the live subjects is not one of ours");
+      return;
+    }
+    deps.metrics.streamEvents.inc({ event: KIND_NAMES[event.kind] ?? "unknown" }, members.size);
+    for (const attached of members) {
+      const { session } = attached;
+      if (event.kind === Kind.ARRIVAL) session.arrived(Number(event.sequence), event.epoch, event, event.response);
+      else if (event.kind === Kind.STATUS) session.status(event.response);
+      else if (event.kind === Kind.NOTICE) session.put(event.response);
+      else if (event.kind === Kind.ANNOUNCEMENT) session.announcement(event, event.response);
+      else if (event.kind === Kind.MEMBERSHIP) void joinTopics(attached);
+    }
+  }
+
+  async function joinTopics(attached: Attached): Promise<void> {
+    try {
+      const topics = new Set(await deps.topicsOf(attached.tenantId, attached.userId));
+      if (!all.has(attached)) return;
+      for (const topic of topics.difference(attached.topics))
+        attach(live.topic(namespace, attached.tenantId, topic), attached);
+      for (const topic of attached.topics.difference(topics))
+        detach(live.topic(namespace, attached.tenantId, topic), attached);
+      attached.topics = topics;
+    } catch (error) {
+      deps.log.warn({ err: error }, "could not read a user's topics for a stream");
+    }
+  }
+
+  async function* subscribe(request: OpenStream): AsyncGenerator<Encoded> {
+    const { tenantId, userId, signal } = request;
+    const owner = `${tenantId}\0${userId}`;
+    const streams = perUser.get(owner) ?? 0;
+    if (draining) throw new Fault(ErrorReason.SHUTTING_DOWN);
+    if (streams >= config.maxStreamsPerUser) throw new Fault(ErrorReason.TOO_MANY_STREAMS);
+    perUser.set(owner, streams + 1);
+    const now = clock();
+    const closeAt = new Date(now.getTime() + config.maxAgeMs * (0.9 + 0.1 * deps.random()));
+    const session = openSession(
+      {
+        streamId: deps.newId(),
+        deviceId: request.deviceId,
+        cursor: request.cursor,
+        passes: request.passes,
+        includeStatus: request.includeStatus,
+        heartbeatMs: config.heartbeatMs,
+        queueMaxMessages: config.queueMaxMessages,
+        queueMaxBytes: config.queueMaxBytes,
+        closeAt: request.expiresAt !== undefined && request.expiresAt < closeAt ? request.expiresAt : closeAt,
+      },
+      {
+        now: clock,
+        random: deps.random,
+        replay: (afterSeq, limit) =>
+          deps.store.tenant(tenantId, (tx) => replay(tx, tenantId, userId, { seq: afterSeq, limit, now: clock() })),
+        onSlow: () => deps.metrics.streamSlowConsumers.inc(),
+        onReplayed: (count) => deps.metrics.streamReplayed.inc(count),
+        onReset: () => deps.metrics.streamResets.inc(),
+      },
+    );
+    const attached: Attached = { session, tenantId, userId, topics: new Set(), slice: slice++ % BEAT_SLICES };
+    all.add(attached);
+    attach(live.user(namespace, tenantId, userId), attached);
+    attach(live.tenant(namespace, tenantId), attached);
+    const abort = () => session.finish(undefined);
+    signal.addEventListener("abort", abort, { once: true });
+    const timers = [
+      setTimeout(() => session.reconnect(Reconnect_Cause.MAX_AGE, 1000), bounded(closeAt.getTime() - now.getTime())),
+      ...expiryTimers(request.expiresAt, now, session),
+    ];
+    try {
+      void begin(attached);
+      deps.presence.arrive(tenantId, userId, request.deviceId, session.options.streamId);
+      yield* session.events();
+    } finally {
+      for (const timer of timers) clearTimeout(timer);
+      signal.removeEventListener("abort", abort);
+      session.finish(undefined);
+      all.delete(attached);
+      detach(live.user(namespace, tenantId, userId), attached);
+      detach(live.tenant(namespace, tenantId), attached);
+      for (const topic of attached.topics) detach(live.topic(namespace, tenantId, topic), attached);
+      const left = (perUser.get(owner) ?? 1) - 1;
+      if (left === 0) perUser.delete(owner);
+      else perUser.set(owner, left);
+      deps.presence.leave(tenantId, userId, request.deviceId, session.options.streamId);
+    }
+  }
+
+  /** The order matters: attached above, then the server knows of the subscription, then the head is read. */
+  async function begin(attached: Attached): Promise<void> {
+    try {
+      if (broker.up()) await broker.nats.flush();
+      const [heads] = await Promise.all([headsOf(attached.tenantId, attached.userId), joinTopics(attached)]);
+      await attached.session.begin(heads);
+    } catch (error) {
+      deps.log.warn({ err: error }, "could not begin a stream");
+      attached.session.finish(new Fault(ErrorReason.DEPENDENCY_UNAVAILABLE, { cause: error }));
+    }
+  }
+
+  async function headsOf(tenantId: string, userId: string): Promise<Head | undefined> {
+    const heads = await deps.store.tenant(tenantId, (tx) => readHeads(tx, tenantId, [userId]));
+    return heads.get(userId);
+  }
+
+  let turn = 0;
+  /** Each tick serves a slice of the streams: one read of heads per tenant, one pipeline for presence. */
+  async function beat(): Promise<void> {
+    const due = [...all].filter((attached) => attached.slice === turn);
+    turn = (turn + 1) % BEAT_SLICES;
+    deps.presence.renew(
+      due.map(({ tenantId, userId, session }) => ({
+        tenantId,
+        userId,
+        deviceId: session.options.deviceId,
+        streamId: session.options.streamId,
+      })),
+    );
+    for (const [tenantId, members] of Map.groupBy(due, (attached) => attached.tenantId)) {
+      const userIds = [...new Set(members.map((member) => member.userId))];
+      const heads = await deps.store
+        .tenant(tenantId, (tx) => readHeads(tx, tenantId, userIds))
+        // Without Postgres the stream still lives: it beats without counts.
+        .catch(() => new Map<string, Head>());
+      for (const { session, userId } of members) session.heartbeat(heads.get(userId));
+    }
+  }
+
+  const ticker = setInterval(() => void beat(), config.heartbeatMs / BEAT_SLICES);
+  const interruption = broker.onInterruption((state) => {
+    // What was published while NATS was away is found by comparing heads; sooner than the next heartbeat would.
+    if (state === "back") for (let n = 0; n < BEAT_SLICES; n++) void beat();
+  });
+
+  async function drain(): Promise<void> {
+    if (draining) return;
+    draining = true;
+    const waiting = [...all];
+    const batch = Math.max(1, Math.ceil(waiting.length / 20));
+    for (let start = 0; start < waiting.length; start += batch) {
+      for (const { session } of waiting.slice(start, start + batch))
+        session.reconnect(Reconnect_Cause.DRAIN, config.drainMs);
+      if (start + batch < waiting.length) await new Promise((done) => setTimeout(done, config.drainMs / 20));
+    }
+  }
+
+  return {
+    subscribe,
+    drain,
+    open: () => all.size,
+    async [Symbol.asyncDispose]() {
+      clearInterval(ticker);
+      interruption[Symbol.dispose]();
+      draining = true;
+      for (const { session } of all) session.reconnect(Reconnect_Cause.DRAIN, 1000);
+      global.unsubscribe();
+    },
+  };
+}
+
+function expiryTimers(expiresAt: Date | undefined, now: Date, session: Session): NodeJS.Timeout[] {
+  if (expiresAt === undefined) return [];
+  const left = expiresAt.getTime() - now.getTime();
+  return [
+    setTimeout(() => session.tokenExpires(expiresAt), bounded(left - WARN_BEFORE_EXPIRY_MS)),
+    setTimeout(() => session.finish(new Fault(ErrorReason.CREDENTIAL_EXPIRED)), bounded(left)),
+  ];
+}
+
+/** Timers beyond 2^31 ms would fire at once. */
+function bounded(ms: number): number {
+  return Math.min(Math.max(ms, 0), 2 ** 31 - 1);
+}
+
+const KIND_NAMES: Record<number, string> = {
+  [Kind.ARRIVAL]: "notification",
+  [Kind.STATUS]: "status",
+  [Kind.NOTICE]: "notice",
+  [Kind.ANNOUNCEMENT]: "announcement",
+  [Kind.MEMBERSHIP]: "membership",
+};

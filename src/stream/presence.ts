@@ -1,0 +1,91 @@
+import type { Cache } from "#src/cache/redis.ts";
+import type { Clock } from "#src/clock.ts";
+
+export type DeviceState = { deviceId: string; online: boolean; lastSeenAt: Date; receivedSeq: number };
+export type UserPresence = { online: boolean; devices: DeviceState[]; lastSeenAt: Date | undefined };
+
+type Place = { tenantId: string; userId: string; deviceId: string; streamId: string };
+
+/**
+ * Who is connected. A lease in Redis, never a precondition: without Redis everybody is offline and everything else works.
+ *
+ * One hash per user: `s:<device> <stream>` holds until when a stream's lease runs, `d:<device>` when the device was last
+ * seen, `r:<device>` the last sequence it acknowledged. Instants are milliseconds.
+ */
+export type Presence = {
+  arrive(tenantId: string, userId: string, deviceId: string, streamId: string): void;
+  renew(places: readonly Place[]): void;
+  leave(tenantId: string, userId: string, deviceId: string, streamId: string): void;
+  received(tenantId: string, userId: string, deviceId: string, seq: number): Promise<void>;
+  read(tenantId: string, userIds: readonly string[]): Promise<UserPresence[]>;
+};
+
+const REMEMBER_MS = 30 * 86_400_000;
+const MAX_DEVICES = 20;
+
+export function openPresence(cache: Cache, clock: Clock, heartbeatMs: number): Presence {
+  const key = (tenantId: string, userId: string) => `${cache.namespace}:{${tenantId}}:presence:${userId}`;
+  const leaseMs = 3 * heartbeatMs;
+
+  function renew(places: readonly Place[]): void {
+    if (places.length === 0 || !cache.up()) return;
+    const now = clock().getTime();
+    const pipeline = cache.redis.pipeline();
+    for (const { tenantId, userId, deviceId, streamId } of places) {
+      pipeline.hset(key(tenantId, userId), `s:${deviceId} ${streamId}`, now + leaseMs, `d:${deviceId}`, now);
+      pipeline.pexpire(key(tenantId, userId), REMEMBER_MS);
+    }
+    pipeline.exec().catch(() => undefined);
+  }
+
+  return {
+    renew,
+    arrive: (tenantId, userId, deviceId, streamId) => renew([{ tenantId, userId, deviceId, streamId }]),
+    leave(tenantId, userId, deviceId, streamId) {
+      if (!cache.up()) return;
+      cache.redis
+        .pipeline()
+        .hdel(key(tenantId, userId), `s:${deviceId} ${streamId}`)
+        .hset(key(tenantId, userId), `d:${deviceId}`, clock().getTime())
+        .exec()
+        .catch(() => undefined);
+    },
+    async received(tenantId, userId, deviceId, seq) {
+      if (!cache.up()) return;
+      const field = `r:${deviceId}`;
+      const before = Number(await cache.redis.hget(key(tenantId, userId), field).catch(() => 0));
+      if (seq > before) await cache.redis.hset(key(tenantId, userId), field, seq).catch(() => undefined);
+    },
+    async read(tenantId, userIds) {
+      const none = userIds.map((): Record<string, string> => ({}));
+      if (!cache.up()) return none.map((fields) => presenceOf(fields, clock().getTime()));
+      const pipeline = cache.redis.pipeline();
+      for (const userId of userIds) pipeline.hgetall(key(tenantId, userId));
+      const answers = await pipeline.exec().catch(() => null);
+      const now = clock().getTime();
+      return userIds.map((_, index) => presenceOf((answers?.[index]?.[1] ?? {}) as Record<string, string>, now));
+    },
+  };
+}
+
+/** Reads a user's hash as of an instant. Pure. */
+export function presenceOf(fields: Record<string, string>, now: number): UserPresence {
+  const devices = new Map<string, DeviceState>();
+  const device = (deviceId: string) => {
+    const known = devices.get(deviceId) ?? { deviceId, online: false, lastSeenAt: new Date(0), receivedSeq: 0 };
+    devices.set(deviceId, known);
+    return known;
+  };
+  for (const [field, value] of Object.entries(fields)) {
+    const name = field.slice(2);
+    if (field.startsWith("d:")) device(name).lastSeenAt = new Date(Number(value));
+    else if (field.startsWith("r:")) device(name).receivedSeq = Number(value);
+    else if (field.startsWith("s:") && Number(value) > now) device(name.slice(0, name.lastIndexOf(" "))).online = true;
+  }
+  for (const state of devices.values()) if (state.online) state.lastSeenAt = new Date(now);
+  const newest = [...devices.values()]
+    .filter((state) => state.lastSeenAt.getTime() > now - REMEMBER_MS)
+    .sort((a, b) => b.lastSeenAt.getTime() - a.lastSeenAt.getTime())
+    .slice(0, MAX_DEVICES);
+  return { online: newest.some((state) => state.online), devices: newest, lastSeenAt: newest[0]?.lastSeenAt };
+}
