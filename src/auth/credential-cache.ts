@@ -1,0 +1,130 @@
+import type { Invalidations } from "#src/broker/invalidations.ts";
+import type { Store } from "#src/store/store.ts";
+import { readChange } from "./changes.ts";
+import { type FreshCache, freshCache } from "./fresh-cache.ts";
+import {
+  existingTenants,
+  type IssuerRow,
+  issuersByName,
+  type KeyRow,
+  keysByPrefix,
+  type RevocationRow,
+  revocationsOf,
+} from "./lookups.ts";
+
+/**
+ * What authentication reads from Postgres, as copies no older than `ttlMs` that also follow every change told over NATS:
+ * a revoked credential stops at once where NATS works, and within `ttlMs` where it does not.
+ */
+export type CredentialCache<Key, Issuer> = Disposable & {
+  /** By prefix. */
+  keys: FreshCache<Key>;
+  /** By `issuerName`. */
+  issuers: FreshCache<Issuer>;
+  /** By `userName`: the instant until which tokens are refused. */
+  revocations: FreshCache<RevocationRow>;
+  /** By id: whether it exists. */
+  tenants: FreshCache<true>;
+};
+
+export type CredentialCacheDeps = {
+  store: Pick<Store, "system">;
+  invalidations: Pick<Invalidations, "on" | "onReset">;
+  ticks: () => number;
+};
+
+type Owned = { tenantId: string };
+
+const MAX_KEYS = 20_000;
+const MAX_ISSUERS = 20_000;
+const MAX_USERS = 100_000;
+const MAX_TENANTS = 10_000;
+
+/** Keys and issuers are kept in the form `asKeys` and `asIssuer` give them, so that it is computed once a read. */
+export function credentialCache<Key extends Owned, Issuer extends Owned>(
+  { store, invalidations, ticks }: CredentialCacheDeps,
+  ttlMs: number,
+  asKeys: (row: KeyRow) => Iterable<[prefix: string, key: Key]>,
+  asIssuer: (row: IssuerRow) => Issuer,
+): CredentialCache<Key, Issuer> {
+  const keys = freshCache<Key>({
+    read: async (prefixes) =>
+      new Map((await store.system((tx) => keysByPrefix(tx, prefixes))).flatMap((row) => [...asKeys(row)])),
+    ttlMs,
+    max: MAX_KEYS,
+    ticks,
+  });
+  const issuers = freshCache<Issuer>({
+    read: async (names) => {
+      const rows = await store.system((tx) => issuersByName(tx, names.map(readIssuerName)));
+      return new Map(rows.map((row) => [issuerName(row.issuer, row.audience), asIssuer(row)]));
+    },
+    ttlMs,
+    max: MAX_ISSUERS,
+    ticks,
+  });
+  const revocations = freshCache<RevocationRow>({
+    read: async (names) => {
+      const rows = await store.system((tx) => revocationsOf(tx, names.map(readUserName)));
+      return new Map(rows.map((row) => [userName(row.tenantId, row.userId), row]));
+    },
+    ttlMs,
+    max: MAX_USERS,
+    ticks,
+  });
+  const tenants = freshCache<true>({
+    read: async (ids) => new Map((await store.system((tx) => existingTenants(tx, ids))).map(({ id }) => [id, true])),
+    ttlMs,
+    max: MAX_TENANTS,
+    ticks,
+  });
+
+  const stack = new DisposableStack();
+  stack.use(
+    invalidations.on("credential", (tenantId, key) => {
+      const change = readChange(key);
+      switch (change.kind) {
+        case "api_key":
+          return keys.drop(change.prefix);
+        case "issuer":
+          return issuers.drop(issuerName(change.issuer, change.audience));
+        case "user":
+          return revocations.drop(userName(tenantId, change.userId));
+        default:
+          return change satisfies never;
+      }
+    }),
+  );
+  stack.use(
+    invalidations.on("tenant", (tenantId) => {
+      tenants.drop(tenantId);
+      keys.dropWhere((key) => key.tenantId === tenantId);
+      issuers.dropWhere((issuer) => issuer.tenantId === tenantId);
+    }),
+  );
+  stack.use(
+    invalidations.onReset(() => {
+      for (const cache of [keys, issuers, revocations, tenants]) cache.clear();
+    }),
+  );
+  return { keys, issuers, revocations, tenants, [Symbol.dispose]: () => stack.dispose() };
+}
+
+/** The key of an issuer and audience in `issuers`; distinct for distinct pairs. */
+export function issuerName(issuer: string, audience: string): string {
+  return JSON.stringify([issuer, audience]);
+}
+
+function readIssuerName(name: string): { issuer: string; audience: string } {
+  const [issuer, audience] = JSON.parse(name) as [string, string];
+  return { issuer, audience };
+}
+
+/** The key of a user in `revocations`. A tenant's id has a fixed length, so this is distinct for distinct users. */
+export function userName(tenantId: string, userId: string): string {
+  return tenantId + userId;
+}
+
+function readUserName(name: string): { tenantId: string; userId: string } {
+  return { tenantId: name.slice(0, 36), userId: name.slice(36) };
+}
