@@ -1,0 +1,237 @@
+import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Tx } from "#src/store/store.ts";
+import type { Head } from "./entry.ts";
+import { type Fragment, headColumns, located, type Owner, oneOf } from "./queries.ts";
+
+// An entry is in one of three places, and read or unread in each:
+//
+//            archive                    snooze
+//   archived ◀────── in the inbox ──────────────▶ snoozed
+//      │  ──────────▶  (unread,  ◀── unsnooze ───    │ ▲
+//      │  unarchive     total)   ◀── release ────    │ │
+//      └───────────────────────── snooze ────────────┼─┘
+//      ◀───────────────────────── archive ───────────┘
+//
+// Locks are taken in one order everywhere, here and where entries arrive: notifications by id, then heads by user, then
+// entries (only under their head's lock, so they need no order), then counters. So nothing here can deadlock, and the
+// statement after the head's lock, which sees what was committed before it, sees the entries as they stay.
+
+export type Change =
+  | { kind: "read"; actor: string; counterSlot: number }
+  | { kind: "unread" }
+  | { kind: "archive" }
+  | { kind: "unarchive" }
+  | { kind: "snooze"; until: Date }
+  | { kind: "unsnooze" }
+  | { kind: "delete" };
+
+/** Where an entry was found. If a snooze has moved it meanwhile it is not found there, and left alone. */
+export type Place = { notificationId: string; seq: number; arrivedAt: Date };
+
+/** Which entries: those of these notifications wherever they are, or those at these places. */
+export type Which = { notificationIds: readonly string[] } | { places: readonly Place[] };
+
+export type Changed = {
+  /** Notifications whose entries changed. */
+  notificationIds: string[];
+  /** Of them, those that went from DELIVERED to READ. */
+  becameRead: string[];
+  /** The inbox after it; undefined for a user to whom nothing has arrived. */
+  head: Head | undefined;
+};
+
+/**
+ * Changes entries and what follows from it: the head's counts by what really changed, and with `read` the notification's
+ * status, history and counters. Entries that are already as wanted, of other users or unknown are passed over. One
+ * round trip: the statements are sent together.
+ */
+export async function changeEntries(tx: Tx, owner: Owner, which: Which, change: Change, now: Date): Promise<Changed> {
+  const ids = "places" in which ? which.places.map((place) => place.notificationId) : which.notificationIds;
+  const [, [before], [after]] = await Promise.all([
+    lockNotifications(tx, owner, ids, change),
+    tx<Head[]>`
+      select ${headColumns(tx)} from inbox_heads h
+      where h.tenant_id = ${owner.tenantId} and h.user_id = ${owner.userId} for update`,
+    tx<(Head & { ids: string[]; becameRead: string[] | null; moved: boolean })[]>`
+      with target as materialized (
+        ${"places" in which ? placed(tx, owner, which.places) : located(tx, owner, ids)} ${qualifies(tx, change)}
+      ), changed as (
+        ${change.kind === "delete" ? removal(tx, owner) : update(tx, owner, assignment(tx, change, now))}
+      ), head as (
+        update inbox_heads h
+        set unread = h.unread + d.unread, total = h.total + d.total, archived = h.archived + d.archived,
+          snoozed = h.snoozed + d.snoozed
+        from (
+          select count(*) as entries, sum(unread) as unread, sum(total) as total, sum(archived) as archived,
+            sum(snoozed) as snoozed
+          from changed
+        ) d
+        where h.tenant_id = ${owner.tenantId} and h.user_id = ${owner.userId} and d.entries > 0
+        returning h.*
+      ) ${consequences(tx, owner, change, now)}
+      select (select coalesce(array_agg(notification_id), '{}') from changed) as ids,
+        ${change.kind === "read" ? tx`(select array_agg(id) from became)` : tx`null::uuid[]`} as "becameRead",
+        h.seq is not null as moved, ${headColumns(tx)}
+      from (select) one left join head h on true`,
+  ]);
+  if (after === undefined) return { notificationIds: [], becameRead: [], head: before };
+  const { ids: notificationIds, becameRead, moved, ...head } = after;
+  return { notificationIds, becameRead: becameRead ?? [], head: moved ? head : before };
+}
+
+/** READ and deletion write to notifications as well; what is READ already will not change again by being read. */
+async function lockNotifications(tx: Tx, { tenantId, userId }: Owner, ids: readonly string[], change: Change) {
+  if (change.kind !== "read" && change.kind !== "delete") return;
+  await tx`
+    select count(*) from (
+      select from notifications n
+      where n.tenant_id = ${tenantId} ${oneOf(tx, ids)} and n.user_id = ${userId}
+        ${change.kind === "read" ? tx`and n.status < ${Status.READ}` : tx``}
+      order by n.id for update
+    ) locked`;
+}
+
+function placed(tx: Tx, { tenantId, userId }: Owner, places: readonly Place[]): Fragment {
+  return tx`
+    select i.* from unnest(
+      ${places.map((place) => place.seq)}::bigint[], ${places.map((place) => place.arrivedAt.toISOString())}::timestamptz[]
+    ) as place (seq, arrived_at)
+    cross join lateral (
+      select * from inbox i
+      where i.tenant_id = ${tenantId} and i.user_id = ${userId} and i.seq = place.seq
+        and i.arrived_at = place.arrived_at
+      limit 1
+    ) i
+    where true`;
+}
+
+function qualifies(tx: Tx, change: Change): Fragment {
+  switch (change.kind) {
+    case "read":
+      return tx`and i.read_at is null`;
+    case "unread":
+      return tx`and i.read_at is not null`;
+    case "archive":
+      return tx`and i.archived_at is null`;
+    case "unarchive":
+      return tx`and i.archived_at is not null`;
+    case "snooze":
+      return tx`and i.snoozed_until is distinct from ${change.until}`;
+    case "unsnooze":
+      return tx`and i.snoozed_until is not null`;
+    case "delete":
+      return tx``;
+  }
+}
+
+function assignment(tx: Tx, change: Exclude<Change, { kind: "delete" }>, now: Date): Fragment {
+  switch (change.kind) {
+    case "read":
+      return tx`read_at = ${now}`;
+    case "unread":
+      return tx`read_at = null`;
+    case "archive":
+      return tx`archived_at = ${now}, snoozed_until = null`;
+    case "unarchive":
+      return tx`archived_at = null`;
+    case "snooze":
+      return tx`snoozed_until = ${change.until}, archived_at = null`;
+    case "unsnooze":
+      return tx`snoozed_until = null`;
+  }
+}
+
+/** Applies an assignment to the targets and tells what it adds to each count. */
+function update(tx: Tx, { tenantId, userId }: Owner, assignment: Fragment): Fragment {
+  const after = counted(tx, tx`i`);
+  const before = counted(tx, tx`t`);
+  return tx`
+    update inbox i set ${assignment} from target t
+    where i.tenant_id = ${tenantId} and i.user_id = ${userId} and i.seq = t.seq and i.arrived_at = t.arrived_at
+    returning i.notification_id, i.type, ${after.unread} - ${before.unread} as unread,
+      ${after.total} - ${before.total} as total, ${after.archived} - ${before.archived} as archived,
+      ${after.snoozed} - ${before.snoozed} as snoozed`;
+}
+
+function removal(tx: Tx, { tenantId, userId }: Owner): Fragment {
+  const before = counted(tx, tx`i`);
+  return tx`
+    delete from inbox i using target t
+    where i.tenant_id = ${tenantId} and i.user_id = ${userId} and i.seq = t.seq and i.arrived_at = t.arrived_at
+    returning i.notification_id, i.type, -${before.unread} as unread, -${before.total} as total,
+      -${before.archived} as archived, -${before.snoozed} as snoozed`;
+}
+
+/** What an entry adds to each of its head's counts: 0 or 1. This is what the counts mean. */
+export function counted(tx: Tx, row: Fragment): Record<"unread" | "total" | "archived" | "snoozed", Fragment> {
+  return {
+    unread: tx`(${row}.read_at is null and ${row}.archived_at is null and ${row}.snoozed_until is null)::int`,
+    total: tx`(${row}.archived_at is null and ${row}.snoozed_until is null)::int`,
+    archived: tx`(${row}.archived_at is not null)::int`,
+    snoozed: tx`(${row}.snoozed_until is not null)::int`,
+  };
+}
+
+function consequences(tx: Tx, { tenantId }: Owner, change: Change, now: Date): Fragment {
+  switch (change.kind) {
+    case "read":
+      return tx`, became as (
+        update notifications n set status = ${Status.READ}, updated_at = ${now} from changed c
+        where n.tenant_id = ${tenantId} and n.id = c.notification_id and n.status = ${Status.DELIVERED}
+        returning n.id, n.type
+      ), history as (
+        insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
+        select ${tenantId}::uuid, id, ${now}::timestamptz, ${Status.READ}, ${Channel.IN_APP}, 0, ${change.actor}::text
+        from became
+      ), tallied as (
+        insert into counters (tenant_id, hour, type, channel, status, slot, count)
+        select ${tenantId}::uuid, date_trunc('hour', ${now}::timestamptz, 'UTC'), type, ${Channel.IN_APP},
+          ${Status.READ}, ${change.counterSlot}::smallint, count(*)
+        from became group by type order by type
+        on conflict (tenant_id, hour, type, channel, status, slot)
+          do update set count = counters.count + excluded.count
+      )`;
+    case "delete":
+      return tx`, forgotten as (
+        update notifications n set inbox_seq = null from changed c
+        where n.tenant_id = ${tenantId} and n.id = c.notification_id
+      )`;
+    default:
+      return tx``;
+  }
+}
+
+/** The next entries, newest first, that match a piece of `where`: expired ones too, because they are counted. */
+export function findPlaces(
+  tx: Tx,
+  { tenantId, userId }: Owner,
+  conditions: Fragment,
+  beforeSeq: number | undefined,
+  limit: number,
+): Promise<Place[]> {
+  return tx<Place[]>`
+    select i.notification_id as "notificationId", i.seq::float8 as seq, i.arrived_at as "arrivedAt" from inbox i
+    where i.tenant_id = ${tenantId} and i.user_id = ${userId}
+      ${beforeSeq === undefined ? tx`` : tx`and i.seq < ${beforeSeq}`} ${conditions}
+    order by i.seq desc limit ${limit}`;
+}
+
+/**
+ * Moves the mark of what was seen up to a sequence, or to the newest entry when that is undefined or beyond. Never back.
+ * `moved` says whether it did.
+ */
+export async function moveSeen(
+  tx: Tx,
+  { tenantId, userId }: Owner,
+  through: bigint | undefined,
+): Promise<{ moved: boolean; head: Head | undefined }> {
+  const wanted = through === undefined ? tx`h.seq` : tx`least(h.seq, ${through.toString()}::bigint)`;
+  const [updated, [head]] = await Promise.all([
+    tx`
+      update inbox_heads h set seen_seq = ${wanted}
+      where h.tenant_id = ${tenantId} and h.user_id = ${userId} and h.seen_seq < ${wanted}`,
+    tx<Head[]>`
+      select ${headColumns(tx)} from inbox_heads h where h.tenant_id = ${tenantId} and h.user_id = ${userId}`,
+  ]);
+  return { moved: updated.count > 0, head };
+}

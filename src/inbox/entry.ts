@@ -1,0 +1,71 @@
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  type InboxCounts,
+  InboxCountsSchema,
+  type InboxEntry,
+  InboxEntrySchema,
+} from "#gen/posthorn/v1/inbox_service_pb.ts";
+import { ContentSchema, type Priority } from "#gen/posthorn/v1/notification_pb.ts";
+
+/** An inbox as a whole: where it stands and what it counts. */
+export type Head = {
+  /** Changes when the inbox is erased and begins anew. */
+  epoch: number;
+  /** The newest entry's sequence; 0 before the first. */
+  seq: number;
+  /** Entries up to here may have been removed by retention. */
+  trimmedSeq: number;
+  seenSeq: number;
+  unread: number;
+  total: number;
+  archived: number;
+  snoozed: number;
+};
+
+/** One entry with what it shows, as stored. */
+export type InboxEntryRow = {
+  userId: string;
+  notificationId: string;
+  seq: number;
+  type: string;
+  category: string;
+  priority: number;
+  tags: string[] | null;
+  senderId: string | null;
+  arrivedAt: Date;
+  readAt: Date | null;
+  archivedAt: Date | null;
+  snoozedUntil: Date | null;
+  expiresAt: Date | null;
+  seen: boolean;
+  /** Encoded posthorn.v1.Content; null when the notification itself is gone. */
+  content: Uint8Array | null;
+};
+
+export function toEntry(row: InboxEntryRow): InboxEntry {
+  const entry = create(InboxEntrySchema, {
+    notificationId: row.notificationId,
+    sequence: BigInt(row.seq),
+    type: row.type,
+    category: row.category,
+    priority: row.priority as Priority,
+    tags: row.tags ?? [],
+    senderId: row.senderId ?? "",
+    arriveTime: timestampFromDate(row.arrivedAt),
+    seen: row.seen,
+  });
+  if (row.content !== null) entry.content = fromBinary(ContentSchema, row.content, { readUnknownFields: false });
+  if (row.readAt !== null) entry.readTime = timestampFromDate(row.readAt);
+  if (row.archivedAt !== null) entry.archiveTime = timestampFromDate(row.archivedAt);
+  if (row.snoozedUntil !== null) entry.snoozeTime = timestampFromDate(row.snoozedUntil);
+  if (row.expiresAt !== null) entry.expireTime = timestampFromDate(row.expiresAt);
+  return entry;
+}
+
+/** The counts of an inbox; all zero for a user to whom nothing has arrived. */
+export function toCounts(head: Omit<Head, "epoch" | "trimmedSeq"> | undefined): InboxCounts {
+  if (head === undefined) return create(InboxCountsSchema);
+  const { unread, total, archived, snoozed } = head;
+  return create(InboxCountsSchema, { unread, unseen: head.seq - head.seenSeq, total, archived, snoozed });
+}

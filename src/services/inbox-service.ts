@@ -1,0 +1,107 @@
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
+import type { Clock } from "#src/clock.ts";
+import { notFound } from "#src/errors.ts";
+import { toCounts, toEntry } from "#src/inbox/entry.ts";
+import { filterKey, readFilter } from "#src/inbox/filter.ts";
+import type { EntryChange, Inbox, Result } from "#src/inbox/inbox.ts";
+import { entriesByNotification, listEntries, type Owner, readHeads } from "#src/inbox/queries.ts";
+import { targetUser } from "#src/rpc/access.ts";
+import { type Call, type Service, service } from "#src/rpc/call.ts";
+import type { PageTokens } from "#src/store/page-token.ts";
+import type { Store } from "#src/store/store.ts";
+
+export type InboxServiceDeps = { inbox: Inbox; store: Store; clock: Clock; pageTokens: PageTokens };
+
+const DEFAULT_PAGE_SIZE = 20;
+
+export function inboxService({ inbox, store, clock, pageTokens }: InboxServiceDeps): Service {
+  const changing =
+    (change: EntryChange | ((call: Call) => EntryChange)) =>
+    async (request: { userId: string; notificationIds: string[] }, call: Call) =>
+      answer(
+        await inbox.change(
+          owner(request, call),
+          request.notificationIds,
+          typeof change === "function" ? change(call) : change,
+        ),
+      );
+
+  return service(InboxService, {
+    async listEntries(request, call) {
+      const of = owner(request, call);
+      const filter = readFilter(request.filter);
+      const query = [of.tenantId, "ListEntries", of.userId, ...filterKey(filter)];
+      const [beforeSeq] = pageTokens.open(query, request.pageToken) ?? [];
+      const size = request.pageSize || DEFAULT_PAGE_SIZE;
+      const [rows, heads] = await store.tenant(of.tenantId, (tx) =>
+        Promise.all([
+          // One more than asked for tells whether there is a next page.
+          listEntries(tx, of, {
+            filter,
+            beforeSeq: beforeSeq === undefined ? undefined : Number(beforeSeq),
+            limit: size + 1,
+            now: clock(),
+          }),
+          readHeads(tx, of.tenantId, [of.userId]),
+        ]),
+      );
+      const last = rows.length > size ? rows[size - 1] : undefined;
+      return {
+        entries: rows.slice(0, size).map(toEntry),
+        nextPageToken: last === undefined ? "" : pageTokens.seal(query, [last.seq]),
+        counts: toCounts(heads.get(of.userId)),
+      };
+    },
+
+    async getEntry(request, call) {
+      const of = owner(request, call);
+      const [row] = await store.tenant(of.tenantId, (tx) =>
+        entriesByNotification(tx, of, [request.notificationId], clock()),
+      );
+      if (row === undefined) throw notFound("inbox_entry");
+      return { entry: toEntry(row) };
+    },
+
+    async getCounts(request, call) {
+      const of = owner(request, call);
+      const heads = await store.tenant(of.tenantId, (tx) => readHeads(tx, of.tenantId, [of.userId]));
+      return { counts: toCounts(heads.get(of.userId)) };
+    },
+
+    markRead: changing((call) => ({ kind: "read", actor: call.actor })),
+    markUnread: changing({ kind: "unread" }),
+    archive: changing({ kind: "archive" }),
+    unarchive: changing({ kind: "unarchive" }),
+    unsnooze: changing({ kind: "unsnooze" }),
+    deleteEntries: changing({ kind: "delete" }),
+
+    async snooze(request, call) {
+      // The contract requires snooze_time, and bounds it.
+      const until = request.snoozeTime === undefined ? clock() : timestampDate(request.snoozeTime);
+      return answer(await inbox.change(owner(request, call), request.notificationIds, { kind: "snooze", until }));
+    },
+
+    async markSeen(request, call) {
+      const through = request.throughSequence === 0n ? undefined : request.throughSequence;
+      return { counts: toCounts(await inbox.markSeen(owner(request, call), through)) };
+    },
+
+    async markAllRead(request, call) {
+      const filter = readFilter(request.filter);
+      return answer(await inbox.markAllRead(owner(request, call), filter, call.actor, call.signal));
+    },
+
+    async clear(request, call) {
+      return answer(await inbox.clear(owner(request, call), request.archivedOnly, call.signal));
+    },
+  });
+}
+
+function owner(request: { userId: string }, call: Call): Owner {
+  return { tenantId: call.tenantId, userId: targetUser(request, call) };
+}
+
+function answer({ changed, head }: Result) {
+  return { changed, counts: toCounts(head) };
+}
