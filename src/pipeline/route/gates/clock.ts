@@ -1,0 +1,22 @@
+import { Priority, type Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Pattern } from "#src/preferences/clock-rules.ts";
+import { isBlocked, nextAllowed } from "#src/preferences/next-allowed.ts";
+import type { Gate } from "./gate.ts";
+
+const DAY_MS = 86_400_000;
+
+/**
+ * A gate that holds while `rule` does, until the first instant at which no clock rule holds: the end of the quiet hours
+ * is no use if the weekend begins with it. Where the rules leave no such instant in any week, the question is asked
+ * again after a day, because the user may change them.
+ */
+export function clockGate(rule: Exclude<keyof Pattern, "all">, reason: Reason): Gate {
+  return ({ notification, preferences: { clock: rules } }, now) => {
+    if (rules === undefined) return undefined;
+    const pattern = notification.priority === Priority.CRITICAL ? rules.critical : rules.usual;
+    const nowMs = now.getTime();
+    if (!isBlocked(pattern[rule], rules.clock, nowMs)) return undefined;
+    const until = nextAllowed(pattern.all, rules.clock, nowMs) ?? nowMs + DAY_MS;
+    return { kind: "hold", reason, until: new Date(until) };
+  };
+}

@@ -1,0 +1,68 @@
+import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import { cancelled } from "./cancelled.ts";
+import { channelOff } from "./channel-off.ts";
+import { doNotDisturb } from "./do-not-disturb.ts";
+import { expired } from "./expired.ts";
+import type { ChannelGate, Facts, Gate, Objection } from "./gate.ts";
+import { belowMinimumPriority } from "./minimum-priority.ts";
+import { optedOut } from "./opted-out.ts";
+import { quietHours } from "./quiet-hours.ts";
+import { scheduled } from "./scheduled.ts";
+import { switchedOff } from "./switched-off.ts";
+import { weekend } from "./weekend.ts";
+
+export type { Facts } from "./gate.ts";
+
+/** What the gates say about one channel. */
+export type ChannelVerdict =
+  | { channel: Channel; kind: "deliver" }
+  | { channel: Channel; kind: "hold"; reason: Reason; until: Date }
+  | { channel: Channel; kind: "suppress"; reason: Reason };
+
+type Step = { about: "notification"; gate: Gate } | { about: "channel"; gate: ChannelGate };
+
+/**
+ * The gates in their order: what is final before what passes, so that nothing waits for the end of quiet hours only to
+ * be suppressed; and what costs least first. The first that objects decides. To add a gate, write it in a file of its
+ * own and put it into this list.
+ *
+ * Duplicates are kept out when a notification is accepted; limits are asked after all gates, because asking them counts.
+ */
+const GATES: readonly Step[] = [
+  { about: "notification", gate: expired },
+  { about: "notification", gate: cancelled },
+  { about: "notification", gate: optedOut },
+  { about: "notification", gate: switchedOff },
+  { about: "channel", gate: channelOff },
+  { about: "notification", gate: belowMinimumPriority },
+  { about: "notification", gate: scheduled },
+  { about: "notification", gate: quietHours },
+  { about: "notification", gate: doNotDisturb },
+  { about: "notification", gate: weekend },
+];
+
+/**
+ * Decides about every channel of a notification, in their order. Pure: the same facts and instant give the same
+ * verdicts, at any time. Limits are not in it: a "deliver" still has to be reserved (see conclude.ts, which also ends at
+ * once what would expire before its hold does).
+ */
+export function decide(facts: Facts, now: Date): ChannelVerdict[] {
+  const { channels } = facts.notification;
+  const objections: (Objection | undefined)[] = channels.map(() => undefined);
+  for (const { about, gate } of GATES) {
+    if (about === "channel") {
+      channels.forEach((channel, index) => {
+        objections[index] ??= gate(facts, channel, now);
+      });
+    } else {
+      const objection = gate(facts, now);
+      if (objection !== undefined)
+        return channels.map((channel, index) => verdict(channel, objections[index] ?? objection));
+    }
+  }
+  return channels.map((channel, index) => verdict(channel, objections[index]));
+}
+
+function verdict(channel: Channel, objection: Objection | undefined): ChannelVerdict {
+  return objection === undefined ? { channel, kind: "deliver" } : { channel, ...objection };
+}

@@ -1,0 +1,33 @@
+import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import type { CompiledPreferences } from "#src/preferences/compile.ts";
+
+/** All a gate may look at. Loaded before, so that deciding needs no I/O. */
+export type Facts = {
+  readonly notification: {
+    readonly id: string;
+    readonly type: string;
+    readonly category: string;
+    readonly priority: number;
+    /** At least one, without repeats. */
+    readonly channels: readonly Channel[];
+    readonly expiresAt?: Date | undefined;
+    readonly scheduledAt?: Date | undefined;
+    readonly bypassLimits: boolean;
+    /** Cancelled or superseded meanwhile. */
+    readonly cancelled?: boolean | undefined;
+  };
+  readonly preferences: CompiledPreferences;
+};
+
+/** Why not now. Nothing: no objection. */
+export type Objection = { kind: "hold"; reason: Reason; until: Date } | { kind: "suppress"; reason: Reason };
+
+/** A rule about the notification as a whole: what it says holds for every channel. Pure. */
+export type Gate = (facts: Facts, now: Date) => Objection | undefined;
+
+/** A rule about one of its channels. Pure. */
+export type ChannelGate = (facts: Facts, channel: Channel, now: Date) => Objection | undefined;
+
+export function suppress(reason: Reason): Objection {
+  return { kind: "suppress", reason };
+}

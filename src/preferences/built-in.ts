@@ -1,0 +1,21 @@
+import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import type { ChannelPreferences } from "#gen/posthorn/v1/preferences_service_pb.ts";
+
+/** What holds where nobody has set anything. */
+export const BUILT_IN = {
+  enabled: true,
+  channel: true,
+  minimumPriority: Priority.LOW as Priority,
+  quietHours: { enabled: false, startTime: "22:00", endTime: "08:00", allowCritical: true },
+  weekendsEnabled: true,
+  doNotDisturb: { enabled: false, allowCritical: true },
+  language: "en",
+  timeZone: "UTC",
+} as const;
+
+export type Switch = Exclude<keyof ChannelPreferences, `$${string}`>;
+
+/** Every channel with its switch, and the switch's path. A new channel of the contract does not compile without. */
+export const CHANNELS: Record<Exclude<Channel, typeof Channel.UNSPECIFIED>, { field: Switch; path: string }> = {
+  [Channel.IN_APP]: { field: "inApp", path: "channels.in_app" },
+};

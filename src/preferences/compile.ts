@@ -1,0 +1,109 @@
+import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import { PreferenceLevel as Level } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { isTimeZone } from "#src/users/time-zone.ts";
+import { BUILT_IN, CHANNELS } from "./built-in.ts";
+import { type ClockRules, clockRules } from "./clock-rules.ts";
+import {
+  channelEnabled,
+  doNotDisturb,
+  entry,
+  type Levels,
+  language,
+  minimumPriority,
+  quietHours,
+  receivesAnything,
+  type Scope,
+  scopeEnabled,
+  timeZone,
+  weekendsEnabled,
+} from "./merge.ts";
+import type { ZoneClock } from "./zone-clock.ts";
+
+/** What the gates ask of a user's preferences, worked out once and then only looked up. */
+export type CompiledPreferences = {
+  readonly language: string;
+  /** A zone that this runtime knows. */
+  readonly timeZone: string;
+  /** The user wants nothing at all. */
+  readonly optedOut: boolean;
+  /** When things wait; undefined: never. */
+  readonly clock: ClockRules | undefined;
+  /** What holds for a type. The first question about a type works it out, later ones cost a look-up. */
+  scope(type: string, category: string): ScopeRules;
+};
+
+export type ScopeRules = {
+  /** The switch that is off, if one is. */
+  readonly off: typeof Reason.TYPE_DISABLED | typeof Reason.CATEGORY_DISABLED | undefined;
+  readonly minimumPriority: number;
+  /** Bit n is set when channel n is switched off. */
+  readonly channelsOff: number;
+};
+
+/** Types remembered per user. A tenant sends a few dozen; beyond this they are worked out again. */
+const MAX_SCOPES = 256;
+
+export function compile(
+  levels: Levels,
+  optInTypes: ReadonlySet<string>,
+  clockOf: (zone: string) => ZoneClock,
+): CompiledPreferences {
+  const zone = timeZone(levels).value;
+  // A newer server may have stored a zone that this one's tz database does not know yet.
+  const knownZone = isTimeZone(zone) ? zone : BUILT_IN.timeZone;
+  const quiet = quietHours(levels);
+  const disturb = doNotDisturb(levels);
+  const settings = {
+    quietHours: {
+      enabled: quiet.enabled.value,
+      startTime: quiet.startTime.value,
+      endTime: quiet.endTime.value,
+      allowCritical: quiet.allowCritical.value,
+    },
+    doNotDisturb: { enabled: disturb.enabled.value, periods: disturb.periods.value },
+    weekendsEnabled: weekendsEnabled(levels).value,
+  };
+  const general = scopeRules(levels, undefined);
+  const scopes = new Map<string, ScopeRules>();
+  return {
+    language: language(levels).value,
+    timeZone: knownZone,
+    optedOut: !receivesAnything(levels).value,
+    clock: clockRules(settings, () => clockOf(knownZone)),
+    scope(type, category) {
+      const optIn = optInTypes.has(type);
+      if (!optIn && !isMentioned(levels, type, category)) return general;
+      const key = `${type} ${category}`;
+      const known = scopes.get(key);
+      if (known !== undefined) return known;
+      if (scopes.size >= MAX_SCOPES) scopes.clear();
+      const rules = scopeRules(levels, { type, category, optIn });
+      scopes.set(key, rules);
+      return rules;
+    },
+  };
+}
+
+function isMentioned({ tenant, user }: Levels, type: string, category: string): boolean {
+  return [user, tenant].some(
+    (set) => set !== undefined && (entry(set.types, type) ?? entry(set.categories, category)) !== undefined,
+  );
+}
+
+function scopeRules(levels: Levels, scope: Scope | undefined): ScopeRules {
+  let channelsOff = 0;
+  for (const [channel, { field }] of Object.entries(CHANNELS)) {
+    if (!channelEnabled(levels, scope, field).value) channelsOff |= 1 << Number(channel);
+  }
+  return {
+    off: scope && offReason(levels, scope),
+    minimumPriority: minimumPriority(levels, scope).value,
+    channelsOff,
+  };
+}
+
+function offReason(levels: Levels, scope: Scope): ScopeRules["off"] {
+  const { value, level } = scopeEnabled(levels, scope);
+  if (value) return undefined;
+  return level === Level.CATEGORY ? Reason.CATEGORY_DISABLED : Reason.TYPE_DISABLED;
+}

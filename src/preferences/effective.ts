@@ -1,0 +1,71 @@
+import { create } from "@bufbuild/protobuf";
+import {
+  ChannelPreferencesSchema,
+  DoNotDisturbPeriodSchema,
+  PreferenceLevel as Level,
+  type PreferenceLevel,
+  type Preferences,
+  PreferencesSchema,
+} from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { BUILT_IN, CHANNELS } from "./built-in.ts";
+import {
+  channelEnabled,
+  doNotDisturb,
+  type Levels,
+  language,
+  minimumPriority,
+  quietHours,
+  type Resolved,
+  receivesAnything,
+  type Scope,
+  scopeEnabled,
+  timeZone,
+  weekendsEnabled,
+} from "./merge.ts";
+
+/** The values in force, every field set, and the level of each by its path. */
+export type Effective = { preferences: Preferences; origins: Record<string, PreferenceLevel> };
+
+/** All values in force for a user; with a scope, as they are for that type. */
+export function effective(levels: Levels, scope: Scope | undefined): Effective {
+  const origins: Record<string, PreferenceLevel> = {};
+  const note = <T>(path: string, { value, level }: Resolved<T>): T => {
+    origins[path] = level;
+    return value;
+  };
+  const quiet = quietHours(levels);
+  const disturb = doNotDisturb(levels);
+  const channels = create(ChannelPreferencesSchema);
+  for (const { field, path } of Object.values(CHANNELS)) {
+    channels[field] = note(path, channelEnabled(levels, scope, field));
+  }
+  const preferences = create(PreferencesSchema, {
+    enabled: note("enabled", enabledFor(levels, scope)),
+    channels,
+    minimumPriority: note("minimum_priority", minimumPriority(levels, scope)),
+    quietHours: {
+      enabled: note("quiet_hours.enabled", quiet.enabled),
+      startTime: note("quiet_hours.start_time", quiet.startTime),
+      endTime: note("quiet_hours.end_time", quiet.endTime),
+      allowCritical: note("quiet_hours.allow_critical", quiet.allowCritical),
+    },
+    weekendsEnabled: note("weekends_enabled", weekendsEnabled(levels)),
+    doNotDisturb: {
+      enabled: note("do_not_disturb.enabled", disturb.enabled),
+      periods: note("do_not_disturb.periods", disturb.periods).map((period) =>
+        create(DoNotDisturbPeriodSchema, { allowCritical: BUILT_IN.doNotDisturb.allowCritical, ...period }),
+      ),
+    },
+    language: note("language", language(levels)),
+    timeZone: note("time_zone", timeZone(levels)),
+  });
+  return { preferences, origins };
+}
+
+/** An off of the user as a whole stands above what categories and types say. */
+function enabledFor(levels: Levels, scope: Scope | undefined): Resolved<boolean> {
+  const anything = receivesAnything(levels);
+  if (scope === undefined || !anything.value) return anything;
+  const own = scopeEnabled(levels, scope);
+  return own.value && own.level === Level.BUILT_IN ? anything : own;
+}

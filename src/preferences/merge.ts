@@ -1,0 +1,161 @@
+import type { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import {
+  type DoNotDisturbPeriod,
+  PreferenceLevel as Level,
+  type PreferenceLevel,
+  type Preferences,
+  type ScopePreferences,
+} from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { BUILT_IN, type Switch } from "./built-in.ts";
+
+/** Everything a user's values are drawn from. Absent: nothing set there. */
+export type Levels = {
+  tenant: Preferences | undefined;
+  /** Empty: not known. */
+  profile: { language: string; timeZone: string };
+  user: Preferences | undefined;
+};
+
+/** Which category and type a value is asked for. */
+export type Scope = { type: string; category: string; optIn: boolean };
+
+/** A value in force and the level that set it. */
+export type Resolved<T> = { value: T; level: PreferenceLevel };
+
+/** One place a value may be set. */
+type Step<T> = { level: PreferenceLevel; byUser: boolean; value: T | undefined };
+
+/**
+ * The last step that has a value wins: built-in, tenant, profile, user, category, type, and within category and type the
+ * user after the tenant. But a tenant's value for a category or type never lifts what the user has restricted, nor
+ * switches an opt-in type on: the last word is the user's.
+ */
+function resolve<T>(start: Resolved<T> & { kept?: boolean }, steps: readonly Step<T>[], lifts: Lifts<T>): Resolved<T> {
+  let { value, level, kept = false } = start;
+  for (const step of steps) {
+    if (step.value === undefined) continue;
+    if (kept && !step.byUser && lifts(value, step.value)) continue;
+    value = step.value;
+    level = step.level;
+    kept = step.byUser;
+  }
+  return { value, level };
+}
+
+type Lifts<T> = (from: T, to: T) => boolean;
+const switchesOn: Lifts<boolean> = (from, to) => !from && to;
+const lowers: Lifts<Priority> = (from, to) => to < from;
+const never = () => false;
+
+/** A value that only the tenant and the user can set. */
+function general<T>(levels: Levels, builtIn: T, read: (preferences: Preferences) => T | undefined): Resolved<T> {
+  return resolve({ value: builtIn, level: Level.BUILT_IN }, generalSteps(levels, read), never);
+}
+
+function generalSteps<T>(levels: Levels, read: (preferences: Preferences) => T | undefined): Step<T>[] {
+  const { tenant, user } = levels;
+  return [
+    { level: Level.TENANT, byUser: false, value: tenant && read(tenant) },
+    { level: Level.USER, byUser: true, value: user && read(user) },
+  ];
+}
+
+function scopeSteps<T>(
+  { tenant, user }: Levels,
+  { category, type }: Scope,
+  read: (preferences: ScopePreferences) => T | undefined,
+): Step<T>[] {
+  const step = (level: PreferenceLevel, byUser: boolean, scope: ScopePreferences | undefined): Step<T> => ({
+    level,
+    byUser,
+    value: scope && read(scope),
+  });
+  return [
+    step(Level.CATEGORY, false, entry(tenant?.categories, category)),
+    step(Level.CATEGORY, true, entry(user?.categories, category)),
+    step(Level.TYPE, false, entry(tenant?.types, type)),
+    step(Level.TYPE, true, entry(user?.types, type)),
+  ];
+}
+
+/** A type may be called "constructor". */
+export function entry<T>(entries: { readonly [key: string]: T } | undefined, key: string): T | undefined {
+  return entries !== undefined && Object.hasOwn(entries, key) ? entries[key] : undefined;
+}
+
+/** Whether the user receives anything at all. No category or type overrides an off. */
+export function receivesAnything(levels: Levels): Resolved<boolean> {
+  return general(levels, BUILT_IN.enabled, (preferences) => preferences.enabled);
+}
+
+/** Whether the category's and type's own switches let it through; an opt-in type is off until the user says otherwise. */
+export function scopeEnabled(levels: Levels, scope: Scope): Resolved<boolean> {
+  const start = { value: !scope.optIn, level: Level.BUILT_IN, kept: scope.optIn };
+  return resolve(
+    start,
+    scopeSteps(levels, scope, (preferences) => preferences.enabled),
+    switchesOn,
+  );
+}
+
+export function channelEnabled(levels: Levels, scope: Scope | undefined, field: Switch): Resolved<boolean> {
+  const read = ({ channels }: { channels?: Preferences["channels"] }) => channels?.[field];
+  const steps = [...generalSteps(levels, read), ...(scope ? scopeSteps(levels, scope, read) : [])];
+  return resolve({ value: BUILT_IN.channel, level: Level.BUILT_IN }, steps, switchesOn);
+}
+
+export function minimumPriority(levels: Levels, scope: Scope | undefined): Resolved<Priority> {
+  const read = (preferences: Pick<Preferences, "minimumPriority">) => preferences.minimumPriority;
+  const steps = [...generalSteps(levels, read), ...(scope ? scopeSteps(levels, scope, read) : [])];
+  return resolve({ value: BUILT_IN.minimumPriority, level: Level.BUILT_IN }, steps, lowers);
+}
+
+export function language(levels: Levels): Resolved<string> {
+  return withProfile(levels, BUILT_IN.language, levels.profile.language, (preferences) => preferences.language);
+}
+
+export function timeZone(levels: Levels): Resolved<string> {
+  return withProfile(levels, BUILT_IN.timeZone, levels.profile.timeZone, (preferences) => preferences.timeZone);
+}
+
+function withProfile(
+  levels: Levels,
+  builtIn: string,
+  profile: string,
+  read: (preferences: Preferences) => string | undefined,
+): Resolved<string> {
+  const [tenant, user] = generalSteps(levels, read) as [Step<string>, Step<string>];
+  const known: Step<string> = { level: Level.PROFILE, byUser: true, value: profile || undefined };
+  return resolve({ value: builtIn, level: Level.BUILT_IN }, [tenant, known, user], never);
+}
+
+/** The quiet hours, field by field. */
+export function quietHours(levels: Levels) {
+  const { enabled, startTime, endTime, allowCritical } = BUILT_IN.quietHours;
+  return {
+    enabled: general<boolean>(levels, enabled, (preferences) => preferences.quietHours?.enabled),
+    startTime: general<string>(levels, startTime, (preferences) => preferences.quietHours?.startTime),
+    endTime: general<string>(levels, endTime, (preferences) => preferences.quietHours?.endTime),
+    allowCritical: general<boolean>(levels, allowCritical, (preferences) => preferences.quietHours?.allowCritical),
+  };
+}
+
+/** The periods come from one level as a whole: a level that sets none inherits them. */
+export function doNotDisturb(levels: Levels) {
+  const periods = (preferences: Preferences) => {
+    const own = preferences.doNotDisturb?.periods;
+    return own === undefined || own.length === 0 ? undefined : own;
+  };
+  return {
+    enabled: general<boolean>(
+      levels,
+      BUILT_IN.doNotDisturb.enabled,
+      (preferences) => preferences.doNotDisturb?.enabled,
+    ),
+    periods: general<readonly DoNotDisturbPeriod[]>(levels, [], periods),
+  };
+}
+
+export function weekendsEnabled(levels: Levels): Resolved<boolean> {
+  return general<boolean>(levels, BUILT_IN.weekendsEnabled, (preferences) => preferences.weekendsEnabled);
+}

@@ -1,0 +1,144 @@
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { expect, test } from "vitest";
+import { Channel, Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import { PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { decide, type Facts } from "#src/pipeline/route/gates/decide.ts";
+import { compile } from "#src/preferences/compile.ts";
+import { zoneClock } from "#src/preferences/zone-clock.ts";
+
+const SATURDAY_NIGHT = new Date("2026-01-10T23:30:00Z");
+
+function facts(
+  user: MessageInitShape<typeof PreferencesSchema>,
+  notification: Partial<Facts["notification"]> = {},
+  optIn: string[] = [],
+): Facts {
+  const levels = {
+    tenant: undefined,
+    user: create(PreferencesSchema, user),
+    profile: { language: "", timeZone: "Europe/Lisbon" },
+  };
+  return {
+    notification: {
+      id: "019a0000-0000-7000-8000-000000000001",
+      type: "news",
+      category: "marketing",
+      priority: Priority.NORMAL,
+      channels: [Channel.IN_APP],
+      bypassLimits: false,
+      ...notification,
+    },
+    preferences: compile(levels, new Set(optIn), zoneClock),
+  };
+}
+
+const only = (given: Facts, now = SATURDAY_NIGHT) => {
+  const verdicts = decide(given, now);
+  expect(verdicts).toHaveLength(1);
+  const { channel, ...rest } = verdicts[0]!;
+  expect(channel).toBe(Channel.IN_APP);
+  return rest;
+};
+const suppressed = (reason: Reason) => ({ kind: "suppress", reason });
+const held = (reason: Reason, until: string) => ({ kind: "hold", reason, until: new Date(until) });
+const quietHours = { enabled: true };
+const periods = [{ dayOfWeek: 6, startTime: "23:00", endTime: "23:45" }];
+
+test("without an objection it is delivered", () => {
+  expect(only(facts({}))).toEqual({ kind: "deliver" });
+});
+
+test.each<[string, Facts, unknown]>([
+  ["expired at its expire_time", facts({}, { expiresAt: SATURDAY_NIGHT }), suppressed(Reason.EXPIRED)],
+  ["cancelled", facts({}, { cancelled: true }), suppressed(Reason.CANCELLED)],
+  ["opted out", facts({ enabled: false }), suppressed(Reason.USER_OPTED_OUT)],
+  ["type off", facts({ types: { news: { enabled: false } } }), suppressed(Reason.TYPE_DISABLED)],
+  ["opt-in type not asked for", facts({}, {}, ["news"]), suppressed(Reason.TYPE_DISABLED)],
+  ["category off", facts({ categories: { marketing: { enabled: false } } }), suppressed(Reason.CATEGORY_DISABLED)],
+  ["channel off", facts({ channels: { inApp: false } }), suppressed(Reason.CHANNEL_DISABLED)],
+  [
+    "channel off for a type",
+    facts({ types: { news: { channels: { inApp: false } } } }),
+    suppressed(Reason.CHANNEL_DISABLED),
+  ],
+  ["below the minimum", facts({ minimumPriority: Priority.HIGH }), suppressed(Reason.BELOW_MINIMUM_PRIORITY)],
+  [
+    "before its time",
+    facts({}, { scheduledAt: new Date("2026-01-11T00:00:00Z") }),
+    held(Reason.SCHEDULED, "2026-01-11T00:00:00Z"),
+  ],
+  ["quiet hours", facts({ quietHours }), held(Reason.QUIET_HOURS, "2026-01-11T08:00:00Z")],
+  [
+    "do not disturb",
+    facts({ doNotDisturb: { enabled: true, periods } }),
+    held(Reason.DO_NOT_DISTURB, "2026-01-10T23:45:00Z"),
+  ],
+  ["weekend", facts({ weekendsEnabled: false }), held(Reason.WEEKEND, "2026-01-12T00:00:00Z")],
+  [
+    "quiet hours that never end: asked again in a day",
+    facts({ quietHours: { enabled: true, startTime: "08:00", endTime: "08:00" } }),
+    held(Reason.QUIET_HOURS, "2026-01-11T23:30:00Z"),
+  ],
+])("%s", (_, given, verdict) => {
+  expect(only(given)).toEqual(verdict);
+});
+
+test("what is at or above the minimum priority passes", () => {
+  expect(only(facts({ minimumPriority: Priority.NORMAL })).kind).toBe("deliver");
+});
+
+test("what is final comes before what passes", () => {
+  type Init = Exclude<MessageInitShape<typeof PreferencesSchema>, { $typeName: string }>;
+  const all: Init = {
+    enabled: false,
+    types: { news: { enabled: false } },
+    channels: { inApp: false },
+    minimumPriority: Priority.HIGH,
+    quietHours,
+  };
+  const reasons = [];
+  const steps: Init[] = [
+    {},
+    { enabled: true },
+    { types: {} },
+    { channels: {} },
+    { minimumPriority: Priority.LOW },
+    { quietHours: {} },
+  ];
+  let user = all;
+  for (const step of steps) {
+    user = { ...user, ...step };
+    const verdict = only(facts(user));
+    reasons.push("reason" in verdict ? verdict.reason : verdict.kind);
+  }
+  expect(reasons).toEqual([
+    Reason.USER_OPTED_OUT,
+    Reason.TYPE_DISABLED,
+    Reason.CHANNEL_DISABLED,
+    Reason.BELOW_MINIMUM_PRIORITY,
+    Reason.QUIET_HOURS,
+    "deliver",
+  ]);
+});
+
+test("a hold lasts until no clock rule holds, and names the first that does", () => {
+  expect(only(facts({ quietHours, weekendsEnabled: false }))).toEqual(held(Reason.QUIET_HOURS, "2026-01-12T08:00:00Z"));
+});
+
+test("CRITICAL passes the clock rules where the user allows it, and nothing else", () => {
+  const critical = { priority: Priority.CRITICAL };
+  const waiting = { quietHours, weekendsEnabled: false, doNotDisturb: { enabled: true, periods } };
+  expect(only(facts(waiting, critical)).kind).toBe("deliver");
+  const strict = { ...waiting, quietHours: { enabled: true, allowCritical: false } };
+  expect(only(facts(strict, critical))).toEqual(held(Reason.QUIET_HOURS, "2026-01-11T08:00:00Z"));
+  expect(only(facts({ enabled: false }, critical))).toEqual(suppressed(Reason.USER_OPTED_OUT));
+});
+
+test("each channel has its verdict, in the notification's order", () => {
+  const later = 9 as Channel;
+  const given = facts({ channels: { inApp: false }, quietHours }, { channels: [later, Channel.IN_APP] });
+  expect(decide(given, SATURDAY_NIGHT)).toEqual([
+    { channel: later, ...held(Reason.QUIET_HOURS, "2026-01-11T08:00:00Z") },
+    { channel: Channel.IN_APP, ...suppressed(Reason.CHANNEL_DISABLED) },
+  ]);
+});

@@ -1,0 +1,165 @@
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { expect, test } from "vitest";
+import { Channel, Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import { PreferenceLevel as Level, PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { compile } from "#src/preferences/compile.ts";
+import { effective } from "#src/preferences/effective.ts";
+import type { Levels } from "#src/preferences/merge.ts";
+import { zoneClock } from "#src/preferences/zone-clock.ts";
+import { leaves } from "#src/rpc/field-mask.ts";
+
+type Init = MessageInitShape<typeof PreferencesSchema>;
+const levels = (tenant?: Init, user?: Init, profile: Partial<Levels["profile"]> = {}): Levels => ({
+  tenant: tenant && create(PreferencesSchema, tenant),
+  user: user && create(PreferencesSchema, user),
+  profile: { language: "", timeZone: "", ...profile },
+});
+const NEWS = { type: "news", category: "marketing", optIn: false };
+const scoped = (value: Levels, scope = NEWS) => {
+  const { preferences, origins } = effective(value, scope);
+  return {
+    enabled: [preferences.enabled, origins.enabled],
+    inApp: [preferences.channels?.inApp, origins["channels.in_app"]],
+    minimum: [preferences.minimumPriority, origins.minimum_priority],
+  };
+};
+
+test("where nobody has set anything every value is built in, and every field is there", () => {
+  const { preferences, origins } = effective(levels(), undefined);
+  expect(preferences).toEqual(
+    create(PreferencesSchema, {
+      enabled: true,
+      channels: { inApp: true },
+      minimumPriority: Priority.LOW,
+      quietHours: { enabled: false, startTime: "22:00", endTime: "08:00", allowCritical: true },
+      weekendsEnabled: true,
+      doNotDisturb: { enabled: false, periods: [] },
+      language: "en",
+      timeZone: "UTC",
+    }),
+  );
+  expect(new Set(Object.values(origins))).toEqual(new Set([Level.BUILT_IN]));
+  const paths = [...leaves(PreferencesSchema, preferences).keys(), "do_not_disturb.periods"];
+  expect(Object.keys(origins).sort()).toEqual(paths.sort());
+});
+
+test("each level overrides the one before, value by value", () => {
+  const { preferences, origins } = effective(
+    levels(
+      { language: "de", timeZone: "Europe/Berlin", quietHours: { enabled: true, startTime: "20:00" } },
+      { quietHours: { startTime: "21:00" }, timeZone: "Europe/Lisbon" },
+      { language: "pt", timeZone: "Europe/Paris" },
+    ),
+    undefined,
+  );
+  expect(preferences).toMatchObject({
+    language: "pt",
+    timeZone: "Europe/Lisbon",
+    quietHours: { enabled: true, startTime: "21:00", endTime: "08:00" },
+  });
+  expect(origins).toMatchObject({
+    language: Level.PROFILE,
+    time_zone: Level.USER,
+    "quiet_hours.enabled": Level.TENANT,
+    "quiet_hours.start_time": Level.USER,
+    "quiet_hours.end_time": Level.BUILT_IN,
+  });
+});
+
+test("a category overrides the user, a type overrides the category", () => {
+  const set = {
+    minimumPriority: Priority.LOW,
+    channels: { inApp: true },
+    categories: { marketing: { minimumPriority: Priority.HIGH, channels: { inApp: false }, enabled: false } },
+    types: { news: { minimumPriority: Priority.NORMAL, enabled: true } },
+  };
+  expect(scoped(levels(undefined, set))).toEqual({
+    enabled: [true, Level.TYPE],
+    inApp: [false, Level.CATEGORY],
+    minimum: [Priority.NORMAL, Level.TYPE],
+  });
+  expect(scoped(levels(undefined, set), { ...NEWS, type: "offers" }).enabled).toEqual([false, Level.CATEGORY]);
+  expect(scoped(levels(undefined, set), { ...NEWS, type: "constructor", category: "toString" })).toEqual({
+    enabled: [true, Level.BUILT_IN],
+    inApp: [true, Level.USER],
+    minimum: [Priority.LOW, Level.USER],
+  });
+});
+
+test("a tenant's value for a type does not lift what the user restricted, but restricts what the user left open", () => {
+  const lifting = { types: { news: { enabled: true, channels: { inApp: true }, minimumPriority: Priority.LOW } } };
+  const restricted = {
+    channels: { inApp: false },
+    minimumPriority: Priority.HIGH,
+    categories: { marketing: { enabled: false } },
+  };
+  expect(scoped(levels(lifting, restricted))).toEqual({
+    enabled: [false, Level.CATEGORY],
+    inApp: [false, Level.USER],
+    minimum: [Priority.HIGH, Level.USER],
+  });
+  const restricting = { types: { news: { channels: { inApp: false }, minimumPriority: Priority.CRITICAL } } };
+  expect(scoped(levels(restricting, { channels: { inApp: true }, minimumPriority: Priority.LOW }))).toMatchObject({
+    inApp: [false, Level.TYPE],
+    minimum: [Priority.CRITICAL, Level.TYPE],
+  });
+  const lifted = { types: { news: { enabled: true, channels: { inApp: true } } } };
+  expect(scoped(levels(restricting, lifted))).toMatchObject({ enabled: [true, Level.TYPE], inApp: [true, Level.TYPE] });
+});
+
+test("an opt-in type is off until the user, not the tenant, switches it or its category on", () => {
+  const optIn = { ...NEWS, optIn: true };
+  const on = { types: { news: { enabled: true } } };
+  expect(scoped(levels(), optIn).enabled).toEqual([false, Level.BUILT_IN]);
+  expect(scoped(levels(on, { enabled: true }), optIn).enabled).toEqual([false, Level.BUILT_IN]);
+  expect(scoped(levels(undefined, on), optIn).enabled).toEqual([true, Level.TYPE]);
+  const category = { categories: { marketing: { enabled: true } } };
+  expect(scoped(levels(undefined, category), optIn).enabled).toEqual([true, Level.CATEGORY]);
+});
+
+test("who wants nothing at all gets nothing, whatever a type says", () => {
+  const off = { enabled: false, types: { news: { enabled: true } } };
+  expect(scoped(levels(undefined, off)).enabled).toEqual([false, Level.USER]);
+  expect(scoped(levels({ enabled: false })).enabled).toEqual([false, Level.TENANT]);
+  expect(scoped(levels({ enabled: false }, { enabled: true })).enabled).toEqual([true, Level.USER]);
+});
+
+test("do-not-disturb periods are inherited as a whole", () => {
+  const period = (day: number) => ({ dayOfWeek: day, startTime: "09:00", endTime: "10:00" });
+  const tenant = { doNotDisturb: { enabled: true, periods: [period(1), period(2)] } };
+  const own = effective(levels(tenant, { doNotDisturb: { periods: [period(3)] } }), undefined);
+  expect(own.preferences.doNotDisturb).toMatchObject({
+    enabled: true,
+    periods: [{ dayOfWeek: 3, allowCritical: true }],
+  });
+  expect(own.origins["do_not_disturb.periods"]).toBe(Level.USER);
+  expect(effective(levels(tenant, {}), undefined).preferences.doNotDisturb?.periods).toHaveLength(2);
+});
+
+test("what the gates look up is what is in force", () => {
+  const value = levels(
+    { categories: { marketing: { minimumPriority: Priority.HIGH } } },
+    {
+      types: { news: { enabled: false }, offers: { channels: { inApp: false } } },
+      categories: { social: { enabled: false } },
+    },
+  );
+  const compiled = compile(value, new Set(["poll"]), zoneClock);
+  const open = { off: undefined, minimumPriority: Priority.LOW, channelsOff: 0 };
+  expect(compiled).toMatchObject({ optedOut: false, clock: undefined, language: "en", timeZone: "UTC" });
+  expect(compiled.scope("order", "orders")).toEqual(open);
+  expect(compiled.scope("news", "marketing")).toEqual({
+    ...open,
+    off: Reason.TYPE_DISABLED,
+    minimumPriority: Priority.HIGH,
+  });
+  expect(compiled.scope("offers", "orders")).toEqual({ ...open, channelsOff: 1 << Channel.IN_APP });
+  expect(compiled.scope("like", "social")).toEqual({ ...open, off: Reason.CATEGORY_DISABLED });
+  expect(compiled.scope("poll", "orders")).toEqual({ ...open, off: Reason.TYPE_DISABLED });
+  expect(compiled.scope("poll", "orders")).toBe(compiled.scope("poll", "orders"));
+});
+
+test("a zone this runtime does not know counts as UTC", () => {
+  const value = levels(undefined, { timeZone: "Mars/Olympus", quietHours: { enabled: true } });
+  expect(compile(value, new Set(), zoneClock)).toMatchObject({ timeZone: "UTC", clock: { clock: { zone: "UTC" } } });
+});
