@@ -1,0 +1,109 @@
+import { readFileSync } from "node:fs";
+import { fromJson, type JsonValue } from "@bufbuild/protobuf";
+import type { Command } from "commander";
+import { ChannelSchema, PrioritySchema } from "#gen/posthorn/v1/notification_pb.ts";
+import {
+  type NotificationType,
+  NotificationTypeSchema,
+  type Preset,
+  PresetSchema,
+  TypeService,
+} from "#gen/posthorn/v1/type_service_pb.ts";
+import { connect, optionsOf } from "../connection.ts";
+import { enumValue, enumWord, enumWords } from "../parse.ts";
+import { columns, jsonLine, plain, plural } from "../print.ts";
+import { UsageError, type World } from "../world.ts";
+
+const presets = enumWords(PresetSchema);
+
+export function typesCommand(program: Command, world: World): void {
+  const types = program
+    .command("types")
+    .description("the catalogue of notification types")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  $ posthorn types load jobs                  # a ready-made catalogue: ${presets.join(", ")}
+  $ posthorn types load ./types.json          # [{"key": "invoice", "category": "billing"}, …]
+  $ posthorn types list --category tasks`,
+    );
+
+  types
+    .command("load")
+    .description("load a preset, or create and update types from a file")
+    .argument("<preset|file>", `${presets.join(", ")}; or a JSON file with an array of types as in type_service.proto`)
+    .action(async (source: string, _, command: Command) => {
+      const options = optionsOf(command);
+      const loaded = presets.includes(source) ? undefined : readTypes(source);
+      const client = connect(world, options).client(TypeService);
+      if (loaded === undefined) {
+        const preset = enumValue<Preset>(PresetSchema)(source);
+        const { types: result, created } = await client.loadPreset({ preset }, { signal: world.signal });
+        show(result, options.json);
+        if (!options.json) world.err(`${plural(created, "type")} created, ${result.length - created} were there`);
+        return;
+      }
+      const result: NotificationType[] = [];
+      for (const type of loaded) {
+        const updated = await client.updateType({ type, allowMissing: true }, { signal: world.signal });
+        if (updated.type) result.push(updated.type);
+      }
+      show(result, options.json);
+    });
+
+  types
+    .command("list")
+    .description("list the types by key")
+    .option("--category <key>", "only of this category")
+    .action(async (_, command: Command) => {
+      const options = optionsOf<{ category?: string }>(command);
+      const client = connect(world, options).client(TypeService);
+      const all: NotificationType[] = [];
+      for (let pageToken = ""; ; ) {
+        const page = await client.listTypes(
+          { pageSize: 200, pageToken, category: options.category ?? "" },
+          { signal: world.signal },
+        );
+        all.push(...page.types);
+        pageToken = page.nextPageToken;
+        if (pageToken === "") break;
+      }
+      show(all, options.json);
+    });
+
+  function show(found: NotificationType[], json: boolean | undefined): void {
+    if (json) for (const type of found) world.out(jsonLine(NotificationTypeSchema, type));
+    else
+      for (const line of columns(
+        found.map((type) => [
+          type.key,
+          type.category,
+          enumWord(PrioritySchema, type.defaultPriority),
+          type.defaultChannels.map((channel) => enumWord(ChannelSchema, channel)).join(", "),
+          plain(type.displayName),
+        ]),
+      ))
+        world.out(line);
+  }
+}
+
+function readTypes(file: string): NotificationType[] {
+  const fix = `Name a preset (${presets.join(", ")}) or a JSON file.`;
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    throw new UsageError(`${file} cannot be read: ${error instanceof Error ? error.message : error}`, fix);
+  }
+  try {
+    const value = JSON.parse(text) as JsonValue;
+    const list = Array.isArray(value) ? value : [value];
+    return list.map((each) => fromJson(NotificationTypeSchema, each));
+  } catch (error) {
+    throw new UsageError(
+      `${file}: ${error instanceof Error ? error.message : error}`,
+      'Write [{"key": "invoice", …}, …].',
+    );
+  }
+}
