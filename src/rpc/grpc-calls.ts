@@ -1,0 +1,168 @@
+import {
+  type handleBidiStreamingCall,
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  Metadata,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type StatusObject,
+} from "@grpc/grpc-js";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Fault } from "#src/errors.ts";
+import { Exchange } from "./exchange.ts";
+import { messageOf, statusBytes } from "./fault-details.ts";
+import type { OpenExchanges } from "./open-exchanges.ts";
+import { callStream, callUnary, type Pipeline } from "./pipeline.ts";
+import type { Procedure } from "./procedure.ts";
+
+/** Messages pass grpc-js as bytes: the pipeline decodes them after authentication, and broadcasts are encoded once. */
+export type Bytes = Buffer;
+
+type Writable = ServerWritableStream<Bytes, Bytes> | ServerDuplexStream<Bytes, Bytes>;
+type AnyCall = Pick<ServerUnaryCall<Bytes, Bytes>, "metadata" | "getDeadline"> & {
+  once(event: "cancelled", listener: () => void): unknown;
+};
+
+/** How long a caller has to read the end of a stream that was closed on it before the connection to it is reset. */
+const LINGER_MS = 5_000;
+
+export type GrpcCalls = {
+  unary(procedure: Procedure): handleUnaryCall<Bytes, Bytes>;
+  serverStreaming(procedure: Procedure): handleServerStreamingCall<Bytes, Bytes>;
+  bidi(procedure: Procedure): handleBidiStreamingCall<Bytes, Bytes>;
+};
+
+/** Runs calls of grpc-js through the pipeline. */
+export function grpcCalls(pipeline: Pipeline, open: OpenExchanges): GrpcCalls {
+  const begin = (procedure: Procedure, call: AnyCall): Exchange => {
+    const deadline = call.getDeadline();
+    const exchange = new Exchange(pipeline, procedure, {
+      transport: "grpc",
+      header: (name) => headerOf(call, name),
+      timeoutMs: deadline === Number.POSITIVE_INFINITY ? undefined : Number(deadline) - Date.now(),
+    });
+    open.add(exchange);
+    // Emitted at every end of a call; after success nobody listens any more.
+    call.once("cancelled", () => {
+      open.delete(exchange);
+      if (!exchange.ended) exchange.abort(new Fault(ErrorReason.CANCELLED));
+    });
+    return exchange;
+  };
+
+  return {
+    unary: (procedure) => (call, answer) => {
+      const exchange = begin(procedure, call);
+      exchange.onAbort = (fault) => answer(statusOf(fault));
+      answerUnary(exchange, call.request).then(
+        (output) => exchange.succeed() && answer(null, output),
+        (error) => exchange.ended || answer(statusOf(exchange.fail(error))),
+      );
+    },
+    serverStreaming: (procedure) => (call) => {
+      const exchange = begin(procedure, call);
+      void pump(exchange, call, pipeline, () => exchange.accept(procedure.decode(call.request)));
+    },
+    bidi: (procedure) => (call) => {
+      const exchange = begin(procedure, call);
+      oneAtATime(call);
+      void pump(exchange, call, pipeline, () => requests(exchange, call));
+    },
+  };
+}
+
+async function answerUnary(exchange: Exchange, request: Bytes): Promise<Bytes> {
+  const { procedure } = exchange;
+  await exchange.admit();
+  const output = await callUnary(exchange, exchange.accept(procedure.decode(request)));
+  return asBuffer(procedure.encode(output));
+}
+
+/** Writes the handler's answers as fast as the caller reads them, and no faster. */
+async function pump(exchange: Exchange, call: Writable, pipeline: Pipeline, request: () => unknown): Promise<void> {
+  exchange.onAbort = (fault) => endWith(call, fault);
+  let answers: AsyncIterator<unknown> | undefined;
+  try {
+    await exchange.admit();
+    pipeline.watch(exchange);
+    answers = callStream(exchange, request());
+    call.sendMetadata(new Metadata());
+    for (;;) {
+      const { done, value } = await answers.next();
+      if (done || exchange.ended) break;
+      if (!call.write(asBuffer(exchange.procedure.encode(value)))) await room(call);
+    }
+    if (exchange.succeed()) call.end();
+  } catch (error) {
+    if (!exchange.ended) endWith(call, exchange.fail(error));
+  } finally {
+    // A handler that is stuck must not keep the rest waiting.
+    answers?.return?.().catch(() => undefined);
+  }
+}
+
+/** The messages of a streaming request, each decoded, checked and valid. Ends by throwing when one is not. */
+async function* requests(exchange: Exchange, source: AsyncIterable<Bytes>): AsyncGenerator<unknown> {
+  try {
+    for await (const bytes of source) yield exchange.accept(exchange.procedure.decode(bytes));
+  } catch (error) {
+    // The transport destroys the source when the caller has gone; that is no defect.
+    throw exchange.ended || isPrematureClose(error) ? new Fault(ErrorReason.CANCELLED) : error;
+  }
+}
+
+function isPrematureClose(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE";
+}
+
+function room(call: Writable): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      call.off("drain", done);
+      call.off("close", done);
+      resolve();
+    };
+    call.on("drain", done);
+    call.on("close", done);
+    if (call.destroyed) done();
+  });
+}
+
+/** Ends a stream with an error. One whose caller does not even read that is reset after a while. */
+function endWith(call: Writable, fault: Fault): void {
+  if (call.destroyed) return;
+  const timer = setTimeout(() => resetStream(call), LINGER_MS);
+  timer.unref();
+  call.once("close", () => clearTimeout(timer));
+  call.once("cancelled", () => clearTimeout(timer));
+  call.emit("error", statusOf(fault));
+}
+
+/** grpc-js has no way to reset a stream, so this reaches for the HTTP/2 stream below it. Does nothing if it moved. */
+function resetStream(call: object): void {
+  const inner = Reflect.get(call, "call") as { stream?: { close?: (code: number) => void } } | undefined;
+  inner?.stream?.close?.(8);
+}
+
+/** grpc-js reads 16 messages ahead, which could be 64 MiB for one slow stream of batches. One is enough. */
+function oneAtATime(call: object): void {
+  const state = Reflect.get(call, "_readableState") as { highWaterMark?: number } | undefined;
+  if (state !== undefined) state.highWaterMark = 1;
+}
+
+function statusOf(fault: Fault): Error & Partial<StatusObject> {
+  const metadata = new Metadata();
+  metadata.set("grpc-status-details-bin", asBuffer(statusBytes(fault)));
+  // The shape grpc-js asks for; as an Error it would take a stack trace for each refused call.
+  return { name: "Fault", message: "", code: fault.code, details: messageOf(fault), metadata };
+}
+
+function headerOf(call: AnyCall, name: string): string | undefined {
+  const [value] = call.metadata.get(name);
+  return typeof value === "string" ? value : undefined;
+}
+
+function asBuffer(bytes: Uint8Array): Bytes {
+  return bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,145 @@
+import { readFile } from "node:fs/promises";
+import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLogVerbosity } from "@grpc/grpc-js";
+import { HealthImplementation } from "grpc-health-check";
+import type { Logger } from "#src/telemetry/logger.ts";
+import { type Bytes, grpcCalls } from "./grpc-calls.ts";
+import { completeOwnErrors } from "./grpc-own-errors.ts";
+import { addReflection } from "./grpc-reflection.ts";
+import type { Listening } from "./listening.ts";
+import { openExchanges } from "./open-exchanges.ts";
+import type { Pipeline } from "./pipeline.ts";
+import type { Procedure } from "./procedure.ts";
+
+/** Settings of the gRPC port; see src/config/transports.ts. Sizes in bytes. */
+export type GrpcConfig = {
+  readonly host: string;
+  /** 0: any free one. */
+  readonly port: number;
+  readonly tls:
+    | { readonly certFile: string; readonly keyFile: string; readonly clientCaFile: string | undefined }
+    | undefined;
+  readonly maxReceiveBytes: number;
+  readonly maxSendBytes: number;
+  readonly maxConcurrentStreams: number;
+  readonly keepaliveTimeMs: number;
+  readonly keepaliveTimeoutMs: number;
+  readonly maxConnectionIdleMs: number;
+  readonly maxConnectionAgeMs: number;
+  readonly maxConnectionAgeGraceMs: number;
+};
+
+/** Answers that are told SHUTTING_DOWN are on their way for this long before connections are cut. */
+const FLUSH_MS = 200;
+
+/** Serves every procedure of the pipeline by gRPC, with health (`grpc.health.v1`) and reflection. */
+export async function startGrpc(
+  deps: { readonly pipeline: Pipeline; readonly log: Logger },
+  config: GrpcConfig,
+): Promise<Listening> {
+  const { pipeline, log } = deps;
+  // It writes refused header values, credentials included, to standard error.
+  setLogVerbosity(logVerbosity.NONE);
+  const server = new Server(channelOptions(config));
+  const open = openExchanges();
+  const calls = grpcCalls(pipeline, open);
+  completeOwnErrors(server, new Set(pipeline.procedures.keys()));
+  for (const { descriptor } of pipeline.services) {
+    const own = [...pipeline.procedures].filter(([, { method }]) => method.parent === descriptor);
+    server.addService(
+      definitionOf(own),
+      Object.fromEntries(
+        own.map(([, procedure]) => [
+          procedure.method.name,
+          procedure.kind === "unary"
+            ? calls.unary(procedure)
+            : procedure.kind === "server_streaming"
+              ? calls.serverStreaming(procedure)
+              : calls.bidi(procedure),
+        ]),
+      ),
+    );
+  }
+  const names = ["", ...pipeline.services.map(({ descriptor }) => descriptor.typeName)];
+  const health = new HealthImplementation(Object.fromEntries(names.map((name) => [name, "SERVING" as const])));
+  health.addToServer(server);
+  addReflection(server, pipeline.services);
+
+  const port = await bind(
+    server,
+    `${config.host.includes(":") ? `[${config.host}]` : config.host}:${config.port}`,
+    await credentialsOf(config),
+  );
+  log.info({ port, tls: config.tls !== undefined }, "gRPC port open");
+
+  let closed: Promise<void> | undefined;
+  const close = async (deadlineMs: number) => {
+    for (const name of names) health.setStatus(name, "NOT_SERVING");
+    const gone = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+    await open.idle(deadlineMs);
+    open.abort();
+    // Sessions of health watchers and idle callers stay open for ever otherwise.
+    await Promise.race([gone, new Promise((resolve) => setTimeout(resolve, FLUSH_MS))]);
+    server.forceShutdown();
+  };
+  return {
+    port,
+    drain: (deadlineMs) => {
+      closed ??= close(deadlineMs);
+      return closed;
+    },
+    async [Symbol.asyncDispose]() {
+      open.abort();
+      closed ??= close(0);
+      await closed;
+    },
+  };
+}
+
+function channelOptions(config: GrpcConfig) {
+  return {
+    "grpc.max_receive_message_length": config.maxReceiveBytes,
+    "grpc.max_send_message_length": config.maxSendBytes,
+    "grpc.max_concurrent_streams": config.maxConcurrentStreams,
+    "grpc.keepalive_time_ms": config.keepaliveTimeMs,
+    "grpc.keepalive_timeout_ms": config.keepaliveTimeoutMs,
+    "grpc.max_connection_idle_ms": config.maxConnectionIdleMs,
+    "grpc.max_connection_age_ms": config.maxConnectionAgeMs,
+    "grpc.max_connection_age_grace_ms": config.maxConnectionAgeGraceMs,
+    "grpc.enable_channelz": 0,
+    "grpc.so_reuseport": 0,
+  };
+}
+
+function definitionOf(own: [path: string, procedure: Procedure][]): ServiceDefinition {
+  const asIs = (bytes: Bytes) => bytes;
+  return Object.fromEntries(
+    own.map(([path, { method, kind }]) => [
+      method.name,
+      {
+        path,
+        requestStream: kind === "bidi_streaming",
+        responseStream: kind !== "unary",
+        requestSerialize: asIs,
+        requestDeserialize: asIs,
+        responseSerialize: asIs,
+        responseDeserialize: asIs,
+      },
+    ]),
+  );
+}
+
+async function credentialsOf({ tls }: GrpcConfig): Promise<ServerCredentials> {
+  if (tls === undefined) return ServerCredentials.createInsecure();
+  const [cert, key, ca] = await Promise.all([
+    readFile(tls.certFile),
+    readFile(tls.keyFile),
+    tls.clientCaFile === undefined ? undefined : readFile(tls.clientCaFile),
+  ]);
+  return ServerCredentials.createSsl(ca ?? null, [{ cert_chain: cert, private_key: key }], ca !== undefined);
+}
+
+function bind(server: Server, address: string, credentials: ServerCredentials): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, credentials, (error, port) => (error ? reject(error) : resolve(port)));
+  });
+}

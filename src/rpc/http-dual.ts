@@ -1,0 +1,155 @@
+import { readFile } from "node:fs/promises";
+import {
+  createServer as createHttp1,
+  type Server as Http1Server,
+  type IncomingMessage,
+  type ServerResponse,
+} from "node:http";
+import {
+  createServer as createHttp2,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type Http2Session,
+} from "node:http2";
+import { createServer as createHttps } from "node:https";
+import type { AddressInfo, Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
+
+export type HttpRequest = IncomingMessage | Http2ServerRequest;
+export type HttpResponse = ServerResponse | Http2ServerResponse;
+export type OnRequest = (request: HttpRequest, response: HttpResponse) => void;
+
+export type DualConfig = {
+  readonly host: string;
+  readonly port: number;
+  readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
+  readonly headersTimeoutMs: number;
+  readonly requestTimeoutMs: number;
+  readonly sessionIdleMs: number;
+  readonly maxConcurrentStreams: number;
+};
+
+export type DualServer = {
+  readonly port: number;
+  /** Takes no new connections, and asks open ones to go when their calls have ended. */
+  close(): void;
+  /** Cuts every connection. Resolves when the port is free. */
+  destroy(): Promise<void>;
+};
+
+/**
+ * HTTP/1.1 and HTTP/2 on one port: by ALPN under TLS, else by the preface with which HTTP/2 begins (RFC 9113 §3.4).
+ * Nothing a client sends or leaves out keeps a connection busy for longer than the configured time-outs.
+ */
+export async function listenDual(config: DualConfig, onRequest: OnRequest): Promise<DualServer> {
+  const server = await http1Server(config, onRequest);
+  const http2 = http2Server(config, onRequest);
+  const sessions = new Set<Http2Session>();
+  http2.on("session", (session) => {
+    sessions.add(session);
+    session.once("close", () => sessions.delete(session));
+    // Nothing moved for that long, heartbeats included: whoever is there has gone.
+    session.setTimeout(config.sessionIdleMs, () => session.destroy());
+  });
+  const sockets = new Set<Socket>();
+  server.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
+
+  if (config.tls === undefined) splitByPreface(server, http2, config.headersTimeoutMs);
+  else splitByAlpn(server, http2);
+
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(config.port, config.host, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+  const closed = new Promise<void>((resolve) => server.once("close", resolve));
+  return {
+    port: (server.address() as AddressInfo).port,
+    close() {
+      server.close();
+      server.closeIdleConnections();
+      for (const session of sessions) session.close();
+    },
+    destroy() {
+      server.close();
+      for (const session of sessions) session.destroy();
+      for (const socket of sockets) socket.destroy();
+      return closed;
+    },
+  };
+}
+
+async function http1Server(config: DualConfig, onRequest: OnRequest): Promise<Http1Server> {
+  const options = {
+    headersTimeout: Math.min(config.headersTimeoutMs, config.requestTimeoutMs),
+    requestTimeout: config.requestTimeoutMs,
+    connectionsCheckingInterval: 1_000,
+  };
+  if (config.tls === undefined) return createHttp1(options, onRequest);
+  const [cert, key] = await Promise.all([readFile(config.tls.certFile), readFile(config.tls.keyFile)]);
+  const tls = { cert, key, ALPNProtocols: ["h2", "http/1.1"], handshakeTimeout: config.headersTimeoutMs };
+  return createHttps({ ...options, ...tls }, onRequest);
+}
+
+function http2Server(config: DualConfig, onRequest: OnRequest) {
+  const server = createHttp2(
+    {
+      settings: { maxConcurrentStreams: config.maxConcurrentStreams, maxHeaderListSize: 32 * 1024, enablePush: false },
+      // Without it a client that has not read the setting yet could open as many as it likes.
+      peerMaxConcurrentStreams: config.maxConcurrentStreams,
+    },
+    onRequest,
+  );
+  server.on("sessionError", () => undefined);
+  return server;
+}
+
+/** HTTP/1.1's own listener stays, so that its time-outs and its list of connections do. */
+function splitByAlpn(server: Http1Server, http2: { emit(event: "connection", socket: Socket): boolean }): void {
+  const [http1] = server.listeners("secureConnection");
+  server.removeAllListeners("secureConnection");
+  server.on("secureConnection", (socket: TLSSocket) => {
+    socket.on("error", () => socket.destroy());
+    if (socket.alpnProtocol === "h2") http2.emit("connection", socket);
+    else http1?.call(server, socket);
+  });
+}
+
+const PREFACE = Buffer.from("PRI");
+
+function splitByPreface(
+  server: Http1Server,
+  http2: { emit(event: "connection", socket: Socket): boolean },
+  patienceMs: number,
+): void {
+  const [http1, ...others] = server.listeners("connection");
+  server.removeAllListeners("connection");
+  for (const listener of others) server.on("connection", listener as (socket: Socket) => void);
+  server.on("connection", (socket: Socket) => {
+    const timer = setTimeout(() => socket.destroy(), patienceMs);
+    socket.on("error", () => socket.destroy());
+    socket.once("close", () => clearTimeout(timer));
+    let seen = Buffer.alloc(0);
+    const look = (chunk: Buffer) => {
+      seen = Buffer.concat([seen, chunk]);
+      const length = Math.min(seen.length, PREFACE.length);
+      const fits = seen.subarray(0, length).equals(PREFACE.subarray(0, length));
+      if (fits && length < PREFACE.length) return;
+      clearTimeout(timer);
+      socket.off("data", look);
+      socket.pause();
+      socket.unshift(seen);
+      if (fits) http2.emit("connection", socket);
+      else {
+        http1?.call(server, socket);
+        process.nextTick(() => socket.resume());
+      }
+    };
+    socket.on("data", look);
+  });
+}

@@ -1,0 +1,88 @@
+import type { ServerResponse } from "node:http";
+import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Fault } from "#src/errors.ts";
+import type { Exchange } from "./exchange.ts";
+import type { HttpRequest, HttpResponse } from "./http-dual.ts";
+
+/**
+ * The body of a request. Reading fails as soon as the call is aborted, and, unless the method streams its requests, when
+ * the body takes longer than `timeoutMs`. Leaving off does not cut the connection: the refusal still has to go out.
+ */
+export async function* bodyOf(request: HttpRequest, exchange: Exchange, timeoutMs: number): AsyncGenerator<Uint8Array> {
+  const chunks = request.iterator({ destroyOnReturn: false });
+  const timer =
+    exchange.procedure.kind === "server_streaming"
+      ? setTimeout(() => exchange.abort(new Fault(ErrorReason.DEADLINE_EXCEEDED)), timeoutMs)
+      : undefined;
+  try {
+    for (;;) {
+      const { done, value } = await exchange.race(chunks.next());
+      if (done) return;
+      yield value as Uint8Array;
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Sends the head of a streamed answer before there is anything to say, so that the caller knows it was let in. */
+export function sendHead(response: HttpResponse, headers: Headers): void {
+  if (response.headersSent || response.destroyed) return;
+  writeHead(response, 200, plain(headers));
+  if ("flushHeaders" in response) response.flushHeaders();
+}
+
+/**
+ * Writes an answer as fast as the caller reads it. One who does not read for `stallMs` is cut off, because unread
+ * answers are memory.
+ */
+export async function respond(
+  answer: UniversalServerResponse,
+  response: HttpResponse,
+  exchange: Exchange,
+  stallMs: number,
+): Promise<void> {
+  const chunks = answer.body?.[Symbol.asyncIterator]();
+  try {
+    if (!response.headersSent) writeHead(response, answer.status, plain(answer.header ?? new Headers()));
+    for (;;) {
+      const next = await chunks?.next();
+      if (next === undefined || next.done || response.destroyed) break;
+      if (!(response as ServerResponse).write(next.value) && !(await drained(response, stallMs))) {
+        exchange.abort(new Fault(ErrorReason.CANCELLED));
+        response.destroy();
+        return;
+      }
+    }
+    if (answer.trailer !== undefined) response.addTrailers(plain(answer.trailer));
+    response.end();
+  } finally {
+    chunks?.return?.().catch(() => undefined);
+  }
+}
+
+/** False: nothing was read for `stallMs`. */
+function drained(response: HttpResponse, stallMs: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const settle = (read: boolean) => () => {
+      clearTimeout(timer);
+      response.off("drain", onDrain);
+      response.off("close", onDrain);
+      resolve(read);
+    };
+    const onDrain = settle(true);
+    const timer = setTimeout(settle(false), stallMs);
+    response.on("drain", onDrain);
+    response.on("close", onDrain);
+  });
+}
+
+/** Both kinds of answer have it; only their types differ. */
+export function writeHead(response: HttpResponse, status: number, headers: Record<string, string>): void {
+  (response as ServerResponse).writeHead(status, headers);
+}
+
+function plain(headers: Headers): Record<string, string> {
+  return Object.fromEntries(headers);
+}

@@ -1,0 +1,9 @@
+/** A port that answers. Disposing closes it at once: open calls are told SHUTTING_DOWN, connections are cut. */
+export type Listening = AsyncDisposable & {
+  readonly port: number;
+  /**
+   * Closes it gently: says "not ready", takes no new connections, asks open ones to go, and waits until their calls have
+   * ended. What is still open after `deadlineMs` is told SHUTTING_DOWN and cut. Resolves when all is closed.
+   */
+  drain(deadlineMs: number): Promise<void>;
+};

@@ -1,0 +1,36 @@
+import type { DescMessage, Message } from "@bufbuild/protobuf";
+import { pathToString } from "@bufbuild/protobuf/reflect";
+import { createValidator } from "@bufbuild/protovalidate";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Fault, type FieldFault } from "#src/errors.ts";
+import { notFinite } from "./finite.ts";
+
+/** The fields of a message that break the contract's rules; none: it is valid. */
+export type Violations = (schema: DescMessage, message: Message) => FieldFault[];
+
+/**
+ * Checks messages against the rules in the contract (protovalidate). Rules are compiled once per message type, at its
+ * first use; a rule that cannot be compiled or run is a defect of the contract and throws.
+ */
+export function createViolations(): Violations {
+  const validator = createValidator();
+  return (schema, message) => {
+    const result = validator.validate(schema, message);
+    if (result.kind === "error") throw result.error;
+    const broken = result.kind === "valid" ? [] : result.violations;
+    const fields = broken.map(({ field, message: description }) => ({ field: pathToString(field), description }));
+    const path = notFinite(schema, message);
+    return path === undefined ? fields : [...fields, { field: path, description: "numbers must be finite" }];
+  };
+}
+
+/** INVALID_REQUEST that names every refused field; the message names the first. */
+export function invalidRequest(fields: readonly FieldFault[]): Fault {
+  const [first] = fields;
+  const path = first?.field === "" ? "request" : first?.field;
+  const more = fields.length > 1 ? ` (and ${fields.length - 1} more)` : "";
+  return new Fault(ErrorReason.INVALID_REQUEST, {
+    ...(first === undefined ? {} : { message: `${path}: ${first.description}${more}` }),
+    fields: [...fields],
+  });
+}
