@@ -28,25 +28,21 @@ type Rule = {
   message: string;
 };
 
+type KnownReason = (typeof ErrorReason)[Exclude<keyof typeof ErrorReason, "UNSPECIFIED">];
+
 /** The one table of errors: every reason of the contract, its code, whether to retry, and what to say. */
-export const ERRORS: Record<Exclude<ErrorReason, typeof ErrorReason.UNSPECIFIED>, Rule> = {
+export const ERRORS: Record<KnownReason, Rule> = {
   [ErrorReason.INVALID_REQUEST]: rule(Code.INVALID_ARGUMENT, "The request breaks a rule of the contract."),
   [ErrorReason.INVALID_PAGE_TOKEN]: rule(
     Code.INVALID_ARGUMENT,
     "The page token is damaged or belongs to a request with other filters. Start again without it.",
   ),
   [ErrorReason.INVALID_FIELD_MASK]: rule(Code.INVALID_ARGUMENT, "The update mask names a field that does not exist."),
-  [ErrorReason.CREDENTIAL_MISSING]: rule(
-    Code.UNAUTHENTICATED,
-    "Send `authorization: Bearer <API key or user token>`.",
-  ),
+  [ErrorReason.CREDENTIAL_MISSING]: rule(Code.UNAUTHENTICATED, "Send `authorization: Bearer <API key or user token>`."),
   [ErrorReason.CREDENTIAL_INVALID]: rule(Code.UNAUTHENTICATED, "The credential is not valid."),
   [ErrorReason.CREDENTIAL_EXPIRED]: rule(Code.UNAUTHENTICATED, "The credential has expired."),
   [ErrorReason.SCOPE_MISSING]: rule(Code.PERMISSION_DENIED, "The API key lacks the scope for this call."),
-  [ErrorReason.CALLER_NOT_ALLOWED]: rule(
-    Code.PERMISSION_DENIED,
-    "This kind of credential may not make this call.",
-  ),
+  [ErrorReason.CALLER_NOT_ALLOWED]: rule(Code.PERMISSION_DENIED, "This kind of credential may not make this call."),
   [ErrorReason.NOT_FOUND]: rule(Code.NOT_FOUND, "There is no such resource."),
   [ErrorReason.ALREADY_EXISTS]: rule(Code.ALREADY_EXISTS, "It already exists."),
   [ErrorReason.IDEMPOTENCY_KEY_REUSED]: rule(
@@ -106,14 +102,14 @@ export type FaultDetails = {
 
 /** A refusal the caller is told about. Anything else that is thrown becomes INTERNAL and is logged. */
 export class Fault extends Error {
-  readonly reason: keyof typeof ERRORS;
+  readonly reason: KnownReason;
   readonly code: Code;
   readonly metadata: Record<string, string>;
   readonly fields: FieldFault[];
   readonly retryAfterMs: number | undefined;
   readonly quota: { subject: string; description: string }[];
 
-  constructor(reason: keyof typeof ERRORS, details: FaultDetails = {}) {
+  constructor(reason: KnownReason, details: FaultDetails = {}) {
     const { code, retry, message } = ERRORS[reason];
     super(details.message ?? message, { cause: details.cause });
     this.name = "Fault";
@@ -128,7 +124,10 @@ export class Fault extends Error {
 
 /** INVALID_REQUEST about one field: its path, what is wrong, and how to mend it. */
 export function invalidField(field: string, description: string): Fault {
-  return new Fault(ErrorReason.INVALID_REQUEST, { message: `${field}: ${description}`, fields: [{ field, description }] });
+  return new Fault(ErrorReason.INVALID_REQUEST, {
+    message: `${field}: ${description}`,
+    fields: [{ field, description }],
+  });
 }
 
 /** NOT_FOUND of a kind of resource. The same answer whether it never existed or belongs to somebody else. */

@@ -26,11 +26,16 @@ export const POISON_ATTEMPTS = 8;
  * taken by other work; within a lane the shards' waiting messages take slots in turn. Disposing waits for the messages at
  * hand and gives back the others.
  */
-export async function startConsuming(broker: Broker, handle: HandleWork, log: Logger): Promise<AsyncDisposable> {
+export async function startConsuming(
+  broker: Broker,
+  handle: HandleWork,
+  concurrencyPerLane: number,
+  log: Logger,
+): Promise<AsyncDisposable> {
   const stopping = new AbortController();
   const tracer = trace.getTracer("posthorn");
   const loops = LANES.flatMap((lane) => {
-    const slots = fairSlots(lane.concurrency);
+    const slots = fairSlots(concurrencyPerLane);
     return Array.from({ length: SHARDS }, (_, shard) => consumeShard(lane, shard, slots));
   });
   const running = new Set<Promise<void>>();

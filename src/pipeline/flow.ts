@@ -22,10 +22,10 @@ import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 
 /** One work queue per priority, so that a lane never waits for another; most urgent first. */
 export const LANES = [
-  { name: "critical", priority: Priority.CRITICAL, concurrency: 4 },
-  { name: "high", priority: Priority.HIGH, concurrency: 3 },
-  { name: "normal", priority: Priority.NORMAL, concurrency: 2 },
-  { name: "low", priority: Priority.LOW, concurrency: 1 },
+  { name: "critical", priority: Priority.CRITICAL },
+  { name: "high", priority: Priority.HIGH },
+  { name: "normal", priority: Priority.NORMAL },
+  { name: "low", priority: Priority.LOW },
 ] as const;
 
 export type Lane = (typeof LANES)[number];

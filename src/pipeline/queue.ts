@@ -32,11 +32,11 @@ export type Queue = {
 /** Publishes that wait for JetStream beyond this are left to the reconciler. */
 const MAX_PENDING = 2000;
 
-export function openQueue(broker: Broker, log: Logger, onFailure: () => void): Queue {
+export function openQueue(broker: Broker, log: Logger, onFailure: (lane: LaneName) => void): Queue {
   let pending = 0;
 
   async function publish(lane: LaneName, work: Work, messageId: string): Promise<void> {
-    if (pending >= MAX_PENDING || !broker.up()) return onFailure();
+    if (pending >= MAX_PENDING || !broker.up()) return onFailure(lane);
     pending++;
     try {
       await broker.js.publish(ingestSubject(broker.namespace, lane, work.tenantId), encodeWork(work), {
@@ -45,7 +45,7 @@ export function openQueue(broker: Broker, log: Logger, onFailure: () => void): Q
       });
     } catch (error) {
       log.warn({ err: error, lane }, "could not queue a chunk; the reconciler will");
-      onFailure();
+      onFailure(lane);
     } finally {
       pending--;
     }

@@ -24,3 +24,14 @@ export async function migrate(databaseUrl: string, now: Date): Promise<void> {
     await sql.end({ timeout: 5 });
   }
 }
+
+/** Creates the partitions of the coming months that are missing, and returns them. Needs the tables' owner. */
+export async function maintainPartitions(databaseUrl: string, now: Date): Promise<string[]> {
+  const sql = postgres(databaseUrl, { max: 1, onnotice: () => undefined, connect_timeout: 10 });
+  try {
+    await sql`select pg_advisory_lock(${LOCK})`;
+    return await createPartitions(sql, now);
+  } finally {
+    await sql.end({ timeout: 5 });
+  }
+}

@@ -8,7 +8,7 @@ import {
   SendResponseSchema,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { Fault } from "#src/errors.ts";
-import { arrayLiteral } from "#src/store/arrays.ts";
+import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import { type Draft, firstStatus } from "./prepare.ts";
 import { acceptedResponse } from "./response.ts";
@@ -98,7 +98,7 @@ async function claimIdempotencyKeys(
   const claimed = await tx<{ key: string }[]>`
     insert into idempotency_keys (tenant_id, key, request_hash, response, expires_at)
     select ${tenantId}, key, hash, '', ${new Date(now.getTime() + idempotencyTtlMs)}
-    from unnest(${keys}::text[], ${hashes}::bytea[]) as t (key, hash) order by key
+    from unnest(${texts(keys)}::text[], ${bytes(hashes)}::bytea[]) as t (key, hash) order by key
     on conflict (tenant_id, key) do update
       set request_hash = excluded.request_hash, response = excluded.response, expires_at = excluded.expires_at
       where idempotency_keys.expires_at <= ${now}
@@ -107,7 +107,7 @@ async function claimIdempotencyKeys(
   if (claims.size === 0) return outcome;
   const known = await tx<{ key: string; hash: Uint8Array; response: Uint8Array }[]>`
     select key, request_hash as hash, response from idempotency_keys
-    where tenant_id = ${tenantId} and key = any(${[...claims.keys()]}::text[])`;
+    where tenant_id = ${tenantId} and key = any(${texts([...claims.keys()])}::text[])`;
   for (const { key, hash, response } of known) {
     const submission = claims.get(key);
     if (submission?.idempotency === undefined) continue;
@@ -143,14 +143,14 @@ export async function claimDedupKeys(
   await tx`
     insert into dedup_keys (tenant_id, user_id, key, notification_id, expires_at)
     select ${tenantId}, user_id, key, id, until
-    from unnest(${users}::text[], ${keys}::text[], ${ids}::uuid[], ${until}::timestamptz[]) as t (user_id, key, id, until)
+    from unnest(${texts(users)}::text[], ${texts(keys)}::text[], ${plain(ids)}::uuid[], ${instants(until)}::timestamptz[]) as t (user_id, key, id, until)
     order by user_id, key
     on conflict (tenant_id, user_id, key) do update
       set notification_id = excluded.notification_id, expires_at = excluded.expires_at
       where dedup_keys.expires_at <= ${now}`;
   const holders = await tx<{ n: number; id: string }[]>`
     select t.n::int as n, d.notification_id as id
-    from unnest(${users}::text[], ${keys}::text[]) with ordinality as t (user_id, key, n)
+    from unnest(${texts(users)}::text[], ${texts(keys)}::text[]) with ordinality as t (user_id, key, n)
     join dedup_keys d on d.tenant_id = ${tenantId} and d.user_id = t.user_id and d.key = t.key`;
   for (const { n, id } of holders) {
     const claim = claims[n - 1];
@@ -189,21 +189,21 @@ export async function insertRows(
       select ${tenantId}, id, user_id, type, category, priority, status, channels, content, tags::text[],
         bypass, scheduled_at, expires_at, scheduled_at, ${now}, dedup_key, collapse_key, sender_id, ${fanoutId ?? null}::uuid
       from unnest(
-        ${rows.map(({ row }) => row.id)}::uuid[],
-        ${rows.map(({ row }) => row.userId)}::text[],
-        ${rows.map(({ draft }) => draft.type)}::text[],
-        ${rows.map(({ draft }) => draft.category)}::text[],
-        ${rows.map(({ draft }) => draft.priority)}::smallint[],
-        ${rows.map(({ row }) => firstStatus(row.scheduledAt))}::smallint[],
-        ${rows.map(({ draft }) => draft.channels)}::int[],
-        ${rows.map(({ draft }) => (fanoutId === undefined ? draft.content : null))}::bytea[],
-        ${rows.map(({ draft }) => (draft.tags.length === 0 ? null : arrayLiteral(draft.tags)))}::text[],
-        ${rows.map(({ draft }) => draft.bypassLimits)}::boolean[],
-        ${rows.map(({ row }) => row.scheduledAt ?? null)}::timestamptz[],
-        ${rows.map(({ row }) => row.expiresAt ?? null)}::timestamptz[],
-        ${rows.map(({ draft }) => draft.dedup?.key ?? null)}::text[],
-        ${rows.map(({ draft }) => draft.collapseKey ?? null)}::text[],
-        ${rows.map(({ draft }) => draft.senderId ?? null)}::text[]
+        ${plain(rows.map(({ row }) => row.id))}::uuid[],
+        ${texts(rows.map(({ row }) => row.userId))}::text[],
+        ${texts(rows.map(({ draft }) => draft.type))}::text[],
+        ${texts(rows.map(({ draft }) => draft.category))}::text[],
+        ${plain(rows.map(({ draft }) => draft.priority))}::smallint[],
+        ${plain(rows.map(({ row }) => firstStatus(row.scheduledAt)))}::smallint[],
+        ${plain(rows.map(({ draft }) => draft.channels))}::int[],
+        ${bytes(rows.map(({ draft }) => (fanoutId === undefined ? draft.content : null)))}::bytea[],
+        ${texts(rows.map(({ draft }) => (draft.tags.length === 0 ? null : texts(draft.tags))))}::text[],
+        ${plain(rows.map(({ draft }) => draft.bypassLimits))}::boolean[],
+        ${instants(rows.map(({ row }) => row.scheduledAt ?? null))}::timestamptz[],
+        ${instants(rows.map(({ row }) => row.expiresAt ?? null))}::timestamptz[],
+        ${texts(rows.map(({ draft }) => draft.dedup?.key ?? null))}::text[],
+        ${texts(rows.map(({ draft }) => draft.collapseKey ?? null))}::text[],
+        ${texts(rows.map(({ draft }) => draft.senderId ?? null))}::text[]
       ) as t (id, user_id, type, category, priority, status, channels, content, tags, bypass, scheduled_at, expires_at,
         dedup_key, collapse_key, sender_id)
       returning id, type, status
@@ -226,10 +226,10 @@ async function insertFanouts(tx: Tx, tenantId: string, group: readonly Submissio
     insert into fanouts (tenant_id, id, state, request, content, actor, cursor, created_at, lease_until)
     select ${tenantId}, id, 1, request, content, actor, 'null', ${now}, ${now}::timestamptz + interval '30 seconds'
     from unnest(
-      ${fanouts.map((fanout) => fanout.id)}::uuid[],
-      ${fanouts.map((fanout) => toBinary(SendRequestSchema, fanout.request))}::bytea[],
-      ${fanouts.map((fanout) => fanout.draft.content)}::bytea[],
-      ${fanouts.map((fanout) => fanout.actor)}::text[]
+      ${plain(fanouts.map((fanout) => fanout.id))}::uuid[],
+      ${bytes(fanouts.map((fanout) => toBinary(SendRequestSchema, fanout.request)))}::bytea[],
+      ${bytes(fanouts.map((fanout) => fanout.draft.content))}::bytea[],
+      ${texts(fanouts.map((fanout) => fanout.actor))}::text[]
     ) as t (id, request, content, actor)`;
 }
 
@@ -254,7 +254,7 @@ export async function supersedeRows(
       update notifications n
       set status = ${Status.CANCELLED}, reason = ${Reason.SUPERSEDED}, due_at = null, updated_at = ${now}
       from unnest(
-        ${rows.map((row) => row.id)}::uuid[], ${rows.map((row) => row.userId)}::text[], ${rows.map((row) => row.key)}::text[]
+        ${plain(rows.map((row) => row.id))}::uuid[], ${texts(rows.map((row) => row.userId))}::text[], ${texts(rows.map((row) => row.key))}::text[]
       ) as newer (id, user_id, key)
       where n.tenant_id = ${tenantId} and n.user_id = newer.user_id and n.collapse_key = newer.key
         and n.status in (1, 2, 3) and n.id < newer.id
@@ -277,8 +277,8 @@ async function recordResponses(tx: Tx, tenantId: string, accepted: Accepted): Pr
   await tx`
     update idempotency_keys k set response = t.response
     from unnest(
-      ${keyed.map(({ key }) => key)}::text[],
-      ${keyed.map(({ response }) => toBinary(SendResponseSchema, response))}::bytea[]
+      ${texts(keyed.map(({ key }) => key))}::text[],
+      ${bytes(keyed.map(({ response }) => toBinary(SendResponseSchema, response)))}::bytea[]
     ) as t (key, response)
     where k.tenant_id = ${tenantId} and k.key = t.key`;
 }
@@ -290,9 +290,9 @@ async function auditBypasses(tx: Tx, tenantId: string, group: readonly Submissio
     insert into audit_entries (tenant_id, id, actor, action, target)
     select ${tenantId}, id, actor, 'send.bypass_rate_limit', target
     from unnest(
-      ${bypasses.map((item) => item.auditId)}::uuid[],
-      ${bypasses.map((item) => item.actor)}::text[],
-      ${bypasses.map((item) => (item.fanout ? `fanout:${item.fanout.id}` : `notification:${item.rows[0]?.id ?? ""}`))}::text[]
+      ${plain(bypasses.map((item) => item.auditId))}::uuid[],
+      ${texts(bypasses.map((item) => item.actor))}::text[],
+      ${texts(bypasses.map((item) => (item.fanout ? `fanout:${item.fanout.id}` : `notification:${item.rows[0]?.id ?? ""}`)))}::text[]
     ) as t (id, actor, target)`;
 }
 

@@ -2,6 +2,7 @@ import type { Broker } from "#src/broker/broker.ts";
 import { enqueueByTenant } from "#src/schedule/release.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Store } from "#src/store/store.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
 import { ingestStream, LANES } from "../flow.ts";
 import type { Queue } from "../queue.ts";
 
@@ -20,7 +21,7 @@ const PER_TENANT = 1000;
  * idempotent, so a mistake here costs work and nothing else.
  */
 export async function reconcile(
-  deps: { store: Store; broker: Broker; queue: Queue },
+  deps: { store: Store; broker: Broker; queue: Queue; metrics: Metrics },
   now: Date,
   afterMs: number,
 ): Promise<number> {
@@ -33,6 +34,7 @@ export async function reconcile(
       const lost = await claimLost(deps.store, lane.priority, before, now);
       await enqueueByTenant(deps.queue, lost, now);
       count += lost.length;
+      deps.metrics.reconcilerRepublished.inc({ lane: lane.name }, lost.length);
       if (lost.length === 0) break;
     }
   }

@@ -1,4 +1,5 @@
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { bytes, instants, plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import { hourOf } from "../accept/commit.ts";
 
@@ -54,11 +55,11 @@ export async function commitDecisions(
   const rows = await tx<(Omit<Placed, "seq"> & { seq: number | null })[]>`
     with conclusion as (
       select * from unnest(
-        ${ids}::uuid[],
-        ${conclusions.map((conclusion) => conclusion.status)}::smallint[],
-        ${conclusions.map((conclusion) => conclusion.reason)}::smallint[],
-        ${conclusions.map((conclusion) => conclusion.dueAt ?? null)}::timestamptz[],
-        ${conclusions.map((conclusion) => conclusion.detail ?? null)}::bytea[]
+        ${plain(ids)}::uuid[],
+        ${plain(conclusions.map((conclusion) => conclusion.status))}::smallint[],
+        ${plain(conclusions.map((conclusion) => conclusion.reason))}::smallint[],
+        ${instants(conclusions.map((conclusion) => conclusion.dueAt ?? null))}::timestamptz[],
+        ${bytes(conclusions.map((conclusion) => conclusion.detail ?? null))}::bytea[]
       ) as t (id, status, reason, due_at, detail)
     ), taken as (
       select n.id, n.user_id, n.type, n.category, n.priority, n.tags, n.expires_at,

@@ -1,3 +1,4 @@
+import { plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 
 /** A notification that waits for its decision, as stored. */
@@ -29,7 +30,7 @@ export async function loadWaiting(tx: Tx, tenantId: string, ids: readonly string
       n.scheduled_at as "scheduledAt", n.expires_at as "expiresAt", n.sender_id as "senderId"
     from notifications n
     left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
-    where n.tenant_id = ${tenantId} and n.id = any(${ids as string[]}::uuid[])
+    where n.tenant_id = ${tenantId} and n.id = any(${plain(ids)}::uuid[])
       and n.id between ${sorted[0] ?? ""} and ${sorted.at(-1) ?? ""} and n.status = 1
     order by n.id`;
 }

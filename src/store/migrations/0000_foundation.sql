@@ -244,12 +244,14 @@ CREATE INDEX "dedup_keys_expiry" ON "dedup_keys" USING btree ("expires_at");--> 
 CREATE INDEX "fanouts_lease" ON "fanouts" USING btree ("lease_until") WHERE lease_until is not null;--> statement-breakpoint
 CREATE INDEX "idempotency_keys_expiry" ON "idempotency_keys" USING btree ("expires_at");--> statement-breakpoint
 CREATE INDEX "inbox_unread" ON "inbox" USING btree ("tenant_id","user_id","seq") WHERE read_at is null and archived_at is null and snoozed_until is null;--> statement-breakpoint
+CREATE INDEX "inbox_expiry" ON "inbox" USING btree ("expires_at") WHERE expires_at is not null;--> statement-breakpoint
 CREATE INDEX "inbox_snoozed" ON "inbox" USING btree ("snoozed_until") WHERE snoozed_until is not null;--> statement-breakpoint
 CREATE INDEX "notifications_user" ON "notifications" USING btree ("tenant_id","user_id","id");--> statement-breakpoint
 CREATE INDEX "notifications_waiting" ON "notifications" USING btree ("tenant_id","priority","id") WHERE status = 1;--> statement-breakpoint
 CREATE INDEX "notifications_due" ON "notifications" USING btree ("due_at") WHERE due_at is not null;--> statement-breakpoint
 CREATE INDEX "notifications_exceptions" ON "notifications" USING btree ("tenant_id","status","id") WHERE status not in (1, 7, 8);--> statement-breakpoint
 CREATE INDEX "notifications_collapse" ON "notifications" USING btree ("tenant_id","user_id","collapse_key") WHERE collapse_key is not null and status in (1, 2, 3);--> statement-breakpoint
+CREATE INDEX "notifications_waiting_user" ON "notifications" USING btree ("tenant_id","user_id") WHERE status in (2, 3);--> statement-breakpoint
 CREATE INDEX "notifications_fanout" ON "notifications" USING btree ("tenant_id","fanout_id","id") WHERE fanout_id is not null;--> statement-breakpoint
 CREATE INDEX "timeline_notification" ON "timeline" USING btree ("tenant_id","notification_id");
 --> statement-breakpoint

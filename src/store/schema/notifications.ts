@@ -49,6 +49,8 @@ export const notifications = pgTable(
     index("notifications_collapse")
       .on(t.tenantId, t.userId, t.collapseKey)
       .where(sql`collapse_key is not null and status in (1, 2, 3)`),
+    // What waits for a time, by user: decided anew when the user's preferences change.
+    index("notifications_waiting_user").on(t.tenantId, t.userId).where(sql`status in (2, 3)`),
     index("notifications_fanout").on(t.tenantId, t.fanoutId, t.id).where(sql`fanout_id is not null`),
   ],
 );
@@ -93,6 +95,7 @@ export const inbox = pgTable(
     index("inbox_unread")
       .on(t.tenantId, t.userId, t.seq)
       .where(sql`read_at is null and archived_at is null and snoozed_until is null`),
+    index("inbox_expiry").on(t.expiresAt).where(sql`expires_at is not null`),
     index("inbox_snoozed").on(t.snoozedUntil).where(sql`snoozed_until is not null`),
   ],
 );

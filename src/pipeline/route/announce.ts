@@ -1,0 +1,22 @@
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Live } from "#src/stream/live.ts";
+import type { Conclusion } from "./commit.ts";
+
+/** Tells a user's streams what a decision made of a notification. */
+export function announceConclusion(
+  live: Live,
+  tenantId: string,
+  userId: string,
+  conclusion: Conclusion,
+  at: Date,
+): void {
+  live.statusChanged(tenantId, userId, {
+    notificationId: conclusion.id,
+    status: conclusion.status,
+    channel: conclusion.status === Status.DELIVERED ? Channel.IN_APP : Channel.UNSPECIFIED,
+    reason: conclusion.reason as never,
+    time: timestampFromDate(at),
+    ...(conclusion.dueAt === undefined ? {} : { retryTime: timestampFromDate(conclusion.dueAt) }),
+  });
+}

@@ -1,0 +1,101 @@
+import type { Broker } from "#src/broker/broker.ts";
+import type { Clock } from "#src/clock.ts";
+import { entriesByIds } from "#src/inbox/queries.ts";
+import { expireEntries, type Returned, releaseSnoozed } from "#src/inbox/release.ts";
+import { ensureQueues, type Queue } from "#src/pipeline/queue.ts";
+import { reconcile } from "#src/pipeline/reconcile/reconcile.ts";
+import { maintainPartitions } from "#src/store/migrate.ts";
+import type { Store } from "#src/store/store.ts";
+import type { Live } from "#src/stream/live.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
+import { forgetKeys } from "./forget.ts";
+import { startLoop } from "./loop.ts";
+import { releaseDue } from "./release.ts";
+
+export type JobDeps = {
+  store: Store;
+  broker: Broker;
+  queue: Queue;
+  live: Live;
+  clock: Clock;
+  random: () => number;
+  metrics: Metrics;
+  log: Logger;
+  databaseUrl: string;
+};
+
+export type JobConfig = {
+  schedule: { tickMs: number; batchSize: number };
+  reconcile: { afterMs: number; intervalMs: number };
+};
+
+const SNOOZE_MS = 1000;
+const SWEEP_MS = 30_000;
+const PARTITIONS_MS = 6 * 3_600_000;
+
+/** What has to happen by itself, at its time. Any number of processes may run it: every job claims what it works on. */
+export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
+  const { store, clock, log, metrics, random } = deps;
+  const { tickMs, batchSize: batch } = config.schedule;
+  const stack = new AsyncDisposableStack();
+  const every = (name: string, ms: number, job: (now: Date) => Promise<{ more: boolean }>) =>
+    stack.use(startLoop(name, ms, () => job(clock()), log, random));
+
+  every("release", tickMs, async (now) => {
+    const released = await releaseDue(deps, now, batch);
+    for (const { dueAt } of released)
+      metrics.schedulerLagSeconds.observe({ kind: "notification" }, (now.getTime() - dueAt.getTime()) / 1000);
+    return { more: released.length === batch };
+  });
+  every("unsnooze", SNOOZE_MS, async (now) => {
+    const returned = await releaseSnoozed(deps, now, batch);
+    await announce(deps, returned, now);
+    return { more: returned.length === batch };
+  });
+  every("reconcile", config.reconcile.intervalMs, async (now) => {
+    await ensureQueues(deps.broker);
+    const count = await reconcile(deps, now, config.reconcile.afterMs);
+    if (count > 0) log.warn({ count }, "queued again what had been lost on the way");
+    return { more: false };
+  });
+  every("sweep", SWEEP_MS, async (now) => {
+    const swept = await store.system((tx) => expireEntries(tx, now, batch));
+    for (const { tenantId, userId } of swept.inboxes) deps.live.inboxChanged(tenantId, userId, { all: true });
+    const forgotten = await forgetKeys(store, now, batch);
+    return { more: swept.removed === batch || forgotten === batch };
+  });
+  every("partitions", PARTITIONS_MS, async (now) => {
+    const created = await maintainPartitions(deps.databaseUrl, now);
+    if (created.length > 0) log.info({ created }, "created the coming months' partitions");
+    return { more: false };
+  });
+  return stack;
+}
+
+/** Snoozed entries come back as arrivals. */
+async function announce(deps: JobDeps, returned: readonly Returned[], now: Date): Promise<void> {
+  for (const [tenantId, entries] of Map.groupBy(returned, (entry) => entry.tenantId)) {
+    const rows = await deps.store.tenant(tenantId, (tx) => entriesByIds(tx, tenantId, entries));
+    const places = new Map(rows.map((row) => [`${row.userId}\0${row.seq}`, row]));
+    deps.live.arrived(
+      tenantId,
+      entries.flatMap(({ userId, seq, head }) => {
+        const row = places.get(`${userId}\0${seq}`);
+        if (row === undefined) return [];
+        return [
+          {
+            ...row,
+            epoch: head.epoch,
+            content: row.content ?? new Uint8Array(),
+            tags: row.tags ?? [],
+            senderId: row.senderId ?? "",
+            arrivedAt: now,
+            expiresAt: row.expiresAt ?? undefined,
+            counts: { ...head, unseen: head.seq - head.seenSeq },
+          },
+        ];
+      }),
+    );
+  }
+}
