@@ -1,0 +1,41 @@
+import postgres from "postgres";
+import { afterAll } from "vitest";
+import { newIds } from "#src/ids.ts";
+import { pageTokens } from "#src/store/page-token.ts";
+import { openStore } from "#src/store/store.ts";
+import { fakeCall } from "./call.ts";
+import { localInvalidations } from "./local-invalidations.ts";
+import { testServices } from "./services.ts";
+
+/** What services need, on a database of the test file's own, with a clock that the test moves. */
+export async function onPostgres() {
+  const { databaseUrl } = await testServices();
+  const store = openStore({
+    url: databaseUrl,
+    hotPoolSize: 6,
+    poolSize: 12,
+    statementTimeoutMs: 20_000,
+    lockTimeoutMs: 10_000,
+    prepare: true,
+  });
+  /** Sees all tenants. */
+  const sql = postgres(databaseUrl, { max: 2, onnotice: () => undefined });
+  afterAll(async () => {
+    await store[Symbol.asyncDispose]();
+    await sql.end();
+  });
+  const time = { now: new Date() };
+  const clock = () => time.now;
+  const newId = newIds(clock);
+  return {
+    store,
+    sql,
+    time,
+    clock,
+    newId,
+    pageTokens: pageTokens(new Uint8Array(32)),
+    invalidations: localInvalidations(),
+    /** A tenant nobody else has, and a call by one of its API keys. */
+    tenant: () => fakeCall({ tenantId: newId() }),
+  };
+}
