@@ -1,0 +1,135 @@
+import { create } from "@bufbuild/protobuf";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import { NotificationTypeSchema, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { writeAudit } from "#src/audit/queries.ts";
+import type { Invalidations } from "#src/broker/invalidations.ts";
+import type { Clock } from "#src/clock.ts";
+import { Fault, invalidField, notFound } from "#src/errors.ts";
+import type { NewId } from "#src/ids.ts";
+import { endOpen } from "#src/notifications/end-open.ts";
+import { type Call, type Service, service } from "#src/rpc/call.ts";
+import { maskPaths } from "#src/rpc/field-mask.ts";
+import { keysetPage } from "#src/store/keyset.ts";
+import type { PageTokens } from "#src/store/page-token.ts";
+import type { Db, Store } from "#src/store/store.ts";
+import { presetTypes } from "#src/types/presets.ts";
+import { changeType, findType, findTypes, insertTypes, lockType, pageTypes, removeType } from "#src/types/queries.ts";
+import {
+  changesOf,
+  checkDefinition,
+  definitionOf,
+  GENERAL,
+  type NotificationTypeRow,
+  type TypeDefinition,
+  toType,
+} from "#src/types/type.ts";
+
+export type TypeServiceDeps = {
+  store: Store;
+  invalidations: Pick<Invalidations, "publish">;
+  pageTokens: PageTokens;
+  clock: Clock;
+  newId: NewId;
+};
+
+const DEFAULT_PAGE = 50;
+
+export function typeService({ store, invalidations, pageTokens, clock, newId }: TypeServiceDeps): Service {
+  const audit = (db: Db, call: Call, action: string, key: string) =>
+    writeAudit(db, { tenantId: call.tenantId, id: newId(), actor: call.actor, action, target: `type:${key}` });
+
+  /** Undefined when there is one already. */
+  async function createType(db: Db, call: Call, wanted: TypeDefinition): Promise<NotificationTypeRow | undefined> {
+    const [row] = await insertTypes(db, call.tenantId, [wanted], clock());
+    if (row !== undefined) await audit(db, call, "type.create", wanted.key);
+    return row;
+  }
+
+  return service(TypeService, {
+    async createType(request, call) {
+      const wanted = definitionOf(request.type ?? create(NotificationTypeSchema));
+      checkDefinition(wanted);
+      const row = await store.tenantDb(call.tenantId, (db) => createType(db, call, wanted));
+      if (row === undefined) {
+        throw new Fault(ErrorReason.ALREADY_EXISTS, {
+          message: `There is a type "${wanted.key}" already. Change it with UpdateType.`,
+          metadata: { resource: "type" },
+        });
+      }
+      invalidations.publish("type", call.tenantId, row.key);
+      return { type: toType(row) };
+    },
+
+    async getType(request, call) {
+      const row = await store.tenantDb(call.tenantId, (db) => findType(db, call.tenantId, request.key));
+      if (row === undefined) throw notFound("type");
+      return { type: toType(row) };
+    },
+
+    async listTypes(request, call) {
+      const { items, nextPageToken } = await keysetPage(pageTokens, {
+        query: [call.tenantId, "ListTypes", request.category],
+        pageToken: request.pageToken,
+        pageSize: request.pageSize || DEFAULT_PAGE,
+        read: (after, limit) =>
+          store.tenantDb(call.tenantId, (db) => pageTypes(db, call.tenantId, request.category, after, limit)),
+        keyOf: (row) => row.key,
+      });
+      return { types: items.map(toType), nextPageToken };
+    },
+
+    async updateType(request, call) {
+      const type = request.type ?? create(NotificationTypeSchema);
+      const paths = maskPaths(request.updateMask, NotificationTypeSchema, type);
+      const wanted = definitionOf(type);
+      checkDefinition(wanted);
+      const row = await store.tenantDb(call.tenantId, async (db) => {
+        let stored = await lockType(db, call.tenantId, wanted.key);
+        if (stored === undefined) {
+          if (!request.allowMissing) throw notFound("type");
+          if (request.revision !== 0) throw new Fault(ErrorReason.ETAG_MISMATCH);
+          const created = await createType(db, call, wanted);
+          if (created !== undefined) return created;
+          // Somebody was faster: theirs is updated.
+          stored = await lockType(db, call.tenantId, wanted.key);
+          if (stored === undefined) throw new Fault(ErrorReason.ETAG_MISMATCH);
+        }
+        if (request.revision !== 0 && request.revision !== stored.revision) throw new Fault(ErrorReason.ETAG_MISMATCH);
+        const changes = changesOf(stored, wanted, paths);
+        if (Object.keys(changes).length === 0) return stored;
+        await audit(db, call, "type.update", wanted.key);
+        return changeType(db, stored, changes, clock());
+      });
+      invalidations.publish("type", call.tenantId, row.key);
+      return { type: toType(row) };
+    },
+
+    async deleteType(request, call) {
+      const { tenantId, actor, signal } = call;
+      const { key } = request;
+      if (key === GENERAL) throw invalidField("key", 'the type "general" cannot be deleted');
+      const now = clock();
+      await store.tenantDb(tenantId, async (db) => {
+        if (await removeType(db, tenantId, key)) await audit(db, call, "type.delete", key);
+      });
+      invalidations.publish("type", tenantId, key);
+      // Also when there was none: a call that was cut short is completed by its repetition.
+      await endOpen(store, tenantId, { type: key }, { reason: Reason.TYPE_DELETED, actor, now }, signal);
+      return {};
+    },
+
+    async loadPreset(request, call) {
+      const definitions = presetTypes(request.preset)?.map(definitionOf);
+      if (definitions === undefined) throw invalidField("preset", "must name a preset");
+      const { created, rows } = await store.tenantDb(call.tenantId, async (db) => {
+        const created = await insertTypes(db, call.tenantId, definitions, clock());
+        for (const { key } of created) await audit(db, call, "type.create", key);
+        const keys = definitions.map(({ key }) => key);
+        return { created, rows: await findTypes(db, call.tenantId, keys) };
+      });
+      for (const { key } of created) invalidations.publish("type", call.tenantId, key);
+      return { types: rows.map(toType), created: created.length };
+    },
+  });
+}

@@ -1,0 +1,85 @@
+import { create } from "@bufbuild/protobuf";
+import { durationFromMs, durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import { type NotificationType, NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
+import { Fault } from "#src/errors.ts";
+import type { types } from "#src/store/schema/users.ts";
+import { textFaults } from "#src/store/storable.ts";
+
+/** A type as stored: what accepting and routing read. Channels and priority are the contract's numbers. */
+export type NotificationTypeRow = typeof types.$inferSelect;
+
+/** What the tenant says about a type, with every default filled in. */
+export type TypeDefinition = Omit<NotificationTypeRow, "tenantId" | "revision" | "createdAt" | "updatedAt">;
+
+/** Every tenant has this type; it is what Send takes when none is named, and it cannot be deleted. */
+export const GENERAL = "general";
+
+/** The type "general" as a new tenant gets it. */
+export const GENERAL_DEFINITION: TypeDefinition = {
+  key: GENERAL,
+  displayName: "General",
+  description: "Whatever is sent without naming a type.",
+  category: GENERAL,
+  defaultPriority: Priority.NORMAL,
+  defaultChannels: [Channel.IN_APP],
+  defaultTtlMs: null,
+  optIn: false,
+};
+
+export function definitionOf(type: NotificationType): TypeDefinition {
+  return {
+    key: type.key,
+    displayName: type.displayName,
+    description: type.description,
+    category: type.category || GENERAL,
+    defaultPriority: type.defaultPriority || Priority.NORMAL,
+    defaultChannels: type.defaultChannels.length > 0 ? type.defaultChannels : [Channel.IN_APP],
+    defaultTtlMs: type.defaultTtl === undefined ? null : Math.floor(durationMs(type.defaultTtl)),
+    optIn: type.optIn,
+  };
+}
+
+export function toType(row: NotificationTypeRow): NotificationType {
+  return create(NotificationTypeSchema, {
+    key: row.key,
+    displayName: row.displayName,
+    description: row.description,
+    category: row.category,
+    defaultPriority: row.defaultPriority as Priority,
+    defaultChannels: row.defaultChannels as Channel[],
+    ...(row.defaultTtlMs === null ? {} : { defaultTtl: durationFromMs(row.defaultTtlMs) }),
+    optIn: row.optIn,
+    revision: row.revision,
+    createTime: timestampFromDate(row.createdAt),
+    updateTime: timestampFromDate(row.updatedAt),
+  });
+}
+
+const FIELDS = {
+  display_name: "displayName",
+  description: "description",
+  category: "category",
+  default_priority: "defaultPriority",
+  default_channels: "defaultChannels",
+  default_ttl: "defaultTtlMs",
+  opt_in: "optIn",
+} as const satisfies Record<string, keyof TypeDefinition>;
+
+/** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */
+export function changesOf(
+  row: NotificationTypeRow,
+  wanted: TypeDefinition,
+  paths: readonly string[],
+): Partial<TypeDefinition> {
+  const fields = paths.flatMap((path) => (Object.hasOwn(FIELDS, path) ? [FIELDS[path as keyof typeof FIELDS]] : []));
+  const differs = (field: keyof TypeDefinition) => String(row[field]) !== String(wanted[field]);
+  return Object.fromEntries(fields.filter(differs).map((field) => [field, wanted[field]]));
+}
+
+/** INVALID_REQUEST for what the contract's validation cannot refuse. */
+export function checkDefinition({ displayName, description }: TypeDefinition): void {
+  const fields = textFaults({ "type.display_name": displayName, "type.description": description });
+  if (fields.length > 0) throw new Fault(ErrorReason.INVALID_REQUEST, { fields });
+}
