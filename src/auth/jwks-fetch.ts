@@ -33,23 +33,23 @@ export function keySetUrlFault(text: string, reach: Reach): string | undefined {
   return undefined;
 }
 
-export function keySetFetcher(reach: Reach): FetchKeySet {
+export function keySetFetcher(reach: Reach, timeoutMs = TIMEOUT_MS): FetchKeySet {
   return (text) => {
     const fault = keySetUrlFault(text, reach);
     if (fault !== undefined) return Promise.reject(new Error(`the JWKS URL ${fault}`));
     const url = new URL(text);
-    return read(url, reach.loopback && isLoopbackHost(url) ? isLoopbackAddress : isPublicAddress);
+    return read(url, reach.loopback && isLoopbackHost(url) ? isLoopbackAddress : isPublicAddress, timeoutMs);
   };
 }
 
-function read(url: URL, mayReach: (address: string) => boolean): Promise<unknown> {
+function read(url: URL, mayReach: (address: string) => boolean, timeoutMs: number): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const request = (url.protocol === "https:" ? httpsRequest : httpRequest)(url, {
       agent: false,
       headers: { accept: "application/jwk-set+json, application/json", "accept-encoding": "identity" },
       // Checked where the connection is made: a name that resolves anew (DNS rebinding) finds the same check.
       lookup: checkedLookup(mayReach),
-      signal: AbortSignal.timeout(TIMEOUT_MS),
+      signal: AbortSignal.timeout(timeoutMs),
     });
     request.on("error", reject);
     request.on("response", (response) => {

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { DescMethod } from "@bufbuild/protobuf";
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
-import type { Call, Principal, Service } from "#src/rpc/call.ts";
+import type { Call, Principal } from "#src/rpc/call.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 
 /** Every scope there is. */
