@@ -24,9 +24,9 @@ import { decide } from "#src/pipeline/route/gates/decide.ts";
 import { worker } from "#src/pipeline/worker.ts";
 import { compile } from "#src/preferences/compile.ts";
 import { zoneClocks } from "#src/preferences/zone-clock.ts";
+import { ACCESS_RULES } from "#src/rpc/access-rules.ts";
 import { startGrpc } from "#src/rpc/grpc.ts";
 import type { Listening } from "#src/rpc/listening.ts";
-import { ACCESS_RULES } from "#src/rpc/access-rules.ts";
 import { createPipeline } from "#src/rpc/pipeline.ts";
 import { createViolations } from "#src/rpc/validate.ts";
 import { startJobs } from "#src/schedule/jobs.ts";
@@ -111,6 +111,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     clock,
     newId,
     metrics,
+    dedupWindowMs: config.accept.dedupWindowSeconds * 1000,
     findType(tenantId, key) {
       const known = catalogue.peek(tenantId, key);
       return known === undefined ? catalogue.get(tenantId, key) : (known ?? undefined);
@@ -226,7 +227,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
         limits: createApiLimits(config.apiLimits, ticks),
         violations,
         deadlines: config.deadlines,
-        rules: Object.fromEntries(Object.entries(ACCESS_RULES).filter(([k]) => !k.includes("PreferencesService"))) as never,
+        rules: Object.fromEntries(
+          Object.entries(ACCESS_RULES).filter(([k]) => !k.includes("PreferencesService")),
+        ) as never,
         newId,
         clock,
         log,

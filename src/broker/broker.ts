@@ -1,6 +1,8 @@
+import { readFile } from "node:fs/promises";
 import {
   type ConnectionOptions,
   connect,
+  credsAuthenticator,
   Events,
   type JetStreamClient,
   type JetStreamManager,
@@ -17,6 +19,9 @@ export type BrokerConfig = {
   user?: string | undefined;
   password?: string | undefined;
   token?: string | undefined;
+  /** A `.creds` file: JWT and nkey of an operator-mode cluster. */
+  credentialsFile?: string | undefined;
+  tls?: { caFile?: string | undefined; certFile?: string | undefined; keyFile?: string | undefined };
 };
 
 /** The way to NATS. Reconnects for ever; `up` tells whether it is connected now. */
@@ -32,6 +37,7 @@ export type Broker = AsyncDisposable & {
 };
 
 export async function connectBroker(config: BrokerConfig, log: Logger): Promise<Broker> {
+  const tls = Object.fromEntries(Object.entries(config.tls ?? {}).filter(([, file]) => file !== undefined));
   const options: ConnectionOptions = {
     servers: config.url.split(","),
     name: "posthorn",
@@ -44,6 +50,10 @@ export async function connectBroker(config: BrokerConfig, log: Logger): Promise<
     timeout: 5000,
     ...(config.user === undefined ? {} : { user: config.user, pass: config.password ?? "" }),
     ...(config.token === undefined ? {} : { token: config.token }),
+    ...(config.credentialsFile === undefined
+      ? {}
+      : { authenticator: credsAuthenticator(await readFile(config.credentialsFile)) }),
+    ...(Object.values(tls).length === 0 ? {} : { tls }),
   };
   const nats = await connect(options);
   let up = true;

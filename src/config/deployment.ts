@@ -110,8 +110,4 @@ export const retention = {
     default: 180,
     doc: "How long notifications and their timeline are kept. Tables are monthly partitions, so it acts by whole months.",
   }),
-  partitionsAheadMonths: option("POSTHORN_PARTITIONS_AHEAD_MONTHS", integer(1, 24), {
-    default: 3,
-    doc: "Monthly partitions made in advance; three leave a broken scheduler two months to be noticed.",
-  }),
 };

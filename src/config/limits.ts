@@ -28,10 +28,6 @@ export const apiLimits = {
       doc: "Calls a tenant may make at once after a pause: two seconds' worth.",
     }),
   },
-  onRedisDown: open(
-    "POSTHORN_API_LIMITS_ON_REDIS_DOWN",
-    "`open-local`: each process limits by its own count. `closed`: calls are refused as UNAVAILABLE.",
-  ),
 };
 
 const perWindow = integer(1, 1_000_000);

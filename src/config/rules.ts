@@ -160,9 +160,6 @@ const rules: readonly Rule[] = [
   atMost("POSTHORN_STREAM_DRAIN_MS", "POSTHORN_SHUTDOWN_DRAIN_MS", ({ stream, shutdown }) =>
     ordered(stream.drainMs, shutdown.drainMs),
   ),
-  atMost("POSTHORN_ROUTE_ACK_WAIT_MS", "POSTHORN_RECONCILE_AFTER_MS", ({ route, reconcile }) =>
-    ordered(route.ackWaitMs, reconcile.afterMs),
-  ),
   atMost("POSTHORN_USER_BURST", "POSTHORN_USER_MAX_PER_MINUTE", ({ notificationLimits: { perUser } }) =>
     ordered(perUser.burst, perUser.perMinute),
   ),

@@ -12,10 +12,6 @@ export const accept = {
     default: 500,
     doc: "A group commits at once when it has this many items.",
   }),
-  chunkSize: option("POSTHORN_ACCEPT_CHUNK_SIZE", integer(1, 1_000), {
-    default: 250,
-    doc: "Ids in one queue message, all of one tenant and lane; decided in one transaction.",
-  }),
   dedupWindowSeconds: option("POSTHORN_ACCEPT_DEDUP_WINDOW_SECONDS", integer(1, 604_800), {
     default: 300,
     doc: "How long a dedup key suppresses repeats when the call does not say.",
@@ -34,14 +30,6 @@ export const route = {
   concurrencyPerLane: option("POSTHORN_ROUTE_CONCURRENCY_PER_LANE", integer(1, 64), {
     default: 2,
     doc: "Chunks decided at the same time in each lane: one is computed while the other commits.",
-  }),
-  maxDeliver: option("POSTHORN_ROUTE_MAX_DELIVER", integer(2, 1_000), {
-    default: 20,
-    doc: "Times a chunk is tried; it is given back to the reconciler before the queue would strand it.",
-  }),
-  ackWaitMs: option("POSTHORN_ROUTE_ACK_WAIT_MS", milliseconds(1_000, 600_000), {
-    default: 30_000,
-    doc: "A worker that has not answered for a chunk in this time is taken for dead, and the chunk goes to another.",
   }),
 };
 
@@ -97,7 +85,7 @@ export const stream = {
 export const inbox = {
   persistDays: option("POSTHORN_INBOX_PERSIST_DAYS", integer(1, 3_650), {
     default: 90,
-    doc: "How long an entry stays in the inbox when its type does not say.",
+    doc: "How long an entry stays in the inbox. Entries are kept by month, so it acts by whole months.",
   }),
   maxUnread: option("POSTHORN_INBOX_MAX_UNREAD", integer(1, 1_000_000), {
     default: 1_000,

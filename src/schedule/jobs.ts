@@ -5,6 +5,7 @@ import { expireEntries, type Returned, releaseSnoozed } from "#src/inbox/release
 import { ensureQueues, type Queue } from "#src/pipeline/queue.ts";
 import { reconcile } from "#src/pipeline/reconcile/reconcile.ts";
 import { maintainPartitions } from "#src/store/migrate.ts";
+import { dropExpired } from "#src/store/retention.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
@@ -28,6 +29,8 @@ export type JobDeps = {
 export type JobConfig = {
   schedule: { tickMs: number; batchSize: number };
   reconcile: { afterMs: number; intervalMs: number };
+  retention: { days: number };
+  inbox: { persistDays: number };
 };
 
 const SNOOZE_MS = 1000;
@@ -68,6 +71,11 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
   every("partitions", PARTITIONS_MS, async (now) => {
     const created = await maintainPartitions(deps.databaseUrl, now);
     if (created.length > 0) log.info({ created }, "created the coming months' partitions");
+    const dropped = await dropExpired(deps.databaseUrl, now, {
+      days: config.retention.days,
+      inboxDays: config.inbox.persistDays,
+    });
+    if (dropped.length > 0) log.info({ dropped }, "dropped months that were older than the retention");
     return { more: false };
   });
   return stack;

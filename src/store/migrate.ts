@@ -6,7 +6,7 @@ import { createPartitions } from "./partitions.ts";
 
 const FOLDER = fileURLToPath(new URL("./migrations", import.meta.url));
 /** Any constant will do, as long as every version of Posthorn uses the same. */
-const LOCK = 7_041_995;
+export const MIGRATION_LOCK = 7_041_995;
 
 /**
  * Brings the database to this version's schema and creates the coming partitions. Safe to run from many processes at
@@ -16,7 +16,7 @@ const LOCK = 7_041_995;
 export async function migrate(databaseUrl: string, now: Date): Promise<void> {
   const sql = postgres(databaseUrl, { max: 1, onnotice: () => undefined, connect_timeout: 10 });
   try {
-    await sql`select pg_advisory_lock(${LOCK})`;
+    await sql`select pg_advisory_lock(${MIGRATION_LOCK})`;
     await applyMigrations(drizzle(sql), { migrationsFolder: FOLDER });
     await createPartitions(sql, now);
   } finally {
@@ -29,7 +29,7 @@ export async function migrate(databaseUrl: string, now: Date): Promise<void> {
 export async function maintainPartitions(databaseUrl: string, now: Date): Promise<string[]> {
   const sql = postgres(databaseUrl, { max: 1, onnotice: () => undefined, connect_timeout: 10 });
   try {
-    await sql`select pg_advisory_lock(${LOCK})`;
+    await sql`select pg_advisory_lock(${MIGRATION_LOCK})`;
     return await createPartitions(sql, now);
   } finally {
     await sql.end({ timeout: 5 });

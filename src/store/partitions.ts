@@ -1,7 +1,7 @@
 import type { Sql } from "postgres";
 
 /** Tables partitioned by month: what the partition key is tells how a month's bounds are written. */
-const PARTITIONED = [
+export const PARTITIONED = [
   { table: "notifications", key: "uuid" },
   { table: "timeline", key: "uuid" },
   { table: "audit_entries", key: "uuid" },

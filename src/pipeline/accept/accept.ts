@@ -32,6 +32,8 @@ export type AcceptDeps = {
   metrics: Metrics;
   /** The type, or undefined; cached. */
   findType(tenantId: string, key: string): Promise<TypeDefaults | undefined> | TypeDefaults | undefined;
+  /** How long a dedup key counts when the Send does not say. */
+  dedupWindowMs: number;
   /** The users' time zones. */
   zonesOf(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, string>>;
 };
@@ -70,7 +72,7 @@ export function accepting(deps: AcceptDeps, config: AcceptConfig, slots: readonl
     const found = deps.findType(sender.tenantId, key);
     const type = found instanceof Promise ? await found : found;
     const now = deps.clock();
-    const draft = prepare(request, type, now);
+    const draft = prepare(request, type, now, deps.dedupWindowMs);
     const userIds = [...new Set(request.to?.userIds)];
     const zones = draft.local ? await deps.zonesOf(sender.tenantId, userIds) : undefined;
     const rows = userIds.map((userId) => ({ id: deps.newId(), userId, ...draft.times(zones?.get(userId) ?? "UTC") }));

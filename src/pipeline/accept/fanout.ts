@@ -62,7 +62,7 @@ async function fanOutPage(
   let priority = 0;
   if (type !== undefined && members.length > 0) {
     // Prepared as of the Send: "in an hour" means an hour after it was accepted, however long the fan-out takes.
-    const prepared = prepare(request, type, state.createdAt);
+    const prepared = prepare(request, type, state.createdAt, deps.dedupWindowMs);
     const topics = request.to?.topics ?? [];
     const draft: Draft = { ...prepared, tags: [...prepared.tags, ...topics.map(topicTag)] };
     priority = draft.priority;

@@ -1,5 +1,5 @@
 import { toBinary } from "@bufbuild/protobuf";
-import { type Duration, durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
+import { durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
 import {
   type Channel,
   Channel as Channels,
@@ -43,13 +43,17 @@ export type Draft = {
 
 const DAY_MS = 86_400_000;
 const HORIZON_MS = 400 * DAY_MS;
-const DEFAULT_DEDUP_MS = 300_000;
 
 /**
  * Turns a valid SendRequest into a draft: fills in the type's defaults and checks what the contract's rules cannot say.
  * Pure. Throws INVALID_REQUEST naming the field, or NOT_FOUND for an unknown type.
  */
-export function prepare(request: SendRequest, type: TypeDefaults | undefined, now: Date): Draft {
+export function prepare(
+  request: SendRequest,
+  type: TypeDefaults | undefined,
+  now: Date,
+  defaultDedupMs: number,
+): Draft {
   if (type === undefined) throw notFound("type");
   const content = request.content;
   if (content === undefined) throw invalidField("content", "is required");
@@ -73,7 +77,13 @@ export function prepare(request: SendRequest, type: TypeDefaults | undefined, no
     content: encoded,
     tags: request.tags,
     bypassLimits: request.bypassRateLimit,
-    dedup: request.dedupKey === "" ? undefined : { key: request.dedupKey, windowMs: windowMs(request.dedupWindow) },
+    dedup:
+      request.dedupKey === ""
+        ? undefined
+        : {
+            key: request.dedupKey,
+            windowMs: request.dedupWindow === undefined ? defaultDedupMs : durationMs(request.dedupWindow),
+          },
     collapseKey: request.collapseKey || undefined,
     senderId: request.senderId || undefined,
     local: local !== undefined,
@@ -103,10 +113,6 @@ export function channelsOf(bits: number): Channel[] {
 /** Encodes and checks the whole: single fields are bounded by the contract. */
 export function encodeContent(content: Content): Uint8Array {
   return toBinary(ContentSchema, content, { writeUnknownFields: false });
-}
-
-function windowMs(window: Duration | undefined): number {
-  return window === undefined ? DEFAULT_DEDUP_MS : durationMs(window);
 }
 
 function checkedTime(field: string, time: Timestamp, now: Date): Date {
