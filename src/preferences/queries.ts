@@ -1,0 +1,92 @@
+import type { JsonValue } from "@bufbuild/protobuf";
+import { and, eq } from "drizzle-orm";
+import { defaultPreferences, preferences, users } from "#src/store/schema/users.ts";
+import type { Db, Tx } from "#src/store/store.ts";
+import { fromDocument, nothingStored, type Stored, toDocument } from "./document.ts";
+
+/** Whose preferences: a user's, or with the empty user id the tenant's defaults. */
+export type Owner = { tenantId: string; userId: string };
+
+export async function findPreferences(db: Db, owner: Owner): Promise<Stored> {
+  const [row] =
+    owner.userId === ""
+      ? await db.select().from(defaultPreferences).where(eq(defaultPreferences.tenantId, owner.tenantId))
+      : await db.select().from(preferences).where(ofUser(owner));
+  return toStored(row);
+}
+
+/** Reads them and keeps others from changing them until the transaction ends, whether they exist or not. */
+export async function lockPreferences(db: Db, owner: Owner, now: Date): Promise<Stored> {
+  const { tenantId, userId } = owner;
+  // A row of revision 0 stands for "never set": it is there to be locked.
+  const nothing = { tenantId, document: {}, revision: 0, updatedAt: now };
+  if (userId === "") {
+    await db.insert(defaultPreferences).values(nothing).onConflictDoNothing();
+    const found = await db
+      .select()
+      .from(defaultPreferences)
+      .where(eq(defaultPreferences.tenantId, tenantId))
+      .for("update");
+    return toStored(found[0]);
+  }
+  await db
+    .insert(preferences)
+    .values({ ...nothing, userId })
+    .onConflictDoNothing();
+  const [row] = await db.select().from(preferences).where(ofUser(owner)).for("update");
+  return toStored(row);
+}
+
+/** Replaces preferences that the transaction has locked. */
+export async function savePreferences(db: Db, owner: Owner, { preferences: given, ...rest }: Stored): Promise<void> {
+  const { revision, updatedAt = new Date(0) } = rest;
+  const values = { document: toDocument(given), revision, updatedAt };
+  if (owner.userId === "") {
+    await db.update(defaultPreferences).set(values).where(eq(defaultPreferences.tenantId, owner.tenantId));
+  } else await db.update(preferences).set(values).where(ofUser(owner));
+}
+
+/** What the user's profile says; empty where it says nothing. */
+export async function findProfile(
+  db: Db,
+  { tenantId, userId }: Owner,
+): Promise<{ language: string; timeZone: string }> {
+  const [row] = await db
+    .select({ language: users.locale, timeZone: users.timeZone })
+    .from(users)
+    .where(and(eq(users.tenantId, tenantId), eq(users.id, userId)));
+  return row ?? { language: "", timeZone: "" };
+}
+
+/** All that is needed to work out what holds for a user; with the empty user id, what the tenant gives all its users. */
+export type Copy = {
+  userId: string;
+  /** Protobuf JSON of posthorn.v1.Preferences; null: nothing set. */
+  document: JsonValue;
+  language: string;
+  timeZone: string;
+  /** Of the tenant only: keys of its opt-in types. */
+  optIn: string[];
+};
+
+/** Reads the copies of many users, and of the tenant where the empty id is among them. One answer for every id. */
+export async function readCopies(tx: Tx, tenantId: string, userIds: readonly string[]): Promise<Copy[]> {
+  return tx<Copy[]>`
+    select asked.id as "userId", coalesce(p.document, d.document) as document,
+      coalesce(u.locale, '') as language, coalesce(u.time_zone, '') as "timeZone",
+      case when asked.id = '' then array(select key from types t where t.tenant_id = ${tenantId} and t.opt_in order by key)
+        else '{}' end as "optIn"
+    from unnest(${userIds as string[]}::text[]) as asked (id)
+    left join preferences p on p.tenant_id = ${tenantId} and p.user_id = asked.id
+    left join users u on u.tenant_id = ${tenantId} and u.id = asked.id
+    left join default_preferences d on asked.id = '' and d.tenant_id = ${tenantId}`;
+}
+
+function ofUser({ tenantId, userId }: Owner) {
+  return and(eq(preferences.tenantId, tenantId), eq(preferences.userId, userId));
+}
+
+function toStored(row: { document: unknown; revision: number; updatedAt: Date } | undefined): Stored {
+  if (row === undefined || row.revision === 0) return nothingStored();
+  return { preferences: fromDocument(row.document as JsonValue), revision: row.revision, updatedAt: row.updatedAt };
+}
