@@ -1,0 +1,61 @@
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
+import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
+import type { Step } from "../scene.ts";
+import { must } from "../story.ts";
+import { watch } from "../watch.ts";
+
+/** A user who wants to sleep, what may wake her, and what happens when she gets up. */
+export const quietHours: Step = {
+  title: "Grace has quiet hours: what is not critical waits for her",
+  async show({ story, backend, phone, remember }) {
+    const grace = await phone("grace");
+    const preferences = grace(PreferencesService);
+    const stream = watch(grace(StreamService), { includeStatus: true });
+    try {
+      await stream.until("caughtUp");
+      // From now to now is the whole day, so that it works at any hour.
+      const quiet = { enabled: true, startTime: "00:00", endTime: "00:00" };
+      await preferences.updatePreferences({ preferences: { quietHours: quiet } });
+      const told = await stream.until("preferences");
+      story.saw(`her phone switches them on; all her devices are told: ${told.value.changedFields.join(", ")}`);
+
+      const send = async (title: string, priority: Priority) => {
+        const { results } = await backend(SendService).send({
+          to: { userIds: ["grace"] },
+          type: "HABIT_REMINDER",
+          content: { title },
+          priority,
+          waitForDecision: { seconds: 5n },
+        });
+        return results[0];
+      };
+      const held = await send("Time to stretch", Priority.NORMAL);
+      must(
+        held?.status === Status.HELD && held.verdicts[0]?.reason === Reason.QUIET_HOURS,
+        `it was not held by quiet hours: status ${held?.status}, reason ${held?.verdicts[0]?.reason}`,
+      );
+      const until = held.estimatedDeliveryTime ? timestampDate(held.estimatedDeliveryTime).toISOString() : "?";
+      story.saw(`"Time to stretch" is held: QUIET_HOURS, until ${until.slice(0, 16)}Z`);
+      remember("held", held.notificationId);
+
+      const urgentAt = performance.now();
+      const urgent = await send("The server room is on fire", Priority.CRITICAL);
+      must(urgent?.status === Status.DELIVERED, `the critical one has status ${urgent?.status}`);
+      const alarm = await stream.until("notification", ({ entry }) => entry?.notificationId === urgent.notificationId);
+      story.saw("a CRITICAL one passes", alarm.at - urgentAt);
+
+      const releasedAt = performance.now();
+      await preferences.updatePreferences({
+        preferences: { quietHours: { enabled: false } },
+        updateMask: { paths: ["quiet_hours.enabled"] },
+      });
+      const released = await stream.until("notification", ({ entry }) => entry?.notificationId === held.notificationId);
+      story.saw("she switches them off: the held one is decided again and arrives", released.at - releasedAt);
+    } finally {
+      stream.cut();
+    }
+  },
+};

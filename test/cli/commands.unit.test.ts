@@ -1,0 +1,349 @@
+import { mkdirSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { expect, onTestFinished, test } from "vitest";
+import { BadRequestSchema, ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
+import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
+import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type SendBatchRequest, type SendRequest, SendService } from "#gen/posthorn/v1/send_service_pb.ts";
+import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
+import { TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { type LocalState, stateFile, writeState } from "#src/cli/state.ts";
+import type { World } from "#src/cli/world.ts";
+import { fakeServer } from "./fake-server.ts";
+import { testWorld } from "./world.ts";
+
+const ID = "01938a3e-0000-7000-8000-000000000001";
+
+function world(over: Partial<World> = {}) {
+  const made = testWorld(over);
+  onTestFinished(() => made[Symbol.dispose]());
+  return made;
+}
+
+async function serving(...[routes]: Parameters<typeof fakeServer>) {
+  const server = await fakeServer(routes);
+  onTestFinished(() => server[Symbol.asyncDispose]());
+  return server;
+}
+
+const local = (server: string): LocalState => ({
+  server,
+  httpUrl: "http://127.0.0.1:1",
+  tenantId: ID,
+  apiKey: "local-key",
+  operatorKey: "local-operator",
+  userId: "ada",
+  userToken: "t",
+});
+
+test("send says what became of each recipient, and every option reaches the request", async () => {
+  let request: SendRequest | undefined;
+  const { server } = await serving((router) =>
+    router.rpc(SendService.method.send, (received) => {
+      request = received;
+      return { results: [{ notificationId: ID, userId: "ada", status: Status.DELIVERED }] };
+    }),
+  );
+  const { exitCode, out, err } = await world().run([
+    ..."send ada grace --topic news,alerts --role admin -p critical --tag a,b --ttl 1h --at 2026-03-29T09:00Z".split(
+      " ",
+    ),
+    ..."--dedup-key d --dedup-window 10s --collapse-key c --sender bob --idempotency-key i --api-key k".split(" "),
+    ...["--server", server, "-t", "Hello there", "--data", '{"order": 42}'],
+  ]);
+  expect({ exitCode, err }).toEqual({ exitCode: 0, err: [] });
+  expect(out).toEqual([`${ID}  ada  delivered  `.trimEnd()].map((line) => expect.stringContaining(line)));
+  expect(request).toMatchObject({
+    to: { userIds: ["ada", "grace"], topics: ["news", "alerts"], roles: ["admin"] },
+    content: { title: "Hello there", data: { order: 42 } },
+    priority: Priority.CRITICAL,
+    tags: ["a", "b"],
+    expiry: { case: "ttl", value: { seconds: 3600n } },
+    schedule: { case: "scheduleTime" },
+    dedupKey: "d",
+    dedupWindow: { seconds: 10n },
+    collapseKey: "c",
+    senderId: "bob",
+    idempotencyKey: "i",
+    waitForDecision: { seconds: 5n },
+  });
+});
+
+test("without --idempotency-key each send gets a new one; --no-wait does not wait", async () => {
+  const requests: SendRequest[] = [];
+  const { server } = await serving((router) =>
+    router.rpc(SendService.method.send, (request) => {
+      requests.push(request);
+      return { results: [] };
+    }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  await w.run("send ada -t Hi --no-wait");
+  await w.run("send ada -t Hi");
+  expect(new Set(requests.map(({ idempotencyKey }) => idempotencyKey)).size).toBe(2);
+  expect(requests.map(({ waitForDecision }) => waitForDecision?.seconds)).toEqual([undefined, 5n]);
+});
+
+test("a refusal names the field, the option that sets it and the reason, with exit code 1", async () => {
+  const { server } = await serving((router) =>
+    router.rpc(SendService.method.send, () => {
+      throw new ConnectError("the request breaks 2 rules", Code.InvalidArgument, undefined, [
+        { desc: ErrorInfoSchema, value: { reason: "INVALID_REQUEST", domain: "posthorn" } },
+        {
+          desc: BadRequestSchema,
+          value: {
+            fieldViolations: [
+              { field: "content.title", description: "must be at least 1 character" },
+              { field: "tags[2]", description: "must not hold spaces\u001b[31m" },
+            ],
+          },
+        },
+      ]);
+    }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const plain = await w.run("send ada -t x");
+  expect(plain).toEqual({
+    exitCode: 1,
+    out: [],
+    err: [
+      "error: the request breaks 2 rules [INVALID_REQUEST]",
+      "  content.title: must be at least 1 character (set by --title)",
+      "  tags[2]: must not hold spaces (set by --tag)",
+    ],
+  });
+  const json = await w.run("send ada -t x --json");
+  expect(json.out).toEqual([]);
+  expect(JSON.parse(json.err.join("\n"))).toMatchObject({
+    error: {
+      code: "INVALID_ARGUMENT",
+      reason: "INVALID_REQUEST",
+      fields: [{ field: "content.title" }, { field: "tags[2]" }],
+    },
+  });
+});
+
+test("nobody there is exit code 3, and says what to do", async () => {
+  const gone = await fakeServer(() => undefined);
+  await gone[Symbol.asyncDispose]();
+  const { exitCode, err } = await world().run(`whoami --api-key k --server ${gone.server}`);
+  expect(exitCode).toBe(3);
+  expect(err.join("\n")).toContain(`Nobody answers at ${gone.server}`);
+  expect(err.join("\n")).toContain("npm start");
+});
+
+test.each([
+  ["an unknown command", "sned ada"],
+  ["an unknown option", "send ada --tilte x"],
+  ["an unreadable duration", "send ada -t x --ttl soon --api-key k"],
+  ["nobody to send to", "send -t x --api-key k"],
+  ["nothing to send", "send ada --api-key k"],
+  ["no credential", "whoami"],
+  ["no sub-command", "key"],
+  ["no command at all", ""],
+])("%s is exit code 2 with a hint on standard error", async (_, command) => {
+  const { exitCode, out, err } = await world().run(command === "" ? [] : command);
+  expect({ exitCode, out }).toEqual({ exitCode: 2, out: [] });
+  expect(err.join("\n").trim()).not.toBe("");
+});
+
+test("every command explains itself with an example", async () => {
+  for (const command of ["serve", "migrate", "send", "tail", "inbox", "token", "tenant", "key", "types", "whoami"]) {
+    const { exitCode, out } = await world().run(`${command} --help`);
+    expect(exitCode, command).toBe(0);
+    expect(out.join("\n"), command).toMatch(/Examples?:\n {2}\$ .*posthorn/);
+  }
+  expect((await world().run("serve --help")).out.join("\n")).toContain("POSTHORN_DATABASE_URL");
+});
+
+test("what npm start wrote down is used, and only for the server it belongs to", async () => {
+  const routes: Parameters<typeof fakeServer>[0] = (router) =>
+    router.rpc(AdminService.method.whoAmI, () => ({ tenantId: ID })).rpc(AdminService.method.listTenants, () => ({}));
+  const [ours, other] = [await serving(routes), await serving(routes)];
+  const w = world();
+  writeState(w.dataDir, local(ours.server));
+  expect(statSync(stateFile(w.dataDir)).mode & 0o777).toBe(0o600);
+
+  expect((await w.run("whoami")).exitCode).toBe(0);
+  expect((await w.run("tenant list")).exitCode).toBe(0);
+  expect(ours.authorizations).toEqual(["Bearer local-key", "Bearer local-operator"]);
+
+  const elsewhere = await w.run(`whoami --server ${other.server}`);
+  expect(elsewhere.exitCode).toBe(2);
+  expect(elsewhere.err.join("\n")).toContain("No API key");
+  expect(other.authorizations).toEqual([]);
+});
+
+test("--tenant makes it the operator's call in that tenant", async () => {
+  let tenant: string | null = "";
+  const { server, authorizations } = await serving((router) =>
+    router.rpc(AdminService.method.createApiKey, (request, context) => {
+      tenant = context.requestHeader.get("posthorn-tenant");
+      return { apiKey: { id: ID, scopes: request.scopes }, secret: "phk_secret" };
+    }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "key", POSTHORN_OPERATOR_KEYS: "one, two" } });
+  const { out } = await w.run(`key create backend --scope all --tenant ${ID}`);
+  expect({ tenant, authorizations, out }).toEqual({ tenant: ID, authorizations: ["Bearer one"], out: ["phk_secret"] });
+});
+
+test("key create takes scopes as words and refuses others", async () => {
+  let scopes: Scope[] = [];
+  const { server } = await serving((router) =>
+    router.rpc(AdminService.method.createApiKey, (request) => {
+      scopes = request.scopes as Scope[];
+      return { secret: "s", apiKey: { id: ID } };
+    }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  expect((await w.run("key create a --scope send,inbox --scope send")).exitCode).toBe(0);
+  expect(scopes).toEqual([Scope.SEND, Scope.INBOX]);
+  const refused = await w.run("key create a --scope sned");
+  expect(refused.exitCode).toBe(2);
+  expect(refused.err.join("\n")).toContain("notifications-read");
+});
+
+test("send --from sends a file in calls of 500 and tells the refused lines", async () => {
+  const calls: SendBatchRequest[] = [];
+  const { server } = await serving((router) =>
+    router.rpc(SendService.method.sendBatch, (request) => {
+      calls.push(request);
+      return {
+        results: request.items.map((item) =>
+          item.content?.title === ""
+            ? {
+                result: {
+                  case: "error" as const,
+                  value: { code: 3, reason: ErrorReason.INVALID_REQUEST, message: "no title" },
+                },
+              }
+            : { result: { case: "response" as const, value: { results: [{ notificationId: ID }] } } },
+        ),
+      };
+    }),
+  );
+  const line = (title: string) => JSON.stringify({ to: { userIds: ["ada"] }, content: { title } });
+  const text = Array.from({ length: 700 }, (_, i) => line(i === 600 ? "" : `n${i}`)).join("\n");
+  const stdin = (async function* () {
+    yield text;
+  })();
+  const w = world({ stdin, env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const { exitCode, out, err } = await w.run("send --from -");
+  expect(calls.map(({ items }) => items.length)).toEqual([500, 200]);
+  expect({ exitCode, out }).toEqual({ exitCode: 1, out: ["699 notifications accepted, 1 line refused"] });
+  expect(err[0]).toBe("line 601: no title [INVALID_REQUEST]");
+});
+
+test("a line that is no request stops before anything is sent", async () => {
+  const w = world({ env: { POSTHORN_API_KEY: "k" } });
+  const file = join(w.dataDir, "events.jsonl");
+  writeFileSync(file, '{"to": {"userIds": ["ada"]}}\n\n{"too": 1}\n');
+  const { exitCode, err } = await w.run(`send --from ${file}`);
+  expect(exitCode).toBe(2);
+  expect(err.join("\n")).toContain(`${file}, line 3`);
+});
+
+test("inbox lists as JSON lines, without steering the terminal otherwise", async () => {
+  const entry = { notificationId: ID, sequence: 1n, content: { title: "a\u001b[2Jb\nc" } };
+  const { server } = await serving((router) =>
+    router.rpc(InboxService.method.listEntries, () => ({ entries: [entry], counts: { unread: 1, total: 1 } })),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const plain = await w.run("inbox --user ada");
+  expect(plain.out).toHaveLength(1);
+  expect(plain.out[0]).toContain("ab c");
+  expect(plain.err).toEqual(["1 unread of 1, 0 unseen"]);
+  const json = await w.run("inbox --user ada --json");
+  expect(json.out.map((line) => JSON.parse(line))).toMatchObject([{ notificationId: ID, sequence: "1", seen: false }]);
+  expect(json.err).toEqual([]);
+});
+
+test("inbox read takes ids, or all at once", async () => {
+  const calls: string[] = [];
+  const { server } = await serving((router) =>
+    router
+      .rpc(InboxService.method.markRead, ({ notificationIds }) => {
+        calls.push(notificationIds.join());
+        return { changed: notificationIds.length, counts: {} };
+      })
+      .rpc(InboxService.method.markAllRead, () => {
+        calls.push("all");
+        return { changed: 7, counts: {} };
+      }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  expect((await w.run(`inbox read ${ID} --user ada`)).out).toEqual(["1 entry changed; 0 unread of 0, 0 unseen"]);
+  expect(JSON.parse((await w.run("inbox read all --user ada --json")).out[0] ?? "")).toMatchObject({ changed: 7 });
+  expect(calls).toEqual([ID, "all"]);
+});
+
+test("types load reads presets and files", async () => {
+  const seen: string[] = [];
+  const { server } = await serving((router) =>
+    router
+      .rpc(TypeService.method.loadPreset, () => ({ types: [{ key: "job_match" }], created: 1 }))
+      .rpc(TypeService.method.updateType, ({ type, allowMissing }) => {
+        seen.push(`${type?.key} ${allowMissing}`);
+        return type === undefined ? {} : { type };
+      }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  expect((await w.run("types load jobs")).err).toEqual(["1 type created, 0 were there"]);
+  mkdirSync(w.dataDir, { recursive: true });
+  const file = join(w.dataDir, "types.json");
+  writeFileSync(file, '[{"key": "invoice", "defaultTtl": "3600s"}, {"key": "receipt"}]');
+  expect((await w.run(`types load ${file} --json`)).out.map((line) => JSON.parse(line).key)).toEqual([
+    "invoice",
+    "receipt",
+  ]);
+  expect(seen).toEqual(["invoice true", "receipt true"]);
+  expect((await w.run("types load ./nowhere.json")).exitCode).toBe(2);
+});
+
+test("tail resumes after a cut from the last cursor and prints each notification once", async () => {
+  const cursors: string[] = [];
+  const server = await serving((router) =>
+    router.rpc(StreamService.method.subscribe, async function* ({ cursor, userId }) {
+      cursors.push(`${userId}:${cursor}`);
+      const from = Number(cursor.slice(1));
+      yield { event: { case: "hello" as const, value: { deviceId: "d", heartbeatInterval: { seconds: 20n } } } };
+      yield { event: { case: "caughtUp" as const, value: { cursor: `c${from}` } } };
+      for (const n of [from + 1, from + 2]) {
+        const value = { entry: { sequence: BigInt(n), content: { title: `n${n}` } }, cursor: `c${n}` };
+        yield { event: { case: "notification" as const, value } };
+      }
+      setTimeout(server.cutAll, 20);
+      await new Promise(() => undefined);
+    }),
+  );
+  const w = world();
+  writeState(w.dataDir, local(server.server));
+  const { exitCode, out, err } = await w.run("tail --count 3 --json");
+  expect(exitCode).toBe(0);
+  const titles = out.map((line) => JSON.parse(line).notification?.entry.content.title).filter(Boolean);
+  expect(titles).toEqual(["n1", "n2", "n3"]);
+  expect(cursors).toEqual(["ada:", "ada:c2"]);
+  expect(err.filter((line) => line.includes("again in"))).toHaveLength(1);
+});
+
+test("tail ends with 0 on Ctrl-C and tells where to go on", async () => {
+  const { server } = await serving((router) =>
+    router.rpc(StreamService.method.subscribe, async function* () {
+      yield { event: { case: "caughtUp" as const, value: { cursor: "here" } } };
+      await new Promise(() => undefined);
+    }),
+  );
+  const stop = new AbortController();
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" }, out: () => stop.abort() });
+  const { exitCode, err } = await w.run("tail --user ada", stop.signal);
+  expect({ exitCode, err }).toEqual({ exitCode: 0, err: ["to go on from here: --cursor here"] });
+});
+
+test("a state file that was cut short is no state", async () => {
+  const w = world();
+  writeFileSync(stateFile(w.dataDir), '{"server": "127.0');
+  expect((await w.run("whoami")).exitCode).toBe(2);
+});
