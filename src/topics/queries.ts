@@ -1,6 +1,6 @@
 import { type AnyColumn, and, asc, eq, gt, type SQL, sql } from "drizzle-orm";
 import { topicMembers, topics } from "#src/store/schema/users.ts";
-import type { Db, Tx } from "#src/store/store.ts";
+import type { Db } from "#src/store/store.ts";
 
 /** Told after the commit which users have joined or left a topic. */
 export type MembershipChanged = (tenantId: string, topic: string, userIds: readonly string[]) => void;
@@ -151,20 +151,6 @@ export async function pageUserTopics(
     .orderBy(asc(topicMembers.topic))
     .limit(limit);
   return rows.map(({ topic }) => topic);
-}
-
-/** Ids of a topic's members after an id ("" for the first page), in order. For fan-out. */
-export async function pageMembers(
-  tx: Tx,
-  tenantId: string,
-  topic: string,
-  afterUserId: string,
-  limit: number,
-): Promise<string[]> {
-  const rows = await tx<{ user_id: string }[]>`
-    select user_id from topic_members where tenant_id = ${tenantId} and topic = ${topic} and user_id > ${afterUserId}
-    order by user_id limit ${limit}`;
-  return rows.map((row) => row.user_id);
 }
 
 async function lockTopic(db: Db, tenantId: string, key: string): Promise<boolean> {

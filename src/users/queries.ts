@@ -153,18 +153,3 @@ export async function loadProfiles(
     select id, locale, time_zone from users where tenant_id = ${tenantId} and id = any (${userIds as string[]}::text[])`;
   return new Map(rows.map((row) => [row.id, { locale: row.locale, timeZone: row.time_zone }]));
 }
-
-/** Ids of the holders of a role after an id ("" for the first page), in order. For fan-out. */
-export async function pageRole(tx: Tx, tenantId: string, role: string, afterUserId: string, limit: number) {
-  const rows = await tx<{ user_id: string }[]>`
-    select user_id from user_roles where tenant_id = ${tenantId} and role = ${role} and user_id > ${afterUserId}
-    order by user_id limit ${limit}`;
-  return rows.map((row) => row.user_id);
-}
-
-/** Ids of all the tenant's users after an id ("" for the first page), in order. For fan-out. */
-export async function pageEveryone(tx: Tx, tenantId: string, afterUserId: string, limit: number) {
-  const rows = await tx<{ id: string }[]>`
-    select id from users where tenant_id = ${tenantId} and id > ${afterUserId} order by id limit ${limit}`;
-  return rows.map((row) => row.id);
-}

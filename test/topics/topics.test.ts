@@ -4,14 +4,13 @@ import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
 import { UserService } from "#gen/posthorn/v1/user_service_pb.ts";
 import { topicService } from "#src/services/topic-service.ts";
 import { userService } from "#src/services/user-service.ts";
-import { pageMembers } from "#src/topics/queries.ts";
 import { fakeCall, userOf } from "../support/call.ts";
 import { invoke } from "../support/invoke.ts";
 import { onPostgres } from "../support/on-postgres.ts";
 import { faultOf } from "../support/rejection.ts";
 
 const setup = await onPostgres();
-const { store, sql, time, tenant } = setup;
+const { sql, time, tenant } = setup;
 const changes: { tenantId: string; topic: string; userIds: readonly string[] }[] = [];
 const deps = {
   ...setup,
@@ -122,10 +121,6 @@ test("members, topics and a user's topics are listed in order, each once", async
     });
     expect(theirs).toEqual(keys.slice(3));
   }
-  await store.tenant(call.tenantId, async (tx) => {
-    expect(await pageMembers(tx, call.tenantId, "t05", "", 2)).toEqual(everyone.slice(0, 2));
-    expect(await pageMembers(tx, call.tenantId, "t05", "user-0020", 5)).toEqual(everyone.slice(21));
-  });
 });
 
 test("a list's token is refused by another topic's list", async () => {

@@ -150,6 +150,27 @@ test("a deletion among decisions ends or delivers each notification, and the inb
   expect([...outcomes].sort()).toEqual([Status.SUPPRESSED, Status.DELIVERED].sort());
 });
 
+test("what is delivered while the deletion waits for its lock stays delivered", async () => {
+  const call = tenant();
+  const [delivered = "", waiting = ""] = await wait(setup, call.tenantId, [{ userId: "ann" }, { userId: "ann" }]);
+  let deletion: Promise<unknown> = Promise.resolve();
+  await sql.begin(async (tx) => {
+    await tx`update notifications set status = ${Status.DELIVERED} where id = ${delivered}`;
+    deletion = invoke(service, deleteUser, { id: "ann" }, call);
+    for (let blocked = false; !blocked; ) {
+      blocked =
+        (await sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`)
+          .length > 0;
+    }
+  });
+  await deletion;
+  expect(await sql`select id, status from notifications where tenant_id = ${call.tenantId} order by id`).toEqual([
+    { id: delivered, status: Status.DELIVERED },
+    { id: waiting, status: Status.SUPPRESSED },
+  ]);
+  expect(await wrongSuppressions(sql, call.tenantId)).toEqual([]);
+});
+
 test("a deletion that was given up is completed by its repetition", async () => {
   const call = tenant();
   await invoke(service, upsertUser, { user: { id: "ann" } }, call);
