@@ -8,7 +8,7 @@ import { answerUnknownMethod, faultOfBody, unaryConnectError } from "./connect-e
 import { Exchange } from "./exchange.ts";
 import { corsFor } from "./http-cors.ts";
 import { type DualConfig, type HttpRequest, type HttpResponse, listenDual } from "./http-dual.ts";
-import { bodyOf, respond } from "./http-exchange.ts";
+import { bodyOf, leaveUnread, respond } from "./http-exchange.ts";
 import { probes, type Readiness, send } from "./http-probes.ts";
 import type { Listening } from "./listening.ts";
 import { openExchanges } from "./open-exchanges.ts";
@@ -81,6 +81,7 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
       answer = unaryConnectError(fault);
     }
     await respond(answer, response, exchange, config.requestTimeoutMs);
+    leaveUnread(request, response);
   };
 
   const onRequest = (request: HttpRequest, response: HttpResponse) => {

@@ -103,8 +103,10 @@ async function pump(exchange: Exchange, call: Writable, pipeline: Pipeline, requ
 }
 
 /** The messages of a streaming request, each decoded, checked and valid. Ends by throwing when one is not. */
-async function* requests(exchange: Exchange, source: AsyncIterable<Bytes>): AsyncGenerator<unknown> {
+async function* requests(exchange: Exchange, call: ServerDuplexStream<Bytes, Bytes>): AsyncGenerator<unknown> {
   try {
+    // Leaving off must not destroy the call: its status still has to be sent.
+    const source = call.iterator({ destroyOnReturn: false });
     for await (const bytes of source) yield exchange.accept(exchange.procedure.decode(bytes));
   } catch (error) {
     // The transport destroys the source when the caller has gone; that is no defect.

@@ -4,22 +4,36 @@ import type { Server } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
 import type { Service } from "./call.ts";
 
+/** What it reads of a package definition. */
+type Definition = ConstructorParameters<typeof ReflectionService>[0];
+
 /** Server reflection (v1 and v1alpha) over the true descriptors of the contract, imports included. */
 export function addReflection(server: Server, services: readonly Service[]): void {
-  const files = new Map<string, DescFile>();
-  const collect = (file: DescFile) => {
-    if (files.has(file.proto.name)) return;
-    files.set(file.proto.name, file);
-    for (const each of file.dependencies) collect(each);
+  const files = new Map<string, Buffer>();
+  const collect = ({ proto, dependencies }: DescFile) => {
+    if (files.has(proto.name)) return;
+    files.set(proto.name, Buffer.from(toBinary(FileDescriptorProtoSchema, proto)));
+    for (const each of dependencies) collect(each);
   };
   for (const { descriptor } of services) collect(descriptor.file);
-  const fileDescriptorProtos = [...files.values()].map((file) =>
-    Buffer.from(toBinary(FileDescriptorProtoSchema, file.proto)),
-  );
-  // It reads nothing else of a package definition.
-  const definition = { contract: { fileDescriptorProtos } } as unknown as ConstructorParameters<
-    typeof ReflectionService
-  >[0];
+  const definition = { contract: { fileDescriptorProtos: [...files.values()] } } as unknown as Definition;
   const names = services.map(({ descriptor }) => descriptor.typeName);
-  new ReflectionService(definition, { services: names }).addToServer(server);
+  const reflection = new ReflectionService(definition, { services: names });
+  keepOptions(reflection, files);
+  reflection.addToServer(server);
+}
+
+/**
+ * @grpc/reflection 1.0 encodes the descriptors again and loses the options it does not know, the rules of validation
+ * among them. This puts the true bytes in their place. Does nothing if a later version keeps them elsewhere.
+ */
+function keepOptions(reflection: object, files: ReadonlyMap<string, Buffer>): void {
+  for (const version of ["v1", "v1Alpha"]) {
+    const encodings: unknown = Reflect.get(Object(Reflect.get(reflection, version)), "fileEncodings");
+    if (!(encodings instanceof Map)) continue;
+    for (const file of encodings.keys()) {
+      const bytes = files.get(file.name);
+      if (bytes !== undefined) encodings.set(file, bytes);
+    }
+  }
 }

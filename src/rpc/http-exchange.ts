@@ -1,4 +1,5 @@
 import type { ServerResponse } from "node:http";
+import { constants } from "node:http2";
 import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
@@ -23,6 +24,7 @@ export async function* bodyOf(request: HttpRequest, exchange: Exchange, timeoutM
     }
   } finally {
     clearTimeout(timer);
+    chunks.return?.()?.catch(() => undefined);
   }
 }
 
@@ -60,6 +62,16 @@ export async function respond(
   } finally {
     chunks?.return?.().catch(() => undefined);
   }
+}
+
+/**
+ * What a client still sends of a request that was refused early goes nowhere. On HTTP/2 it is told to stop (RFC 9113
+ * §8.1); on HTTP/1.1 it can only be let finish, within the request time-out, to keep the connection.
+ */
+export function leaveUnread(request: HttpRequest, response: HttpResponse): void {
+  if (request.complete) return;
+  request.resume();
+  if ("stream" in response) response.once("finish", () => response.stream?.close(constants.NGHTTP2_NO_ERROR));
 }
 
 /** False: nothing was read for `stallMs`. */
