@@ -1,4 +1,4 @@
-import { lookup } from "node:dns";
+import { lookup } from "node:dns/promises";
 import { request as httpRequest } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { isIP, type LookupFunction } from "node:net";
@@ -14,6 +14,9 @@ export type Reach = {
   /** Development only: plain http, and only to this machine. */
   loopback: boolean;
 };
+
+/** The addresses of a name, as the system resolves it. */
+export type Resolve = (hostname: string) => Promise<{ address: string; family: number }[]>;
 
 const MAX_BYTES = 256 * 1024;
 const TIMEOUT_MS = 5000;
@@ -33,22 +36,26 @@ export function keySetUrlFault(text: string, reach: Reach): string | undefined {
   return undefined;
 }
 
-export function keySetFetcher(reach: Reach, timeoutMs = TIMEOUT_MS): FetchKeySet {
+export function keySetFetcher(
+  reach: Reach,
+  { timeoutMs = TIMEOUT_MS, resolve = resolveName }: { timeoutMs?: number; resolve?: Resolve } = {},
+): FetchKeySet {
   return (text) => {
     const fault = keySetUrlFault(text, reach);
     if (fault !== undefined) return Promise.reject(new Error(`the JWKS URL ${fault}`));
     const url = new URL(text);
-    return read(url, reach.loopback && isLoopbackHost(url) ? isLoopbackAddress : isPublicAddress, timeoutMs);
+    const mayReach = reach.loopback && isLoopbackHost(url) ? isLoopbackAddress : isPublicAddress;
+    return read(url, checkedLookup(resolve, mayReach), timeoutMs);
   };
 }
 
-function read(url: URL, mayReach: (address: string) => boolean, timeoutMs: number): Promise<unknown> {
+function read(url: URL, lookup: LookupFunction, timeoutMs: number): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const request = (url.protocol === "https:" ? httpsRequest : httpRequest)(url, {
       agent: false,
       headers: { accept: "application/jwk-set+json, application/json", "accept-encoding": "identity" },
       // Checked where the connection is made: a name that resolves anew (DNS rebinding) finds the same check.
-      lookup: checkedLookup(mayReach),
+      lookup,
       signal: AbortSignal.timeout(timeoutMs),
     });
     request.on("error", reject);
@@ -79,19 +86,21 @@ function read(url: URL, mayReach: (address: string) => boolean, timeoutMs: numbe
   });
 }
 
-function checkedLookup(mayReach: (address: string) => boolean): LookupFunction {
+const resolveName: Resolve = (hostname) => lookup(hostname, { all: true });
+
+function checkedLookup(resolve: Resolve, mayReach: (address: string) => boolean): LookupFunction {
   return (hostname, options, callback) => {
-    lookup(hostname, { ...options, all: true }, (error, addresses) => {
-      if (error) return callback(error, "");
-      const allowed = addresses.filter(({ address }) => mayReach(address));
-      const [first] = allowed;
-      // One forbidden address condemns the name: a server of the public internet has none.
-      if (first === undefined || allowed.length < addresses.length) {
-        return callback(new Error("the JWKS URL leads to an address that is not public"), "");
-      }
-      if (options.all) callback(null, allowed);
-      else callback(null, first.address, first.family);
-    });
+    resolve(hostname)
+      .then((addresses) => {
+        const [first] = addresses;
+        // One forbidden address condemns the name: a server of the public internet has none.
+        if (first === undefined || !addresses.every(({ address }) => mayReach(address))) {
+          throw new Error("the JWKS URL leads to an address that is not public");
+        }
+        if (options.all) callback(null, addresses);
+        else callback(null, first.address, first.family);
+      })
+      .catch((error) => callback(error, ""));
   };
 }
 

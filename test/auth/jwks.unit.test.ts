@@ -119,7 +119,7 @@ function endless(to: ServerResponse): void {
 test.each(hostile)("%s is no key set", async (_what, respond, refusal) => {
   const { provider } = await issuer();
   provider.respond = (to) => void respond(to);
-  await expect(keySetFetcher({ loopback: true }, 300)(provider.url)).rejects.toThrow(refusal);
+  await expect(keySetFetcher({ loopback: true }, { timeoutMs: 300 })(provider.url)).rejects.toThrow(refusal);
   expect(provider.requests).toBe(1);
 });
 
@@ -129,4 +129,14 @@ test("in production a name that leads to this machine is refused where the conne
   await expect(keySetFetcher({ loopback: false })(`https://localhost:${port}/jwks`)).rejects.toThrow("not public");
   await expect(keySetFetcher({ loopback: false })(provider.url)).rejects.toThrow("https");
   expect(provider.requests).toBe(0);
+});
+
+test.each([
+  ["inside only", ["10.0.0.1"]],
+  ["inside as well", ["93.184.215.14", "169.254.169.254"]],
+  ["nowhere", []],
+])("a public name that leads %s is refused before anything is sent", async (_where, found) => {
+  const addresses = found.map((address) => ({ address, family: 4 }));
+  const fetcher = keySetFetcher({ loopback: false }, { resolve: async () => addresses });
+  await expect(fetcher("https://keys.example.com/jwks")).rejects.toThrow("not public");
 });
