@@ -21,17 +21,17 @@ export async function writeAudit(db: Db, entry: AuditEntry): Promise<void> {
   await db.insert(auditEntries).values(entry);
 }
 
-/** The newest entries, or those before the entry `before`. */
+/** The newest entries, or those before the entry with the id `before`, "" for the first. */
 export async function auditEntriesBefore(
   db: Db,
   tenantId: string,
-  before: string | undefined,
+  before: string,
   limit: number,
 ): Promise<Required<AuditEntry>[]> {
   return await db
     .select()
     .from(auditEntries)
-    .where(and(eq(auditEntries.tenantId, tenantId), before === undefined ? undefined : lt(auditEntries.id, before)))
+    .where(and(eq(auditEntries.tenantId, tenantId), before === "" ? undefined : lt(auditEntries.id, before)))
     .orderBy(desc(auditEntries.id))
     .limit(limit);
 }
