@@ -1,7 +1,7 @@
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Head } from "./entry.ts";
-import { type Fragment, headColumns, located, type Owner, oneOf } from "./queries.ts";
+import { type Fragment, headColumns, idRange, located, type Owner, oneOf } from "./queries.ts";
 
 // An entry is in one of three places, and read or unread in each:
 //
@@ -47,11 +47,12 @@ export type Changed = {
  */
 export async function changeEntries(tx: Tx, owner: Owner, which: Which, change: Change, now: Date): Promise<Changed> {
   const ids = "places" in which ? which.places.map((place) => place.notificationId) : which.notificationIds;
+  // Each is put on the way here, in this order: a statement otherwise waits to be awaited.
   const [, [before], [after]] = await Promise.all([
     lockNotifications(tx, owner, ids, change),
     tx<Head[]>`
       select ${headColumns(tx)} from inbox_heads h
-      where h.tenant_id = ${owner.tenantId} and h.user_id = ${owner.userId} for update`,
+      where h.tenant_id = ${owner.tenantId} and h.user_id = ${owner.userId} for update`.execute(),
     tx<(Head & { ids: string[]; becameRead: string[] | null; moved: boolean })[]>`
       with target as materialized (
         ${"places" in which ? placed(tx, owner, which.places) : located(tx, owner, ids)} ${qualifies(tx, change)}
@@ -62,17 +63,20 @@ export async function changeEntries(tx: Tx, owner: Owner, which: Which, change: 
         set unread = h.unread + d.unread, total = h.total + d.total, archived = h.archived + d.archived,
           snoozed = h.snoozed + d.snoozed
         from (
-          select count(*) as entries, sum(unread) as unread, sum(total) as total, sum(archived) as archived,
-            sum(snoozed) as snoozed
-          from changed
+          select count(*) filter (where sign = 1) as entries, sum(sign * unread) as unread, sum(sign * total) as total,
+            sum(sign * archived) as archived, sum(sign * snoozed) as snoozed
+          from (
+            select 1 as sign, unread, total, archived, snoozed from changed
+            union all select -1, ${counted(tx, tx`t`)} from target t
+          ) both_ways
         ) d
         where h.tenant_id = ${owner.tenantId} and h.user_id = ${owner.userId} and d.entries > 0
         returning h.*
-      ) ${consequences(tx, owner, change, now)}
+      ) ${consequences(tx, owner, ids, change, now)}
       select (select coalesce(array_agg(notification_id), '{}') from changed) as ids,
         ${change.kind === "read" ? tx`(select array_agg(id) from became)` : tx`null::uuid[]`} as "becameRead",
         h.seq is not null as moved, ${headColumns(tx)}
-      from (select) one left join head h on true`,
+      from (select) one left join head h on true`.execute(),
   ]);
   if (after === undefined) return { notificationIds: [], becameRead: [], head: before };
   const { ids: notificationIds, becameRead, moved, ...head } = after;
@@ -80,15 +84,15 @@ export async function changeEntries(tx: Tx, owner: Owner, which: Which, change: 
 }
 
 /** READ and deletion write to notifications as well; what is READ already will not change again by being read. */
-async function lockNotifications(tx: Tx, { tenantId, userId }: Owner, ids: readonly string[], change: Change) {
-  if (change.kind !== "read" && change.kind !== "delete") return;
-  await tx`
+function lockNotifications(tx: Tx, { tenantId, userId }: Owner, ids: readonly string[], change: Change) {
+  if (change.kind !== "read" && change.kind !== "delete") return undefined;
+  return tx`
     select count(*) from (
       select from notifications n
       where n.tenant_id = ${tenantId} ${oneOf(tx, ids)} and n.user_id = ${userId}
         ${change.kind === "read" ? tx`and n.status < ${Status.READ}` : tx``}
       order by n.id for update
-    ) locked`;
+    ) locked`.execute();
 }
 
 function placed(tx: Tx, { tenantId, userId }: Owner, places: readonly Place[]): Fragment {
@@ -141,43 +145,42 @@ function assignment(tx: Tx, change: Exclude<Change, { kind: "delete" }>, now: Da
   }
 }
 
-/** Applies an assignment to the targets and tells what it adds to each count. */
-function update(tx: Tx, { tenantId, userId }: Owner, assignment: Fragment): Fragment {
-  const after = counted(tx, tx`i`);
-  const before = counted(tx, tx`t`);
+/** Applies an assignment to the targets and tells what they add to each count after it. */
+function update(tx: Tx, owner: Owner, assignment: Fragment): Fragment {
   return tx`
-    update inbox i set ${assignment} from target t
-    where i.tenant_id = ${tenantId} and i.user_id = ${userId} and i.seq = t.seq and i.arrived_at = t.arrived_at
-    returning i.notification_id, i.type, ${after.unread} - ${before.unread} as unread,
-      ${after.total} - ${before.total} as total, ${after.archived} - ${before.archived} as archived,
-      ${after.snoozed} - ${before.snoozed} as snoozed`;
+    update inbox i set ${assignment} where ${targeted(tx, owner)}
+    returning i.notification_id, ${counted(tx, tx`i`)}`;
 }
 
-function removal(tx: Tx, { tenantId, userId }: Owner): Fragment {
-  const before = counted(tx, tx`i`);
+function removal(tx: Tx, owner: Owner): Fragment {
   return tx`
-    delete from inbox i using target t
-    where i.tenant_id = ${tenantId} and i.user_id = ${userId} and i.seq = t.seq and i.arrived_at = t.arrived_at
-    returning i.notification_id, i.type, -${before.unread} as unread, -${before.total} as total,
-      -${before.archived} as archived, -${before.snoozed} as snoozed`;
+    delete from inbox i where ${targeted(tx, owner)}
+    returning i.notification_id, 0 as unread, 0 as total, 0 as archived, 0 as snoozed`;
 }
 
-/** What an entry adds to each of its head's counts: 0 or 1. This is what the counts mean. */
-export function counted(tx: Tx, row: Fragment): Record<"unread" | "total" | "archived" | "snoozed", Fragment> {
-  return {
-    unread: tx`(${row}.read_at is null and ${row}.archived_at is null and ${row}.snoozed_until is null)::int`,
-    total: tx`(${row}.archived_at is null and ${row}.snoozed_until is null)::int`,
-    archived: tx`(${row}.archived_at is not null)::int`,
-    snoozed: tx`(${row}.snoozed_until is not null)::int`,
-  };
+/**
+ * The targets once more, for writing: a user has a sequence once. No join, because the planner would read a whole inbox
+ * that it takes for small; the times keep it from opening months that hold no target.
+ */
+function targeted(tx: Tx, { tenantId, userId }: Owner): Fragment {
+  return tx`i.tenant_id = ${tenantId} and i.user_id = ${userId} and i.seq = any(array(select seq from target))
+    and i.arrived_at >= (select min(arrived_at) from target) and i.arrived_at <= (select max(arrived_at) from target)`;
 }
 
-function consequences(tx: Tx, { tenantId }: Owner, change: Change, now: Date): Fragment {
+/** What an entry adds to each of its head's counts, 0 or 1, as columns. This is what the counts mean. */
+export function counted(tx: Tx, row: Fragment): Fragment {
+  return tx`
+    (${row}.read_at is null and ${row}.archived_at is null and ${row}.snoozed_until is null)::int as unread,
+    (${row}.archived_at is null and ${row}.snoozed_until is null)::int as total,
+    (${row}.archived_at is not null)::int as archived, (${row}.snoozed_until is not null)::int as snoozed`;
+}
+
+function consequences(tx: Tx, { tenantId }: Owner, ids: readonly string[], change: Change, now: Date): Fragment {
   switch (change.kind) {
     case "read":
       return tx`, became as (
-        update notifications n set status = ${Status.READ}, updated_at = ${now} from changed c
-        where n.tenant_id = ${tenantId} and n.id = c.notification_id and n.status = ${Status.DELIVERED}
+        update notifications n set status = ${Status.READ}, updated_at = ${now}
+        where n.tenant_id = ${tenantId} and n.status = ${Status.DELIVERED} ${among(tx, ids)}
         returning n.id, n.type
       ), history as (
         insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
@@ -193,12 +196,17 @@ function consequences(tx: Tx, { tenantId }: Owner, change: Change, now: Date): F
       )`;
     case "delete":
       return tx`, forgotten as (
-        update notifications n set inbox_seq = null from changed c
-        where n.tenant_id = ${tenantId} and n.id = c.notification_id
+        update notifications n set inbox_seq = null where n.tenant_id = ${tenantId} ${among(tx, ids)}
       )`;
     default:
       return tx``;
   }
+}
+
+/** The notifications whose entries changed, of the ids asked for: without a join, as for the entries. */
+function among(tx: Tx, ids: readonly string[]): Fragment {
+  const { first, last } = idRange(ids);
+  return tx`and n.id = any(array(select notification_id from changed)) and n.id between ${first}::uuid and ${last}::uuid`;
 }
 
 /** The next entries, newest first, that match a piece of `where`: expired ones too, because they are counted. */
@@ -229,7 +237,7 @@ export async function moveSeen(
   const [updated, [head]] = await Promise.all([
     tx`
       update inbox_heads h set seen_seq = ${wanted}
-      where h.tenant_id = ${tenantId} and h.user_id = ${userId} and h.seen_seq < ${wanted}`,
+      where h.tenant_id = ${tenantId} and h.user_id = ${userId} and h.seen_seq < ${wanted}`.execute(),
     tx<Head[]>`
       select ${headColumns(tx)} from inbox_heads h where h.tenant_id = ${tenantId} and h.user_id = ${userId}`,
   ]);

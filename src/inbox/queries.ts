@@ -81,7 +81,7 @@ export function entriesByIds(
       select i.* from unnest(
         ${places.map((place) => place.userId)}::text[],
         ${places.map((place) => place.seq)}::bigint[],
-        ${places.map((place) => place.arrivedAt?.toISOString() ?? "-infinity")}::timestamptz[]
+        ${places.map((place) => place.arrivedAt?.toISOString() ?? LONG_AGO)}::timestamptz[]
       ) as place (user_id, seq, since)
       cross join lateral (
         select * from inbox i
@@ -92,6 +92,8 @@ export function entriesByIds(
     tx``,
   );
 }
+
+const LONG_AGO = new Date(0).toISOString();
 
 /** The heads of those users to whom something has arrived. Costs the same whatever the size of their inboxes. */
 export async function readHeads(tx: Tx, tenantId: string, userIds: readonly string[]): Promise<Map<string, Head>> {
@@ -147,10 +149,16 @@ export function located(tx: Tx, { tenantId, userId }: Owner, notificationIds: re
     where n.tenant_id = ${tenantId} ${oneOf(tx, notificationIds)} and n.user_id = ${userId} and n.inbox_seq is not null`;
 }
 
-/** Conditions on the notification called `n`. The range lets the planner leave out the months that hold none of them. */
+/** Conditions on the notification called `n`. */
 export function oneOf(tx: Tx, notificationIds: readonly string[]): Fragment {
+  const { ids, first, last } = idRange(notificationIds);
+  return tx`and n.id = any(${ids}::uuid[]) and n.id between ${first}::uuid and ${last}::uuid`;
+}
+
+/** The ids with their bounds, by which the planner leaves out the months that hold none of them. */
+export function idRange(notificationIds: readonly string[]) {
   const ids = notificationIds.map((id) => id.toLowerCase()).sort();
-  return tx`and n.id = any(${ids}::uuid[]) and n.id between ${ids[0] ?? null}::uuid and ${ids.at(-1) ?? null}::uuid`;
+  return { ids, first: ids[0] ?? null, last: ids.at(-1) ?? null };
 }
 
 function alive(tx: Tx, now: Date): Fragment {

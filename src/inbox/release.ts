@@ -6,30 +6,33 @@ import { headColumns } from "./queries.ts";
 /** A snoozed entry that came back: its new place, and the inbox after the whole release. */
 export type Returned = { tenantId: string; userId: string; notificationId: string; seq: number; head: Head };
 
+/** `more`: go on at once. Without it nothing more can be had now but what somebody else has in hand. */
+export type Released = { arrivals: Returned[]; more: boolean };
+
 /** An entry by its full key. */
 type Key = { tenantId: string; userId: string; seq: number; arrivedAt: Date };
 
 /**
  * Brings back up to `limit` entries whose snooze has ended, of all tenants, longest overdue first. Each is a new arrival:
  * next sequence, now, unread. Two releasers share the work: each takes notifications that the other has not locked, so an
- * entry comes back once. Fewer than `limit` means that no more can be had now.
+ * entry comes back once.
  *
  * Expired entries do not come back; expireEntries removes them.
  */
-export function releaseSnoozed(deps: { store: Store }, now: Date, limit: number): Promise<Returned[]> {
+export function releaseSnoozed(deps: { store: Store }, now: Date, limit: number): Promise<Released> {
   return deps.store.system(async (tx) => {
     const due = await tx<Key[]>`
       select ${keyColumns(tx)}
       from inbox i join notifications n on n.tenant_id = i.tenant_id and n.id = i.notification_id
       where i.snoozed_until <= ${now} and (i.expires_at is null or i.expires_at > ${now})
       order by i.snoozed_until limit ${limit} for update of n skip locked`;
-    if (due.length === 0) return [];
+    if (due.length === 0) return { arrivals: [], more: false };
     const [, rows] = await Promise.all([
       lockHeads(tx, due),
       tx<(Omit<Returned, "head"> & Head & { place: number })[]>`
         with due as materialized (
           select i.*, row_number() over (partition by i.tenant_id, i.user_id order by i.snoozed_until, i.seq) as place
-          from ${byKey(tx, due)} where i.snoozed_until <= ${now}
+          from ${present(tx, due)} where i.snoozed_until <= ${now}
         ), gone as (
           delete from inbox i using due d
           where i.tenant_id = d.tenant_id and i.user_id = d.user_id and i.seq = d.seq and i.arrived_at = d.arrived_at
@@ -56,23 +59,26 @@ export function releaseSnoozed(deps: { store: Store }, now: Date, limit: number)
         from back b join h on h.tenant_id = b.tenant_id and h.user_id = b.user_id
         order by b.tenant_id, b.user_id, b.seq`,
     ]);
-    return rows.map(({ tenantId, userId, notificationId, place, ...head }) => ({
-      tenantId,
-      userId,
-      notificationId,
-      seq: place,
-      head,
-    }));
+    return {
+      arrivals: rows.map(({ tenantId, userId, notificationId, place: seq, ...head }) => ({
+        tenantId,
+        userId,
+        notificationId,
+        seq,
+        head,
+      })),
+      more: due.length === limit,
+    };
   });
 }
 
-/** Inboxes as they stand after expired entries were removed from them, and how many were. */
-export type Swept = { removed: number; inboxes: { tenantId: string; userId: string; head: Head }[] };
+/** How many expired entries were removed, and the inboxes as they stand after it. `more` as in Released. */
+export type Swept = { removed: number; more: boolean; inboxes: { tenantId: string; userId: string; head: Head }[] };
 
 /**
  * Removes up to `limit` expired entries, of all tenants, oldest first, and takes them out of their heads' counts. Until
  * then lists and replays leave them out, but they are counted. Needs a transaction of the system. Sweepers share the work
- * as releasers do. Fewer than `limit` removed means that no more can be had now.
+ * as releasers do.
  */
 export async function expireEntries(tx: Tx, now: Date, limit: number): Promise<Swept> {
   const expired = await tx<Key[]>`
@@ -80,8 +86,7 @@ export async function expireEntries(tx: Tx, now: Date, limit: number): Promise<S
     from inbox i join notifications n on n.tenant_id = i.tenant_id and n.id = i.notification_id
     where i.expires_at <= ${now}
     order by i.expires_at limit ${limit} for update of n skip locked`;
-  if (expired.length === 0) return { removed: 0, inboxes: [] };
-  const before = counted(tx, tx`i`);
+  if (expired.length === 0) return { removed: 0, more: false, inboxes: [] };
   const [, rows] = await Promise.all([
     lockHeads(tx, expired),
     tx<(Head & { tenantId: string; userId: string; removed: number })[]>`
@@ -89,8 +94,7 @@ export async function expireEntries(tx: Tx, now: Date, limit: number): Promise<S
         delete from inbox i using ${keys(tx, expired)}
         where i.tenant_id = k.tenant_id and i.user_id = k.user_id and i.seq = k.seq and i.arrived_at = k.arrived_at
           and i.expires_at <= ${now}
-        returning i.tenant_id, i.user_id, i.notification_id, ${before.unread} as unread, ${before.total} as total,
-          ${before.archived} as archived, ${before.snoozed} as snoozed
+        returning i.tenant_id, i.user_id, i.notification_id, ${counted(tx, tx`i`)}
       ), h as (
         update inbox_heads h
         set unread = h.unread - d.unread, total = h.total - d.total, archived = h.archived - d.archived,
@@ -110,18 +114,20 @@ export async function expireEntries(tx: Tx, now: Date, limit: number): Promise<S
   ]);
   return {
     removed: rows.reduce((sum, row) => sum + row.removed, 0),
+    more: expired.length === limit,
     inboxes: rows.map(({ tenantId, userId, removed: _, ...head }) => ({ tenantId, userId, head })),
   };
 }
 
 /** The heads of these entries, in the order in which everybody locks heads. */
-async function lockHeads(tx: Tx, places: readonly Key[]): Promise<void> {
-  await tx`
+function lockHeads(tx: Tx, places: readonly Key[]) {
+  // Put on the way at once: the caller sends the next statement without waiting.
+  return tx`
     select count(*) from (
       select from inbox_heads h
       where (h.tenant_id, h.user_id) in (select k.tenant_id, k.user_id from ${keys(tx, places)})
       order by h.tenant_id, h.user_id for update
-    ) locked`;
+    ) locked`.execute();
 }
 
 function keyColumns(tx: Tx) {
@@ -136,7 +142,7 @@ function keys(tx: Tx, places: readonly Key[]) {
 }
 
 /** The entries as they are now, as `i`; one that has moved is not among them. */
-function byKey(tx: Tx, places: readonly Key[]) {
+function present(tx: Tx, places: readonly Key[]) {
   return tx`${keys(tx, places)} join inbox i
     on i.tenant_id = k.tenant_id and i.user_id = k.user_id and i.seq = k.seq and i.arrived_at = k.arrived_at`;
 }
