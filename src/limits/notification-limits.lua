@@ -21,127 +21,107 @@ local RECORD = '>I4c8'
 local RECORD_SIZE = 12
 local REMEMBER_SECONDS = 120
 local MAX_RECORDS = 128
-local SIZES = { 10000, 60000, 3600000, 86400000 }
+local MINUTE, DAY = 60000, 86400000
 
+local floor, sub, find = math.floor, string.sub, string.find
+local pack, unpack = struct.pack, struct.unpack
 local now = tonumber(ARGV[1])
-local limits = { tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]) }
+local limit1, limit2, limit3, limit4 = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local tenantLimit = tonumber(ARGV[6])
 local items = ARGV[7]
-local second = math.floor(now / 1000)
-local current = {}
-for w = 1, 4 do
-  current[w] = math.floor(now / SIZES[w])
-end
+local second = floor(now / 1000)
+local now1, now2, now3, now4 = floor(now / 10000), floor(now / MINUTE), floor(now / 3600000), floor(now / DAY)
 
 -- A window that lies ahead was opened by a caller whose clock is ahead: it counts on, or a limit could be passed by
 -- asking two callers in turn.
-local function readUser(key)
-  local user = { index = {}, count = {}, waiting = 0, records = '', changed = false }
-  local value = redis.call('GET', key)
-  local held = value and { struct.unpack(HEAD, value) } or {}
-  for w = 1, 4 do
-    local index = held[2 * w - 1] or 0
-    if index >= current[w] then
-      user.index[w] = index
-      user.count[w] = held[2 * w]
-    else
-      user.index[w] = current[w]
-      user.count[w] = 0
-    end
+local function readUser(value)
+  if not value then
+    return { now1, 0, now2, 0, now3, 0, now4, 0, 0, records = '' }
   end
-  if value then
-    if held[3] >= current[2] then
-      user.waiting = held[9]
-    end
-    local from = HEAD_SIZE + 1
-    while from <= #value and struct.unpack('>I4', value, from) + REMEMBER_SECONDS < second do
-      from = from + RECORD_SIZE
-    end
-    user.records = string.sub(value, from)
+  local i1, c1, i2, c2, i3, c3, i4, c4, waiting = unpack(HEAD, value)
+  if i1 < now1 then i1, c1 = now1, 0 end
+  if i2 < now2 then i2, c2, waiting = now2, 0, 0 end
+  if i3 < now3 then i3, c3 = now3, 0 end
+  if i4 < now4 then i4, c4 = now4, 0 end
+  local from = HEAD_SIZE + 1
+  while from <= #value and unpack('>I4', value, from) + REMEMBER_SECONDS < second do
+    from = from + RECORD_SIZE
   end
-  return user
+  return { i1, c1, i2, c2, i3, c3, i4, c4, waiting, records = sub(value, from) }
 end
 
-local function remembers(user, tag)
-  local at = string.find(user.records, tag, 1, true)
+local function remembers(records, tag)
+  local at = find(records, tag, 1, true)
   while at do
-    if (at - 5) % RECORD_SIZE == 0 then
-      return true
-    end
-    at = string.find(user.records, tag, at + 1, true)
+    if (at - 5) % RECORD_SIZE == 0 then return true end
+    at = find(records, tag, at + 1, true)
   end
   return false
 end
 
+local values = redis.call('MGET', _G.unpack(KEYS))
 local users = {}
 for i = 2, #KEYS do
-  users[i - 1] = readUser(KEYS[i])
+  users[i - 1] = readUser(values[i])
 end
-local tenant = { index = current[2], count = 0, waiting = 0, changed = false }
-if tenantLimit > 0 then
-  local value = redis.call('GET', KEYS[1])
-  if value then
-    local index, count, waiting = struct.unpack('>I4I4I4', value)
-    if index >= tenant.index then
-      tenant = { index = index, count = count, waiting = waiting, changed = false }
-    end
-  end
+local tenant = { now2, 0, 0 }
+if tenantLimit > 0 and values[1] then
+  local index, count, waiting = unpack('>I4I4I4', values[1])
+  if index >= now2 then tenant = { index, count, waiting } end
+end
+
+-- The number of the longest window that is full, or nil.
+local function fullWindow(user)
+  if user[8] >= limit4 then return 4 end
+  if user[6] >= limit3 then return 3 end
+  if user[4] >= limit2 then return 2 end
+  if user[2] >= limit1 then return 1 end
+  if tenantLimit > 0 and tenant[2] >= tenantLimit then return 5 end
+  return nil
 end
 
 local answer = { 0 }
 for position = 0, #items / 11 - 1 do
-  local number, exempt, tag = struct.unpack('>I2Bc8', items, position * 11 + 1)
+  local number, exempt, tag = unpack('>I2Bc8', items, position * 11 + 1)
   local user = users[number]
-  if remembers(user, tag) then
+  if user.records ~= '' and remembers(user.records, tag) then
     answer[1] = answer[1] + 1
   else
-    local count = user.count
-    local full = 0
-    if exempt == 0 then
-      for w = 4, 1, -1 do
-        if full == 0 and count[w] >= limits[w] then
-          full = w
-        end
+    local full = exempt == 0 and fullWindow(user)
+    if full then
+      local ahead
+      if full == 5 then
+        ahead = tenant[3]
+        tenant[3] = ahead + 1
+        tenant.changed = true
+      else
+        ahead = user[9]
+        user[9] = ahead + 1
+        user.changed = true
       end
-      if full == 0 and tenantLimit > 0 and tenant.count >= tenantLimit then
-        full = 5
-      end
-    end
-    if full == 0 then
-      for w = 1, 4 do
-        count[w] = count[w] + 1
-      end
-      user.records = user.records .. struct.pack(RECORD, second, tag)
-      user.changed = true
-      tenant.count = tenant.count + 1
-      tenant.changed = true
-    else
-      local owner = full == 5 and tenant or user
       local n = #answer
-      answer[n + 1] = position
-      answer[n + 2] = full
-      for w = 1, 4 do
-        answer[n + 2 + w] = count[w]
-      end
-      answer[n + 7] = tenant.count
-      answer[n + 8] = owner.waiting
-      owner.waiting = owner.waiting + 1
-      owner.changed = true
+      answer[n + 1], answer[n + 2] = position, full
+      answer[n + 3], answer[n + 4], answer[n + 5], answer[n + 6] = user[2], user[4], user[6], user[8]
+      answer[n + 7], answer[n + 8] = tenant[2], ahead
+    else
+      user[2], user[4], user[6], user[8] = user[2] + 1, user[4] + 1, user[6] + 1, user[8] + 1
+      user.records = user.records .. pack(RECORD, second, tag)
+      user.changed = true
+      tenant[2] = tenant[2] + 1
+      tenant.changed = true
     end
   end
 end
 
-for i, user in ipairs(users) do
-  if user.changed then
-    local x, c = user.index, user.count
-    local records = string.sub(user.records, -MAX_RECORDS * RECORD_SIZE)
-    local head = struct.pack(HEAD, x[1], c[1], x[2], c[2], x[3], c[3], x[4], c[4], user.waiting)
-    local left = math.max((x[4] + 1) * SIZES[4] - now, REMEMBER_SECONDS * 1000)
-    redis.call('SET', KEYS[i + 1], head .. records, 'PX', string.format('%d', left))
+for i = 1, #users do
+  local u = users[i]
+  if u.changed then
+    local head = pack(HEAD, u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9])
+    local left = math.max((u[7] + 1) * DAY - now, REMEMBER_SECONDS * 1000)
+    redis.call('SET', KEYS[i + 1], head .. sub(u.records, -MAX_RECORDS * RECORD_SIZE), 'PX', left)
   end
 end
 if tenantLimit > 0 and tenant.changed then
-  local value = struct.pack('>I4I4I4', tenant.index, tenant.count, tenant.waiting)
-  redis.call('SET', KEYS[1], value, 'PX', 2 * SIZES[2])
+  redis.call('SET', KEYS[1], pack('>I4I4I4', tenant[1], tenant[2], tenant[3]), 'PX', 2 * MINUTE)
 end
 return answer
