@@ -13,6 +13,8 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     stop.abort();
   });
 }
+// A command that waits for its input must not wait on.
+stop.signal.addEventListener("abort", () => process.stdin.destroy());
 // Started through an older Node (see posthorn.js): that process is gone, and so is the terminal.
 if (process.channel) {
   process.once("disconnect", () => stop.abort());

@@ -7,21 +7,20 @@ import type { World } from "#src/cli/world.ts";
 /** A command line run in this process, and what it wrote. */
 export type Ran = { exitCode: number; out: string[]; err: string[] };
 
-export type TestWorld = World & {
-  written: { out: string[]; err: string[] };
-  /** Runs a command line, split at spaces; words that hold spaces go into an array. */
-  run(command: string | string[], signal?: AbortSignal): Promise<Ran>;
-};
+export type TestWorld = World &
+  Disposable & {
+    /** Runs a command line, split at spaces; words that hold spaces go into an array. */
+    run(command: string | string[], signal?: AbortSignal, over?: Partial<World>): Promise<Ran>;
+  };
 
 /** A process of its own: empty environment, a data directory that is removed by `Symbol.dispose`. */
-export function testWorld(over: Partial<World> = {}): TestWorld & Disposable {
+export function testWorld(over: Partial<World> = {}): TestWorld {
   const dataDir = mkdtempSync(join(tmpdir(), "posthorn-cli-"));
-  const written = { out: [] as string[], err: [] as string[] };
   let ids = 0;
   const world: World = {
     env: {},
-    out: (line) => void written.out.push(line),
-    err: (line) => void written.err.push(line),
+    out: () => undefined,
+    err: () => undefined,
     stdin: (async function* () {})(),
     signal: new AbortController().signal,
     now: () => new Date(),
@@ -34,21 +33,21 @@ export function testWorld(over: Partial<World> = {}): TestWorld & Disposable {
   };
   return {
     ...world,
-    written,
-    async run(command, signal = world.signal) {
+    async run(command, signal = world.signal, over = {}) {
       const out: string[] = [];
       const err: string[] = [];
       const words = typeof command === "string" ? command.split(" ") : command;
       const exitCode = await run(words, {
         ...world,
+        ...over,
         signal,
         out: (line) => {
           out.push(line);
-          world.out(line);
+          (over.out ?? world.out)(line);
         },
         err: (line) => {
           err.push(line);
-          world.err(line);
+          (over.err ?? world.err)(line);
         },
       });
       return { exitCode, out, err };

@@ -1,0 +1,118 @@
+import { once } from "node:events";
+import { createServer, type Server } from "node:net";
+import { afterAll, expect, onTestFinished, test } from "vitest";
+import { freshServices, testServices } from "../support/services.ts";
+import { startServing } from "./serving.ts";
+import { testWorld } from "./world.ts";
+
+const services = await testServices();
+const first = await startServing(services);
+afterAll(() => first[Symbol.asyncDispose]());
+const { world, state } = first;
+
+test("it writes down where it is and whose credentials it made, and commands need nothing else", async () => {
+  expect(state).toMatchObject({
+    server: expect.stringMatching(/^127\.0\.0\.1:\d+$/),
+    httpUrl: expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/),
+    userId: "ada",
+  });
+  const key = JSON.parse((await world.run("whoami --json")).out[0] ?? "");
+  expect(key).toMatchObject({ kind: "KIND_API_KEY", tenantId: state.tenantId });
+  const user = JSON.parse((await world.run(`whoami --json --api-key ${state.userToken}`)).out[0] ?? "");
+  expect(user).toMatchObject({ kind: "KIND_USER", userId: "ada", tenantId: state.tenantId });
+  expect((await fetch(`${state.httpUrl}/readyz`)).status).toBe(200);
+});
+
+test("what is sent comes out of tail and stays in the inbox", async () => {
+  const ready = Promise.withResolvers<void>();
+  const tail = world.run("tail --count 2 --json", undefined, {
+    out: (line) => {
+      if (JSON.parse(line).caughtUp) ready.resolve();
+    },
+  });
+  await ready.promise;
+  const sent = await world.run(["send", "ada", "-t", "Hello, Ada", "--json"]);
+  expect(JSON.parse(sent.out[0] ?? "")).toMatchObject({ userId: "ada", status: "STATUS_DELIVERED" });
+  await world.run(["send", "ada", "-t", "Again", "-p", "critical"]);
+  const { exitCode, out } = await tail;
+  expect(exitCode).toBe(0);
+  expect(out.flatMap((line) => JSON.parse(line).notification?.entry.content.title ?? [])).toEqual([
+    "Hello, Ada",
+    "Again",
+  ]);
+
+  const id = JSON.parse(sent.out[0] ?? "").notificationId;
+  const list = await world.run("inbox --unread --json");
+  expect(list.out.map((line) => JSON.parse(line).content.title)).toEqual(["Again", "Hello, Ada"]);
+  expect((await world.run(`inbox read ${id}`)).out).toEqual(["1 entry changed; 1 unread of 2, 2 unseen"]);
+  expect((await world.run("inbox archive all")).out[0]).toContain("2 entries changed");
+  expect((await world.run("inbox --archived --json")).out).toHaveLength(2);
+  expect((await world.run("inbox counts")).out).toEqual(["0 unread of 0, 2 unseen, 2 archived"]);
+});
+
+test("types are loaded from a preset once", async () => {
+  expect((await world.run("types load jobs")).err).toEqual(["7 types created, 0 were there"]);
+  expect((await world.run("types load jobs")).err).toEqual(["0 types created, 7 were there"]);
+  const keys = (await world.run("types list --json")).out.map((line) => JSON.parse(line).key);
+  expect(keys).toEqual(expect.arrayContaining(["job_match", "general"]));
+});
+
+test("tenants and keys: created, used, rotated and revoked", async () => {
+  const tenant = JSON.parse((await world.run("tenant create Acme --json")).out[0] ?? "");
+  expect((await world.run("tenant list --json")).out.map((line) => JSON.parse(line).id)).toContain(tenant.id);
+  const created = await world.run(`key create backend --scope send,admin --tenant ${tenant.id} --json`);
+  const { secret, apiKey } = JSON.parse(created.out[0] ?? "");
+  expect(JSON.parse((await world.run(`tenant get --json --api-key ${secret}`)).out[0] ?? "").displayName).toBe("Acme");
+  expect((await world.run(`key list --api-key ${secret}`)).out.join("\n")).toContain("send, admin");
+
+  const lacking = await world.run(`inbox --user ada --api-key ${secret}`);
+  expect({ exitCode: lacking.exitCode, out: lacking.out }).toEqual({ exitCode: 1, out: [] });
+  expect(lacking.err.join("\n")).toMatch(/\[SCOPE_MISSING\][\s\S]*--scope inbox/);
+
+  expect((await world.run(`key rotate ${apiKey.id} --api-key ${secret}`)).out[0]).toMatch(/^phk_/);
+  expect((await world.run(`key revoke ${apiKey.id} --tenant ${tenant.id}`)).out[0]).toContain("revoked");
+  await expect.poll(async () => (await world.run(`whoami --api-key ${secret}`)).exitCode, { timeout: 5_000 }).toBe(1);
+});
+
+test("a refused field is named with the option that sets it", async () => {
+  const { exitCode, err } = await world.run(["send", "ada", "-t", "x".repeat(300)]);
+  expect(exitCode).toBe(1);
+  expect(err.join("\n")).toMatch(/content\.title[\s\S]*--title[\s\S]*/);
+});
+
+test("a second start on the same data has the same tenant and key", async () => {
+  await using own = await freshServices();
+  using place = testWorld();
+  const { dataDir } = place;
+  const before = await startServing(own, { dataDir });
+  await before[Symbol.asyncDispose]();
+  await using after = await startServing(own, { dataDir });
+  expect(after.state).toMatchObject({ tenantId: before.state.tenantId, apiKey: before.state.apiKey });
+  expect((await after.world.run("whoami")).exitCode).toBe(0);
+});
+
+test("beside a running one, another does not take its place in the file", async () => {
+  await using own = await freshServices();
+  await using second = await startServing(own, { dataDir: world.dataDir });
+  expect(second.state).toEqual(state);
+});
+
+test("ports that are taken are replaced, and it says so", async () => {
+  const taken: Server[] = [];
+  for (const port of [50051, 8080]) {
+    const server = createServer();
+    const listening = Promise.race([once(server, "listening"), once(server, "error")]); // Taken by others is as good.
+    server.listen({ port, host: "127.0.0.1", exclusive: true });
+    await listening;
+    taken.push(server);
+  }
+  onTestFinished(() => {
+    for (const server of taken) server.close();
+  });
+  await using own = await freshServices();
+  await using serving = await startServing(own, { env: {} });
+  expect(serving.said.join("\n")).toMatch(
+    /gRPC: port 50051 is taken, using \d+[\s\S]*HTTP: port 8080 is taken, using \d+/,
+  );
+  expect((await serving.world.run("whoami")).exitCode).toBe(0);
+});

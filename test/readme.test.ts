@@ -1,0 +1,126 @@
+// The README's examples, run as they stand there against a running platform. Only the addresses are replaced.
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { withConfigTable } from "#src/config/describe.ts";
+import { type Serving, startServing } from "./cli/serving.ts";
+import { testServices } from "./support/services.ts";
+
+const root = join(import.meta.dirname, "..");
+const readme = readFileSync(join(root, "README.md"), "utf8");
+const blocks = [...readme.matchAll(/^```(ts|sh)\n([\s\S]*?)^```$/gm)].map(([, language = "", text = ""]) => ({
+  language,
+  text,
+}));
+
+const services = await testServices();
+let serving: Serving;
+let token: string;
+beforeAll(async () => {
+  serving = await startServing(services);
+  token = (await serving.world.run("token ada")).out[0] ?? "";
+  return () => serving[Symbol.asyncDispose]();
+});
+
+test("its configuration table is what the program reads: `npm run gen` writes it", () => {
+  expect(withConfigTable(readme)).toBe(readme);
+});
+
+test("every example in it is run here, or is only commands", () => {
+  const commands = blocks.filter(({ language, text }) => language === "sh" && /^(npm|npx) /.test(text));
+  expect(blocks.length - commands.length).toBe(5);
+});
+
+test("the TypeScript example sends", async () => {
+  const example = run(exampleWith("ts", "SendService"));
+  expect(await example.ended).toBe(0);
+  expect(example.output()).toContain("status: 7"); // DELIVERED
+  const { out } = await serving.world.run("inbox --json");
+  expect(out.map((line) => JSON.parse(line).content.title)).toContain("Your order is on its way");
+});
+
+test("the curl example sends", async () => {
+  const example = run(exampleWith("sh", "curl -s http"));
+  expect(await example.ended).toBe(0);
+  expect(JSON.parse(example.output())).toMatchObject({ results: [{ status: "STATUS_DELIVERED", userId: "ada" }] });
+});
+
+test("the grpcurl example's request is one the server understands", async () => {
+  // grpcurl itself is not everywhere; buf's client finds the contract by the same reflection.
+  const { text } = exampleWith("sh", "grpcurl -plaintext");
+  const [, data = ""] = /-d '(.*)'/.exec(text) ?? [];
+  const [, method = ""] = /(posthorn\.v1\.\w+\/\w+)/.exec(text) ?? [];
+  const example = run({
+    language: "sh",
+    text: `npx buf curl --protocol grpc --http2-prior-knowledge -H "authorization: Bearer $POSTHORN_API_KEY" -d '${data}' \
+      http://127.0.0.1:50051/${method}`,
+  });
+  expect(await example.ended).toBe(0);
+  expect(example.output()).toContain("STATUS_ACCEPTED");
+});
+
+test("the TypeScript example subscribes", async () => {
+  const example = run(exampleWith("ts", "StreamService"));
+  await arrives(example, "Hello, TypeScript");
+});
+
+test("the curl example subscribes", async () => {
+  const example = run(exampleWith("sh", "application/connect+json"));
+  await example.until("caughtUp");
+  await arrives(example, "Hello, curl");
+});
+
+/** Sends until it is seen: an example does not say when it is connected. */
+async function arrives(example: Example, title: string): Promise<void> {
+  await expect
+    .poll(
+      async () => {
+        await serving.world.run(["send", "ada", "-t", title, "--bypass-rate-limit"]);
+        return example.output();
+      },
+      { timeout: 20_000, interval: 200 },
+    )
+    .toContain(title);
+}
+
+function exampleWith(language: string, words: string): { language: string; text: string } {
+  const found = blocks.filter((block) => block.language === language && block.text.includes(words));
+  expect(found, `examples with ${words}`).toHaveLength(1);
+  return found[0] as { language: string; text: string };
+}
+
+type Example = { ended: Promise<number | null>; output(): string; until(words: string): Promise<void> };
+
+const scratch = join(root, `.cache/readme-${process.pid}`);
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+/** Starts an example; it is ended with the test. */
+function run({ language, text }: { language: string; text: string }): Example {
+  const { state } = serving;
+  const here = text.replaceAll("127.0.0.1:50051", state.server).replaceAll("http://127.0.0.1:8080", state.httpUrl);
+  mkdirSync(scratch, { recursive: true });
+  const file = join(scratch, `example.${language}`);
+  writeFileSync(file, here);
+  const child: ChildProcess = spawn(language === "ts" ? "node" : "bash", [file], {
+    cwd: root,
+    env: { ...process.env, POSTHORN_API_KEY: state.apiKey, TOKEN: token },
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  onTestFinished(() => {
+    if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, "SIGKILL");
+  });
+  let output = "";
+  child.stdout?.on("data", (data) => {
+    output += data;
+  });
+  child.stderr?.on("data", (data) => {
+    output += data;
+  });
+  return {
+    ended: new Promise((resolve) => child.once("close", resolve)),
+    output: () => output,
+    until: (words) => expect.poll(() => output, { timeout: 20_000 }).toContain(words),
+  };
+}
