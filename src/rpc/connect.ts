@@ -63,6 +63,7 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
       open.delete(exchange);
       if (!exchange.ended) exchange.abort(new Fault(ErrorReason.CANCELLED));
     });
+    if (draining) exchange.abort(new Fault(ErrorReason.SHUTTING_DOWN));
     let answer = await handler({
       httpVersion: request.httpVersion,
       method: request.method ?? "",
@@ -81,7 +82,7 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
       answer = unaryConnectError(fault);
     }
     await respond(answer, response, exchange, config.requestTimeoutMs);
-    leaveUnread(request, response);
+    leaveUnread(request, response, config.requestTimeoutMs);
   };
 
   const onRequest = (request: HttpRequest, response: HttpResponse) => {
@@ -111,7 +112,7 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
   let closed: Promise<void> | undefined;
   const close = async (deadlineMs: number) => {
     draining = true;
-    server.close();
+    server.goAway();
     await open.idle(deadlineMs);
     open.abort();
     await open.idle(FLUSH_MS);

@@ -31,9 +31,9 @@ export type DualConfig = {
 
 export type DualServer = {
   readonly port: number;
-  /** Takes no new connections, and asks open ones to go when their calls have ended. */
-  close(): void;
-  /** Cuts every connection. Resolves when the port is free. */
+  /** Asks open connections to go when their calls have ended. New ones are still taken, so that probes are answered. */
+  goAway(): void;
+  /** Takes no more connections and cuts every open one. Resolves when the port is free. */
   destroy(): Promise<void>;
 };
 
@@ -70,8 +70,7 @@ export async function listenDual(config: DualConfig, onRequest: OnRequest): Prom
   const closed = new Promise<void>((resolve) => server.once("close", resolve));
   return {
     port: (server.address() as AddressInfo).port,
-    close() {
-      server.close();
+    goAway() {
       server.closeIdleConnections();
       for (const session of sessions) session.close();
     },

@@ -65,13 +65,16 @@ export async function respond(
 }
 
 /**
- * What a client still sends of a request that was refused early goes nowhere. On HTTP/2 it is told to stop (RFC 9113
- * §8.1); on HTTP/1.1 it can only be let finish, within the request time-out, to keep the connection.
+ * What a client still sends of a request that was refused early goes nowhere, and must come to its end in `timeoutMs`:
+ * node:http sees to that on HTTP/1.1; on HTTP/2 the stream is reset then (RFC 9113 §8.1).
  */
-export function leaveUnread(request: HttpRequest, response: HttpResponse): void {
+export function leaveUnread(request: HttpRequest, response: HttpResponse, timeoutMs: number): void {
   if (request.complete) return;
   request.resume();
-  if ("stream" in response) response.once("finish", () => response.stream?.close(constants.NGHTTP2_NO_ERROR));
+  if (!("stream" in response)) return;
+  const timer = setTimeout(() => response.stream?.close(constants.NGHTTP2_NO_ERROR), timeoutMs);
+  timer.unref();
+  request.once("close", () => clearTimeout(timer));
 }
 
 /** False: nothing was read for `stallMs`. */

@@ -1,0 +1,402 @@
+import { once } from "node:events";
+import { type ClientHttp2Session, connect as connectH2, type OutgoingHttpHeaders } from "node:http2";
+import { connect as connectTcp, type Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
+import { brotliCompressSync, gzipSync } from "node:zlib";
+import { createConnectTransport } from "@connectrpc/connect-node";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
+import type { Call } from "#src/rpc/call.ts";
+import { transportCaller } from "./callers.ts";
+import { certificates } from "./certificates.ts";
+import { type Overrides, startPorts } from "./fakes.ts";
+
+/** What only the HTTP port has, and what hostile clients send it. */
+
+let disposing = new AsyncDisposableStack();
+afterEach(async () => {
+  await disposing.disposeAsync();
+  disposing = new AsyncDisposableStack();
+});
+
+async function start(overrides: Overrides = {}) {
+  const ports = disposing.use(await startPorts(overrides));
+  return { ...ports, port: ports.http.port, url: `http://127.0.0.1:${ports.http.port}` };
+}
+
+const SEND = "/posthorn.v1.SendService/Send";
+const WHO_AM_I = "/posthorn.v1.AdminService/WhoAmI";
+const SUBSCRIBE = "/posthorn.v1.StreamService/Subscribe";
+const json = { "content-type": "application/json", authorization: "Bearer key:*" };
+const valid = JSON.stringify({ to: { userIds: ["u1"] }, content: { title: "t" } });
+
+type Body = NonNullable<NonNullable<Parameters<typeof fetch>[1]>["body"]>;
+
+/** Sends bytes as they are; resolves with all that came back when the server closes. */
+function raw(port: number): { socket: Socket; closed: Promise<string> } {
+  const socket = connectTcp(port, "127.0.0.1");
+  disposing.defer(() => void socket.destroy());
+  const chunks: Buffer[] = [];
+  socket.on("data", (chunk) => chunks.push(chunk));
+  socket.on("error", () => undefined);
+  return { socket, closed: once(socket, "close").then(() => Buffer.concat(chunks).toString("latin1")) };
+}
+
+function session(url: string): ClientHttp2Session {
+  const made = connectH2(url);
+  made.on("error", () => undefined);
+  disposing.defer(() => made.destroy());
+  return made;
+}
+
+async function request(h2: ClientHttp2Session, headers: OutgoingHttpHeaders, body: string | Buffer = "") {
+  const stream = h2.request({ ":method": "POST", ...headers });
+  stream.on("error", () => undefined);
+  stream.end(body);
+  const [response] = await once(stream, "response");
+  const chunks: Buffer[] = [];
+  for await (const chunk of stream) chunks.push(chunk);
+  return { status: response[":status"] as number, body: Buffer.concat(chunks).toString("utf8") };
+}
+
+async function stillAlive(url: string): Promise<void> {
+  const answer = await fetch(url + WHO_AM_I, { method: "POST", headers: json, body: "{}" });
+  expect(answer.status).toBe(200);
+}
+
+async function problemOf(answer: Response) {
+  const { code, details } = (await answer.json()) as { code: string; details?: { debug?: { reason?: string } }[] };
+  return { status: answer.status, code, reason: details?.[0]?.debug?.reason };
+}
+
+describe("probes", () => {
+  test("say that it lives, whether it is ready, and what it measures", async () => {
+    const { url, ready } = await start();
+    expect((await fetch(`${url}/healthz`)).status).toBe(200);
+    expect(await (await fetch(`${url}/readyz`)).json()).toEqual({ ready: true, checks: { postgres: true } });
+    ready.postgres = false;
+    const answer = await fetch(`${url}/readyz`);
+    expect([answer.status, await answer.json()]).toEqual([503, { ready: false, checks: { postgres: false } }]);
+    await fetch(url + WHO_AM_I, { method: "POST", headers: json, body: "{}" });
+    const metrics = await (await fetch(`${url}/metrics`)).text();
+    expect(metrics).toContain(
+      'posthorn_rpc_requests_total{transport="connect",method="posthorn.v1.AdminService/WhoAmI",code="OK"} 1',
+    );
+    expect((await fetch(`${url}/healthz`, { method: "POST" })).status).toBe(405);
+  });
+
+  test("there is nothing else", async () => {
+    const { url } = await start();
+    for (const path of ["/", "/healthz/", "/..%2f..%2fetc/passwd", "/constructor", "/__proto__", `${SEND}/`])
+      expect((await fetch(url + path)).status).toBe(404);
+  });
+
+  test("not ready while it drains", async () => {
+    const begun = Promise.withResolvers<void>();
+    const go = Promise.withResolvers<void>();
+    const { url, http } = await start({
+      handlers: {
+        "SendService.Send": async () => {
+          begun.resolve();
+          await go.promise;
+          return {};
+        },
+      },
+    });
+    const h2 = session(url);
+    const slow = request(h2, { ":path": SEND, ...json }, valid);
+    await begun.promise;
+    const drained = http.drain(5_000);
+    const answer = await fetch(`${url}/readyz`);
+    expect([answer.status, await answer.json()]).toEqual([
+      503,
+      { ready: false, checks: { postgres: true, draining: false } },
+    ]);
+    const late = await fetch(url + SEND, { method: "POST", headers: json, body: valid });
+    expect(await problemOf(late)).toEqual({ status: 503, code: "unavailable", reason: "SHUTTING_DOWN" });
+    go.resolve();
+    expect((await slow).status).toBe(200);
+    await drained;
+    await expect(fetch(`${url}/healthz`)).rejects.toThrow();
+  });
+});
+
+describe("CORS", () => {
+  const preflight = (url: string, origin: string) =>
+    fetch(url + SEND, {
+      method: "OPTIONS",
+      headers: { origin, "access-control-request-method": "POST", "access-control-request-headers": "authorization" },
+    });
+
+  test("pages of configured origins may call, with every header of every protocol", async () => {
+    const { url } = await start();
+    const answer = await preflight(url, "https://app.example");
+    expect(answer.status).toBe(204);
+    expect(answer.headers.get("access-control-allow-origin")).toBe("https://app.example");
+    const allowed = answer.headers.get("access-control-allow-headers")?.toLowerCase().split(", ");
+    expect(allowed).toEqual(
+      expect.arrayContaining([
+        "authorization",
+        "content-type",
+        "connect-protocol-version",
+        "connect-timeout-ms",
+        "x-grpc-web",
+        "x-user-agent",
+        "grpc-timeout",
+        "posthorn-tenant",
+        "traceparent",
+      ]),
+    );
+    const call = await fetch(url + SEND, {
+      method: "POST",
+      headers: { ...json, origin: "https://app.example" },
+      body: valid,
+    });
+    expect(call.headers.get("access-control-allow-origin")).toBe("https://app.example");
+    expect(call.headers.get("access-control-expose-headers")?.toLowerCase()).toContain("grpc-status-details-bin");
+  });
+
+  test("pages of other origins may not", async () => {
+    const { url } = await start();
+    for (const origin of ["https://evil.example", "https://app.example.evil.example", "null", "http://app.example"]) {
+      const answer = await preflight(url, origin);
+      expect(answer.headers.get("access-control-allow-origin")).toBeNull();
+      expect(answer.headers.get("access-control-allow-headers")).toBeNull();
+    }
+  });
+});
+
+describe("hostile input", () => {
+  test("a Host or authority that is none does not stop the server", async () => {
+    const { url, port } = await start();
+    for (const host of ["x:99999", "[", "", "a b", "\u00ff"]) {
+      const { socket, closed } = raw(port);
+      socket.write(
+        `POST ${WHO_AM_I} HTTP/1.1\r\nHost: ${host}\r\nContent-Type: application/json\r\nAuthorization: Bearer operator\r\n` +
+          "Content-Length: 2\r\nConnection: close\r\n\r\n{}",
+        "latin1",
+      );
+      expect(await closed).toMatch(/^HTTP\/1\.1 [24]\d\d /);
+    }
+    const h2 = session(url);
+    const answer = await request(h2, { ":path": WHO_AM_I, ":authority": "x:99999", ...json }, "{}");
+    expect(answer.status).toBe(200);
+    await stillAlive(url);
+  });
+
+  test("what cannot be read is INVALID_ARGUMENT, not a defect", async () => {
+    const { url } = await start();
+    const post = (headers: object, body: Body) =>
+      fetch(url + SEND, { method: "POST", headers: { ...json, ...headers }, body });
+    const invalid = { status: 400, code: "invalid_argument", reason: "INVALID_REQUEST" };
+    const proto = { "content-type": "application/proto" };
+    const nested = `{"content":{"data":{"a":${"[".repeat(50_000)}${"]".repeat(50_000)}}}}`;
+    const cases: [object, Body][] = [
+      [{}, "{"],
+      [{}, '{"priority":"URGENT"}'],
+      [{}, Buffer.from([0xff, 0xfe])],
+      [{}, nested],
+      [{}, '{"to":{"userIds":["u1"]},"content":{"title":"t","data":{"n":1e400}}}'],
+      [proto, Buffer.from("ffffff", "hex")],
+      [{ "content-encoding": "gzip" }, valid],
+      [{ "content-encoding": "nonsense" }, valid],
+      [{ "connect-timeout-ms": "soon" }, valid],
+    ];
+    for (const [headers, body] of cases) expect(await problemOf(await post(headers, body))).toEqual(invalid);
+    const get = `${url}/posthorn.v1.SendService/GetNotification?connect=v1&encoding=proto&base64=1&message=`;
+    for (const message of ["%%%", "!!!", "////"])
+      expect(await problemOf(await fetch(get + message, { headers: json }))).toEqual(invalid);
+    await stillAlive(url);
+  });
+
+  test("a wrong content type or verb is told so", async () => {
+    const { url } = await start();
+    const text = await fetch(url + SEND, {
+      method: "POST",
+      headers: { ...json, "content-type": "text/plain" },
+      body: "x",
+    });
+    expect(text.status).toBe(415);
+    expect((await fetch(url + SEND, { method: "PUT", headers: json, body: "x" })).status).toBe(405);
+    expect((await fetch(url + SEND, { headers: json })).status).toBe(405);
+    await stillAlive(url);
+  });
+
+  test("an unknown method is UNKNOWN_METHOD on every protocol", async () => {
+    const { url } = await start();
+    const path = "/posthorn.v1.SendService/Nope";
+    const connect = await fetch(url + path, { method: "POST", headers: json, body: "{}" });
+    expect(await problemOf(connect)).toEqual({ status: 501, code: "unimplemented", reason: "UNKNOWN_METHOD" });
+    for (const contentType of ["application/grpc", "application/grpc-web+proto"]) {
+      const answer = await fetch(url + path, { method: "POST", headers: { "content-type": contentType }, body: "" });
+      expect(answer.headers.get("grpc-status")).toBe("12");
+      expect(answer.headers.get("grpc-status-details-bin")).toMatch(/./);
+    }
+  });
+
+  test("oversize bodies and compression bombs cost nothing", async () => {
+    const { url } = await start();
+    const zeros = Buffer.alloc(256 * 2 ** 20);
+    const before = process.memoryUsage().rss;
+    const post = (headers: object, body: Buffer) =>
+      fetch(url + SEND, { method: "POST", headers: { ...json, ...headers }, body: Uint8Array.from(body) });
+    const tooLarge = { status: 429, code: "resource_exhausted", reason: "MESSAGE_TOO_LARGE" };
+    expect(await problemOf(await post({}, zeros.subarray(0, 300 * 1024)))).toEqual(tooLarge);
+    const bomb = gzipSync(zeros);
+    expect(await problemOf(await post({ "content-encoding": "gzip" }, bomb.subarray()))).toEqual(tooLarge);
+    const message = encodeURIComponent(gzipSync(zeros.subarray(0, 8 * 2 ** 20)).toString("base64url"));
+    const get = `${url}/posthorn.v1.SendService/GetNotification?connect=v1&encoding=json&compression=gzip&base64=1`;
+    expect(await problemOf(await fetch(`${get}&message=${message}`, { headers: json }))).toMatchObject(tooLarge);
+    expect((await post({ "content-encoding": "br" }, brotliCompressSync(zeros.subarray(0, 2 ** 20)))).status).toBe(400);
+    expect(process.memoryUsage().rss - before).toBeLessThan(200 * 2 ** 20);
+    await stillAlive(url);
+  });
+
+  test("nothing is read of calls without a credential", async () => {
+    const { port } = await start();
+    const { socket } = raw(port);
+    const length = 200_000;
+    socket.write(
+      `POST ${SEND} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${length}\r\n\r\n{"to"`,
+    );
+    // The answer comes though the body never does.
+    const [head] = await once(socket, "data");
+    expect(String(head)).toMatch(/^HTTP\/1.1 401 /);
+  });
+
+  test("slow headers, slow bodies and silence end", async () => {
+    const { port, url } = await start({ http: { headersTimeoutMs: 300, requestTimeoutMs: 600 } });
+    const silent = raw(port);
+    const slowHead = raw(port);
+    slowHead.socket.write("POST /x HTTP/1.1\r\nHost:");
+    const slowPreface = raw(port);
+    slowPreface.socket.write("PR");
+    const slowBody = raw(port);
+    slowBody.socket.write(
+      `POST ${SEND} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer key:*\r\n` +
+        "Content-Length: 100\r\n\r\n{",
+    );
+    const h2 = session(url);
+    const stalled = h2.request({
+      ":method": "POST",
+      ":path": SUBSCRIBE,
+      ...json,
+      "content-type": "application/connect+json",
+    });
+    stalled.on("error", () => undefined);
+    stalled.resume();
+    stalled.write("half");
+    await Promise.all([silent.closed, slowHead.closed, slowPreface.closed, slowBody.closed, once(stalled, "close")]);
+    await stillAlive(url);
+  });
+
+  test("an answer that nobody reads is cut off", async () => {
+    const ended = Promise.withResolvers<void>();
+    const { url } = await start({
+      http: { requestTimeoutMs: 300 },
+      handlers: {
+        "StreamService.Subscribe": async function* (_, call: Call) {
+          call.signal.addEventListener("abort", () => ended.resolve());
+          const event = { case: "announcement", value: { category: "x".repeat(100_000) } };
+          while (!call.signal.aborted) yield { event };
+        },
+      },
+    });
+    const h2 = session(url);
+    const stream = h2.request({
+      ":method": "POST",
+      ":path": SUBSCRIBE,
+      ...json,
+      "content-type": "application/connect+json",
+    });
+    stream.on("error", () => undefined);
+    const body = Buffer.from('{"userId":"u1"}');
+    const head = Buffer.alloc(5);
+    head.writeUInt32BE(body.length, 1);
+    stream.end(Buffer.concat([head, body]));
+    // Not resumed: the flow-control window fills and stays full.
+    await ended.promise;
+  });
+
+  test("floods of resets, pings and settings leave the port alive", async () => {
+    const { url } = await start({ handlers: { "SendService.Send": () => new Promise(() => undefined) } });
+    const h2 = session(url);
+    await once(h2, "connect");
+    for (let i = 0; i < 2_000 && !h2.destroyed; i++) {
+      const stream = h2.request({ ":method": "POST", ":path": SEND, ...json });
+      stream.on("error", () => undefined);
+      stream.close(8);
+      if (i % 10 === 0 && !h2.destroyed && !h2.closed) {
+        h2.settings({ initialWindowSize: 65_535 + i });
+      }
+    }
+    await stillAlive(url);
+  });
+});
+
+describe("streams", () => {
+  test("the head comes before the first message", async () => {
+    const go = Promise.withResolvers<void>();
+    const { url } = await start({
+      handlers: {
+        "StreamService.Subscribe": async function* () {
+          await go.promise;
+          yield {};
+        },
+      },
+    });
+    const body = Buffer.concat([Buffer.from([0, 0, 0, 0, 15]), Buffer.from('{"userId":"u1"}')]);
+    const answer = await fetch(url + SUBSCRIBE, {
+      method: "POST",
+      headers: { ...json, "content-type": "application/connect+json", origin: "https://app.example" },
+      body: Uint8Array.from(body),
+    });
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get("content-type")).toBe("application/connect+json");
+    expect(answer.headers.get("access-control-allow-origin")).toBe("https://app.example");
+    go.resolve();
+    expect(await answer.text()).toContain("{}");
+  });
+
+  test("both ways needs HTTP/2", async () => {
+    const { url } = await start();
+    const answer = await fetch(`${url}/posthorn.v1.SendService/SendStream`, {
+      method: "POST",
+      headers: { ...json, "content-type": "application/connect+json" },
+      body: "",
+    });
+    expect(answer.status).toBe(505);
+  });
+});
+
+test("calls without side effects can be made by GET", async () => {
+  const { url } = await start();
+  const answer = await fetch(`${url}${WHO_AM_I}?connect=v1&encoding=json&message=%7B%7D`, { headers: json });
+  expect([answer.status, await answer.json()]).toEqual([200, {}]);
+});
+
+test("every call leaves the count of active ones where it was", async () => {
+  const { url, registry } = await start();
+  await fetch(url + SEND, { method: "POST", headers: json, body: "{" });
+  await fetch(url + SEND, { method: "PUT", headers: json, body: "{" });
+  await fetch(url + SEND, { method: "POST", body: "{" });
+  await vi.waitFor(async () => expect(await registry.metrics()).toMatch(/rpc_active\{transport="connect"\} 0/));
+});
+
+describe.skipIf(certificates === undefined)("TLS", () => {
+  test("serves HTTP/1.1 and HTTP/2 by ALPN", async () => {
+    const tls = certificates!;
+    const { port } = await start({ http: { tls: { certFile: tls.server.cert, keyFile: tls.server.key } } });
+    const baseUrl = `https://localhost:${port}`;
+    for (const httpVersion of ["1.1", "2"] as const) {
+      const nodeOptions = { ca: tls.ca.pem };
+      const caller = transportCaller(httpVersion, createConnectTransport({ baseUrl, httpVersion, nodeOptions }));
+      const answer = await caller.call(AdminService.method.whoAmI, {}, { authorization: "Bearer operator" });
+      expect(answer.problem).toBeUndefined();
+    }
+    const plain = connectTls({ port, host: "localhost", ca: tls.ca.pem, ALPNProtocols: ["h2"] });
+    await once(plain, "secureConnect");
+    expect(plain.alpnProtocol).toBe("h2");
+    plain.destroy();
+  });
+});
