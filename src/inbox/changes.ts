@@ -1,4 +1,5 @@
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { instants } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Head } from "./entry.ts";
 import { type Fragment, headColumns, idRange, located, type Owner, oneOf } from "./queries.ts";
@@ -98,7 +99,7 @@ function lockNotifications(tx: Tx, { tenantId, userId }: Owner, ids: readonly st
 function placed(tx: Tx, { tenantId, userId }: Owner, places: readonly Place[]): Fragment {
   return tx`
     select i.* from unnest(
-      ${places.map((place) => place.seq)}::bigint[], ${places.map((place) => place.arrivedAt.toISOString())}::timestamptz[]
+      ${places.map((place) => place.seq)}::bigint[], ${instants(places.map((place) => place.arrivedAt))}::timestamptz[]
     ) as place (seq, arrived_at)
     cross join lateral (
       select * from inbox i

@@ -1,5 +1,6 @@
 import type { PendingQuery, Row } from "postgres";
 import { InboxFilter_View } from "#gen/posthorn/v1/inbox_service_pb.ts";
+import { instants } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Head, InboxEntryRow } from "./entry.ts";
 import type { EntryFilter } from "./filter.ts";
@@ -81,7 +82,7 @@ export function entriesByIds(
       select i.* from unnest(
         ${places.map((place) => place.userId)}::text[],
         ${places.map((place) => place.seq)}::bigint[],
-        ${places.map((place) => place.arrivedAt?.toISOString() ?? LONG_AGO)}::timestamptz[]
+        ${instants(places.map((place) => place.arrivedAt ?? LONG_AGO))}::timestamptz[]
       ) as place (user_id, seq, since)
       cross join lateral (
         select * from inbox i
@@ -93,7 +94,7 @@ export function entriesByIds(
   );
 }
 
-const LONG_AGO = new Date(0).toISOString();
+const LONG_AGO = new Date(0);
 
 /** The heads of those users to whom something has arrived. Costs the same whatever the size of their inboxes. */
 export async function readHeads(tx: Tx, tenantId: string, userIds: readonly string[]): Promise<Map<string, Head>> {

@@ -1,3 +1,4 @@
+import { instants } from "#src/store/arrays.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import { counted } from "./changes.ts";
 import type { Head } from "./entry.ts";
@@ -137,7 +138,7 @@ function keyColumns(tx: Tx) {
 function keys(tx: Tx, places: readonly Key[]) {
   return tx`unnest(
     ${places.map((place) => place.tenantId)}::uuid[], ${places.map((place) => place.userId)}::text[],
-    ${places.map((place) => place.seq)}::bigint[], ${places.map((place) => place.arrivedAt.toISOString())}::timestamptz[]
+    ${places.map((place) => place.seq)}::bigint[], ${instants(places.map((place) => place.arrivedAt))}::timestamptz[]
   ) as k (tenant_id, user_id, seq, arrived_at)`;
 }
 
