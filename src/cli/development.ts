@@ -119,7 +119,8 @@ function greeting(
       ],
       ["tenant", state.tenantId],
       ["API key", state.apiKey],
-      ["user", `${state.userId}, with the token`],
+      ["user", state.userId],
+      ["token", state.userToken],
     ].map(([name = "", value = ""]) => [paint("dim", name), value]),
     "  ",
   );
@@ -138,7 +139,6 @@ function greeting(
     `${paint(["bold", "green"], "Posthorn is running")} ${paint("dim", `on Postgres ${postgres}, NATS ${nats} and Redis ${redis}`)}`,
     "",
     ...facts,
-    `  ${state.userToken}`,
     "",
     besides ? "Another one runs in this checkout; to talk to this one:" : "Type in other terminals:",
     ...next,

@@ -66,7 +66,7 @@ export async function* follow(options: Follow): AsyncGenerator<SubscribeResponse
     } catch (error) {
       if (signal.aborted) return;
       if (!connected || !mayRecover(error)) throw error;
-      why = error instanceof Error ? error.message : String(error);
+      why = error instanceof ConnectError ? error.rawMessage : String(error);
       asked = retryDelay(error);
     }
     if (signal.aborted) return;

@@ -29,14 +29,13 @@ export function shorten(text: string, most: number): string {
   return characters.length <= most ? text : `${characters.slice(0, Math.max(most - 1, 0)).join("")}…`;
 }
 
-/** Rows in columns; the last one is not padded. */
+/** Rows in columns. */
 export function columns(rows: readonly (readonly string[])[], indent = ""): string[] {
   const widths: number[] = [];
   for (const row of rows)
     for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, stripVTControlCharacters(cell).length);
-  return rows.map(
-    (row) => indent + row.map((cell, i) => (i === row.length - 1 ? cell : pad(cell, widths[i] ?? 0))).join("  "),
-  );
+  const line = (row: readonly string[]) => row.map((cell, i) => pad(cell, widths[i] ?? 0)).join("  ");
+  return rows.map((row) => indent + line(row).trimEnd());
 }
 
 function pad(text: string, width: number): string {

@@ -237,6 +237,28 @@ test("send --from sends a file in calls of 500 and tells the refused lines", asy
   expect(err[0]).toBe("line 601: no title [INVALID_REQUEST]");
 });
 
+test("send --from keeps each call below what a server accepts, in bytes and in users", async () => {
+  const calls: number[] = [];
+  const { server } = await serving((router) =>
+    router.rpc(SendService.method.sendBatch, ({ items }) => {
+      calls.push(items.length);
+      return {};
+    }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const file = join(w.dataDir, "events.jsonl");
+  const sendFile = async (items: object[]) => {
+    writeFileSync(file, items.map((item) => JSON.stringify(item)).join("\n"));
+    calls.length = 0;
+    expect((await w.run(`send --from ${file}`)).exitCode).toBe(0);
+    return calls;
+  };
+  const large = { to: { userIds: ["ada"] }, content: { title: "x", body: "y".repeat(2 ** 20) } };
+  expect(await sendFile([large, large, large, large])).toEqual([2, 2]);
+  const many = { to: { userIds: Array.from({ length: 1_000 }, (_, i) => `u${i}`) }, content: { title: "x" } };
+  expect(await sendFile(Array.from({ length: 25 }, () => many))).toEqual([10, 10, 5]);
+});
+
 test("a line that is no request stops before anything is sent", async () => {
   const w = world({ env: { POSTHORN_API_KEY: "k" } });
   const file = join(w.dataDir, "events.jsonl");

@@ -1,9 +1,6 @@
-import { readFileSync } from "node:fs";
-import { create, fromJsonString, type JsonObject } from "@bufbuild/protobuf";
+import { create, type JsonObject } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
-import { type Client, Code } from "@connectrpc/connect";
 import { type Command, Option } from "commander";
-import { ErrorReasonSchema } from "#gen/posthorn/v1/error_pb.ts";
 import {
   type Channel,
   ChannelSchema,
@@ -14,7 +11,6 @@ import {
   StatusSchema,
 } from "#gen/posthorn/v1/notification_pb.ts";
 import {
-  SendBatchResultSchema,
   type SendRequest,
   SendRequestSchema,
   type SendResponse,
@@ -24,7 +20,8 @@ import {
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { connect, optionsOf } from "../connection.ts";
 import { duration, enumValue, enumWord, enumWords, instant, jsonObject, several, word } from "../parse.ts";
-import { columns, jsonLine, type Paint, painter, plain, plural, when } from "../print.ts";
+import { columns, jsonLine, type Paint, painter, plain, when } from "../print.ts";
+import { sendMany } from "../send-many.ts";
 import { UsageError, type World } from "../world.ts";
 
 type SendOptions = {
@@ -52,9 +49,6 @@ type SendOptions = {
   wait: Duration | false;
   from?: string;
 };
-
-/** Items in one call when sending from a file: large enough to be fast, small enough to stay under 4 MiB. */
-const ITEMS_PER_CALL = 500;
 
 export function sendCommand(program: Command, world: World): void {
   program
@@ -182,58 +176,4 @@ function colourOf(status: Status): "green" | "yellow" | "red" | "cyan" {
   if (status === Status.DELIVERED || status === Status.READ) return "green";
   if (status === Status.HELD || status === Status.SCHEDULED) return "yellow";
   return status === Status.ACCEPTED ? "cyan" : "red";
-}
-
-/** Sends a file's requests in calls of several; a refused one is told by its line and does not stop the others. */
-async function sendMany(world: World, file: string, client: Client<typeof SendService>, json: boolean): Promise<void> {
-  const requests = parseLines(await textOf(world, file), file);
-  let sent = 0;
-  let refused = 0;
-  for (let first = 0; first < requests.length; first += ITEMS_PER_CALL) {
-    const chunk = requests.slice(first, first + ITEMS_PER_CALL);
-    const { results } = await client.sendBatch(
-      { items: chunk.map(({ request }) => request) },
-      { signal: world.signal },
-    );
-    for (const [i, each] of results.entries()) {
-      if (each.result.case === "response") sent += each.result.value.results.length;
-      else refused++;
-      if (json) world.out(jsonLine(SendBatchResultSchema, each));
-      else if (each.result.case === "error") {
-        const { reason, message } = each.result.value;
-        const name = ErrorReasonSchema.value[reason]?.localName ?? Code[each.result.value.code] ?? "";
-        world.err(`line ${chunk[i]?.line}: ${plain(message)} [${name}]`);
-      }
-    }
-  }
-  if (!json) world.out(`${plural(sent, "notification")} accepted, ${plural(refused, "line")} refused`);
-  if (refused > 0) throw new Error(`${plural(refused, "line")} of ${requests.length} refused; the others were sent.`);
-}
-
-async function textOf(world: World, file: string): Promise<string> {
-  if (file !== "-") {
-    try {
-      return readFileSync(file, "utf8");
-    } catch (error) {
-      throw new UsageError(`${file} cannot be read: ${error instanceof Error ? error.message : error}`);
-    }
-  }
-  const parts: Buffer[] = [];
-  for await (const part of world.stdin) parts.push(Buffer.from(part));
-  return Buffer.concat(parts).toString();
-}
-
-function parseLines(text: string, file: string): { line: number; request: SendRequest }[] {
-  const example = '{"to": {"userIds": ["ada"]}, "content": {"title": "Hello"}}';
-  return text.split("\n").flatMap((each, i) => {
-    if (each.trim() === "") return [];
-    try {
-      return [{ line: i + 1, request: fromJsonString(SendRequestSchema, each) }];
-    } catch (error) {
-      throw new UsageError(
-        `${file}, line ${i + 1}: ${error instanceof Error ? error.message : error}`,
-        `Write ${example}`,
-      );
-    }
-  });
 }
