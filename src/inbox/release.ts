@@ -7,27 +7,25 @@ import { headColumns } from "./queries.ts";
 /** A snoozed entry that came back: its new place, and the inbox after the whole release. */
 export type Returned = { tenantId: string; userId: string; notificationId: string; seq: number; head: Head };
 
-/** `more`: go on at once. Without it nothing more can be had now but what somebody else has in hand. */
-export type Released = { arrivals: Returned[]; more: boolean };
-
 /** An entry by its full key. */
 type Key = { tenantId: string; userId: string; seq: number; arrivedAt: Date };
 
 /**
  * Brings back up to `limit` entries whose snooze has ended, of all tenants, longest overdue first. Each is a new arrival:
  * next sequence, now, unread. Two releasers share the work: each takes notifications that the other has not locked, so an
- * entry comes back once.
+ * entry comes back once. As many as `limit` means that there may be more at once; fewer, that the rest is in the hands of
+ * somebody else or was brought back by its user meanwhile, and can wait for the next time.
  *
  * Expired entries do not come back; expireEntries removes them.
  */
-export function releaseSnoozed(deps: { store: Store }, now: Date, limit: number): Promise<Released> {
+export function releaseSnoozed(deps: { store: Store }, now: Date, limit: number): Promise<Returned[]> {
   return deps.store.system(async (tx) => {
     const due = await tx<Key[]>`
       select ${keyColumns(tx)}
       from inbox i join notifications n on n.tenant_id = i.tenant_id and n.id = i.notification_id
       where i.snoozed_until <= ${now} and (i.expires_at is null or i.expires_at > ${now})
       order by i.snoozed_until limit ${limit} for update of n skip locked`;
-    if (due.length === 0) return { arrivals: [], more: false };
+    if (due.length === 0) return [];
     const [, rows] = await Promise.all([
       lockHeads(tx, due),
       tx<(Omit<Returned, "head"> & Head & { place: number })[]>`
@@ -60,21 +58,18 @@ export function releaseSnoozed(deps: { store: Store }, now: Date, limit: number)
         from back b join h on h.tenant_id = b.tenant_id and h.user_id = b.user_id
         order by b.tenant_id, b.user_id, b.seq`,
     ]);
-    return {
-      arrivals: rows.map(({ tenantId, userId, notificationId, place: seq, ...head }) => ({
-        tenantId,
-        userId,
-        notificationId,
-        seq,
-        head,
-      })),
-      more: due.length === limit,
-    };
+    return rows.map(({ tenantId, userId, notificationId, place: seq, ...head }) => ({
+      tenantId,
+      userId,
+      notificationId,
+      seq,
+      head,
+    }));
   });
 }
 
-/** How many expired entries were removed, and the inboxes as they stand after it. `more` as in Released. */
-export type Swept = { removed: number; more: boolean; inboxes: { tenantId: string; userId: string; head: Head }[] };
+/** How many expired entries were removed, and the inboxes as they stand after it. */
+export type Swept = { removed: number; inboxes: { tenantId: string; userId: string; head: Head }[] };
 
 /**
  * Removes up to `limit` expired entries, of all tenants, oldest first, and takes them out of their heads' counts. Until
@@ -87,7 +82,7 @@ export async function expireEntries(tx: Tx, now: Date, limit: number): Promise<S
     from inbox i join notifications n on n.tenant_id = i.tenant_id and n.id = i.notification_id
     where i.expires_at <= ${now}
     order by i.expires_at limit ${limit} for update of n skip locked`;
-  if (expired.length === 0) return { removed: 0, more: false, inboxes: [] };
+  if (expired.length === 0) return { removed: 0, inboxes: [] };
   const [, rows] = await Promise.all([
     lockHeads(tx, expired),
     tx<(Head & { tenantId: string; userId: string; removed: number })[]>`
@@ -115,7 +110,6 @@ export async function expireEntries(tx: Tx, now: Date, limit: number): Promise<S
   ]);
   return {
     removed: rows.reduce((sum, row) => sum + row.removed, 0),
-    more: expired.length === limit,
     inboxes: rows.map(({ tenantId, userId, removed: _, ...head }) => ({ tenantId, userId, head })),
   };
 }

@@ -52,10 +52,10 @@ test("a release and a sweep pass over notifications that somebody works on", asy
   await store.tenant(TENANT, async (tx) => {
     await lockNotification(tx, snoozed!);
     await lockNotification(tx, expired!);
-    expect(await releaseSnoozed({ store }, soon, 10)).toEqual({ arrivals: [], more: false });
+    expect(await releaseSnoozed({ store }, soon, 10)).toEqual([]);
     expect(await store.system((system) => expireEntries(system, soon, 10))).toMatchObject({ removed: 0, inboxes: [] });
   });
-  expect((await releaseSnoozed({ store }, soon, 10)).arrivals).toHaveLength(1);
+  expect(await releaseSnoozed({ store }, soon, 10)).toHaveLength(1);
   expect(await store.system((system) => expireEntries(system, soon, 10))).toMatchObject({ removed: 1 });
 });
 
@@ -72,7 +72,7 @@ test("a release that waited for the head leaves alone what was brought back mean
     await atOnce(tx);
     await changeEntries(tx, owner, { notificationIds: [ids[0]!] }, { kind: "unsnooze" }, time.now);
   });
-  expect(await releasing).toMatchObject({ arrivals: [{ notificationId: ids[1], seq: 3 }] });
+  expect(await releasing).toMatchObject([{ notificationId: ids[1], seq: 3 }]);
   expect(await head(owner)).toMatchObject({ seq: 3, total: 2, snoozed: 0 });
 });
 
