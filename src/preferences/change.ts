@@ -5,6 +5,7 @@ import type { Invalidations } from "#src/broker/invalidations.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
+import { redecideHeld } from "#src/notifications/redecide.ts";
 import type { Store } from "#src/store/store.ts";
 import { checkPreferences } from "./check.ts";
 import { changedPaths, etagOf, type Stored, withoutEmpty } from "./document.ts";
@@ -55,6 +56,7 @@ export async function changePreferences(deps: ChangeDeps, owner: Owner, change: 
       checkPreferences(preferences, changedFields);
       const stored = { preferences, revision: before.revision + 1, updatedAt: now };
       await savePreferences(db, owner, stored);
+      if (userId !== "") await redecideHeld(db, tenantId, userId, now);
       const { actor, action, reason } = change;
       const target = userId === "" ? "default_preferences" : `user:${userId}`;
       await writeAudit(db, { tenantId, id: newId(), actor, action, target, reason });

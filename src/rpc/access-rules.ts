@@ -1,4 +1,5 @@
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
+import type { Service } from "./call.ts";
 
 /**
  * What the operator may do with a method: `platform`, it concerns no one tenant; `tenant`, only with the tenant named
@@ -140,3 +141,11 @@ export const ACCESS_RULES = {
 
   "posthorn.v1.AnalyticsService.QueryCounters": { key: Scope.ANALYTICS_READ },
 } as const satisfies Record<string, AccessRule>;
+
+/** The rules of some of the services, for a process that serves only these. */
+export function rulesOf(services: readonly Service[]): Record<string, AccessRule> {
+  const names = new Set(services.map(({ descriptor }) => descriptor.typeName));
+  return Object.fromEntries(
+    Object.entries(ACCESS_RULES).filter(([name]) => names.has(name.slice(0, name.lastIndexOf(".")))),
+  );
+}

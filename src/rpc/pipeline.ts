@@ -27,7 +27,7 @@ export type PipelineDeps = {
   readonly clock: Clock;
   readonly log: Logger;
   readonly metrics: Pick<Metrics, "rpcRequests" | "rpcSeconds" | "rpcActive">;
-  /** Only tests have other rules. */
+  /** Default: ACCESS_RULES, for a process that serves every service. */
   readonly rules?: Readonly<Record<string, AccessRule>>;
 };
 

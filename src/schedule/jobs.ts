@@ -1,5 +1,6 @@
 import type { Broker } from "#src/broker/broker.ts";
 import type { Clock } from "#src/clock.ts";
+import { toCounts } from "#src/inbox/entry.ts";
 import { entriesByIds } from "#src/inbox/queries.ts";
 import { expireEntries, type Returned, releaseSnoozed } from "#src/inbox/release.ts";
 import { ensureQueues, type Queue } from "#src/pipeline/queue.ts";
@@ -64,7 +65,9 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
   });
   every("sweep", SWEEP_MS, async (now) => {
     const swept = await store.system((tx) => expireEntries(tx, now, batch));
-    for (const { tenantId, userId } of swept.inboxes) deps.live.inboxChanged(tenantId, userId, { all: true });
+    for (const { tenantId, userId, head } of swept.inboxes) {
+      deps.live.inboxChanged(tenantId, userId, { all: true, counts: toCounts(head) });
+    }
     const forgotten = await forgetKeys(store, now, batch);
     return { more: swept.removed === batch || forgotten === batch };
   });

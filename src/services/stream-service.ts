@@ -10,16 +10,19 @@ import {
 import type { Clock } from "#src/clock.ts";
 import { invalidField, notFound } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
-import type { Head } from "#src/inbox/entry.ts";
 import { toCounts } from "#src/inbox/entry.ts";
+import type { Inbox } from "#src/inbox/inbox.ts";
+import { readHeads } from "#src/inbox/queries.ts";
 import { checkData } from "#src/pipeline/accept/check-data.ts";
 import { targetUser } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
+import type { Store } from "#src/store/store.ts";
 import { decodeCursor } from "#src/stream/cursor.ts";
 import { compileFilter } from "#src/stream/filter.ts";
 import type { Hub } from "#src/stream/hub.ts";
 import type { Audience, Live } from "#src/stream/live.ts";
 import type { Presence } from "#src/stream/presence.ts";
+import { findTopic } from "#src/topics/queries.ts";
 
 export type StreamServiceDeps = {
   hub: Hub;
@@ -27,10 +30,8 @@ export type StreamServiceDeps = {
   presence: Presence;
   clock: Clock;
   newId: NewId;
-  /** Moves the user's seen mark forward and returns the head after it. */
-  markSeen(tenantId: string, userId: string, throughSeq: number): Promise<Head | undefined>;
-  headOf(tenantId: string, userId: string): Promise<Head | undefined>;
-  topicExists(tenantId: string, key: string): Promise<boolean>;
+  store: Store;
+  inbox: Inbox;
 };
 
 export function streamService(deps: StreamServiceDeps): Service {
@@ -53,13 +54,16 @@ export function streamService(deps: StreamServiceDeps): Service {
     async ack(request, call) {
       const userId = targetUser(request, call);
       const through = Number(request.throughSequence);
-      const head = await deps.headOf(call.tenantId, userId);
+      const heads = await deps.store.tenant(call.tenantId, (tx) => readHeads(tx, call.tenantId, [userId]));
+      const head = heads.get(userId);
       if (through > (head?.seq ?? 0)) {
         throw invalidField("through_sequence", `is ahead of the inbox, whose newest entry is ${head?.seq ?? 0}`);
       }
       await presence.received(call.tenantId, userId, request.deviceId, through);
       if (request.kind !== AckRequest_Kind.SEEN) return { counts: toCounts(head) };
-      return { counts: toCounts(await deps.markSeen(call.tenantId, userId, through)) };
+      return {
+        counts: toCounts(await deps.inbox.markSeen({ tenantId: call.tenantId, userId }, request.throughSequence)),
+      };
     },
 
     async getPresence(request, call) {
@@ -83,7 +87,7 @@ export function streamService(deps: StreamServiceDeps): Service {
     async broadcast(request, call) {
       checkData(request.content?.data);
       const audience = audienceOf(request, call);
-      if (audience.kind === "topic" && !(await deps.topicExists(audience.tenantId, audience.topic)))
+      if (audience.kind === "topic" && !(await topicExists(deps.store, audience.tenantId, audience.topic)))
         throw notFound("topic");
       const announcement = create(AnnouncementSchema, {
         id: deps.newId(),
@@ -97,6 +101,10 @@ export function streamService(deps: StreamServiceDeps): Service {
       return { id: announcement.id };
     },
   });
+}
+
+async function topicExists(store: Store, tenantId: string, key: string): Promise<boolean> {
+  return (await store.tenantDb(tenantId, (db) => findTopic(db, tenantId, key))) !== undefined;
 }
 
 function audienceOf({ audience }: BroadcastRequest, { tenantId }: Call): Audience {

@@ -20,6 +20,8 @@ export type RouteDeps = {
   store: Store;
   clock: Clock;
   metrics: Metrics;
+  /** The type, or undefined when it was deleted; cached. */
+  findType(tenantId: string, key: string): Promise<object | undefined> | object | undefined;
   /** Preferences in force per user; cached, one round trip for the rest. */
   loadPreferences(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, CompiledPreferences>>;
   decide(facts: Facts, now: Date): ChannelVerdict[];
@@ -56,10 +58,11 @@ export async function route(
   if (waiting.length === 0) return;
   const now = deps.clock();
   const preferences = await deps.loadPreferences(tenantId, [...new Set(waiting.map((row) => row.userId))]);
+  const deleted = await deletedTypes(deps, tenantId, waiting);
   const verdicts = waiting.map((row) => {
     const own = preferences.get(row.userId);
     if (own === undefined) throw new Error("preferences missing for a user of the chunk");
-    return deps.decide(factsOf(row, own), now);
+    return deps.decide(factsOf(row, own, deleted.has(row.type)), now);
   });
   const reservations = await reserveFor(deps, tenantId, waiting, verdicts, now);
   const conclusions = waiting.map((row, index) =>
@@ -84,7 +87,17 @@ export async function route(
   measure(deps.metrics, waiting, conclusions, started);
 }
 
-function factsOf(row: Waiting, preferences: CompiledPreferences): Facts {
+/** Types that were deleted after the chunk's notifications were accepted. */
+async function deletedTypes(deps: RouteDeps, tenantId: string, waiting: readonly Waiting[]): Promise<Set<string>> {
+  const deleted = new Set<string>();
+  for (const type of new Set(waiting.map((row) => row.type))) {
+    const found = deps.findType(tenantId, type);
+    if ((found instanceof Promise ? await found : found) === undefined) deleted.add(type);
+  }
+  return deleted;
+}
+
+function factsOf(row: Waiting, preferences: CompiledPreferences, typeDeleted: boolean): Facts {
   return {
     notification: {
       id: row.id,
@@ -95,6 +108,7 @@ function factsOf(row: Waiting, preferences: CompiledPreferences): Facts {
       expiresAt: row.expiresAt ?? undefined,
       scheduledAt: row.scheduledAt ?? undefined,
       bypassLimits: row.bypassLimits,
+      typeDeleted,
     },
     preferences,
   };

@@ -244,6 +244,7 @@ CREATE INDEX "dedup_keys_expiry" ON "dedup_keys" USING btree ("expires_at");--> 
 CREATE INDEX "fanouts_lease" ON "fanouts" USING btree ("lease_until") WHERE lease_until is not null;--> statement-breakpoint
 CREATE INDEX "idempotency_keys_expiry" ON "idempotency_keys" USING btree ("expires_at");--> statement-breakpoint
 CREATE INDEX "inbox_unread" ON "inbox" USING btree ("tenant_id","user_id","seq") WHERE read_at is null and archived_at is null and snoozed_until is null;--> statement-breakpoint
+CREATE INDEX "inbox_put_away" ON "inbox" USING btree ("tenant_id","user_id","seq") WHERE archived_at is not null or snoozed_until is not null;--> statement-breakpoint
 CREATE INDEX "inbox_expiry" ON "inbox" USING btree ("expires_at") WHERE expires_at is not null;--> statement-breakpoint
 CREATE INDEX "inbox_snoozed" ON "inbox" USING btree ("snoozed_until") WHERE snoozed_until is not null;--> statement-breakpoint
 CREATE INDEX "notifications_user" ON "notifications" USING btree ("tenant_id","user_id","id");--> statement-breakpoint

@@ -95,6 +95,10 @@ export const inbox = pgTable(
     index("inbox_unread")
       .on(t.tenantId, t.userId, t.seq)
       .where(sql`read_at is null and archived_at is null and snoozed_until is null`),
+    // Lists of the archive and of what is snoozed; arrivals pay nothing for it.
+    index("inbox_put_away")
+      .on(t.tenantId, t.userId, t.seq)
+      .where(sql`archived_at is not null or snoozed_until is not null`),
     index("inbox_expiry").on(t.expiresAt).where(sql`expires_at is not null`),
     index("inbox_snoozed").on(t.snoozedUntil).where(sql`snoozed_until is not null`),
   ],

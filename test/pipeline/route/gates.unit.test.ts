@@ -50,7 +50,7 @@ test("without an objection it is delivered", () => {
 
 test.each<[string, Facts, unknown]>([
   ["expired at its expire_time", facts({}, { expiresAt: SATURDAY_NIGHT }), suppressed(Reason.EXPIRED)],
-  ["cancelled", facts({}, { cancelled: true }), suppressed(Reason.CANCELLED)],
+  ["type deleted", facts({}, { typeDeleted: true }), suppressed(Reason.TYPE_DELETED)],
   ["opted out", facts({ enabled: false }), suppressed(Reason.USER_OPTED_OUT)],
   ["type off", facts({ types: { news: { enabled: false } } }), suppressed(Reason.TYPE_DISABLED)],
   ["opt-in type not asked for", facts({}, {}, ["news"]), suppressed(Reason.TYPE_DISABLED)],

@@ -1,5 +1,4 @@
 import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
-import { cancelled } from "./cancelled.ts";
 import { channelOff } from "./channel-off.ts";
 import { doNotDisturb } from "./do-not-disturb.ts";
 import { expired } from "./expired.ts";
@@ -9,6 +8,7 @@ import { optedOut } from "./opted-out.ts";
 import { quietHours } from "./quiet-hours.ts";
 import { scheduled } from "./scheduled.ts";
 import { switchedOff } from "./switched-off.ts";
+import { typeDeleted } from "./type-deleted.ts";
 import { weekend } from "./weekend.ts";
 
 export type { Facts } from "./gate.ts";
@@ -26,11 +26,12 @@ type Step = { about: "notification"; gate: Gate } | { about: "channel"; gate: Ch
  * be suppressed; and what costs least first. The first that objects decides. To add a gate, write it in a file of its
  * own and put it into this list.
  *
- * Duplicates are kept out when a notification is accepted; limits are asked after all gates, because asking them counts.
+ * Duplicates are kept out when a notification is accepted; what was cancelled is passed over when the chunk is read and
+ * again by the commit; limits are asked after all gates, because asking them counts.
  */
 const GATES: readonly Step[] = [
   { about: "notification", gate: expired },
-  { about: "notification", gate: cancelled },
+  { about: "notification", gate: typeDeleted },
   { about: "notification", gate: optedOut },
   { about: "notification", gate: switchedOff },
   { about: "channel", gate: channelOff },

@@ -13,8 +13,8 @@ export type Facts = {
     readonly expiresAt?: Date | undefined;
     readonly scheduledAt?: Date | undefined;
     readonly bypassLimits: boolean;
-    /** Cancelled or superseded meanwhile. */
-    readonly cancelled?: boolean | undefined;
+    /** The type does not exist any more. */
+    readonly typeDeleted?: boolean | undefined;
   };
   readonly preferences: CompiledPreferences;
 };
