@@ -16,6 +16,7 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import type { Cursor } from "./cursor.ts";
 import type { Filtered } from "./filter.ts";
+import { openingReader } from "./opening.ts";
 import type { Presence } from "./presence.ts";
 import { openSession, type Session } from "./session.ts";
 
@@ -37,8 +38,6 @@ export type HubDeps = {
   random: () => number;
   metrics: Metrics;
   log: Logger;
-  /** The user's topics, for announcements to them. */
-  topicsOf(tenantId: string, userId: string): Promise<string[]>;
 };
 
 export type OpenStream = {
@@ -70,6 +69,7 @@ type Attached = { session: Session; tenantId: string; userId: string; topics: Se
 export function startHub(deps: HubDeps, config: HubConfig): Hub {
   const { broker, clock } = deps;
   const { namespace } = broker;
+  const readOpening = openingReader(deps.store);
   const all = new Set<Attached>();
   const subjects = new Map<string, { subscription: Subscription; members: Set<Attached> }>();
   const perUser = new Map<string, number>();
@@ -112,22 +112,25 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
       else if (event.kind === Kind.STATUS) session.status(event.response);
       else if (event.kind === Kind.NOTICE) session.put(event.response);
       else if (event.kind === Kind.ANNOUNCEMENT) session.announcement(event, event.response);
-      else if (event.kind === Kind.MEMBERSHIP) void joinTopics(attached);
+      else if (event.kind === Kind.MEMBERSHIP) void rejoinTopics(attached);
     }
   }
 
-  async function joinTopics(attached: Attached): Promise<void> {
+  async function rejoinTopics(attached: Attached): Promise<void> {
     try {
-      const topics = new Set(await deps.topicsOf(attached.tenantId, attached.userId));
-      if (!all.has(attached)) return;
-      for (const topic of topics.difference(attached.topics))
-        attach(live.topic(namespace, attached.tenantId, topic), attached);
-      for (const topic of attached.topics.difference(topics))
-        detach(live.topic(namespace, attached.tenantId, topic), attached);
-      attached.topics = topics;
+      joinTopics(attached, (await readOpening(attached.tenantId, attached.userId)).topics);
     } catch (error) {
       deps.log.warn({ err: error }, "could not read a user's topics for a stream");
     }
+  }
+
+  function joinTopics(attached: Attached, topics: readonly string[]): void {
+    if (!all.has(attached)) return;
+    const wanted = new Set(topics);
+    const subject = (topic: string) => live.topic(namespace, attached.tenantId, topic);
+    for (const topic of wanted.difference(attached.topics)) attach(subject(topic), attached);
+    for (const topic of attached.topics.difference(wanted)) detach(subject(topic), attached);
+    attached.topics = wanted;
   }
 
   async function* subscribe(request: OpenStream): AsyncGenerator<Encoded> {
@@ -154,8 +157,16 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
       {
         now: clock,
         random: deps.random,
+        // The head after the entries: were it another inbox's, they might be too.
         replay: (afterSeq, limit) =>
-          deps.store.tenant(tenantId, (tx) => replay(tx, tenantId, userId, { seq: afterSeq, limit, now: clock() })),
+          deps.store.tenant(tenantId, async (tx) => {
+            const [rows, heads] = await Promise.all([
+              replay(tx, tenantId, userId, { seq: afterSeq, limit, now: clock() }),
+              readHeads(tx, tenantId, [userId]),
+            ]);
+            return { epoch: heads.get(userId)?.epoch, rows };
+          }),
+        head: async () => (await readOpening(tenantId, userId)).head,
         onSlow: () => deps.metrics.streamSlowConsumers.inc(),
         onReplayed: (count) => deps.metrics.streamReplayed.inc(count),
         onReset: () => deps.metrics.streamResets.inc(),
@@ -193,18 +204,25 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   /** The order matters: attached above, then the server knows of the subscription, then the head is read. */
   async function begin(attached: Attached): Promise<void> {
     try {
-      if (broker.up()) await broker.nats.flush();
-      const [heads] = await Promise.all([headsOf(attached.tenantId, attached.userId), joinTopics(attached)]);
-      await attached.session.begin(heads);
+      await flush();
+      const { head, topics } = await readOpening(attached.tenantId, attached.userId);
+      joinTopics(attached, topics);
+      await attached.session.begin(head);
     } catch (error) {
-      deps.log.warn({ err: error }, "could not begin a stream");
-      attached.session.finish(new Fault(ErrorReason.DEPENDENCY_UNAVAILABLE, { cause: error }));
+      const fault = error instanceof Fault ? error : new Fault(ErrorReason.DEPENDENCY_UNAVAILABLE, { cause: error });
+      attached.session.finish(fault);
     }
   }
 
-  async function headsOf(tenantId: string, userId: string): Promise<Head | undefined> {
-    const heads = await deps.store.tenant(tenantId, (tx) => readHeads(tx, tenantId, [userId]));
-    return heads.get(userId);
+  let flushing: Promise<void> | undefined;
+  /** A round trip to NATS, after which it knows our subscriptions; streams that open together share one. */
+  function flush(): Promise<void> {
+    if (!broker.up()) return Promise.resolve();
+    flushing ??= new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
+      flushing = undefined;
+      return broker.nats.flush();
+    });
+    return flushing;
   }
 
   let turn = 0;

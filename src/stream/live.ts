@@ -12,6 +12,7 @@ import {
   SubscribeResponseSchema,
 } from "#gen/posthorn/v1/stream_service_pb.ts";
 import type { Broker } from "#src/broker/broker.ts";
+import type { InboxEntryRow } from "#src/inbox/entry.ts";
 import { live } from "#src/pipeline/flow.ts";
 import { encodeCursor } from "./cursor.ts";
 
@@ -74,7 +75,7 @@ export function livePublisher(broker: Broker): Live {
           category: arrival.category,
           priority: arrival.priority as Priority,
           tags: [...arrival.tags],
-          response: encodeArrival(arrival, false),
+          response: encodeArrival(arrival),
         });
       }
     },
@@ -123,7 +124,35 @@ const tag = (number: number) => (number << 3) | WireType.LengthDelimited;
  * Encodes SubscribeResponse{notification}. The content is stored encoded and goes in as it is: decoding it only to encode
  * it again would be most of the work, and this runs once for every notification.
  */
-export function encodeArrival(arrival: Arrival, replayed: boolean): Uint8Array {
+export function encodeArrival(arrival: Arrival): Uint8Array {
+  return encode(arrival, encodeCounts(arrival.counts), {});
+}
+
+/** The same from history, as it stands now: it may have been read, archived or snoozed since. */
+export function encodeReplayed(row: InboxEntryRow, epoch: number): Uint8Array {
+  const { content, tags, senderId, expiresAt, readAt, archivedAt, snoozedUntil } = row;
+  const arrival = {
+    ...row,
+    epoch,
+    content: content ?? new Uint8Array(),
+    tags: tags ?? [],
+    senderId: senderId ?? "",
+    expiresAt: expiresAt ?? undefined,
+  };
+  return encode(arrival, undefined, {
+    seen: row.seen,
+    ...(readAt === null ? {} : { readTime: timestampFromDate(readAt) }),
+    ...(archivedAt === null ? {} : { archiveTime: timestampFromDate(archivedAt) }),
+    ...(snoozedUntil === null ? {} : { snoozeTime: timestampFromDate(snoozedUntil) }),
+  });
+}
+
+/** Without counts: replayed. */
+function encode(
+  arrival: Omit<Arrival, "counts">,
+  counts: Uint8Array | undefined,
+  since: MessageInitShape<typeof InboxEntrySchema>,
+): Uint8Array {
   const rest = toBinary(
     InboxEntrySchema,
     create(InboxEntrySchema, {
@@ -136,6 +165,7 @@ export function encodeArrival(arrival: Arrival, replayed: boolean): Uint8Array {
       senderId: arrival.senderId,
       arriveTime: timestampFromDate(arrival.arrivedAt),
       ...(arrival.expiresAt === undefined ? {} : { expireTime: timestampFromDate(arrival.expiresAt) }),
+      ...since,
     }),
   );
   // Fields may stand in any order on the wire, so the content can follow the others.
@@ -145,8 +175,8 @@ export function encodeArrival(arrival: Arrival, replayed: boolean): Uint8Array {
     .bytes(entry)
     .uint32(tag(ARRIVED.cursor.number))
     .string(encodeCursor(arrival));
-  if (replayed) event.uint32((ARRIVED.replayed.number << 3) | WireType.Varint).bool(true);
-  else event.uint32(tag(ARRIVED.counts.number)).bytes(encodeCounts(arrival.counts));
+  if (counts === undefined) event.uint32((ARRIVED.replayed.number << 3) | WireType.Varint).bool(true);
+  else event.uint32(tag(ARRIVED.counts.number)).bytes(counts);
   return new BinaryWriter()
     .uint32(tag(SubscribeResponseSchema.field.notification.number))
     .bytes(event.finish())

@@ -4,23 +4,24 @@ import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { type Reconnect_Cause, Reset_Cause, SubscribeResponseSchema } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { Fault } from "#src/errors.ts";
 import { type Head, type InboxEntryRow, toCounts } from "#src/inbox/entry.ts";
-import { Encoded } from "#src/rpc/call.ts";
 import { type Cursor, encodeCursor } from "./cursor.ts";
 import type { Filtered } from "./filter.ts";
-import { encodeArrival } from "./live.ts";
+import { encodeReplayed } from "./live.ts";
+import { outQueue } from "./out-queue.ts";
 
 // One stream of one user.
 //
-//     opening ──▶ replaying ──▶ live ──▶ ended
-//                     ▲          │ a sequence is missing
-//                     └──────────┘
+//     opening ──▶ reading ──▶ live ──▶ ended
+//                    ▲          │ a sequence is missing, or the inbox may have been erased
+//                    └──────────┘
 //
-// Live arrivals are attached before the inbox's head is read; while replaying they wait in `ahead`. What is emitted is
-// strictly in sequence, whatever order processes publish in.
+// Live arrivals are attached before the inbox's head is read. While the inbox is read they wait in `ahead`, as far as
+// there is room; what found none is read from the inbox as well. What is emitted is strictly in sequence, whatever order
+// processes publish in and whatever is lost or doubled on the way.
 
 /** Resuming further back than this would be a list, not a replay. */
 export const MAX_REPLAY = 1000;
-const REPLAY_PAGE = 200;
+const PAGE = 200;
 /** How long a missing sequence may be on its way before the inbox is read for it. */
 const OUT_OF_ORDER_MS = 20;
 
@@ -39,46 +40,46 @@ export type SessionOptions = {
 export type SessionDeps = {
   now: () => Date;
   random: () => number;
-  /** Entries after a sequence, oldest first. */
-  replay(afterSeq: number, limit: number): Promise<InboxEntryRow[]>;
+  /** Entries after a sequence, oldest first, and the epoch of the inbox they were read from. */
+  replay(afterSeq: number, limit: number): Promise<{ epoch: number | undefined; rows: InboxEntryRow[] }>;
+  /** The inbox as it stands. */
+  head(): Promise<Head | undefined>;
   onSlow(): void;
   onReplayed(count: number): void;
   onReset(): void;
 };
 
 type Event = NonNullable<MessageInitShape<typeof SubscribeResponseSchema>["event"]>;
-type Ahead = { bytes: Uint8Array; passes: boolean };
 
 export type Session = ReturnType<typeof openSession>;
 
 export function openSession(options: SessionOptions, deps: SessionDeps) {
-  const queue: Uint8Array[] = [];
-  let queuedBytes = 0;
-  let wake: (() => void) | undefined;
-  let roomy: (() => void) | undefined;
-  let end: { fault: Fault | undefined } | undefined;
+  const queue = outQueue(options.queueMaxMessages, options.queueMaxBytes);
+  /** What came before Hello, which is first of all. */
+  let early: Uint8Array[] | undefined = [];
+  /** The newest arrival of each epoch that came while opening. */
+  const earlyArrivals = new Map<number, number>();
   /** Undefined until the user has an inbox. */
   let epoch: number | undefined;
+  /** Everything up to here has been queued for the reader. */
   let lastSeq = 0;
-  let replaying = true;
-  const ahead = new Map<number, Ahead>();
+  /** The newest arrival heard of. */
+  let wanted = 0;
+  let reading = true;
+  /** The inbox may have been erased: nothing is sent before its head has been read again. */
+  let doubt = false;
+  const ahead = new Map<number, { bytes: Uint8Array; passes: boolean }>();
   let gapTimer: NodeJS.Timeout | undefined;
 
   const cursor = () => encodeCursor({ epoch: epoch ?? 0, seq: lastSeq });
-  const full = () => queue.length >= options.queueMaxMessages || queuedBytes >= options.queueMaxBytes;
 
   function put(bytes: Uint8Array): void {
-    if (end !== undefined) return;
-    if (full()) {
-      deps.onSlow();
-      finish(
-        new Fault(ErrorReason.OVERLOADED, { message: "The stream is read too slowly. Resume with the last cursor." }),
-      );
-      return;
-    }
-    queue.push(bytes);
-    queuedBytes += bytes.length;
-    wake?.();
+    if (early !== undefined) early.push(bytes);
+    if (early === undefined ? queue.push(bytes) : early.length <= options.queueMaxMessages) return;
+    deps.onSlow();
+    finish(
+      new Fault(ErrorReason.OVERLOADED, { message: "The stream is read too slowly. Resume with the last cursor." }),
+    );
   }
 
   function tell(event: Event): void {
@@ -86,35 +87,14 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
   }
 
   function finish(fault: Fault | undefined): void {
-    if (end !== undefined) return;
-    end = { fault };
+    queue.end(fault);
     clearTimeout(gapTimer);
-    wake?.();
-    roomy?.();
-  }
-
-  /** The reader's side: ends with the fault, or quietly after Reconnect. */
-  async function* events(): AsyncGenerator<Encoded> {
-    for (;;) {
-      const bytes = queue.shift();
-      if (bytes !== undefined) {
-        queuedBytes -= bytes.length;
-        if (queue.length < options.queueMaxMessages / 2) roomy?.();
-        yield new Encoded(bytes);
-      } else if (end !== undefined) {
-        if (end.fault !== undefined) throw end.fault;
-        return;
-      } else {
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-        wake = undefined;
-      }
-    }
   }
 
   /** Says hello and sends what was missed. `head` was read after this session was attached to live events. */
   async function begin(head: Head | undefined): Promise<void> {
+    const waiting = early ?? [];
+    early = undefined;
     tell({
       case: "hello",
       value: {
@@ -130,44 +110,101 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
     const cause = from === undefined ? undefined : whyReset(from, head);
     epoch = head?.epoch;
     lastSeq = from === undefined || cause !== undefined ? (head?.seq ?? 0) : from.seq;
-    if (cause !== undefined) {
-      deps.onReset();
-      tell({ case: "reset", value: { cause, cursor: cursor(), counts: toCounts(head) } });
+    if (cause !== undefined) reset(cause, head);
+    for (const bytes of waiting) put(bytes);
+    for (const [itsEpoch, seq] of earlyArrivals) {
+      if (itsEpoch === epoch) wanted = Math.max(wanted, seq);
+      else doubt = true;
     }
-    await replayTo(head?.seq ?? 0);
+    await readTo(head?.seq ?? 0);
     tell({ case: "caughtUp", value: { cursor: cursor(), counts: toCounts(head) } });
-    replaying = false;
-    release();
+    await read(() => Promise.resolve());
+  }
+
+  /** Everything that reads the inbox after the beginning: one at a time, and afterwards live again. */
+  async function read(work: () => Promise<void>): Promise<void> {
+    reading = true;
+    clearTimeout(gapTimer);
+    gapTimer = undefined;
+    try {
+      await work();
+      while (doubt && !queue.ended) await lookAgain();
+      // Were many released at once, they could fill the queue of a reader who is quick.
+      while (ahead.size > options.queueMaxMessages / 4 && !doubt && !queue.ended) {
+        await queue.room();
+        await readTo(wanted);
+        forgetAhead();
+      }
+      reading = false;
+      release();
+    } catch {
+      // The next heartbeat tries again.
+      reading = false;
+    }
   }
 
   /** Reads and sends everything up to `target`, waiting for the reader where it is slower. */
-  async function replayTo(target: number): Promise<void> {
-    replaying = true;
-    while (lastSeq < target && end === undefined) {
-      const rows = await deps.replay(lastSeq, REPLAY_PAGE);
-      for (const row of rows) {
-        while (queue.length >= options.queueMaxMessages / 2 && end === undefined) {
-          await new Promise<void>((resolve) => {
-            roomy = resolve;
-          });
-          roomy = undefined;
-        }
-        lastSeq = Math.max(lastSeq, row.seq);
-        if (options.passes({ ...row, tags: row.tags ?? [] })) put(encodeReplayed(row, epoch ?? 0));
+  async function readTo(target: number): Promise<void> {
+    while (lastSeq < target && !doubt && !queue.ended) {
+      const page = await deps.replay(lastSeq, PAGE);
+      if (page.epoch !== epoch) {
+        doubt = true;
+        return;
       }
-      deps.onReplayed(rows.length);
+      for (const row of page.rows) {
+        await queue.room();
+        lastSeq = row.seq;
+        if (options.passes({ ...row, tags: row.tags ?? [] })) put(encodeReplayed(row, page.epoch ?? 0));
+      }
+      deps.onReplayed(page.rows.length);
       // What is not there was deleted or has expired.
-      if (rows.length < REPLAY_PAGE) lastSeq = Math.max(lastSeq, target);
+      if (page.rows.length < PAGE) lastSeq = Math.max(lastSeq, target);
     }
   }
 
+  /** Goes by the inbox's head, which is newer than the events that raised the doubt. */
+  async function lookAgain(): Promise<void> {
+    doubt = false;
+    const head = await deps.head().catch((error: unknown) => {
+      doubt = true;
+      throw error;
+    });
+    if (head === undefined || head.epoch !== epoch) {
+      ahead.clear();
+      wanted = 0;
+    }
+    if (head === undefined) return;
+    if (head.epoch !== epoch) {
+      const began = epoch === undefined;
+      epoch = head.epoch;
+      lastSeq = began ? 0 : head.seq;
+      if (!began) reset(Reset_Cause.NEW_EPOCH, head);
+    }
+    await readTo(head.seq);
+  }
+
+  function reset(cause: Reset_Cause, head: Head | undefined): void {
+    deps.onReset();
+    tell({ case: "reset", value: { cause, cursor: cursor(), counts: toCounts(head) } });
+  }
+
   function arrived(seq: number, itsEpoch: number, event: Filtered, bytes: Uint8Array): void {
-    if (end !== undefined) return;
-    if (itsEpoch !== epoch && !replaying) renew(itsEpoch);
-    if (seq <= lastSeq && !replaying) return;
-    // Beyond this many the inbox is read for them instead.
+    if (queue.ended) return;
+    if (early !== undefined) {
+      earlyArrivals.set(itsEpoch, Math.max(seq, earlyArrivals.get(itsEpoch) ?? 0));
+      return;
+    }
+    // The first that ever arrives tells of its inbox itself; that spares a read for every new user.
+    if (epoch === undefined && seq === 1 && !reading) epoch = itsEpoch;
+    if (itsEpoch !== epoch) {
+      doubt = true;
+      if (!reading) void read(() => Promise.resolve());
+      return;
+    }
+    if (seq <= lastSeq) return;
+    wanted = Math.max(wanted, seq);
     if (ahead.size < options.queueMaxMessages) ahead.set(seq, { bytes, passes: options.passes(event) });
-    if (!replaying) release();
+    if (!reading) release();
   }
 
   /** Sends what is next in sequence; if something is missing, gives it a moment and then reads the inbox. */
@@ -177,41 +214,26 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
       ahead.delete(lastSeq);
       if (next.passes) put(next.bytes);
     }
-    for (const seq of ahead.keys()) if (seq <= lastSeq) ahead.delete(seq);
-    if (ahead.size === 0) {
+    forgetAhead();
+    if (wanted > lastSeq) gapTimer ??= setTimeout(() => void read(() => readTo(wanted)), OUT_OF_ORDER_MS);
+    else {
       clearTimeout(gapTimer);
       gapTimer = undefined;
-    } else gapTimer ??= setTimeout(() => void fill(Math.max(...ahead.keys())), OUT_OF_ORDER_MS);
-  }
-
-  async function fill(target: number): Promise<void> {
-    gapTimer = undefined;
-    if (replaying || end !== undefined) return;
-    try {
-      await replayTo(target);
-      replaying = false;
-      release();
-    } catch {
-      // The next heartbeat tries again.
-      replaying = false;
     }
   }
 
-  /** The inbox was erased, or begins with this arrival. */
-  function renew(itsEpoch: number): void {
-    const began = epoch === undefined;
-    epoch = itsEpoch;
-    lastSeq = 0;
-    ahead.clear();
-    if (began) return;
-    deps.onReset();
-    tell({ case: "reset", value: { cause: Reset_Cause.NEW_EPOCH, cursor: cursor() } });
+  function forgetAhead(): void {
+    for (const seq of ahead.keys()) if (seq <= lastSeq) ahead.delete(seq);
   }
 
   function heartbeat(head: Head | undefined): void {
-    if (end !== undefined || replaying) return;
-    if (head !== undefined && head.epoch !== epoch) renew(head.epoch);
-    if (head !== undefined && head.seq > lastSeq) void fill(head.seq);
+    if (queue.ended || early !== undefined || reading) return;
+    if (head !== undefined && head.epoch !== epoch) doubt = true;
+    if (doubt) {
+      void read(() => Promise.resolve());
+      return;
+    }
+    if (head !== undefined && head.seq > lastSeq) void read(() => readTo(head.seq));
     // To a reader that has not taken what there is, a heartbeat says nothing.
     if (queue.length > 0) return;
     tell({
@@ -225,6 +247,11 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
   }
 
   function reconnect(cause: Reconnect_Cause, withinMs: number): void {
+    // Not open yet, it has no cursor to give: the client opens another with the one it has.
+    if (early !== undefined) {
+      finish(new Fault(ErrorReason.SHUTTING_DOWN));
+      return;
+    }
     tell({
       case: "reconnect",
       value: { after: durationFromMs(Math.round(deps.random() * withinMs)), cause, cursor: cursor() },
@@ -234,7 +261,8 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
 
   return {
     options,
-    events,
+    /** The reader's side: ends with the fault, or quietly after Reconnect. */
+    events: queue.read,
     begin,
     arrived,
     heartbeat,
@@ -251,23 +279,10 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
 /** Why a cursor cannot be continued; undefined when it can. */
 export function whyReset(from: Cursor, head: Head | undefined): Reset_Cause | undefined {
   // The cursor of a user to whom nothing had arrived fits whatever inbox began since.
-  if (from.epoch === 0 && from.seq === 0) return (head?.seq ?? 0) > MAX_REPLAY ? Reset_Cause.TOO_FAR_BEHIND : undefined;
-  if (head === undefined || from.epoch !== head.epoch || from.seq > head.seq) return Reset_Cause.NEW_EPOCH;
+  const fresh = from.epoch === 0 && from.seq === 0;
+  if (fresh && head === undefined) return undefined;
+  if (head === undefined || (!fresh && (from.epoch !== head.epoch || from.seq > head.seq)))
+    return Reset_Cause.NEW_EPOCH;
   if (from.seq < head.trimmedSeq) return Reset_Cause.TRIMMED;
   return head.seq - from.seq > MAX_REPLAY ? Reset_Cause.TOO_FAR_BEHIND : undefined;
-}
-
-function encodeReplayed(row: InboxEntryRow, epoch: number): Uint8Array {
-  return encodeArrival(
-    {
-      ...row,
-      epoch,
-      content: row.content ?? new Uint8Array(),
-      tags: row.tags ?? [],
-      senderId: row.senderId ?? "",
-      expiresAt: row.expiresAt ?? undefined,
-      counts: { unread: 0, unseen: 0, total: 0, archived: 0, snoozed: 0 },
-    },
-    true,
-  );
 }

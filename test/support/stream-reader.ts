@@ -73,7 +73,7 @@ export function openReader(
           return;
         }
         taken = at + 1;
-        resolve(found.value as ValueOf<C>);
+        resolve(found.value as never);
       };
       const timer = setTimeout(() => {
         waiting.delete(look);
