@@ -12,7 +12,7 @@ export type Story = {
   result(): { steps: number; seen: number; failed: string[] };
 };
 
-const WIDTH = 92;
+const WIDTH = 96;
 
 export function tell(write: (line: string) => void, colour: boolean): Story {
   const paint = (style: Parameters<typeof styleText>[0], text: string) =>

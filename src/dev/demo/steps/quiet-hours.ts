@@ -16,29 +16,30 @@ export const quietHours: Step = {
     const stream = watch(grace(StreamService), { includeStatus: true });
     try {
       await stream.until("caughtUp");
-      // From now to now is the whole day, so that it works at any hour.
-      const quiet = { enabled: true, startTime: "00:00", endTime: "00:00" };
+      // She has no time zone of her own, so hours are those of UTC.
+      const quiet = { enabled: true, startTime: hoursFromNow(-1), endTime: hoursFromNow(7) };
       await preferences.updatePreferences({ preferences: { quietHours: quiet } });
       const told = await stream.until("preferences");
-      story.saw(`her phone switches them on; all her devices are told: ${told.value.changedFields.join(", ")}`);
+      must(told.value.changedFields.includes("quiet_hours.enabled"), "her devices were told of other fields");
+      story.saw(`her phone sets them from ${quiet.startTime} to ${quiet.endTime}; all her devices are told`);
 
       const send = async (title: string, priority: Priority) => {
         const { results } = await backend(SendService).send({
           to: { userIds: ["grace"] },
-          type: "HABIT_REMINDER",
+          type: "TASK_ASSIGNED",
           content: { title },
           priority,
           waitForDecision: { seconds: 5n },
         });
         return results[0];
       };
-      const held = await send("Time to stretch", Priority.NORMAL);
+      const held = await send("Please review my change", Priority.NORMAL);
       must(
         held?.status === Status.HELD && held.verdicts[0]?.reason === Reason.QUIET_HOURS,
         `it was not held by quiet hours: status ${held?.status}, reason ${held?.verdicts[0]?.reason}`,
       );
       const until = held.estimatedDeliveryTime ? timestampDate(held.estimatedDeliveryTime).toISOString() : "?";
-      story.saw(`"Time to stretch" is held: QUIET_HOURS, until ${until.slice(0, 16)}Z`);
+      story.saw(`"Please review my change" is held: QUIET_HOURS, until ${until.slice(0, 16)}Z`);
       remember("held", held.notificationId);
 
       const urgentAt = performance.now();
@@ -59,3 +60,8 @@ export const quietHours: Step = {
     }
   },
 };
+
+/** HH:MM, in UTC. */
+function hoursFromNow(hours: number): string {
+  return new Date(Date.now() + hours * 3_600_000).toISOString().slice(11, 16);
+}
