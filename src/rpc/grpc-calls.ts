@@ -6,12 +6,11 @@ import {
   type ServerDuplexStream,
   type ServerUnaryCall,
   type ServerWritableStream,
-  type StatusObject,
 } from "@grpc/grpc-js";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
 import { Exchange } from "./exchange.ts";
-import { messageOf, statusBytes } from "./fault-details.ts";
+import { statusOf } from "./grpc-own-errors.ts";
 import type { OpenExchanges } from "./open-exchanges.ts";
 import { callStream, callUnary, type Pipeline } from "./pipeline.ts";
 import type { Procedure } from "./procedure.ts";
@@ -151,13 +150,6 @@ function resetStream(call: object): void {
 function oneAtATime(call: object): void {
   const state = Reflect.get(call, "_readableState") as { highWaterMark?: number } | undefined;
   if (state !== undefined) state.highWaterMark = 1;
-}
-
-function statusOf(fault: Fault): Error & Partial<StatusObject> {
-  const metadata = new Metadata();
-  metadata.set("grpc-status-details-bin", asBuffer(statusBytes(fault)));
-  // The shape grpc-js asks for; as an Error it would take a stack trace for each refused call.
-  return { name: "Fault", message: "", code: fault.code, details: messageOf(fault), metadata };
 }
 
 function headerOf(call: AnyCall, name: string): string | undefined {

@@ -3,7 +3,7 @@ import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLog
 import { HealthImplementation } from "grpc-health-check";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { type Bytes, grpcCalls } from "./grpc-calls.ts";
-import { completeOwnErrors } from "./grpc-own-errors.ts";
+import { completeStatus, completeUnknown } from "./grpc-own-errors.ts";
 import { addReflection } from "./grpc-reflection.ts";
 import type { Listening } from "./listening.ts";
 import { openExchanges } from "./open-exchanges.ts";
@@ -39,10 +39,10 @@ export async function startGrpc(
   const { pipeline, log } = deps;
   // It writes refused header values, credentials included, to standard error.
   setLogVerbosity(logVerbosity.NONE);
-  const server = new Server(channelOptions(config));
+  const server = new Server({ ...channelOptions(config), interceptors: [completeStatus] });
   const open = openExchanges();
   const calls = grpcCalls(pipeline, open);
-  completeOwnErrors(server, new Set(pipeline.procedures.keys()));
+  completeUnknown(server);
   for (const { descriptor } of pipeline.services) {
     const own = [...pipeline.procedures].filter(([, { method }]) => method.parent === descriptor);
     server.addService(
