@@ -65,6 +65,8 @@ export function groupCommit<I, O>(
     tenant.waiting = rest;
     tenant.weight -= weight;
     tenant.committing++;
+    // What found no place gathers others anew; it need not wait for the end of this commit.
+    if (rest.length > 0) tenant.timer = setTimeout(() => void flush(tenantId), options.windowMs);
     try {
       const outcomes = await commit(
         tenantId,

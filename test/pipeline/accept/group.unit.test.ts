@@ -1,0 +1,173 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Fault } from "#src/errors.ts";
+import { type GroupOptions, groupCommit } from "#src/pipeline/accept/group.ts";
+
+type Item = { n: number; weight: number; claims: string[] };
+
+const item = (n: number, weight = 1, claims: string[] = []): Item => ({ n, weight, claims });
+const OPTIONS: GroupOptions = { windowMs: 1, maxWeight: 10, concurrency: 2, maxWaitingWeight: 1000 };
+
+/** Commits that end when they are told to. */
+function holding(options: Partial<GroupOptions> = {}) {
+  const groups: { tenantId: string; items: readonly Item[]; end: (error?: Error) => void }[] = [];
+  let told: (() => void) | undefined;
+  const commit = (tenantId: string, items: readonly Item[]) =>
+    new Promise<number[]>((resolve, reject) => {
+      const end = (error?: Error) => (error === undefined ? resolve(items.map(({ n }) => n * 10)) : reject(error));
+      groups.push({ tenantId, items, end });
+      told?.();
+    });
+  const submit = groupCommit<Item, number>(
+    commit,
+    (each) => each.weight,
+    (each) => each.claims,
+    { ...OPTIONS, ...options },
+  );
+  /** Settles when so many groups have begun. */
+  const begun = (count: number) =>
+    new Promise<void>((resolve) => {
+      const look = () => groups.length >= count && resolve();
+      told = look;
+      look();
+    });
+  return { submit, groups, begun, numbers: () => groups.map(({ items }) => items.map(({ n }) => n)) };
+}
+
+test("what is submitted at the same time shares a group, and each gets its own outcome", async () => {
+  const { submit, groups, begun, numbers } = holding();
+  const outcomes = Promise.all([1, 2, 3].map((n) => submit("a", item(n))));
+  await begun(1);
+  expect(numbers()).toEqual([[1, 2, 3]]);
+  groups[0]?.end();
+  expect(await outcomes).toEqual([10, 20, 30]);
+});
+
+test("tenants never share a group", async () => {
+  const { submit, groups, begun } = holding();
+  const outcomes = Promise.all([submit("a", item(1)), submit("b", item(2)), submit("a", item(3))]);
+  await begun(2);
+  expect(groups.map(({ tenantId, items }) => [tenantId, items.map(({ n }) => n)])).toEqual([
+    ["a", [1, 3]],
+    ["b", [2]],
+  ]);
+  for (const group of groups) group.end();
+  expect(await outcomes).toEqual([10, 20, 30]);
+});
+
+test("a group closes at its greatest weight, and an item heavier than that goes alone", async () => {
+  const { submit, groups, begun, numbers } = holding({ concurrency: 10 });
+  const outcomes = Promise.all([4, 5, 3, 25, 1].map((weight, n) => submit("a", item(n, weight))));
+  await begun(4);
+  expect(numbers()).toEqual([[0, 1], [2], [3], [4]]);
+  for (const group of groups) group.end();
+  expect(await outcomes).toEqual([0, 10, 20, 30, 40]);
+});
+
+test("no more groups of a tenant are under way than allowed, while another tenant's go on", async () => {
+  const { submit, groups, begun, numbers } = holding({ maxWeight: 1 });
+  const outcomes = Promise.all([1, 2, 3].map((n) => submit("a", item(n))));
+  const other = submit("b", item(9));
+  await begun(3);
+  expect(numbers()).toEqual([[1], [2], [9]]);
+  groups[0]?.end();
+  await begun(4);
+  expect(numbers()[3]).toEqual([3]);
+  for (const group of groups) group.end();
+  expect(await Promise.all([outcomes, other])).toEqual([[10, 20, 30], 90]);
+});
+
+test("two items that claim the same key never share a group, and the later one does not overtake", async () => {
+  const { submit, groups, begun, numbers } = holding({ concurrency: 1 });
+  const outcomes = Promise.all([
+    submit("a", item(1, 1, ["x"])),
+    submit("a", item(2, 1, ["x", "y"])),
+    // Claims nothing that is under way, but what was passed over before it.
+    submit("a", item(3, 1, ["y"])),
+    submit("a", item(4)),
+  ]);
+  await begun(1);
+  groups[0]?.end();
+  await begun(2);
+  groups[1]?.end();
+  await begun(3);
+  groups[2]?.end();
+  expect(numbers()).toEqual([[1, 4], [2], [3]]);
+  expect(await outcomes).toEqual([10, 20, 30, 40]);
+});
+
+test("a commit that fails refuses its group and no other", async () => {
+  const { submit, groups, begun } = holding({ concurrency: 1, maxWeight: 2 });
+  const outcomes = Promise.allSettled([1, 2, 3].map((n) => submit("a", item(n))));
+  await begun(1);
+  groups[0]?.end(new Error("no disk"));
+  await begun(2);
+  groups[1]?.end();
+  expect((await outcomes).map((each) => each.status)).toEqual(["rejected", "rejected", "fulfilled"]);
+});
+
+test("what waits beyond the bound is refused as OVERLOADED, and room returns", async () => {
+  const { submit, groups, begun } = holding({ maxWaitingWeight: 3 });
+  const first = submit("a", item(1, 3));
+  await begun(1);
+  const refusal = await Promise.resolve()
+    .then(() => submit("b", item(2)))
+    .catch((error: unknown) => error);
+  expect(refusal).toBeInstanceOf(Fault);
+  expect((refusal as Fault).reason).toBe(ErrorReason.OVERLOADED);
+  groups[0]?.end();
+  await first;
+  const second = submit("b", item(2, 3));
+  await begun(2);
+  groups[1]?.end();
+  expect(await second).toBe(20);
+});
+
+test("whatever is submitted, groups obey weight and claims, keep the order of what claims the same, and answer all", async () => {
+  const submissions = fc.array(
+    fc.record({ weight: fc.integer({ min: 1, max: 12 }), claims: fc.subarray(["x", "y", "z"]), pause: fc.boolean() }),
+    { maxLength: 30 },
+  );
+  await fc.assert(
+    fc.asyncProperty(submissions, fc.integer({ min: 1, max: 3 }), async (list, concurrency) => {
+      const groups: Item[][] = [];
+      let open = 0;
+      let most = 0;
+      const commit = async (_: string, items: readonly Item[]) => {
+        groups.push([...items]);
+        most = Math.max(most, ++open);
+        await new Promise((resolve) => setImmediate(resolve));
+        open--;
+        return items.map(({ n }) => n);
+      };
+      const submit = groupCommit<Item, number>(
+        commit,
+        (i) => i.weight,
+        (i) => i.claims,
+        { ...OPTIONS, concurrency, windowMs: 0 },
+      );
+      const outcomes: Promise<number>[] = [];
+      for (const [n, { weight, claims, pause }] of list.entries()) {
+        outcomes.push(submit("a", item(n, weight, claims)));
+        if (pause) await new Promise((resolve) => setImmediate(resolve));
+      }
+      expect(await Promise.all(outcomes)).toEqual(list.map((_, n) => n));
+      expect(most).toBeLessThanOrEqual(concurrency);
+      for (const group of groups) {
+        const claims = group.flatMap((each) => each.claims);
+        expect(new Set(claims).size).toBe(claims.length);
+        const weight = group.reduce((sum, each) => sum + each.weight, 0);
+        expect(weight <= OPTIONS.maxWeight || group.length === 1).toBe(true);
+      }
+      for (const key of ["x", "y", "z"]) {
+        const order = groups
+          .flat()
+          .filter((each) => each.claims.includes(key))
+          .map((each) => each.n);
+        expect(order).toEqual(order.toSorted((a, b) => a - b));
+      }
+    }),
+    { numRuns: 150 },
+  );
+});
