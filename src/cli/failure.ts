@@ -27,7 +27,8 @@ export type Failure = {
 /** @param server where the command was connecting to, if anywhere. */
 export function failureOf(error: unknown, server?: string): Failure {
   if (error instanceof UsageError) return local(USAGE, error.message);
-  if (!(error instanceof ConnectError)) return local(REFUSED, error instanceof Error ? error.message : String(error));
+  if (!(error instanceof ConnectError))
+    return isFailedQuery(error) ? databaseRefused(error) : local(REFUSED, told(error));
   const [info] = error.findDetails(ErrorInfoSchema);
   const fields = error.findDetails(BadRequestSchema).flatMap((detail) => detail.fieldViolations);
   const quota = error.findDetails(QuotaFailureSchema).flatMap((detail) => detail.violations);
@@ -71,6 +72,20 @@ export function failureLines(failure: Failure): string[] {
 
 export function failureJson({ exitCode: _, ...error }: Failure): string {
   return JSON.stringify({ error });
+}
+
+/** Drizzle's error, whose message is the whole statement with its values. */
+function isFailedQuery(error: unknown): error is Error & { query: string } {
+  return error instanceof Error && "query" in error && error.cause !== undefined;
+}
+
+function databaseRefused(error: Error): Failure {
+  const hints = ["Is its data of another version? In development, remove .data to begin anew."];
+  return { ...local(REFUSED, `The database refused: ${told(error.cause)}.`), hints };
+}
+
+function told(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 function local(exitCode: number, message: string): Failure {

@@ -1,6 +1,9 @@
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { createServer, type Server } from "node:net";
+import postgres from "postgres";
 import { afterAll, expect, onTestFinished, test } from "vitest";
+import { stateFile } from "#src/cli/state.ts";
 import { freshServices, testServices } from "../support/services.ts";
 import { startServing } from "./serving.ts";
 import { testWorld } from "./world.ts";
@@ -115,4 +118,65 @@ test("ports that are taken are replaced, and it says so", async () => {
     /gRPC: port 50051 is taken, using \d+[\s\S]*HTTP: port 8080 is taken, using \d+/,
   );
   expect((await serving.world.run("whoami")).exitCode).toBe(0);
+});
+
+test("in staging it serves what is configured, makes nothing up, and stops when asked", async () => {
+  await using own = await freshServices();
+  using place = testWorld();
+  const operatorKey = "0f8e7d6c5b4a39281706f5e4d3c2b1a0";
+  const env = {
+    POSTHORN_ENV: "staging",
+    POSTHORN_DATABASE_URL: own.databaseUrl,
+    POSTHORN_NATS_URL: own.natsUrl,
+    POSTHORN_REDIS_URL: own.redisUrl,
+    POSTHORN_NAMESPACE: own.namespace,
+    POSTHORN_OPERATOR_KEYS: operatorKey,
+    POSTHORN_ENCRYPTION_KEY: Buffer.from("0123456789abcdefghijklmnopqrstuv").toString("base64"),
+    POSTHORN_GRPC_HOST: "127.0.0.1",
+    POSTHORN_HTTP_HOST: "127.0.0.1",
+    POSTHORN_GRPC_PORT: "0",
+    POSTHORN_HTTP_PORT: "0",
+    POSTHORN_LOG_LEVEL: "error",
+    POSTHORN_STREAM_DRAIN_MS: "0",
+  };
+  const stop = new AbortController();
+  const where = Promise.withResolvers<{ server: string; httpUrl: string }>();
+  const ended = place.run("serve --json", stop.signal, { env, out: (line) => where.resolve(JSON.parse(line)) });
+  void ended.then(({ err }) => where.reject(new Error(err.join("\n"))));
+  const { server, httpUrl } = await where.promise;
+  expect((await fetch(`${httpUrl}/readyz`)).status).toBe(200);
+  const { out } = await place.run(`tenant list --json --server ${server} --api-key ${operatorKey}`);
+  expect(out).toEqual([]);
+  expect(existsSync(stateFile(place.dataDir))).toBe(false);
+  stop.abort();
+  expect(await ended).toMatchObject({ exitCode: 0, err: [] });
+
+  const incomplete = await place.run("serve", undefined, {
+    env: { ...env, POSTHORN_NATS_URL: "", POSTHORN_OPERATOR_KEYS: "" },
+  });
+  expect(incomplete.exitCode).toBe(1);
+  expect(incomplete.err.join("\n")).toMatch(/POSTHORN_NATS_URL[\s\S]*POSTHORN_OPERATOR_KEYS/);
+});
+
+test("migrate brings an empty database up to date, and does nothing the second time", async () => {
+  await using own = await freshServices();
+  const sql = postgres(own.databaseUrl, { max: 1, onnotice: () => undefined });
+  onTestFinished(() => sql.end());
+  await sql`drop schema public cascade`;
+  await sql`drop schema if exists drizzle cascade`;
+  await sql`create schema public`;
+  using place = testWorld({ env: { POSTHORN_DATABASE_URL: own.databaseUrl } });
+  for (let time = 1; time <= 2; time++) expect((await place.run("migrate --json")).out).toEqual(['{"migrated":true}']);
+  expect(await sql`select to_regclass('notifications') is not null as there`).toEqual([{ there: true }]);
+});
+
+test("a database that is of something else is told in a line, not as a statement", async () => {
+  await using own = await freshServices();
+  const sql = postgres(own.databaseUrl, { max: 1, onnotice: () => undefined });
+  onTestFinished(() => sql.end());
+  await sql`drop schema if exists drizzle cascade`;
+  using place = testWorld({ env: { POSTHORN_DATABASE_URL: own.databaseUrl } });
+  const { exitCode, out, err } = await place.run("migrate");
+  expect({ exitCode, out }).toEqual({ exitCode: 1, out: [] });
+  expect(err).toEqual([expect.stringContaining("already exists"), expect.stringContaining("remove .data")]);
 });
