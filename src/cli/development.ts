@@ -124,13 +124,12 @@ function greeting(
     ].map(([name = "", value = ""]) => [paint("dim", name), value]),
     "  ",
   );
-  const prefix = besides ? `POSTHORN_SERVER=${state.server} POSTHORN_API_KEY=${state.apiKey} ` : "";
   const user = besides ? ` --user ${state.userId}` : "";
   const next = columns(
     [
-      [`${prefix}npx posthorn tail${user}`, `${state.userId}'s live stream`],
-      [`${prefix}npx posthorn send ${state.userId} -t "Hello"`, "arrives there"],
-      [`${prefix}npx posthorn inbox${user}`, "and stays here"],
+      [`npx posthorn tail${user}`, `${state.userId}'s live stream`],
+      [`npx posthorn send ${state.userId} -t "Hello"`, "arrives there"],
+      [`npx posthorn inbox${user}`, "and stays here"],
     ].map(([command = "", does = ""]) => [paint("bold", command), paint("dim", `# ${does}`)]),
     "  ",
   );
@@ -140,7 +139,10 @@ function greeting(
     "",
     ...facts,
     "",
-    besides ? "Another one runs in this checkout; to talk to this one:" : "Type in other terminals:",
+    besides
+      ? "Another one runs in this checkout. To talk to this one, type in other terminals:"
+      : "Type in other terminals:",
+    ...(besides ? [`  export POSTHORN_SERVER=${state.server} POSTHORN_API_KEY=${state.apiKey}`] : []),
     ...next,
     "",
     paint(
