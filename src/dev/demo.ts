@@ -27,6 +27,9 @@ import { startServices } from "./services.ts";
 /** In the order of the story. A new channel is a new step. */
 const steps: readonly Step[] = [live, batch, repeats, quietHours, resume, topic, limits, account];
 
+/** From the moment the servers answer: installing them may take as long as it takes. */
+const LONGEST_MS = 180_000;
+
 const stop = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(signal, () => {
@@ -50,9 +53,11 @@ async function demo(keep: boolean): Promise<number> {
   out.write("Posthorn, on this machine: real Postgres, NATS JetStream and Redis, real gRPC and HTTP.\n");
   let platform: Platform | undefined;
   let apiKey = "";
+  let tooLong: NodeJS.Timeout | undefined;
   await story.step("Start", async () => {
     const [services, ms] = await timed(() => localServices((line) => story.say(line)));
     stack.use(services);
+    tooLong = giveUpAfter(LONGEST_MS);
     const { postgres, nats, redis } = services.versions;
     story.saw(`Postgres ${postgres}, NATS ${nats} and Redis ${redis} answer`, ms);
     const config = readConfig(environmentOn(services));
@@ -77,8 +82,19 @@ async function demo(keep: boolean): Promise<number> {
       ? `\nAll of it seen: ${seen} checks in ${seconds} s. Next: npm start\n`
       : `\nNot shown: ${failed.join("; ")}\n`,
   );
-  if (keep) await stayUp(platform, apiKey);
+  if (keep) {
+    clearTimeout(tooLong);
+    await stayUp(platform, apiKey);
+  }
   return failed.length === 0 ? 0 : 1;
+}
+
+/** A machine on which it takes longer has another problem, which is told as one. What was started ends with the process. */
+function giveUpAfter(ms: number): NodeJS.Timeout {
+  return setTimeout(() => {
+    console.error(`Not finished within ${ms / 1000} s: given up.`);
+    process.exit(1);
+  }, ms);
 }
 
 /** What an operator does for a new customer. Returns the customer's API key. */
