@@ -3,7 +3,7 @@ import { pathToString } from "@bufbuild/protobuf/reflect";
 import { createValidator } from "@bufbuild/protovalidate";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault, type FieldFault } from "#src/errors.ts";
-import { notFinite } from "./finite.ts";
+import { unrepresentable } from "./representable.ts";
 
 /** The fields of a message that break the contract's rules; none: it is valid. */
 export type Violations = (schema: DescMessage, message: Message) => FieldFault[];
@@ -19,8 +19,8 @@ export function createViolations(): Violations {
     if (result.kind === "error") throw result.error;
     const broken = result.kind === "valid" ? [] : result.violations;
     const fields = broken.map(({ field, message: description }) => ({ field: pathToString(field), description }));
-    const path = notFinite(schema, message);
-    return path === undefined ? fields : [...fields, { field: path, description: "numbers must be finite" }];
+    const fault = unrepresentable(schema, message);
+    return fault === undefined ? fields : [...fields, fault];
   };
 }
 

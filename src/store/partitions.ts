@@ -32,9 +32,14 @@ export async function createPartitions(sql: Sql, now: Date): Promise<string[]> {
   return created;
 }
 
-/** The smallest UUIDv7 of a millisecond (RFC 9562 §5.7), to compare ids with instants. */
+/**
+ * The smallest UUIDv7 of a millisecond (RFC 9562 §5.7), to compare ids with instants. Of instants before 1970 and after
+ * 10889, when no id can have been made, the smallest and the greatest.
+ */
 export function uuidFloor(at: Date): string {
-  const hex = at.getTime().toString(16).padStart(12, "0");
+  const hex = Math.min(Math.max(at.getTime(), 0), 2 ** 48 - 1)
+    .toString(16)
+    .padStart(12, "0");
   return `${hex.slice(0, 8)}-${hex.slice(8)}-7000-8000-000000000000`;
 }
 

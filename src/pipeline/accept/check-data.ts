@@ -10,17 +10,19 @@ const MAX_DEPTH = 16;
  */
 export function checkData(data: JsonObject | undefined): void {
   if (data === undefined) return;
-  checkValue(data, "content.data", 1);
+  checkValue(data, 1);
   if (Buffer.byteLength(JSON.stringify(data)) > MAX_BYTES)
     throw invalidField("content.data", "must be at most 16 KiB as JSON");
 }
 
-function checkValue(value: JsonValue, path: string, depth: number): void {
-  if (depth > MAX_DEPTH) throw invalidField("content.data", "must be at most 16 levels deep");
+function checkValue(value: JsonValue, depth: number): void {
+  // A level is an object or a list, as wherever else JSON is stored (store/storable.ts).
+  if (typeof value === "object" && value !== null && depth > MAX_DEPTH)
+    throw invalidField("content.data", "must be at most 16 levels deep");
   if (typeof value === "number" && !Number.isFinite(value))
     throw invalidField("content.data", "numbers must be finite");
-  if (Array.isArray(value)) for (const item of value) checkValue(item, path, depth + 1);
+  if (Array.isArray(value)) for (const item of value) checkValue(item, depth + 1);
   else if (typeof value === "object" && value !== null) {
-    for (const item of Object.values(value)) checkValue(item, path, depth + 1);
+    for (const item of Object.values(value)) checkValue(item, depth + 1);
   }
 }
