@@ -8,11 +8,11 @@ import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/pr
 import { Client, credentials, loadPackageDefinition, type ServiceClientConstructor } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { service as healthService } from "grpc-health-check";
-import { afterEach, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { StatusSchema } from "#gen/google/rpc/status_pb.ts";
 import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ContentSchema } from "#gen/posthorn/v1/notification_pb.ts";
-import { SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
+import { SendRequestSchema, SendStreamRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import { Code } from "#src/errors.ts";
 import { grpcCaller } from "./callers.ts";
 import { certificates } from "./certificates.ts";
@@ -186,7 +186,9 @@ describe("a hostile client", () => {
   }
 
   test("gets typed answers to what is too large, unreadable or unknown", async () => {
-    const { grpc } = await start();
+    // Slow enough for a deadline that has wrapped round to come first.
+    const slowly = () => new Promise((resolve) => setTimeout(resolve, 20, {}));
+    const { grpc } = await start({ handlers: { "SendService.Send": slowly } });
     const h2 = session(grpc.port);
     const bomb = gzipSync(Buffer.alloc(64 * 2 ** 20));
     const cases: [string, object, Buffer, number][] = [
@@ -203,7 +205,9 @@ describe("a hostile client", () => {
     ];
     for (const [name, headers, body, code] of cases)
       expect([name, await post(h2, headers, body)]).toMatchObject([name, { status: code, typed: code }]);
-    expect(await post(h2, { "grpc-timeout": "99999999H" }, frame(message))).toMatchObject({ status: 0 });
+    // More milliseconds than 31 bits hold, once so many that the sign bit is set.
+    for (const timeout of ["99999999H", "600H"])
+      expect(await post(h2, { "grpc-timeout": timeout }, frame(message))).toMatchObject({ status: 0 });
   });
 
   test("cannot make unknown fields cost memory, or nest without end", async () => {
@@ -229,6 +233,43 @@ describe("a hostile client", () => {
     const nested = wrap(SendRequestSchema.field.content.number, wrap(ContentSchema.field.data.number, struct));
     expect(nested.length).toBeLessThan(GRPC.maxReceiveBytes);
     expect(await post(h2, {}, frame(nested))).toMatchObject({ status: Code.INVALID_ARGUMENT, message: UNREADABLE });
+  });
+
+  test("finds little room for requests that nobody takes", async () => {
+    const { grpc } = await start({
+      handlers: {
+        "SendService.SendStream": async function* (requests, call) {
+          for await (const { chunkId } of requests) {
+            await new Promise((resolve) => call.signal.addEventListener("abort", resolve));
+            yield { chunkId };
+          }
+        },
+      },
+    });
+    const h2 = session(grpc.port);
+    const stream = h2.request({
+      ":method": "POST",
+      ":path": "/posthorn.v1.SendService/SendStream",
+      "content-type": "application/grpc",
+      te: "trailers",
+      authorization: "Bearer key:*",
+    });
+    stream.on("error", () => undefined);
+    let taken = 0;
+    let last = performance.now();
+    const items = [{ content: { body: "x".repeat(200_000) } }];
+    const chunk = toBinary(SendStreamRequestSchema, create(SendStreamRequestSchema, { items }));
+    const offer = () =>
+      stream.write(frame(chunk), () => {
+        taken++;
+        last = performance.now();
+        if (taken < 40) offer();
+      });
+    offer();
+    // Nothing tells that nothing happens.
+    await vi.waitUntil(() => taken > 0 && performance.now() - last > 300, { timeout: 5_000 });
+    expect(taken).toBeLessThan(6);
+    stream.close();
   });
 
   test("opens no more streams than allowed", async () => {

@@ -298,7 +298,9 @@ describe("hostile input", () => {
         "StreamService.Subscribe": async function* (_, call: Call) {
           call.signal.addEventListener("abort", () => ended.resolve());
           const event = { case: "announcement", value: { category: "x".repeat(100_000) } };
-          while (!call.signal.aborted) yield { event };
+          // Enough to fill every window and buffer many times over.
+          for (let i = 0; i < 1_000 && !call.signal.aborted; i++) yield { event };
+          await ended.promise;
         },
       },
     });
