@@ -91,6 +91,7 @@ const SETTINGS = {
 export async function startTestPlatform(options: TestPlatformOptions = {}): Promise<TestPlatform> {
   await using stack = new AsyncDisposableStack();
   const services = options.services ?? stack.use(await freshServices());
+  const { POSTHORN_TEST_LOG: logLevel } = process.env;
   const config = readConfig({
     ...SETTINGS,
     POSTHORN_DATABASE_URL: services.databaseUrl,
@@ -98,7 +99,7 @@ export async function startTestPlatform(options: TestPlatformOptions = {}): Prom
     POSTHORN_REDIS_URL: services.redisUrl,
     POSTHORN_NAMESPACE: services.namespace,
     ...(options.roles === undefined ? {} : { POSTHORN_ROLES: options.roles.join(",") }),
-    ...(process.env["POSTHORN_TEST_LOG"] ? { POSTHORN_LOG_LEVEL: process.env["POSTHORN_TEST_LOG"] } : {}),
+    ...(logLevel === undefined ? {} : { POSTHORN_LOG_LEVEL: logLevel }),
     ...options.env,
   });
   const log = createLogger({ ...config.telemetry });

@@ -46,7 +46,7 @@ export type CommitContext = {
  * Stores a group of Sends of one tenant in the caller's transaction: all are committed together or none. No two of the
  * group may claim the same idempotency key or the same user's dedup key.
  *
- * Locks are taken in one order (idempotency keys sorted, then dedup keys sorted, then rows), so that two groups can wait
+ * Locks are taken in one order (idempotency keys sorted, dedup keys sorted, collapse keys sorted, then rows), so that two groups can wait
  * for each other but never in a circle.
  */
 export async function commitGroup(
@@ -68,11 +68,13 @@ export async function commitGroup(
       },
     ]),
   );
+  const collapsed = collapsing(accepted);
   // Sent together, answered together: one round trip for the usual Send.
   await Promise.all([
+    lockCollapseKeys(tx, tenantId, collapsed),
     insertNotifications(tx, tenantId, accepted, context),
     insertFanouts(tx, tenantId, fresh, context.now),
-    supersede(tx, tenantId, accepted, context),
+    supersedeRows(tx, tenantId, collapsed, context.now, context.slot),
     recordResponses(tx, tenantId, accepted),
     auditBypasses(tx, tenantId, fresh),
   ]);
@@ -233,31 +235,39 @@ async function insertFanouts(tx: Tx, tenantId: string, group: readonly Submissio
     ) as t (id, request, content, actor)`;
 }
 
-/** Cancels what a newer notification with the same collapse key has taken the place of. */
-async function supersede(tx: Tx, tenantId: string, accepted: Accepted, { now, slot }: CommitContext): Promise<void> {
-  const rows = [...accepted].flatMap(([{ draft }, stored]) =>
+export type Collapsing = { id: string; userId: string; key: string };
+
+function collapsing(accepted: Accepted): Collapsing[] {
+  return [...accepted].flatMap(([{ draft }, stored]) =>
     draft.collapseKey === undefined ? [] : stored.rows.map((row) => ({ ...row, key: draft.collapseKey ?? "" })),
   );
-  await supersedeRows(tx, tenantId, rows, now, slot);
 }
 
+/**
+ * Ends what the rows, which are stored already, take the place of. Of rows given together the one with the greatest id
+ * stays; of rows that were stored by others it does not matter whose clock was ahead. Call `lockCollapseKeys` first.
+ */
 export async function supersedeRows(
   tx: Tx,
   tenantId: string,
-  rows: readonly { id: string; userId: string; key: string }[],
+  rows: readonly Collapsing[],
   now: Date,
   slot: number,
 ): Promise<void> {
   if (rows.length === 0) return;
+  const ids = plain(rows.map((row) => row.id));
   await tx`
-    with ended as (
+    with superseded as (
+      select n.id from unnest(
+        ${ids}::uuid[], ${texts(rows.map((row) => row.userId))}::text[], ${texts(rows.map((row) => row.key))}::text[]
+      ) as newer (id, user_id, key)
+      join notifications n on n.tenant_id = ${tenantId} and n.user_id = newer.user_id and n.collapse_key = newer.key
+      where n.status in (1, 2, 3) and (n.id < newer.id or n.id <> all(${ids}::uuid[]))
+      order by n.id for update of n
+    ), ended as (
       update notifications n
       set status = ${Status.CANCELLED}, reason = ${Reason.SUPERSEDED}, due_at = null, updated_at = ${now}
-      from unnest(
-        ${plain(rows.map((row) => row.id))}::uuid[], ${texts(rows.map((row) => row.userId))}::text[], ${texts(rows.map((row) => row.key))}::text[]
-      ) as newer (id, user_id, key)
-      where n.tenant_id = ${tenantId} and n.user_id = newer.user_id and n.collapse_key = newer.key
-        and n.status in (1, 2, 3) and n.id < newer.id
+      from superseded where n.tenant_id = ${tenantId} and n.id = superseded.id and n.status in (1, 2, 3)
       returning n.id, n.type
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason)
@@ -266,6 +276,22 @@ export async function supersedeRows(
     insert into counters (tenant_id, hour, type, channel, status, slot, count)
     select ${tenantId}, ${hourOf(now)}, type, 0, ${Status.CANCELLED}, ${slot}, count(*) from ended group by type order by type
     on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count`;
+}
+
+/**
+ * Lets Sends with the same user and collapse key store one after the other: of two at once, neither would see the other,
+ * and both would be delivered.
+ */
+export async function lockCollapseKeys(
+  tx: Tx,
+  tenantId: string,
+  rows: readonly Omit<Collapsing, "id">[],
+): Promise<void> {
+  if (rows.length === 0) return;
+  const names = texts(rows.map((row) => `${tenantId} ${row.userId} ${row.key}`));
+  await tx`
+    select pg_advisory_xact_lock(lock) from (
+      select distinct hashtextextended(name, 0) as lock from unnest(${names}::text[]) as t (name) order by lock) as locks`;
 }
 
 /** Keeps what a repeat of the same key is answered. */

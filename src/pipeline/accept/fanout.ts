@@ -5,7 +5,7 @@ import { topicTag } from "#src/stream/filter.ts";
 import type { Delivery } from "../consume.ts";
 import type { AcceptDeps } from "./accept.ts";
 import { DEFAULT_TYPE } from "./accept.ts";
-import { claimDedupKeys, insertRows, type NewRow, supersedeRows } from "./commit.ts";
+import { claimDedupKeys, insertRows, lockCollapseKeys, type NewRow, supersedeRows } from "./commit.ts";
 import { type Draft, prepare } from "./prepare.ts";
 
 /** Members handled in one transaction: bounds memory, and what a crash makes another worker repeat. */
@@ -71,6 +71,9 @@ async function fanOutPage(
     const original = await claimDedupKeys(tx, tenantId, [{ draft, rows: wanted }], now);
     rows = wanted.filter((row) => !original.has(row));
     deduplicated = original.size;
+    const key = draft.collapseKey;
+    const collapsing = key === undefined ? [] : rows.map((row) => ({ ...row, key }));
+    await lockCollapseKeys(tx, tenantId, collapsing);
     await insertRows(
       tx,
       tenantId,
@@ -78,15 +81,7 @@ async function fanOutPage(
       fanoutId,
       { now, slot, idempotencyTtlMs: 0 },
     );
-    const key = draft.collapseKey;
-    if (key !== undefined)
-      await supersedeRows(
-        tx,
-        tenantId,
-        rows.map((row) => ({ ...row, key })),
-        now,
-        slot,
-      );
+    await supersedeRows(tx, tenantId, collapsing, now, slot);
   }
   await tx`
     update fanouts set
