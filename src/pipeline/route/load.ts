@@ -18,19 +18,22 @@ export type Waiting = {
   scheduledAt: Date | null;
   expiresAt: Date | null;
   senderId: string | null;
+  /** Differs after every change of the row. */
+  version: string;
 };
 
 /** Reads those of the ids that are still ACCEPTED. What was decided, cancelled or updated meanwhile shows here. */
 export async function loadWaiting(tx: Tx, tenantId: string, ids: readonly string[]): Promise<Waiting[]> {
   const sorted = [...ids].sort();
-  // The range lets the planner leave out the months the chunk has nothing in.
+  // By the primary key only: see commit.ts.
   return tx<Waiting[]>`
     select n.id, n.user_id as "userId", n.type, n.category, n.priority, n.channels,
       coalesce(n.content, f.content) as content, n.tags, n.bypass_limits as "bypassLimits", n.attempts,
-      n.scheduled_at as "scheduledAt", n.expires_at as "expiresAt", n.sender_id as "senderId"
+      n.scheduled_at as "scheduledAt", n.expires_at as "expiresAt", n.sender_id as "senderId",
+      n.xmin::text as version
     from notifications n
     left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
     where n.tenant_id = ${tenantId} and n.id = any(${plain(ids)}::uuid[])
-      and n.id between ${sorted[0] ?? ""} and ${sorted.at(-1) ?? ""} and n.status = 1
+      and n.id between ${sorted[0] ?? ""} and ${sorted.at(-1) ?? ""} and n.status + 0 = 1
     order by n.id`;
 }

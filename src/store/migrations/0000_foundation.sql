@@ -247,8 +247,8 @@ CREATE INDEX "inbox_unread" ON "inbox" USING btree ("tenant_id","user_id","seq")
 CREATE INDEX "inbox_put_away" ON "inbox" USING btree ("tenant_id","user_id","seq") WHERE archived_at is not null or snoozed_until is not null;--> statement-breakpoint
 CREATE INDEX "inbox_expiry" ON "inbox" USING btree ("expires_at") WHERE expires_at is not null;--> statement-breakpoint
 CREATE INDEX "inbox_snoozed" ON "inbox" USING btree ("snoozed_until") WHERE snoozed_until is not null;--> statement-breakpoint
-CREATE INDEX "notifications_user" ON "notifications" USING btree ("tenant_id","user_id","id");--> statement-breakpoint
-CREATE INDEX "notifications_waiting" ON "notifications" USING btree ("tenant_id","priority","id") WHERE status = 1;--> statement-breakpoint
+CREATE INDEX "notifications_user" ON "notifications" USING btree ("user_id","tenant_id","id");--> statement-breakpoint
+CREATE INDEX "notifications_waiting" ON "notifications" USING btree ("priority","tenant_id","id") WHERE status = 1;--> statement-breakpoint
 CREATE INDEX "notifications_due" ON "notifications" USING btree ("due_at") WHERE due_at is not null;--> statement-breakpoint
 CREATE INDEX "notifications_exceptions" ON "notifications" USING btree ("tenant_id","status","id") WHERE status not in (1, 7, 8);--> statement-breakpoint
 CREATE INDEX "notifications_collapse" ON "notifications" USING btree ("tenant_id","user_id","collapse_key") WHERE collapse_key is not null and status in (1, 2, 3);--> statement-breakpoint
