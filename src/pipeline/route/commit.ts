@@ -17,6 +17,8 @@ export type Conclusion = {
   dueAt: Date | undefined;
   /** Encoded TimelineEntry with verdicts and rate_limit; none where the status says it all. */
   detail: Uint8Array | undefined;
+  /** Of the row that was decided about; when it has changed since, nothing is stored. Undefined: whatever it is now. */
+  version?: string | undefined;
 };
 
 /** Where a delivered notification stands in its user's inbox, and the inbox after it. */
@@ -33,7 +35,7 @@ export type Placed = {
   snoozed: number;
 };
 
-/** `decided`: the ids whose conclusion was stored; the others had been cancelled or decided by somebody else. */
+/** `decided`: the ids whose conclusion was stored; the others had been changed, cancelled or decided by somebody else. */
 export type Committed = { decided: Set<string>; placed: Placed[] };
 
 /**
@@ -64,14 +66,16 @@ export async function commitDecisions(
         ${plain(conclusions.map((conclusion) => conclusion.status))}::smallint[],
         ${plain(conclusions.map((conclusion) => conclusion.reason))}::smallint[],
         ${instants(conclusions.map((conclusion) => conclusion.dueAt ?? null))}::timestamptz[],
-        ${bytes(conclusions.map((conclusion) => conclusion.detail ?? null))}::bytea[]
-      ) as t (id, status, reason, due_at, detail)
+        ${bytes(conclusions.map((conclusion) => conclusion.detail ?? null))}::bytea[],
+        ${plain(conclusions.map((conclusion) => conclusion.version))}::xid[]
+      ) as t (id, status, reason, due_at, detail, version)
     ), taken as (
       select n.id, n.user_id, n.type, n.category, n.priority, n.tags, n.expires_at,
         c.status, c.reason, c.due_at, c.detail
       from conclusion c join notifications n on n.id = c.id
       where n.tenant_id = ${tenantId} and n.id = any(${plain(sorted)}::uuid[])
         and n.id between ${sorted[0] ?? ""} and ${sorted.at(-1) ?? ""} and n.status + 0 = 1
+        and (c.version is null or n.xmin = c.version)
       order by n.id for update of n
     ), arriving as (
       select *, row_number() over (partition by user_id order by id) as place, count(*) over (partition by user_id) as many

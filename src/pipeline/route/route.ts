@@ -65,9 +65,10 @@ export async function route(
     return deps.decide(factsOf(row, own, deleted.has(row.type)), now);
   });
   const reservations = await reserveFor(deps, tenantId, waiting, verdicts, now);
-  const conclusions = waiting.map((row, index) =>
-    conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt),
-  );
+  const conclusions = waiting.map((row, index) => ({
+    ...conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt),
+    version: row.version,
+  }));
   const { decided, placed } = await deps.store.tenant(tenantId, (tx) =>
     commitDecisions(tx, tenantId, conclusions, { now, slot: context.slot, epoch: context.epoch }),
   );
@@ -85,6 +86,9 @@ export async function route(
     deps.statusChanged(tenantId, row.userId, conclusion, now);
   }
   measure(deps.metrics, waiting, conclusions, started);
+  // What was updated meanwhile is decided again as it is now, or the stream would tell of what is no longer so.
+  const missed = waiting.filter((row) => !decided.has(row.id)).map((row) => row.id);
+  if (missed.length > 0) await route(deps, tenantId, missed, context);
 }
 
 /** Types that were deleted after the chunk's notifications were accepted. */
