@@ -21,7 +21,7 @@ import { notificationLimits } from "#src/limits/notification-limits.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
 import { startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues, openQueue } from "#src/pipeline/queue.ts";
-import { announceConclusion } from "#src/pipeline/route/announce.ts";
+import { announceCancelled, announceConclusion } from "#src/pipeline/route/announce.ts";
 import { decide } from "#src/pipeline/route/gates/decide.ts";
 import { worker } from "#src/pipeline/worker.ts";
 import { preferenceCache } from "#src/preferences/cache.ts";
@@ -200,7 +200,13 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const membershipChanged = (tenantId: string, _topic: string, userIds: readonly string[]) =>
     live.membershipChanged(tenantId, userIds);
   const api = [
-    sendService({ ...shared, accept: accepting(acceptDeps, config.accept, slots), violations, slot: firstSlot }),
+    sendService({
+      ...shared,
+      accept: accepting(acceptDeps, config.accept, slots),
+      violations,
+      slot: firstSlot,
+      cancelled: (tenantId, notifications, at) => announceCancelled(live, tenantId, notifications, at),
+    }),
     inboxService({ ...shared, inbox }),
     preferencesService({
       ...shared,

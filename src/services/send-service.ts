@@ -35,6 +35,7 @@ import { waitForDecisions } from "#src/notifications/wait.ts";
 import { type Accept, acceptEach } from "#src/pipeline/accept/accept.ts";
 import { checkData } from "#src/pipeline/accept/check-data.ts";
 import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
+import { checkedTime } from "#src/pipeline/accept/prepare.ts";
 import { hasScope, scopeMissing } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { maskPaths } from "#src/rpc/field-mask.ts";
@@ -52,6 +53,8 @@ export type SendServiceDeps = {
   violations: Violations;
   /** Counter slot of this process's single changes. */
   slot: number;
+  /** Tells the users' streams. Called after the commit. */
+  cancelled(tenantId: string, notifications: readonly { id: string; userId: string }[], at: Date): void;
 };
 
 const MAX_QUEUE_POSITION = 1000;
@@ -138,7 +141,7 @@ export function sendService(deps: SendServiceDeps): Service {
     },
 
     async updateNotification(request, call) {
-      const changes = changesOf(request);
+      const changes = changesOf(request, clock());
       const updated = await store.tenant(call.tenantId, async (tx) => {
         const before = await one(tx, call, request.id);
         checkExpiry(changes, before);
@@ -153,31 +156,35 @@ export function sendService(deps: SendServiceDeps): Service {
       return { notification: toNotification(updated) };
     },
 
-    cancelNotification: ({ id }, call) =>
-      store.tenant(call.tenantId, async (tx) => {
-        await cancelByIds(tx, call.tenantId, [id], by(call));
-        const row = await one(tx, call, id);
-        if (row.status !== Status.CANCELLED) throw notOpen(row.status);
-        return { notification: toNotification(row) };
-      }),
+    async cancelNotification({ id }, call) {
+      const who = by(call);
+      const { row, cancelled } = await store.tenant(call.tenantId, async (tx) => {
+        const cancelled = await cancelByIds(tx, call.tenantId, [id], who);
+        return { row: await one(tx, call, id), cancelled };
+      });
+      if (row.status !== Status.CANCELLED) throw notOpen(row.status);
+      deps.cancelled(call.tenantId, cancelled, who.now);
+      return { notification: toNotification(row) };
+    },
 
     async cancelNotifications(request, call) {
+      const page = async (cancel: (tx: Tx, who: ReturnType<typeof by>) => ReturnType<typeof cancelByIds>) => {
+        const who = by(call);
+        const cancelled = await store.tenant(call.tenantId, (tx) => cancel(tx, who));
+        deps.cancelled(call.tenantId, cancelled, who.now);
+        return cancelled.length;
+      };
       if (request.filter === undefined) {
-        const cancelled = await store.tenant(call.tenantId, (tx) =>
-          cancelByIds(tx, call.tenantId, request.ids, by(call)),
-        );
-        return { cancelled: cancelled.length, more: false };
+        return { cancelled: await page((tx, who) => cancelByIds(tx, call.tenantId, request.ids, who)), more: false };
       }
       const filter = filterOf(request.filter);
       if (isEmpty(filter)) throw invalidField("filter", "give at least one condition");
       let cancelled = 0;
       for (let full = true; full && cancelled < CANCEL_PER_CALL; ) {
         call.signal.throwIfAborted();
-        const page = await store.tenant(call.tenantId, (tx) =>
-          cancelByFilter(tx, call.tenantId, filter, CANCEL_PER_TRANSACTION, by(call)),
-        );
-        cancelled += page.length;
-        full = page.length === CANCEL_PER_TRANSACTION;
+        const count = await page((tx, who) => cancelByFilter(tx, call.tenantId, filter, CANCEL_PER_TRANSACTION, who));
+        cancelled += count;
+        full = count === CANCEL_PER_TRANSACTION;
       }
       return { cancelled, more: cancelled >= CANCEL_PER_CALL };
     },
@@ -236,7 +243,7 @@ function isEmpty(filter: Filter): boolean {
 
 const CHANGEABLE = new Set(["content", "schedule_time", "expire_time", "tags"]);
 
-function changesOf(request: UpdateNotificationRequest): Changes {
+function changesOf(request: UpdateNotificationRequest, now: Date): Changes {
   const given = create(UpdateNotificationRequestSchema, { ...request, id: "" });
   delete given.updateMask;
   const paths = maskPaths(request.updateMask, UpdateNotificationRequestSchema, given);
@@ -255,8 +262,9 @@ function changesOf(request: UpdateNotificationRequest): Changes {
     changes.content = toBinary(ContentSchema, request.content);
   }
   if (paths.includes("schedule_time"))
-    changes.scheduledAt = request.scheduleTime ? timestampDate(request.scheduleTime) : null;
-  if (paths.includes("expire_time")) changes.expiresAt = request.expireTime ? timestampDate(request.expireTime) : null;
+    changes.scheduledAt = request.scheduleTime ? checkedTime("schedule_time", request.scheduleTime, now) : null;
+  if (paths.includes("expire_time"))
+    changes.expiresAt = request.expireTime ? checkedTime("expire_time", request.expireTime, now) : null;
   if (paths.includes("tags")) changes.tags = request.tags;
   if (Object.keys(changes).length === 0)
     throw invalidField("update_mask", "names nothing to change, and nothing is set");

@@ -115,7 +115,8 @@ export function encodeContent(content: Content): Uint8Array {
   return toBinary(ContentSchema, content, { writeUnknownFields: false });
 }
 
-function checkedTime(field: string, time: Timestamp, now: Date): Date {
+/** A time that is asked for: at most 400 days ahead. Throws INVALID_REQUEST naming the field. */
+export function checkedTime(field: string, time: Timestamp, now: Date): Date {
   const date = timestampDate(time);
   if (Number.isNaN(date.getTime())) throw invalidField(field, "is not a time");
   return checkHorizon(field, date, now);

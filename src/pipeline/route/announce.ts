@@ -1,5 +1,5 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { Conclusion } from "./commit.ts";
 
@@ -19,4 +19,16 @@ export function announceConclusion(
     time: timestampFromDate(at),
     ...(conclusion.dueAt === undefined ? {} : { retryTime: timestampFromDate(conclusion.dueAt) }),
   });
+}
+
+/** Tells users' streams that notifications to them were cancelled. */
+export function announceCancelled(
+  live: Live,
+  tenantId: string,
+  notifications: readonly { id: string; userId: string }[],
+  at: Date,
+): void {
+  const time = timestampFromDate(at);
+  for (const { id: notificationId, userId } of notifications)
+    live.statusChanged(tenantId, userId, { notificationId, status: Status.CANCELLED, reason: Reason.CANCELLED, time });
 }
