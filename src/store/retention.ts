@@ -62,7 +62,7 @@ async function monthsBefore(sql: Sql, table: string, before: Date): Promise<Mont
 
 async function hasOpen(sql: Sql, name: string): Promise<boolean> {
   const [row] = await sql.unsafe(`select exists (select from ${name} where status in (1, 2, 3)) as open`);
-  return row?.["open"] === true;
+  return row?.open === true;
 }
 
 async function detach(sql: Sql, table: string, { name, attached, detaching }: Month): Promise<void> {

@@ -4,7 +4,16 @@
  * when that is disposed.
  */
 
-import { type Context, context, DiagLogLevel, diag, propagation, ROOT_CONTEXT, trace } from "@opentelemetry/api";
+import {
+  type Context,
+  context,
+  DiagLogLevel,
+  diag,
+  ProxyTracerProvider,
+  propagation,
+  ROOT_CONTEXT,
+  trace,
+} from "@opentelemetry/api";
 import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-http";
 import { resourceFromAttributes } from "@opentelemetry/resources";
 import {
@@ -39,6 +48,11 @@ export function startTracing(
   options: { readonly processor?: SpanProcessor; readonly log?: Logger; readonly flushMs?: number } = {},
 ): AsyncDisposable {
   const { log, flushMs = 2_000 } = options;
+  // OpenTelemetry's API is one per process: a second platform in it (tests have several) writes to the first one's.
+  const registered = trace.getTracerProvider();
+  if (registered instanceof ProxyTracerProvider && registered.getDelegate() instanceof NodeTracerProvider) {
+    return { [Symbol.asyncDispose]: () => Promise.resolve() };
+  }
   if (log !== undefined)
     diag.setLogger(diagnosticsTo(log), { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true });
   const processor =
