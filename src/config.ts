@@ -31,7 +31,7 @@ export type Config = Omit<Settings, "grpc" | "http" | "redis"> & {
   /** `tls` undefined: plain text, HTTP/1.1 and h2c. */
   readonly http: Omit<Settings["http"], "tls"> & { readonly tls: ServerTls | undefined };
   /** `url` is composed from host, port and password where they were given; undefined only in development. */
-  readonly redis: Pick<Settings["redis"], "url" | "cluster" | "commandTimeoutMs">;
+  readonly redis: Pick<Settings["redis"], "url" | "commandTimeoutMs">;
 };
 
 /**
@@ -52,7 +52,6 @@ export function readConfig(env: Variables): Config {
       http: { ...settings.http, tls: withKey(settings.http.tls, {}) },
       redis: {
         url: redisUrl(settings.redis),
-        cluster: settings.redis.cluster,
         commandTimeoutMs: settings.redis.commandTimeoutMs,
       },
     },

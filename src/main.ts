@@ -16,6 +16,7 @@ import type { Role } from "#src/config/deployment.ts";
 import type { Config } from "#src/config.ts";
 import { newIds } from "#src/ids.ts";
 import { openInbox } from "#src/inbox/inbox.ts";
+import { unreadLimit } from "#src/inbox/unread-limit.ts";
 import { createApiLimits } from "#src/limits/api-limits.ts";
 import { notificationLimits } from "#src/limits/notification-limits.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
@@ -70,6 +71,9 @@ export type PlatformOptions = { log?: Logger; clock?: Clock };
 
 /** Counter slots of one process: enough that its own writers seldom meet on a row. */
 const SLOTS = 8;
+
+/** How long the connections may take to close after the drain. */
+const CLOSE_MS = 10_000;
 
 /**
  * Starts the roles that the configuration names. Resolves when calls are answered. The composition root: read from top to
@@ -141,6 +145,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
 
   // accept → route → the user's inbox and streams.
   if (has("worker")) {
+    const keepWithinLimit = unreadLimit({ store, inbox }, config.inbox.maxUnread);
     const limits = notificationLimits({
       cache,
       config: config.notificationLimits,
@@ -161,7 +166,10 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
         loadPreferences: preferences.load,
         decide,
         reserve: limits.reserve,
-        arrived: live.arrived,
+        arrived(tenantId, arrivals) {
+          live.arrived(tenantId, arrivals);
+          keepWithinLimit(tenantId, arrivals).catch((err) => log.warn({ err }, "could not archive unread entries"));
+        },
         statusChanged: (tenantId, userId, conclusion, at) => announceConclusion(live, tenantId, userId, conclusion, at),
       },
       accept: acceptDeps,
@@ -278,8 +286,10 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     drain,
     bootstrap: (displayName) => createTenantWithKey({ ...shared, sealer: seals, random: randomBytes }, displayName),
     async [Symbol.asyncDispose]() {
-      await drain();
-      await running.disposeAsync();
+      const closed = drain().then(() => running.disposeAsync());
+      // A server that is gone must not keep the process: what is not closed by then ends with it.
+      const patience = new Promise<void>((resolve) => setTimeout(resolve, config.shutdown.drainMs + CLOSE_MS).unref());
+      await Promise.race([closed, patience]);
     },
   };
 }

@@ -92,13 +92,6 @@ const rules: readonly Rule[] = [
     fix: "Set POSTHORN_REDIS_URL=redis://:password@redis:6379, or POSTHORN_REDIS_HOST.",
   },
   {
-    variables: ["POSTHORN_REDIS_CLUSTER", "POSTHORN_REDIS_URL"],
-    holds: (s) => !s.redis.cluster || !/^rediss?:\/\/[^/]*\/[1-9]/.test(s.redis.url ?? ""),
-    got: "a cluster and a database number",
-    expected: "database 0, the only one a Redis Cluster has",
-    fix: "Remove the number from the end of the URL; POSTHORN_NAMESPACE keeps deployments apart.",
-  },
-  {
     variables: ["POSTHORN_NATS_CREDENTIALS_FILE", "POSTHORN_NATS_TOKEN", "POSTHORN_NATS_USER"],
     holds: ({ nats }) => [nats.credentialsFile, nats.token, nats.user].filter((way) => way !== undefined).length <= 1,
     got: "more than one way to log in",

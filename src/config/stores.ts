@@ -88,11 +88,6 @@ export const redis = {
     secrecy: "secret",
     doc: "Used when the URL has none, so that it can come from a secret store of its own.",
   }),
-  cluster: option("POSTHORN_REDIS_CLUSTER", flag, {
-    aliases: ["REDIS_CLUSTER_ENABLED"],
-    default: false,
-    doc: "The URL is one node of a Redis Cluster.",
-  }),
   commandTimeoutMs: option("POSTHORN_REDIS_COMMAND_TIMEOUT_MS", milliseconds(10, 100), {
     default: 100,
     doc: "Redis counts as down after this. At most 100: nothing waits longer for a limiter.",

@@ -1,5 +1,5 @@
 import { create, fromBinary } from "@bufbuild/protobuf";
-import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampFromDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import {
   Channel,
   ContentSchema,
@@ -100,6 +100,10 @@ function toTimelineEntry(row: TimelineRow): TimelineEntry {
   detail.channel = row.channel as Channel;
   detail.reason = row.reason as Reason;
   detail.actor = row.actor ?? "posthorn";
+  const hold = detail.verdicts.find((verdict) => verdict.until !== undefined)?.until;
+  if (detail.rateLimit !== undefined && hold !== undefined) {
+    detail.rateLimit.retryAfter = durationFromMs(Math.max(0, timestampMs(hold) - row.at.getTime()));
+  }
   // A lone in-app delivery is stored without its verdict: status and channel say the same.
   if (row.detail === null && row.status === Status.DELIVERED) {
     detail.verdicts = [

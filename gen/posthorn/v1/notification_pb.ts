@@ -396,7 +396,7 @@ export type TimelineEntry = Message<"posthorn.v1.TimelineEntry"> & {
   verdicts: Verdict[];
 
   /**
-   * Who did it: "posthorn", "key:<id>" or "user:<id>".
+   * Who did it: "posthorn" itself, "key:<id>" or "user:<id>".
    *
    * @generated from field: string actor = 6;
    */

@@ -216,7 +216,8 @@ export type DoNotDisturb = Message<"posthorn.v1.DoNotDisturb"> & {
   enabled?: boolean | undefined;
 
   /**
-   * At most 50; replaced as a whole.
+   * At most 50; replaced as a whole. Empty: inherited; to have none, set
+   * `enabled` to false.
    *
    * @generated from field: repeated posthorn.v1.DoNotDisturbPeriod periods = 2;
    */
@@ -706,9 +707,23 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  * which is written to the audit log.
  *
  * Values come from five levels, each overriding the one before: built-in
- * defaults, the tenant's, the user's, the category's, the type's. A change
- * takes effect on everything not yet delivered, on every server within a
- * second.
+ * defaults, the tenant's, the user's, the category's, the type's; within
+ * category and type the user's comes after the tenant's. A tenant's value for a
+ * category or type never lifts what the user has restricted, and never switches
+ * on a type that is off unless the user wants it (NotificationType.opt_in). A
+ * user's `enabled = false` is final.
+ *
+ * When a notification is decided, the first of these that objects counts:
+ * expired, type deleted, opted out, type or category off, channel off, below
+ * the minimum priority, scheduled for later, quiet hours, do not disturb,
+ * weekend; then the limits. What is held waits for the first instant at which
+ * quiet hours, do not disturb and weekend all allow; it expires at once if it
+ * would expire before. Clock rules go by the wall clock in the user's zone: an
+ * hour that daylight saving time repeats is judged twice, and an end that it
+ * leaves out becomes the end of the gap.
+ *
+ * A change takes effect on everything not yet delivered (what is held is decided
+ * anew), on every server within a second.
  *
  * @generated from service posthorn.v1.PreferencesService
  */

@@ -73,7 +73,8 @@ export type User = Message<"posthorn.v1.User"> & {
   roles: string[];
 
   /**
-   * Anything the tenant wants to keep; at most 8 KiB encoded.
+   * Anything the tenant wants to keep; at most 8 KiB as JSON, 16 levels deep,
+   * numbers finite.
    *
    * @generated from field: google.protobuf.Struct attributes = 8;
    */
