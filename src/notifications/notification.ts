@@ -12,8 +12,8 @@ import {
   TimelineEntrySchema,
   VerdictKind,
 } from "#gen/posthorn/v1/notification_pb.ts";
-import { channelsOf } from "#src/pipeline/accept/prepare.ts";
 import { uuidTime } from "#src/store/partitions.ts";
+import { channelsOf } from "./channel-bits.ts";
 
 /** A notification as stored. */
 export type NotificationRow = {

@@ -1,5 +1,5 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { hourOf } from "#src/pipeline/accept/commit.ts";
+import { hourOf } from "#src/analytics/hour.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { NotificationRow, TimelineRow } from "./notification.ts";

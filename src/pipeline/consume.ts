@@ -1,5 +1,5 @@
 import { context, type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
-import type { ConsumerMessages, JsMsg } from "nats";
+import type { ConsumerMessages, JsMsg, Subscription } from "nats";
 import type { Broker } from "#src/broker/broker.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { extractTrace } from "#src/telemetry/traces.ts";
@@ -47,22 +47,24 @@ export async function startConsuming(
         const consumer = await broker.js.consumers.get(ingestStream(broker.namespace, lane.name), routeConsumer(shard));
         messages = await consumer.consume({ max_messages: 4, expires: 30_000, idle_heartbeat: 5_000 });
         const current = messages;
-        const close = () => void current.close();
-        stopping.signal.addEventListener("abort", close, { once: true });
+        const stop = () => void drain(current);
+        stopping.signal.addEventListener("abort", stop, { once: true });
+        if (stopping.signal.aborted) stop();
         void watch(current);
         for await (const message of current) {
+          await slots.take();
           if (stopping.signal.aborted) {
+            slots.give();
             message.nak();
             continue;
           }
-          await slots.take();
           const job = work(message, lane).finally(() => {
             slots.give();
             running.delete(job);
           });
           running.add(job);
         }
-        stopping.signal.removeEventListener("abort", close);
+        stopping.signal.removeEventListener("abort", stop);
       } catch (error) {
         if (!stopping.signal.aborted)
           log.warn({ err: error, lane: lane.name, shard }, "a consumer stopped; it starts again");
@@ -128,9 +130,24 @@ export async function startConsuming(
   return {
     async [Symbol.asyncDispose]() {
       stopping.abort();
-      await Promise.allSettled([...loops, ...running]);
+      // The loops first: they may be about to begin a job.
+      await Promise.allSettled(loops);
+      await Promise.allSettled(running);
     },
   };
+}
+
+/**
+ * Ends taking, but for what the server has sent already: closed outright, those messages would be given out again only
+ * when their ack_wait has passed. The client has no way to say so, hence the reach for its subscription.
+ */
+async function drain(messages: ConsumerMessages): Promise<void> {
+  const subscription = Reflect.get(messages, "sub") as Subscription | undefined;
+  try {
+    await subscription?.drain();
+  } finally {
+    await messages.close();
+  }
 }
 
 /** Short enough for `nak(delay)`, which keeps the message among those awaiting an ack. */

@@ -1,4 +1,5 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Fault } from "#src/errors.ts";
 import { isDependencyDown } from "#src/rpc/dependency-errors.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { AcceptDeps } from "./accept/accept.ts";
@@ -28,20 +29,25 @@ export function worker(deps: WorkerDeps): HandleWork {
   let turn = 0;
   return async (work, delivery) => {
     const context: RouteContext = { slot: deps.slots[turn++ % deps.slots.length] ?? 0, epoch: deps.newEpoch() };
-    if ("fanoutId" in work) return runFanout(deps.accept, work.tenantId, work.fanoutId, delivery, context);
+    if ("fanoutId" in work) return runFanout(deps.accept, work.tenantId, work.fanoutId, context);
     if (delivery.attempt <= POISON_ATTEMPTS) return route(deps.route, work.tenantId, work.ids, context);
     for (const id of work.ids) {
       delivery.signal.throwIfAborted();
       try {
         await route(deps.route, work.tenantId, [id], context);
       } catch (error) {
-        if (isDependencyDown(error)) throw error;
+        if (passes(error)) throw error;
         deps.log.error({ err: error, notification: id }, "a notification cannot be decided; it ends as FAILED");
         await endFailed(deps, work.tenantId, id, context);
       }
       delivery.working();
     }
   };
+}
+
+/** Whether it is the fault of the moment and not of the notification. */
+function passes(error: unknown): boolean {
+  return isDependencyDown(error) || (error instanceof Fault && error.retryAfterMs !== undefined);
 }
 
 async function endFailed(deps: WorkerDeps, tenantId: string, id: string, context: RouteContext): Promise<void> {

@@ -1,5 +1,5 @@
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
-import type { Queue } from "#src/pipeline/queue.ts";
+import { enqueueByTenant, type Queue } from "#src/pipeline/queue.ts";
 import type { Store } from "#src/store/store.ts";
 
 export type Released = { tenantId: string; id: string; priority: number; dueAt: Date };
@@ -27,14 +27,4 @@ export async function releaseDue(deps: { store: Store; queue: Queue }, now: Date
   );
   await enqueueByTenant(deps.queue, released, now);
   return released;
-}
-
-/** Queues rows of many tenants, each tenant's together. The instant makes the message ids differ from earlier ones. */
-export async function enqueueByTenant<R extends { tenantId: string; id: string; priority: number }>(
-  queue: Queue,
-  rows: readonly R[],
-  now: Date,
-): Promise<void> {
-  const tenants = Map.groupBy(rows, (row) => row.tenantId);
-  await Promise.all([...tenants].map(([tenantId, items]) => queue.enqueue(tenantId, items, now.getTime())));
 }

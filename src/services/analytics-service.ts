@@ -8,6 +8,7 @@ import {
 } from "#gen/posthorn/v1/analytics_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import type { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { hourOf } from "#src/analytics/hour.ts";
 import { type CounterDimension, type CounterQuery, type CounterRow, sumCounters } from "#src/analytics/queries.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, invalidField } from "#src/errors.ts";
@@ -65,10 +66,6 @@ function instant(field: string, timestamp: Timestamp | undefined): Date | undefi
     throw invalidField(field, "must be in the years 1 to 9999");
   }
   return timestampDate(timestamp);
-}
-
-function hourOf(time: Date): Date {
-  return new Date(Math.floor(time.getTime() / HOUR_MS) * HOUR_MS);
 }
 
 function toCounter(row: CounterRow): MessageInitShape<typeof CounterSchema> {

@@ -7,6 +7,7 @@ import {
   type SendResponse,
   SendResponseSchema,
 } from "#gen/posthorn/v1/send_service_pb.ts";
+import { hourOf } from "#src/analytics/hour.ts";
 import { Fault } from "#src/errors.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
@@ -320,8 +321,4 @@ async function auditBypasses(tx: Tx, tenantId: string, group: readonly Submissio
       ${texts(bypasses.map((item) => item.actor))}::text[],
       ${texts(bypasses.map((item) => (item.fanout ? `fanout:${item.fanout.id}` : `notification:${item.rows[0]?.id ?? ""}`)))}::text[]
     ) as t (id, actor, target)`;
-}
-
-export function hourOf(time: Date): Date {
-  return new Date(Math.floor(time.getTime() / 3_600_000) * 3_600_000);
 }

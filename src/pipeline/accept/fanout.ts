@@ -2,7 +2,6 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { type Fanout_State, type SendRequest, SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { Tx } from "#src/store/store.ts";
 import { topicTag } from "#src/stream/filter.ts";
-import type { Delivery } from "../consume.ts";
 import type { AcceptDeps } from "./accept.ts";
 import { DEFAULT_TYPE } from "./accept.ts";
 import { claimDedupKeys, insertRows, lockCollapseKeys, type NewRow, supersedeRows } from "./commit.ts";
@@ -14,31 +13,28 @@ const LEASE_MS = 30_000;
 
 export type FanoutState = { request: SendRequest; draft: Draft };
 
-type Page = { rows: NewRow[]; done: boolean; priority: number } | undefined;
+type Page = { rows: NewRow[]; done: boolean; priority: number; handled: number } | undefined;
 
 /**
- * Goes on with a fan-out until every member has a notification. Each page is one transaction that also moves the cursor,
- * so a crash repeats nothing, and two workers on the same fan-out take turns under its row lock. Members come in the
- * order of their ids, each once, whatever number of topics and roles they are reached through.
+ * Goes on with a fan-out by one page, and queues itself behind what else waits, so that the sends of others come in
+ * between however many its members are. A page is one transaction that also moves the cursor, so a crash repeats nothing,
+ * and two workers on the same fan-out take turns under its row lock. Members come in the order of their ids, each once,
+ * whatever number of topics and roles they are reached through.
  */
 export async function runFanout(
   deps: AcceptDeps,
   tenantId: string,
   fanoutId: string,
-  delivery: Pick<Delivery, "signal" | "working">,
   context: { slot: number },
 ): Promise<void> {
-  for (;;) {
-    delivery.signal.throwIfAborted();
-    const page: Page = await deps.store.tenant(tenantId, (tx) => fanOutPage(deps, tx, tenantId, fanoutId, context));
-    if (page === undefined) return;
-    const queued = page.rows
-      .filter((row) => row.scheduledAt === undefined)
-      .map(({ id }) => ({ id, priority: page.priority }));
-    await deps.queue.enqueue(tenantId, queued, 0);
-    if (page.done) return;
-    delivery.working();
-  }
+  const page = await deps.store.tenant(tenantId, (tx) => fanOutPage(deps, tx, tenantId, fanoutId, context));
+  if (page === undefined) return;
+  const queued = page.rows
+    .filter((row) => row.scheduledAt === undefined)
+    .map(({ id }) => ({ id, priority: page.priority }));
+  await deps.queue.enqueue(tenantId, queued, 0);
+  // Should it be lost here, the reconciler goes on when the lease is over.
+  if (!page.done) await deps.queue.enqueueFanout(tenantId, fanoutId, page.priority, page.handled);
 }
 
 async function fanOutPage(
@@ -48,8 +44,9 @@ async function fanOutPage(
   fanoutId: string,
   { slot }: { slot: number },
 ): Promise<Page> {
-  const [state] = await tx<{ request: Uint8Array; cursor: string | null; createdAt: Date }[]>`
-    select request, cursor #>> '{}' as cursor, created_at as "createdAt" from fanouts
+  const [state] = await tx<{ request: Uint8Array; cursor: string | null; createdAt: Date; handled: number }[]>`
+    select request, cursor #>> '{}' as cursor, created_at as "createdAt", (created + deduplicated)::float8 as handled
+    from fanouts
     where tenant_id = ${tenantId} and id = ${fanoutId} and state = 1 for update`;
   if (state === undefined) return undefined;
   const request = fromBinary(SendRequestSchema, state.request);
@@ -90,7 +87,7 @@ async function fanOutPage(
       state = ${done ? 2 : 1}, ended_at = ${done ? now : null}::timestamptz,
       lease_until = ${done ? null : new Date(now.getTime() + LEASE_MS)}::timestamptz
     where tenant_id = ${tenantId} and id = ${fanoutId}`;
-  return { rows, done, priority };
+  return { rows, done, priority, handled: state.handled + rows.length + deduplicated };
 }
 
 /** The next members of the audience after a user id: distinct over topics, roles and everyone, without those named. */

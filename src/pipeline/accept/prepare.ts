@@ -1,15 +1,9 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
-import {
-  type Channel,
-  Channel as Channels,
-  type Content,
-  ContentSchema,
-  Priority,
-  Status,
-} from "#gen/posthorn/v1/notification_pb.ts";
+import { type Content, ContentSchema, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import { invalidField, notFound } from "#src/errors.ts";
+import { channelBits } from "#src/notifications/channel-bits.ts";
 import { checkData } from "./check-data.ts";
 import { instantOfLocal } from "./local-time.ts";
 
@@ -100,14 +94,6 @@ export function prepare(
 /** The status a draft begins with: it is queued at once, or waits for its time. */
 export function firstStatus(scheduledAt: Date | undefined): typeof Status.ACCEPTED | typeof Status.SCHEDULED {
   return scheduledAt === undefined ? Status.ACCEPTED : Status.SCHEDULED;
-}
-
-export function channelBits(channels: readonly number[]): number {
-  return channels.reduce((bits, channel) => bits | (1 << channel), 0);
-}
-
-export function channelsOf(bits: number): Channel[] {
-  return Object.values(Channels).filter((channel) => channel !== 0 && (bits & (1 << channel)) !== 0);
 }
 
 /** Encodes and checks the whole: single fields are bounded by the contract. */

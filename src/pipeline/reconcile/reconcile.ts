@@ -1,10 +1,9 @@
 import type { Broker } from "#src/broker/broker.ts";
-import { enqueueByTenant } from "#src/schedule/release.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { ingestStream, LANES } from "../flow.ts";
-import type { Queue } from "../queue.ts";
+import { enqueueByTenant, type Queue } from "../queue.ts";
 
 type Lost = { tenantId: string; id: string; priority: number };
 

@@ -1,7 +1,7 @@
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { hourOf } from "#src/analytics/hour.ts";
 import { bytes, instants, plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
-import { hourOf } from "../accept/commit.ts";
 
 /** What was decided about one notification. */
 export type Conclusion = {

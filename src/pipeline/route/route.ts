@@ -1,10 +1,10 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Clock } from "#src/clock.ts";
+import { channelsOf } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Arrival } from "#src/stream/live.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import { channelsOf } from "../accept/prepare.ts";
 import { laneOf } from "../flow.ts";
 import { type Conclusion, commitDecisions, type Placed } from "./commit.ts";
 import { conclude } from "./conclude.ts";
