@@ -7,7 +7,6 @@ import { type Change, changeEntries, findPlaces, moveSeen } from "./changes.ts";
 import { type Head, toCounts } from "./entry.ts";
 import { type EntryFilter, WHOLE_INBOX } from "./filter.ts";
 import { type Fragment, matching, type Owner } from "./queries.ts";
-import { byKey } from "./transaction.ts";
 
 export type InboxDeps = {
   store: Store;
@@ -73,7 +72,7 @@ export function openInbox(deps: InboxDeps): Inbox {
       for (;;) {
         signal.throwIfAborted();
         const now = clock();
-        const { places, ...step } = await byKey(store, owner.tenantId, async (tx) => {
+        const { places, ...step } = await store.tenant(owner.tenantId, async (tx) => {
           const places = await findPlaces(tx, owner, conditions(tx), before, ENTRIES_PER_TRANSACTION);
           return { places, ...(await changeEntries(tx, owner, { places }, inFull(change), now)) };
         });
@@ -97,7 +96,7 @@ export function openInbox(deps: InboxDeps): Inbox {
   return {
     async change(owner, notificationIds, change) {
       const now = clock();
-      const done = await byKey(store, owner.tenantId, (tx) =>
+      const done = await store.tenant(owner.tenantId, (tx) =>
         changeEntries(tx, owner, { notificationIds }, inFull(change), now),
       );
       announceRead(owner, done.becameRead, now);
@@ -111,7 +110,7 @@ export function openInbox(deps: InboxDeps): Inbox {
       return { changed: done.notificationIds.length, head: done.head };
     },
     async markSeen(owner, through) {
-      const { moved, head } = await byKey(store, owner.tenantId, (tx) => moveSeen(tx, owner, through));
+      const { moved, head } = await store.tenant(owner.tenantId, (tx) => moveSeen(tx, owner, through));
       if (moved && head !== undefined) {
         deps.inboxChanged(owner.tenantId, owner.userId, {
           change: InboxChanged_Change.SEEN,

@@ -6,7 +6,6 @@ import { toCounts, toEntry } from "#src/inbox/entry.ts";
 import { filterKey, readFilter } from "#src/inbox/filter.ts";
 import type { EntryChange, Inbox, Result } from "#src/inbox/inbox.ts";
 import { entriesByNotification, listEntries, type Owner, readHeads } from "#src/inbox/queries.ts";
-import { byKey } from "#src/inbox/transaction.ts";
 import { targetUser } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
@@ -35,7 +34,7 @@ export function inboxService({ inbox, store, clock, pageTokens }: InboxServiceDe
       const query = [of.tenantId, "ListEntries", of.userId, ...filterKey(filter)];
       const [beforeSeq] = pageTokens.open(query, request.pageToken) ?? [];
       const size = request.pageSize || DEFAULT_PAGE_SIZE;
-      const [rows, heads] = await byKey(store, of.tenantId, (tx) =>
+      const [rows, heads] = await store.tenant(of.tenantId, (tx) =>
         Promise.all([
           // One more than asked for tells whether there is a next page.
           listEntries(tx, of, {
@@ -57,7 +56,7 @@ export function inboxService({ inbox, store, clock, pageTokens }: InboxServiceDe
 
     async getEntry(request, call) {
       const of = owner(request, call);
-      const [row] = await byKey(store, of.tenantId, (tx) =>
+      const [row] = await store.tenant(of.tenantId, (tx) =>
         entriesByNotification(tx, of, [request.notificationId], clock()),
       );
       if (row === undefined) throw notFound("inbox_entry");
@@ -66,7 +65,7 @@ export function inboxService({ inbox, store, clock, pageTokens }: InboxServiceDe
 
     async getCounts(request, call) {
       const of = owner(request, call);
-      const heads = await byKey(store, of.tenantId, (tx) => readHeads(tx, of.tenantId, [of.userId]));
+      const heads = await store.tenant(of.tenantId, (tx) => readHeads(tx, of.tenantId, [of.userId]));
       return { counts: toCounts(heads.get(of.userId)) };
     },
 

@@ -2,7 +2,6 @@ import { expect, test } from "vitest";
 import { changeEntries } from "#src/inbox/changes.ts";
 import { WHOLE_INBOX } from "#src/inbox/filter.ts";
 import { entriesByNotification, listEntries, readHeads, replay } from "#src/inbox/queries.ts";
-import { byKey } from "#src/inbox/transaction.ts";
 import type { Tx } from "#src/store/store.ts";
 import { inboxOnPostgres, TENANT } from "./setup.ts";
 
@@ -37,7 +36,7 @@ const calls: [string, (tx: Tx) => Promise<unknown>][] = [
 
 test("every call on an inbox of 20,000 reads about as many rows as it gives", async () => {
   for (const [name, call] of calls) {
-    const read = await byKey(store, TENANT, async (tx) => {
+    const read = await store.tenant(TENANT, async (tx) => {
       const before = await rowsRead(tx);
       await call(tx);
       return (await rowsRead(tx)) - before;
