@@ -55,7 +55,7 @@ export async function startConsuming(
           await slots.take();
           if (stopping.signal.aborted) {
             slots.give();
-            message.nak();
+            message.nak(LAST_PULLS_MS);
             continue;
           }
           const job = work(message, lane).finally(() => {
@@ -137,17 +137,20 @@ export async function startConsuming(
   };
 }
 
+/** How long a message that a stopping worker asked for may be on its way to it. */
+const LAST_PULLS_MS = 100;
+
 /**
- * Ends taking, but for what the server has sent already: closed outright, those messages would be given out again only
- * when their ack_wait has passed. The client has no way to say so, hence the reach for its subscription.
+ * Ends taking so that nothing gets lost on the way: what the server sends to a subscription that is gone is given out
+ * again only when its ack_wait has passed, half a minute later. So: ask for no more, give back what still comes, and then
+ * close. The client has no way to say so, hence the reach for its inner parts; without them it is a plain close.
  */
 async function drain(messages: ConsumerMessages): Promise<void> {
+  Reflect.set(messages, "refilling", false);
   const subscription = Reflect.get(messages, "sub") as Subscription | undefined;
-  try {
-    await subscription?.drain();
-  } finally {
-    await messages.close();
-  }
+  await new Promise((done) => setTimeout(done, LAST_PULLS_MS));
+  await subscription?.drain().catch(() => undefined);
+  await messages.close();
 }
 
 /** Short enough for `nak(delay)`, which keeps the message among those awaiting an ack. */

@@ -12,9 +12,10 @@ import type { NewId } from "#src/ids.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import type { Queue, Queued } from "../queue.ts";
-import { commitGroup, type Stored, type Submission } from "./commit.ts";
+import { commitGroup, type Stored } from "./commit.ts";
 import { groupCommit } from "./group.ts";
 import { prepare, type TypeDefaults } from "./prepare.ts";
+import type { Submission } from "./submission.ts";
 
 export type AcceptConfig = {
   groupWindowMs: number;

@@ -13,22 +13,7 @@ import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import { type Draft, firstStatus } from "./prepare.ts";
 import { acceptedResponse } from "./response.ts";
-
-/** A notification to be. */
-export type NewRow = { id: string; userId: string; scheduledAt: Date | undefined; expiresAt: Date | undefined };
-
-/** One Send, ready to be stored. */
-export type Submission = {
-  draft: Draft;
-  /** One per user id, no user twice. */
-  rows: NewRow[];
-  /** Present when the Send names topics, roles or everyone. */
-  fanout: { id: string; request: SendRequest } | undefined;
-  idempotency: { key: string; hash: Uint8Array } | undefined;
-  actor: string;
-  /** Id for the audit entry of a limits bypass. */
-  auditId: string;
-};
+import type { NewRow, Submission } from "./submission.ts";
 
 export type Stored =
   /** `rows` leaves out the recipients for whom an earlier notification stands. */

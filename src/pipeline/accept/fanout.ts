@@ -4,8 +4,9 @@ import type { Tx } from "#src/store/store.ts";
 import { topicTag } from "#src/stream/filter.ts";
 import type { AcceptDeps } from "./accept.ts";
 import { DEFAULT_TYPE } from "./accept.ts";
-import { claimDedupKeys, insertRows, lockCollapseKeys, type NewRow, supersedeRows } from "./commit.ts";
+import { claimDedupKeys, insertRows, lockCollapseKeys, supersedeRows } from "./commit.ts";
 import { type Draft, prepare } from "./prepare.ts";
+import type { NewRow } from "./submission.ts";
 
 /** Members handled in one transaction: bounds memory, and what a crash makes another worker repeat. */
 const PAGE = 1000;

@@ -2,8 +2,8 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { type SendResponse, SendResponseSchema, SendResultSchema } from "#gen/posthorn/v1/send_service_pb.ts";
-import type { NewRow, Submission } from "./commit.ts";
 import { firstStatus } from "./prepare.ts";
+import type { NewRow, Submission } from "./submission.ts";
 
 /** What a Send is answered, and every repeat of its idempotency key. */
 export function acceptedResponse(

@@ -1,7 +1,7 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Live } from "#src/stream/live.ts";
-import type { Conclusion } from "./commit.ts";
+import type { Conclusion } from "./conclusion.ts";
 
 /** Tells a user's streams what a decision made of a notification. */
 export function announceConclusion(

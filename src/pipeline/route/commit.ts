@@ -2,24 +2,7 @@ import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { bytes, instants, plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
-
-/** What was decided about one notification. */
-export type Conclusion = {
-  id: string;
-  status:
-    | typeof Status.DELIVERED
-    | typeof Status.HELD
-    | typeof Status.SUPPRESSED
-    | typeof Status.EXPIRED
-    | typeof Status.FAILED;
-  reason: number;
-  /** HELD: when it is decided again. */
-  dueAt: Date | undefined;
-  /** Encoded TimelineEntry with verdicts and rate_limit; none where the status says it all. */
-  detail: Uint8Array | undefined;
-  /** Of the row that was decided about; when it has changed since, nothing is stored. Undefined: whatever it is now. */
-  version?: string | undefined;
-};
+import type { Conclusion } from "./conclusion.ts";
 
 /** Where a delivered notification stands in its user's inbox, and the inbox after it. */
 export type Placed = {

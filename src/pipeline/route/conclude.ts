@@ -7,9 +7,8 @@ import {
   TimelineEntrySchema,
   VerdictKind,
 } from "#gen/posthorn/v1/notification_pb.ts";
-import type { Conclusion } from "./commit.ts";
+import type { Conclusion, Reservation } from "./conclusion.ts";
 import type { ChannelVerdict } from "./gates/decide.ts";
-import type { Reservation } from "./route.ts";
 
 /**
  * Draws the notification's next status from its channels' verdicts and what the limits said. Pure.

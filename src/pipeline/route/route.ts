@@ -6,15 +6,11 @@ import type { Store } from "#src/store/store.ts";
 import type { Arrival } from "#src/stream/live.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { laneOf } from "../flow.ts";
-import { type Conclusion, commitDecisions, type Placed } from "./commit.ts";
+import { commitDecisions, type Placed } from "./commit.ts";
 import { conclude } from "./conclude.ts";
+import type { Conclusion, Reservation } from "./conclusion.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 import { loadWaiting, type Waiting } from "./load.ts";
-
-/** What the limits said about one notification that no gate held back. */
-export type Reservation =
-  | { allowed: true }
-  | { allowed: false; reason: Reason; until: Date; usage: number; limit: number; resetAt: Date };
 
 export type RouteDeps = {
   store: Store;

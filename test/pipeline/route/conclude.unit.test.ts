@@ -3,8 +3,8 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { Channel, Reason, Status, TimelineEntrySchema, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
 import { conclude } from "#src/pipeline/route/conclude.ts";
+import type { Reservation } from "#src/pipeline/route/conclusion.ts";
 import type { ChannelVerdict } from "#src/pipeline/route/gates/decide.ts";
-import type { Reservation } from "#src/pipeline/route/route.ts";
 
 const OTHER = 2 as Channel;
 const at = (minute: number) => new Date(Date.UTC(2026, 0, 1, 0, minute));
