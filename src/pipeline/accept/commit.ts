@@ -1,12 +1,7 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import {
-  type SendRequest,
-  SendRequestSchema,
-  type SendResponse,
-  SendResponseSchema,
-} from "#gen/posthorn/v1/send_service_pb.ts";
+import { SendRequestSchema, type SendResponse, SendResponseSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { Fault } from "#src/errors.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
