@@ -167,7 +167,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
         decide,
         reserve: limits.reserve,
         arrived(tenantId, arrivals) {
-          live.arrived(tenantId, arrivals);
+          live.arrived(tenantId, arrivals, true);
           keepWithinLimit(tenantId, arrivals).catch((err) => log.warn({ err }, "could not archive unread entries"));
         },
         statusChanged: (tenantId, userId, conclusion, at) => announceConclusion(live, tenantId, userId, conclusion, at),

@@ -107,6 +107,7 @@ async function announce(deps: JobDeps, returned: readonly Returned[], now: Date)
           },
         ];
       }),
+      false,
     );
   }
 }

@@ -16,6 +16,7 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import type { Cursor } from "./cursor.ts";
 import type { Filtered } from "./filter.ts";
+import { encodeDelivered } from "./live.ts";
 import { openingReader } from "./opening.ts";
 import type { Presence } from "./presence.ts";
 import { openSession, type Session } from "./session.ts";
@@ -106,10 +107,16 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
       return;
     }
     deps.metrics.streamEvents.inc({ event: KIND_NAMES[event.kind] ?? "unknown" }, members.size);
+    let status: Uint8Array | undefined;
     for (const attached of members) {
       const { session } = attached;
-      if (event.kind === Kind.ARRIVAL) session.arrived(Number(event.sequence), event.epoch, event, event.response);
-      else if (event.kind === Kind.STATUS) session.status(event.response);
+      if (event.kind === Kind.ARRIVAL) {
+        session.arrived(Number(event.sequence), event.epoch, event, event.response);
+        if (event.delivered && session.options.includeStatus) {
+          status ??= encodeDelivered(event.response);
+          session.status(status);
+        }
+      } else if (event.kind === Kind.STATUS) session.status(event.response);
       else if (event.kind === Kind.NOTICE) session.put(event.response);
       else if (event.kind === Kind.ANNOUNCEMENT) session.announcement(event, event.response);
       else if (event.kind === Kind.MEMBERSHIP) void rejoinTopics(attached);

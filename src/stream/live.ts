@@ -1,9 +1,9 @@
-import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { LiveEvent_Kind as Kind, LiveEventSchema } from "#gen/posthorn/internal/v1/live_pb.ts";
 import { type InboxCounts, InboxCountsSchema, InboxEntrySchema } from "#gen/posthorn/v1/inbox_service_pb.ts";
-import type { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, type Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   type Announcement,
   type InboxChangedSchema,
@@ -39,7 +39,8 @@ export type Arrival = {
  * that misses an arrival notices the gap and reads the inbox.
  */
 export type Live = {
-  arrived(tenantId: string, arrivals: readonly Arrival[]): void;
+  /** `delivered`: streams that asked for statuses are told DELIVERED with it, so nobody needs to say so besides. */
+  arrived(tenantId: string, arrivals: readonly Arrival[], delivered: boolean): void;
   statusChanged(tenantId: string, userId: string, change: MessageInitShape<typeof StatusChangedSchema>): void;
   inboxChanged(tenantId: string, userId: string, change: MessageInitShape<typeof InboxChangedSchema>): void;
   preferencesChanged(tenantId: string, userId: string, changedFields: string[]): void;
@@ -65,7 +66,7 @@ export function livePublisher(broker: Broker): Live {
       response: toBinary(SubscribeResponseSchema, create(SubscribeResponseSchema, { event })),
     });
   return {
-    arrived(tenantId, arrivals) {
+    arrived(tenantId, arrivals, delivered) {
       for (const arrival of arrivals) {
         publish(live.user(namespace, tenantId, arrival.userId), {
           kind: Kind.ARRIVAL,
@@ -76,6 +77,7 @@ export function livePublisher(broker: Broker): Live {
           priority: arrival.priority as Priority,
           tags: [...arrival.tags],
           response: encodeArrival(arrival),
+          delivered,
         });
       }
     },
@@ -119,6 +121,19 @@ function subjectOf(namespace: string, audience: Audience): string {
 const ENTRY = InboxEntrySchema.field;
 const ARRIVED = NotificationArrivedSchema.field;
 const tag = (number: number) => (number << 3) | WireType.LengthDelimited;
+
+/** StatusChanged for a delivery, out of the encoded arrival: made only where a stream asked for statuses. */
+export function encodeDelivered(arrival: Uint8Array): Uint8Array {
+  const { event } = fromBinary(SubscribeResponseSchema, arrival);
+  const entry = event.case === "notification" ? event.value.entry : undefined;
+  const value: MessageInitShape<typeof StatusChangedSchema> = {
+    notificationId: entry?.notificationId ?? "",
+    status: Status.DELIVERED,
+    channel: Channel.IN_APP,
+    ...(entry?.arriveTime === undefined ? {} : { time: entry.arriveTime }),
+  };
+  return toBinary(SubscribeResponseSchema, create(SubscribeResponseSchema, { event: { case: "status", value } }));
+}
 
 /**
  * Encodes SubscribeResponse{notification}. The content is stored encoded and goes in as it is: decoding it only to encode

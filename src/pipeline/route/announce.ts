@@ -1,9 +1,9 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { Conclusion } from "./conclusion.ts";
 
-/** Tells a user's streams what a decision made of a notification. */
+/** Tells a user's streams what a decision made of a notification, but for its delivery, which the arrival tells. */
 export function announceConclusion(
   live: Live,
   tenantId: string,
@@ -11,10 +11,10 @@ export function announceConclusion(
   conclusion: Conclusion,
   at: Date,
 ): void {
+  if (conclusion.status === Status.DELIVERED) return;
   live.statusChanged(tenantId, userId, {
     notificationId: conclusion.id,
     status: conclusion.status,
-    channel: conclusion.status === Status.DELIVERED ? Channel.IN_APP : Channel.UNSPECIFIED,
     reason: conclusion.reason as never,
     time: timestampFromDate(at),
     ...(conclusion.dueAt === undefined ? {} : { retryTime: timestampFromDate(conclusion.dueAt) }),

@@ -14,7 +14,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/internal/v1/live.proto.
  */
 export const file_posthorn_internal_v1_live: GenFile = /*@__PURE__*/
-  fileDesc("Ch9wb3N0aG9ybi9pbnRlcm5hbC92MS9saXZlLnByb3RvEhRwb3N0aG9ybi5pbnRlcm5hbC52MSLHAgoJTGl2ZUV2ZW50EjIKBGtpbmQYASABKA4yJC5wb3N0aG9ybi5pbnRlcm5hbC52MS5MaXZlRXZlbnQuS2luZBIQCghzZXF1ZW5jZRgCIAEoAxINCgVlcG9jaBgDIAEoBRIMCgR0eXBlGAQgASgJEhAKCGNhdGVnb3J5GAUgASgJEicKCHByaW9yaXR5GAYgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHkSDAoEdGFncxgHIAMoCRIQCghyZXNwb25zZRgIIAEoDCJ8CgRLaW5kEhQKEEtJTkRfVU5TUEVDSUZJRUQQABIQCgxLSU5EX0FSUklWQUwQARIPCgtLSU5EX1NUQVRVUxACEg8KC0tJTkRfTk9USUNFEAMSFQoRS0lORF9BTk5PVU5DRU1FTlQQBBITCg9LSU5EX01FTUJFUlNISVAQBWIGcHJvdG8z", [file_posthorn_v1_notification]);
+  fileDesc("Ch9wb3N0aG9ybi9pbnRlcm5hbC92MS9saXZlLnByb3RvEhRwb3N0aG9ybi5pbnRlcm5hbC52MSLaAgoJTGl2ZUV2ZW50EjIKBGtpbmQYASABKA4yJC5wb3N0aG9ybi5pbnRlcm5hbC52MS5MaXZlRXZlbnQuS2luZBIQCghzZXF1ZW5jZRgCIAEoAxINCgVlcG9jaBgDIAEoBRIMCgR0eXBlGAQgASgJEhAKCGNhdGVnb3J5GAUgASgJEicKCHByaW9yaXR5GAYgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHkSDAoEdGFncxgHIAMoCRIQCghyZXNwb25zZRgIIAEoDBIRCglkZWxpdmVyZWQYCSABKAgifAoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASEAoMS0lORF9BUlJJVkFMEAESDwoLS0lORF9TVEFUVVMQAhIPCgtLSU5EX05PVElDRRADEhUKEUtJTkRfQU5OT1VOQ0VNRU5UEAQSEwoPS0lORF9NRU1CRVJTSElQEAViBnByb3RvMw", [file_posthorn_v1_notification]);
 
 /**
  * What a process tells the stream hubs over NATS. Delivered at most once: a hub
@@ -79,6 +79,14 @@ export type LiveEvent = Message<"posthorn.internal.v1.LiveEvent"> & {
    * @generated from field: bytes response = 8;
    */
   response: Uint8Array;
+
+  /**
+   * ARRIVAL: this was its delivery, not the end of a snooze; streams that asked
+   * for statuses are told so.
+   *
+   * @generated from field: bool delivered = 9;
+   */
+  delivered: boolean;
 };
 
 /**
