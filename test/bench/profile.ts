@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /** The part of V8's .cpuprofile that is read. Times in microseconds. */
@@ -22,7 +23,8 @@ export function selfTimes(profile: CpuProfile, root: string): { functions: SelfT
   let busy = 0;
   for (const { id, callFrame } of profile.nodes) {
     const time = spent.get(id) ?? 0;
-    if (time === 0 || callFrame.functionName === "(idle)") continue;
+    // Taking the profile is not what was asked about.
+    if (time === 0 || callFrame.functionName === "(idle)" || callFrame.url === "node:inspector") continue;
     busy += time;
     const file = fileOf(callFrame.url, root);
     const name = callFrame.functionName || "(anonymous)";
@@ -53,7 +55,7 @@ function packageOf(file: string, name: string): string {
   if (inPackage !== undefined) return inPackage;
   if (file.startsWith("node:")) return "node";
   if (file === "") return name.startsWith("(") ? name : "native functions";
-  return file.split("/").slice(0, 2).join("/");
+  return dirname(file).split("/").slice(0, 3).join("/");
 }
 
 function add(to: Map<string, number>, key: string, time: number): void {
