@@ -3,7 +3,11 @@ import { fileURLToPath } from "node:url";
 
 /** The part of V8's .cpuprofile that is read. Times in microseconds. */
 export type CpuProfile = {
-  nodes: { id: number; callFrame: { functionName: string; url: string; lineNumber: number } }[];
+  nodes: {
+    id: number;
+    callFrame: { functionName: string; url: string; lineNumber: number };
+    children?: number[];
+  }[];
   samples: number[];
   timeDeltas: number[];
 };
@@ -11,8 +15,8 @@ export type CpuProfile = {
 export type SelfTime = { name: string; ms: number; share: number };
 
 /**
- * Where the time went: the time each function took itself, without what it called, and the same by package. The share is
- * of all time that was not idle.
+ * Where the time went: the time each function took itself, without what it called, and the same by package. Native
+ * functions are told apart by the nearest caller outside Node. The share is of all time that was not idle.
  */
 export function selfTimes(profile: CpuProfile, root: string): { functions: SelfTime[]; packages: SelfTime[] } {
   const spent = new Map<number, number>();
@@ -20,6 +24,17 @@ export function selfTimes(profile: CpuProfile, root: string): { functions: SelfT
     spent.set(node, (spent.get(node) ?? 0) + Math.max(profile.timeDeltas[i] ?? 0, 0));
   const functions = new Map<string, number>();
   const packages = new Map<string, number>();
+  const byId = new Map(profile.nodes.map((node) => [node.id, node]));
+  const callers = new Map(
+    profile.nodes.flatMap(({ id, children = [] }) => children.map((child) => [child, id] as const)),
+  );
+  const callerOf = (id: number): string => {
+    for (let at = callers.get(id); at !== undefined; at = callers.get(at)) {
+      const { functionName = "", url = "" } = byId.get(at)?.callFrame ?? {};
+      if (url !== "" && !url.startsWith("node:")) return `  for ${functionName || "(anonymous)"}  ${fileOf(url, root)}`;
+    }
+    return "";
+  };
   let busy = 0;
   for (const { id, callFrame } of profile.nodes) {
     const time = spent.get(id) ?? 0;
@@ -28,7 +43,8 @@ export function selfTimes(profile: CpuProfile, root: string): { functions: SelfT
     busy += time;
     const file = fileOf(callFrame.url, root);
     const name = callFrame.functionName || "(anonymous)";
-    add(functions, file === "" ? name : `${name}  ${file}:${callFrame.lineNumber + 1}`, time);
+    const isNative = file === "" && !name.startsWith("(");
+    add(functions, name + (file !== "" ? `  ${file}:${callFrame.lineNumber + 1}` : isNative ? callerOf(id) : ""), time);
     add(packages, packageOf(file, name), time);
   }
   return { functions: sorted(functions, busy), packages: sorted(packages, busy) };

@@ -6,6 +6,22 @@ const node = (id: number, functionName: string, url = "", lineNumber = 9) => ({
   callFrame: { functionName, url, lineNumber },
 });
 
+test("tells native functions apart by who called them", () => {
+  const profile: CpuProfile = {
+    nodes: [
+      { ...node(1, "flush", "file:///work/src/rpc/grpc.ts"), children: [2] },
+      { ...node(2, "write", "node:net"), children: [3] },
+      node(3, "writeBuffer"),
+    ],
+    samples: [3, 2],
+    timeDeltas: [3_000, 1_000],
+  };
+  expect(selfTimes(profile, "/work").functions).toEqual([
+    { name: "writeBuffer  for flush  src/rpc/grpc.ts", ms: 3, share: 0.75 },
+    { name: "write  node:net:10", ms: 1, share: 0.25 },
+  ]);
+});
+
 test("times each function itself, over all places it was called from, and leaves out idling", () => {
   const profile: CpuProfile = {
     nodes: [
