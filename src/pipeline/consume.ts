@@ -23,8 +23,8 @@ export const POISON_ATTEMPTS = 8;
 
 /**
  * Takes work from every lane and shard until disposed. Each lane has its own slots, so urgent work never waits for slots
- * taken by other work; within a lane the shards' waiting messages take slots in turn. Disposing waits for the messages at
- * hand and gives back the others.
+ * taken by other work; within a lane the shards' waiting messages take slots in turn. Disposing takes no more messages and
+ * finishes those at hand.
  */
 export async function startConsuming(
   broker: Broker,
@@ -33,6 +33,7 @@ export async function startConsuming(
   log: Logger,
 ): Promise<AsyncDisposable> {
   const stopping = new AbortController();
+  const late = new AbortController();
   const tracer = trace.getTracer("posthorn");
   const loops = LANES.flatMap((lane) => {
     const slots = fairSlots(concurrencyPerLane);
@@ -53,9 +54,9 @@ export async function startConsuming(
         void watch(current);
         for await (const message of current) {
           await slots.take();
-          if (stopping.signal.aborted) {
+          if (late.signal.aborted) {
             slots.give();
-            message.nak(LAST_PULLS_MS);
+            message.nak();
             continue;
           }
           const job = work(message, lane).finally(() => {
@@ -130,9 +131,11 @@ export async function startConsuming(
   return {
     async [Symbol.asyncDispose]() {
       stopping.abort();
+      const timer = setTimeout(() => late.abort(), FINISH_MS);
       // The loops first: they may be about to begin a job.
       await Promise.allSettled(loops);
       await Promise.allSettled(running);
+      clearTimeout(timer);
     },
   };
 }
@@ -140,10 +143,16 @@ export async function startConsuming(
 /** How long a message that a stopping worker asked for may be on its way to it. */
 const LAST_PULLS_MS = 100;
 
+/** How long a stopping worker goes on with messages it holds. Beyond that it gives them back. */
+const FINISH_MS = 5000;
+
 /**
  * Ends taking so that nothing gets lost on the way: what the server sends to a subscription that is gone is given out
- * again only when its ack_wait has passed, half a minute later. So: ask for no more, give back what still comes, and then
+ * again only when its ack_wait has passed, half a minute later. So: ask for no more, take what still comes, and then
  * close. The client has no way to say so, hence the reach for its inner parts; without them it is a plain close.
+ *
+ * What was taken is finished rather than given back: NATS 2.9 loses a message that comes back while nothing but the
+ * requests of workers that have gone waits for it, again until its ack_wait has passed.
  */
 async function drain(messages: ConsumerMessages): Promise<void> {
   Reflect.set(messages, "refilling", false);
