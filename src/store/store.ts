@@ -48,8 +48,8 @@ const MAX_WAITING_PER_CONNECTION = 200;
 const BY_KEY = { plan_cache_mode: "force_generic_plan", enable_seqscan: "off", jit: "off" };
 
 export function openStore(config: StoreConfig): Store {
-  const connect = (role: "posthorn_tenant" | "posthorn_system", max: number, settings: Record<string, string> = {}) =>
-    postgres(config.url, {
+  const connect = (role: "posthorn_tenant" | "posthorn_system", max: number, settings: Record<string, string> = {}) => {
+    const client = postgres(config.url, {
       max,
       prepare: config.prepare,
       idle_timeout: 60,
@@ -65,6 +65,10 @@ export function openStore(config: StoreConfig): Store {
         ...settings,
       } as Record<string, string | number>,
     });
+    const { begin } = client;
+    client.begin = ((work: (tx: Tx) => Promise<unknown>) => begin(endsWith(work))) as Sql["begin"];
+    return client;
+  };
   const hot = connect("posthorn_tenant", config.hotPoolSize, BY_KEY);
   const cold = connect("posthorn_tenant", config.poolSize);
   const system = connect("posthorn_system", 4, BY_KEY);
@@ -108,6 +112,35 @@ export function openStore(config: StoreConfig): Store {
 
 function begin<T>(client: Sql, work: (tx: Tx) => Promise<T>): Promise<T> {
   return client.begin(work) as Promise<T>;
+}
+
+/**
+ * Takes the transaction away from `work` when that is over. The driver keeps it bound to its connection, and a statement
+ * that comes late, from the slower of two branches after the other has failed, would join whatever transaction the
+ * connection is in by then: another tenant's.
+ */
+function endsWith<T>(work: (tx: Tx) => Promise<T>): (tx: Tx) => Promise<T> {
+  return async (tx) => {
+    let over = false;
+    const check = () => {
+      if (over) throw new Error("The transaction is over.");
+    };
+    const whileOpen = new Proxy(tx, {
+      apply(target, self, args) {
+        check();
+        return Reflect.apply(target, self, args);
+      },
+      get(target, key) {
+        check();
+        return Reflect.get(target, key);
+      },
+    });
+    try {
+      return await work(whileOpen);
+    } finally {
+      over = true;
+    }
+  };
 }
 
 /** Postgres ends one of two deadlocked transactions; it is safe and right to run that one again. */
