@@ -3,6 +3,7 @@ import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres, { type Sql, type TransactionSql } from "postgres";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
+import { safeBegin } from "./begin.ts";
 
 export type StoreConfig = {
   url: string;
@@ -65,8 +66,7 @@ export function openStore(config: StoreConfig): Store {
         ...settings,
       } as Record<string, string | number>,
     });
-    const { begin } = client;
-    client.begin = ((work: (tx: Tx) => Promise<unknown>) => begin(endsWith(work))) as Sql["begin"];
+    client.begin = safeBegin(client.begin) as Sql["begin"];
     return client;
   };
   const hot = connect("posthorn_tenant", config.hotPoolSize, BY_KEY);
@@ -112,35 +112,6 @@ export function openStore(config: StoreConfig): Store {
 
 function begin<T>(client: Sql, work: (tx: Tx) => Promise<T>): Promise<T> {
   return client.begin(work) as Promise<T>;
-}
-
-/**
- * Takes the transaction away from `work` when that is over. The driver keeps it bound to its connection, and a statement
- * that comes late, from the slower of two branches after the other has failed, would join whatever transaction the
- * connection is in by then: another tenant's.
- */
-function endsWith<T>(work: (tx: Tx) => Promise<T>): (tx: Tx) => Promise<T> {
-  return async (tx) => {
-    let over = false;
-    const check = () => {
-      if (over) throw new Error("The transaction is over.");
-    };
-    const whileOpen = new Proxy(tx, {
-      apply(target, self, args) {
-        check();
-        return Reflect.apply(target, self, args);
-      },
-      get(target, key) {
-        check();
-        return Reflect.get(target, key);
-      },
-    });
-    try {
-      return await work(whileOpen);
-    } finally {
-      over = true;
-    }
-  };
 }
 
 /** Postgres ends one of two deadlocked transactions; it is safe and right to run that one again. */

@@ -1,0 +1,65 @@
+import type { Sql, TransactionSql } from "postgres";
+
+type Work = (tx: TransactionSql) => Promise<unknown>;
+
+/**
+ * The driver's `begin`, with what postgres.js 3.4.9 lacks at a transaction's end (porsager/postgres #1208, #1215):
+ *
+ * - It keeps the transaction bound to its connection. A statement that comes late, from the slower of two branches after
+ *   the other has failed, would join what the connection does by then, another tenant's transaction. Here it throws.
+ * - When the connection ends, its own ROLLBACK or COMMIT is written to no socket, which throws where nobody can catch it
+ *   and ends the process. Here the work of a lost connection never settles, and the caller is told at once.
+ * - The first transaction after that can be told the error of the connection before. Here it is begun again.
+ */
+export function safeBegin(begin: Sql["begin"]): (work: Work) => Promise<unknown> {
+  return async (work) => {
+    const first = { began: false };
+    try {
+      return await beginOnce(begin, work, first);
+    } catch (error) {
+      if (first.began || (error as { severity?: string }).severity !== "FATAL") throw error;
+      return beginOnce(begin, work, first);
+    }
+  };
+}
+
+async function beginOnce(begin: Sql["begin"], work: Work, progress: { began: boolean }): Promise<unknown> {
+  let over = false;
+  let lost = false;
+  try {
+    return await begin(async (tx) => {
+      progress.began = true;
+      try {
+        return await work(fenced(tx, () => over));
+      } catch (error) {
+        over = true;
+        // If the connection has ended, that is known by then.
+        await new Promise(setImmediate);
+        throw error;
+      } finally {
+        over = true;
+        if (lost) await new Promise(() => undefined);
+      }
+    });
+  } finally {
+    over = true;
+    lost = true;
+  }
+}
+
+/** The transaction until it is over. */
+function fenced(tx: TransactionSql, over: () => boolean): TransactionSql {
+  const check = () => {
+    if (over()) throw new Error("The transaction is over.");
+  };
+  return new Proxy(tx, {
+    apply(target, self, args) {
+      check();
+      return Reflect.apply(target, self, args);
+    },
+    get(target, key) {
+      check();
+      return Reflect.get(target, key);
+    },
+  });
+}
