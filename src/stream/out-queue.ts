@@ -4,19 +4,24 @@ import { Encoded } from "#src/rpc/call.ts";
 export type OutQueue = {
   /** False when it is full: nothing was taken. */
   push(bytes: Uint8Array): boolean;
-  /** Settles when at most half is taken, or the queue has ended. */
+  /** At most half of the room is used, or the queue has ended. */
+  hasRoom(): boolean;
+  /** Settles when it has room. */
   room(): Promise<void>;
   /** The reader gets what waits, and then the error or a quiet end. The first end counts. */
   end(error: unknown): void;
   /** For one reader. */
   read(): AsyncGenerator<Encoded>;
   readonly length: number;
+  /** How many the reader has taken so far. */
+  readonly taken: number;
   readonly ended: boolean;
 };
 
 export function outQueue(maxMessages: number, maxBytes: number): OutQueue {
   const queue: Uint8Array[] = [];
   let bytes = 0;
+  let taken = 0;
   let ending: { error: unknown } | undefined;
   let wake: (() => void) | undefined;
   let roomy: (() => void) | undefined;
@@ -32,6 +37,7 @@ export function outQueue(maxMessages: number, maxBytes: number): OutQueue {
       wake?.();
       return true;
     },
+    hasRoom: () => !halfFull(),
     async room() {
       while (halfFull()) {
         await new Promise<void>((resolve) => {
@@ -50,6 +56,7 @@ export function outQueue(maxMessages: number, maxBytes: number): OutQueue {
         const message = queue.shift();
         if (message !== undefined) {
           bytes -= message.length;
+          taken++;
           if (!halfFull()) roomy?.();
           yield new Encoded(message);
         } else if (ending !== undefined) {
@@ -64,6 +71,9 @@ export function outQueue(maxMessages: number, maxBytes: number): OutQueue {
     },
     get length() {
       return queue.length;
+    },
+    get taken() {
+      return taken;
     },
     get ended() {
       return ending !== undefined;

@@ -1,4 +1,5 @@
 import type { Cache } from "#src/cache/redis.ts";
+import { loadScript } from "#src/cache/script.ts";
 import type { Clock } from "#src/clock.ts";
 
 export type DeviceState = { deviceId: string; online: boolean; lastSeenAt: Date; receivedSeq: number };
@@ -26,6 +27,7 @@ const MAX_DEVICES = 20;
 export function openPresence(cache: Cache, clock: Clock, heartbeatMs: number): Presence {
   const key = (tenantId: string, userId: string) => `${cache.namespace}:{${tenantId}}:presence:${userId}`;
   const leaseMs = 3 * heartbeatMs;
+  const remember = loadScript(cache.redis, new URL("./received.lua", import.meta.url));
 
   function renew(places: readonly Place[]): void {
     if (places.length === 0 || !cache.up()) return;
@@ -52,9 +54,8 @@ export function openPresence(cache: Cache, clock: Clock, heartbeatMs: number): P
     },
     async received(tenantId, userId, deviceId, seq) {
       if (!cache.up()) return;
-      const field = `r:${deviceId}`;
-      const before = Number(await cache.redis.hget(key(tenantId, userId), field).catch(() => 0));
-      if (seq > before) await cache.redis.hset(key(tenantId, userId), field, seq).catch(() => undefined);
+      const args = [deviceId, seq, clock().getTime(), REMEMBER_MS];
+      await remember([key(tenantId, userId)], args).catch(() => undefined);
     },
     async read(tenantId, userIds) {
       const none = userIds.map((): Record<string, string> => ({}));

@@ -12,12 +12,12 @@ import { outQueue } from "./out-queue.ts";
 // One stream of one user.
 //
 //     opening ──▶ reading ──▶ live ──▶ ended
-//                    ▲          │ a sequence is missing, or the inbox may have been erased
-//                    └──────────┘
+//                    ▲          │ a sequence is missing, the reader is behind,
+//                    └──────────┘ or the inbox may have been erased
 //
 // Live arrivals are attached before the inbox's head is read. While the inbox is read they wait in `ahead`, as far as
-// there is room; what found none is read from the inbox as well. What is emitted is strictly in sequence, whatever order
-// processes publish in and whatever is lost or doubled on the way.
+// there is room; what found none is read from the inbox as well, and so is everything while the reader is behind. What is
+// emitted is strictly in sequence, whatever order processes publish in and whatever is lost or doubled on the way.
 
 /** Resuming further back than this would be a list, not a replay. */
 export const MAX_REPLAY = 1000;
@@ -70,12 +70,18 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
   let doubt = false;
   const ahead = new Map<number, { bytes: Uint8Array; passes: boolean }>();
   let gapTimer: NodeJS.Timeout | undefined;
+  /** How much the reader had taken, and since when that has not changed. */
+  let progress = { taken: 0, since: deps.now().getTime() };
 
   const cursor = () => encodeCursor({ epoch: epoch ?? 0, seq: lastSeq });
 
   function put(bytes: Uint8Array): void {
     if (early !== undefined) early.push(bytes);
-    if (early === undefined ? queue.push(bytes) : early.length <= options.queueMaxMessages) return;
+    if (early === undefined ? !queue.push(bytes) : early.length > options.queueMaxMessages) tooSlow();
+  }
+
+  function tooSlow(): void {
+    if (queue.ended) return;
     deps.onSlow();
     finish(
       new Fault(ErrorReason.OVERLOADED, { message: "The stream is read too slowly. Resume with the last cursor." }),
@@ -210,6 +216,11 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
   /** Sends what is next in sequence; if something is missing, gives it a moment and then reads the inbox. */
   function release(): void {
     for (let next = ahead.get(lastSeq + 1); next !== undefined; next = ahead.get(lastSeq + 1)) {
+      // A burst for a reader who is quick, but not as quick as that: read it from the inbox as they take it.
+      if (!queue.hasRoom()) {
+        void read(() => readTo(wanted));
+        return;
+      }
       lastSeq++;
       ahead.delete(lastSeq);
       if (next.passes) put(next.bytes);
@@ -226,7 +237,11 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
     for (const seq of ahead.keys()) if (seq <= lastSeq) ahead.delete(seq);
   }
 
+  /** Also closes the stream of a reader who has taken nothing of what waits for the time between two heartbeats. */
   function heartbeat(head: Head | undefined): void {
+    const now = deps.now().getTime();
+    if (queue.length === 0 || queue.taken !== progress.taken) progress = { taken: queue.taken, since: now };
+    else if (now - progress.since >= options.heartbeatMs) tooSlow();
     if (queue.ended || early !== undefined || reading) return;
     if (head !== undefined && head.epoch !== epoch) doubt = true;
     if (doubt) {

@@ -280,8 +280,11 @@ test("whatever happens to live events and however long reads take, each sequence
 });
 
 /** A session that has begun on an inbox of `existing` entries, and what its reader has got. */
-async function begun(existing: number, options: { cursor?: number; queueMax?: number; bytes?: Uint8Array } = {}) {
-  const world = { seq: existing, reads: 0, slow: 0 };
+async function begun(
+  existing: number,
+  options: { cursor?: number; queueMax?: number; bytes?: Uint8Array; reads?: boolean } = {},
+) {
+  const world = { seq: existing, reads: 0, slow: 0, passed: 0 };
   const head = () => ({
     epoch: 1,
     seq: world.seq,
@@ -305,7 +308,7 @@ async function begun(existing: number, options: { cursor?: number; queueMax?: nu
       closeAt: now,
     },
     {
-      now: () => now,
+      now: () => new Date(now.getTime() + world.passed),
       random: () => 0.5,
       head: async () => head(),
       async replay(after, limit) {
@@ -319,8 +322,10 @@ async function begun(existing: number, options: { cursor?: number; queueMax?: nu
     },
   );
   const got: SubscribeResponse["event"][] = [];
+  const iterator = session.events();
   const reading = (async () => {
-    for await (const { bytes } of session.events()) got.push(fromBinary(SubscribeResponseSchema, bytes).event);
+    if (options.reads === false) return;
+    for await (const { bytes } of iterator) got.push(fromBinary(SubscribeResponseSchema, bytes).event);
   })();
   const arrive = (seq: number) => {
     world.seq = Math.max(world.seq, seq);
@@ -328,7 +333,7 @@ async function begun(existing: number, options: { cursor?: number; queueMax?: nu
   };
   const sequences = () =>
     got.flatMap(({ case: kind, value }) => (kind === "notification" ? Number(value.entry?.sequence) : []));
-  return { world, session, got, reading, arrive, sequences, head };
+  return { world, session, got, reading, arrive, sequences, head, iterator };
 }
 
 test("a replay larger than the queue, of large entries, waits for its reader and does not cut them off", async () => {
@@ -373,13 +378,40 @@ test("what arrives while a stream opens is sent without waiting for a heartbeat"
   expect(sequences()).toEqual([1]);
 });
 
-test("a reader who does not read is closed, and everything queued for them is theirs", async () => {
-  const { world, session, head, sequences, arrive, reading } = await begun(0, { cursor: 0, queueMax: 4 });
+test("a burst for a reader who is slower than it is read from the inbox as they take it", async () => {
+  const { world, session, head, sequences, arrive } = await begun(0, { cursor: 0, queueMax: 4 });
   await session.begin(head());
-  await flush();
-  for (let seq = 1; seq <= 5; seq++) arrive(seq);
-  await expect(reading).rejects.toThrow("read too slowly");
-  expect(sequences()).toEqual([1, 2, 3, 4]);
+  for (let seq = 1; seq <= 100; seq++) arrive(seq);
+  while (sequences().length < 100) await flush();
+  expect(sequences()).toEqual(Array.from({ length: 100 }, (_, n) => n + 1));
+  expect(world.slow).toBe(0);
+});
+
+test("a reader who takes nothing from one heartbeat to the next is closed, and what is queued for them is theirs", async () => {
+  const { world, session, head, arrive, iterator } = await begun(0, { cursor: 0, queueMax: 4, reads: false });
+  await session.begin(head());
+  for (let seq = 1; seq <= 9; seq++) arrive(seq);
+  for (const { value } of [await iterator.next(), await iterator.next()]) expect(value).toBeDefined();
+  session.heartbeat(head());
+  world.passed = 999;
+  session.heartbeat(head());
+  expect(world.slow).toBe(0);
+  world.passed = 1000;
+  session.heartbeat(head());
+  expect(world.slow).toBe(1);
+  const next = async () => fromBinary(SubscribeResponseSchema, (await iterator.next()).value.bytes).event.case;
+  expect(await next()).toBe("notification");
+  await expect(
+    (async () => {
+      for (;;) await next();
+    })(),
+  ).rejects.toThrow("read too slowly");
+});
+
+test("a reader for whom more happened beside notifications than the queue holds is closed", async () => {
+  const { world, session, head } = await begun(0, { cursor: 0, queueMax: 4, reads: false });
+  await session.begin(head());
+  for (let n = 0; n < 3; n++) session.put(NOTICE);
   expect(world.slow).toBe(1);
 });
 
