@@ -1,0 +1,316 @@
+import { type DescMethod, type Message, toJsonString } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { ConnectError } from "@connectrpc/connect";
+import postgres from "postgres";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { AdminService, Scope, TokenAlgorithm } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { AnalyticsService } from "#gen/posthorn/v1/analytics_service_pb.ts";
+import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
+import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
+import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
+import { TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { UserService } from "#gen/posthorn/v1/user_service_pb.ts";
+import { ACCESS_RULES, type AccessRule } from "#src/rpc/access-rules.ts";
+import { type Clients, platformOfFile } from "../support/platform.ts";
+import { toRefusal } from "../support/refusal.ts";
+import { openReader } from "../support/stream-reader.ts";
+import { contentOf } from "../support/tenant-tables.ts";
+import { until } from "../support/until.ts";
+import { type Fill, requestsOf } from "./requests.ts";
+
+// The victim is the file's tenant, `node.key`. Each method is called by a tenant of its own, which has nothing.
+const node = await platformOfFile({ roles: ["api", "stream", "worker"] });
+const sql = postgres(node.services.databaseUrl, { max: 1, onnotice: () => undefined });
+afterAll(() => sql.end());
+
+const SERVICES = {
+  admin: AdminService,
+  analytics: AnalyticsService,
+  inbox: InboxService,
+  preferences: PreferencesService,
+  send: SendService,
+  stream: StreamService,
+  topics: TopicService,
+  types: TypeService,
+  users: UserService,
+} as const;
+const METHODS = Object.entries(SERVICES).flatMap(([client, service]) =>
+  service.methods.map((method): [string, { client: keyof Clients; method: DescMethod }] => [
+    `${service.typeName}.${method.name}`,
+    { client: client as keyof Clients, method },
+  ]),
+);
+
+/** In everything the victim says and names, and in nothing that is asked. */
+const CANARY = "canary";
+
+/**
+ * Methods that may succeed with ids of somebody else, because they make, list, count or clear what is the caller's own,
+ * or are idempotent where there is nothing. All others have to refuse.
+ */
+const OWN = new Set(
+  [
+    "AdminService: CreateApiKey CreateUserToken RevokeUserTokens ListApiKeys ListTokenIssuers ListAuditEntries WhoAmI GetTenant",
+    "AdminService: CreateTokenIssuer DeleteTokenIssuer",
+    "AnalyticsService: QueryCounters",
+    "InboxService: ListEntries GetCounts MarkRead MarkUnread MarkSeen MarkAllRead Archive Unarchive Snooze Unsnooze",
+    "InboxService: DeleteEntries Clear",
+    "PreferencesService: GetPreferences UpdatePreferences ResetPreferences GetEffectivePreferences GetDefaultPreferences",
+    "PreferencesService: UpdateDefaultPreferences",
+    "SendService: Send SendBatch SendStream ListNotifications CancelNotifications",
+    "StreamService: Subscribe GetPresence Broadcast",
+    "TopicService: UpsertTopic ListTopics DeleteTopic ListUserTopics",
+    "TypeService: CreateType ListTypes DeleteType LoadPreset",
+    "UserService: UpsertUser ListUsers DeleteUser ImportUsers",
+  ].flatMap((line) => {
+    const [service, names = ""] = line.split(": ");
+    return names.split(" ").map((name) => `posthorn.v1.${service}.${name}`);
+  }),
+);
+
+const REFUSALS = [
+  "NOT_FOUND",
+  "INVALID_REQUEST",
+  "INVALID_PAGE_TOKEN",
+  "CALLER_NOT_ALLOWED",
+  // The pair of issuer and audience belongs to one tenant, as the contract says.
+  "ALREADY_EXISTS",
+];
+
+let fill: Fill;
+let ids: string[];
+let before: Record<string, string>;
+let seen: ReturnType<typeof openReader>;
+
+beforeAll(async () => {
+  const { key } = node;
+  const alice = { id: "alice", displayName: CANARY, email: "canary@example.com", roles: ["vault"] };
+  await key.users.upsertUser({ user: alice });
+  await key.users.upsertUser({ user: { ...alice, id: "bert" } });
+  for (const name of ["vault", "vault2"]) {
+    await key.types.createType({ type: { key: name, displayName: CANARY, category: "vault" } });
+    await key.topics.upsertTopic({ topic: { key: name, description: CANARY } });
+    await key.topics.addMembers({ key: name, userIds: ["alice", "bert"] });
+  }
+  await key.preferences.updatePreferences({ userId: "alice", preferences: { language: "cn-canary" }, reason: CANARY });
+  await key.preferences.updateDefaultPreferences({ preferences: { language: "cn-canary" } });
+  const { apiKey } = await key.admin.createApiKey({ displayName: CANARY, scopes: [Scope.SEND] });
+  const secret = { case: "secret", value: new Uint8Array(32).fill(7) } as const;
+  const issuers = await Promise.all(
+    ["vault", "vault2"].map((audience) =>
+      key.admin.createTokenIssuer({
+        issuer: "https://vault.example",
+        audience,
+        algorithm: TokenAlgorithm.HS256,
+        key: secret,
+      }),
+    ),
+  );
+  seen = openReader(key, { userId: "alice", deviceId: "canary-device", includeStatus: true });
+  await seen.next("hello");
+
+  const content = { title: CANARY, body: CANARY };
+  const send = (more: object) =>
+    key.send.send({ to: { userIds: ["alice"] }, type: "vault", content, senderId: CANARY, ...more });
+  const first = await send({ idempotencyKey: "same", tags: ["vault"] });
+  await send({ dedupKey: "same" });
+  const later = { case: "scheduleTime", value: timestampFromDate(new Date(Date.now() + 3 * 3_600_000)) } as const;
+  const waiting = await send({ schedule: later, collapseKey: "same", tags: ["vault"] });
+  const fanout = await key.send.send({ to: { topics: ["vault"] }, type: "vault", content });
+  await until(
+    async () => (await key.send.getFanout({ id: fanout.fanoutId })).fanout?.created,
+    (created) => created === 2n,
+  );
+  await until(
+    () => sql`select status from notifications where status not in (${Status.DELIVERED}, ${Status.SCHEDULED})
+      or status = ${Status.DELIVERED} and inbox_seq is null`,
+    (open) => open.length === 0,
+  );
+  await until(
+    async () => seen.sequences(),
+    (sequences) => sequences.length >= 3,
+  );
+  const delivered = first.results[0]?.notificationId ?? "";
+  const scheduled = waiting.results[0]?.notificationId ?? "";
+  ids = [
+    delivered,
+    scheduled,
+    fanout.fanoutId,
+    apiKey?.id ?? "",
+    issuers[0]?.tokenIssuer?.id ?? "",
+    node.tenant.tenantId,
+    "alice",
+  ];
+  expect(ids.every((id) => id !== "")).toBe(true);
+
+  fill = {
+    user_id: "alice",
+    user_ids: ["alice"],
+    ids: [delivered, scheduled],
+    notification_id: delivered,
+    notification_ids: [delivered, scheduled],
+    fanout_id: fanout.fanoutId,
+    key: "vault",
+    topic: "vault",
+    topics: ["vault"],
+    type: "vault",
+    types: ["vault"],
+    category: "vault",
+    categories: ["vault"],
+    role: "vault",
+    roles: ["vault"],
+    tag: "vault",
+    tags: ["vault"],
+    cursor: seen.cursor(),
+    device_id: "phone",
+    idempotency_key: "same",
+    dedup_key: "same",
+    collapse_key: "same",
+    sender_id: "alice",
+    issuer: "https://vault.example",
+    audience: "vault",
+    secret: new Uint8Array(32).fill(7),
+    page_token: "",
+    page_size: 5,
+    through_sequence: 1n,
+    chunk_id: 1n,
+    etag: "",
+    reason: "by another",
+    title: "By another",
+    body: "By another",
+    display_name: "By another",
+    description: "By another",
+    email: "by@example.com",
+    phone: "+4915112345678",
+    locale: "de",
+    language: "de",
+    time_zone: "Europe/Berlin",
+    local_schedule_time: "2099-01-01T12:00:00",
+    day_of_week: 1,
+    start_time: "22:00",
+    end_time: "23:00",
+  };
+  before = await contentOf(sql, node.tenant.tenantId);
+  for (const [name, content] of Object.entries(before))
+    if (name !== "token_revocations") expect(content, name).not.toMatch(/^0 /);
+});
+
+type Answer = { refused: string } | { answered: string };
+
+/** Calls any kind of method with one request and collects what comes back. */
+async function call(
+  clients: Clients,
+  { client, method }: { client: keyof Clients; method: DescMethod },
+  request: Message,
+): Promise<Answer> {
+  const closing = new AbortController();
+  try {
+    const invoke = Reflect.get(clients[client], method.localName) as (input: unknown, options: object) => never;
+    const answers: Message[] = [];
+    if (method.methodKind === "unary") {
+      answers.push(await (invoke(request, {}) as Promise<Message>));
+    } else {
+      const input =
+        method.methodKind === "server_streaming"
+          ? request
+          : (async function* () {
+              yield request;
+            })();
+      for await (const each of invoke(input, { signal: closing.signal }) as AsyncIterable<
+        Message & { event?: { case: string } }
+      >) {
+        answers.push(each);
+        if (each.event !== undefined && ["caughtUp", "reset"].includes(each.event.case)) break;
+      }
+    }
+    return { answered: answers.map((each) => toJsonString(method.output, each)).join("\n") };
+  } catch (error) {
+    const refusal = toRefusal(ConnectError.from(error));
+    return { refused: refusal.reason || `${refusal.code}: ${refusal.message}` };
+  } finally {
+    closing.abort();
+  }
+}
+
+test("every method that is served is tried", () => {
+  expect(METHODS.map(([name]) => name).toSorted()).toEqual(Object.keys(ACCESS_RULES).toSorted());
+});
+
+describe("another tenant's ids", () => {
+  test.each(METHODS)("%s", async (name, target) => {
+    const rule: AccessRule = ACCESS_RULES[name as keyof typeof ACCESS_RULES];
+    const other = await node.newTenant();
+    const callers = [node.clients(other.apiKey)];
+    if (rule.user !== undefined) callers.push(await node.clientsFor("alice", other));
+    const answers: Answer[] = [];
+    for (const caller of callers) {
+      for (const id of ids) {
+        for (const request of requestsOf(target.method, { ...fill, id }))
+          answers.push(await call(caller, target, request));
+        if (!target.method.input.fields.some((field) => field.name === "id")) break;
+      }
+    }
+    for (const answer of answers) {
+      if ("refused" in answer) expect(REFUSALS).toContain(answer.refused);
+      else expect(answer.answered.toLowerCase()).not.toContain(CANARY);
+    }
+    const answered = answers.filter((answer) => "answered" in answer);
+    if (OWN.has(name)) expect(answered).not.toEqual([]);
+    else expect(answered).toEqual([]);
+    // At least one request got past validation, or nothing was tested.
+    // (An Ack is of an entry: there is none, and the fault looks the same.)
+    if (rule.key !== undefined && target.method !== StreamService.method.ack)
+      expect(answers.some((each) => !("refused" in each) || each.refused !== "INVALID_REQUEST")).toBe(true);
+    expect(await contentOf(sql, node.tenant.tenantId)).toEqual(before);
+  });
+});
+
+const LISTS = METHODS.filter(
+  ([name, { method }]) =>
+    method.input.fields.some((field) => field.name === "page_token") &&
+    (ACCESS_RULES[name as keyof typeof ACCESS_RULES] as AccessRule).key !== undefined,
+);
+
+test("there are lists", () => expect(LISTS.length).toBeGreaterThanOrEqual(9));
+
+describe("another tenant's page token", () => {
+  test.each(LISTS)("%s", async (name, target) => {
+    const own = (clients: Clients, pageToken: string) =>
+      (
+        Reflect.get(clients[target.client], target.method.localName) as (
+          request: object,
+        ) => Promise<{ nextPageToken: string }>
+      )({
+        userId: "alice",
+        key: "vault",
+        pageSize: 1,
+        pageToken,
+      });
+    const { nextPageToken } = await own(node.key, "");
+    expect(nextPageToken, `${name} has a second page`).not.toBe("");
+    const other = await node.newTenant();
+    const clients = node.clients(other.apiKey);
+    if (target.client === "topics") await clients.topics.upsertTopic({ topic: { key: "vault" } });
+    const error = await own(clients, nextPageToken).then(() => undefined, ConnectError.from);
+    expect(error === undefined ? "answered" : toRefusal(error).reason).toBe("INVALID_PAGE_TOKEN");
+    // And it is good for whom it was made.
+    await own(node.key, nextPageToken);
+  });
+});
+
+test("the victim's stream has heard nothing of all that", async () => {
+  const { results } = await node.key.send.send({ to: { userIds: ["alice"] }, content: { title: "the end" } });
+  await seen.next("notification", ({ entry }) => entry?.notificationId === results[0]?.notificationId);
+  const foreign = seen.events.filter(
+    ({ case: kind, value }) => kind === "announcement" || JSON.stringify(value, plain).includes("By another"),
+  );
+  expect(foreign).toEqual([]);
+  const quiet = new Set(["hello", "caughtUp", "notification", "status", "heartbeat"]);
+  expect(seen.events.filter(({ case: kind }) => !quiet.has(kind ?? ""))).toEqual([]);
+  await seen.close();
+});
+
+const plain = (_: string, value: unknown) => (typeof value === "bigint" ? value.toString() : value);
