@@ -68,7 +68,7 @@ export const ERRORS: Record<KnownReason, Rule> = {
   ),
   [ErrorReason.DEPENDENCY_UNAVAILABLE]: rule(
     Code.UNAVAILABLE,
-    "The service cannot do this right now. Retry with the same idempotency key.",
+    "The service cannot do this right now. Retry; a Send with the same idempotency key.",
     true,
   ),
   [ErrorReason.SHUTTING_DOWN]: rule(Code.UNAVAILABLE, "The server is shutting down. Connect again.", true),

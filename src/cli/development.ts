@@ -2,6 +2,7 @@
 import { createServer } from "node:net";
 import { createClient } from "@connectrpc/connect";
 import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { UserService } from "#gen/posthorn/v1/user_service_pb.ts";
 import type { Variables } from "#src/config/read.ts";
 import { type Config, readConfig } from "#src/config.ts";
 import { freePort } from "#src/dev/ports.ts";
@@ -83,6 +84,8 @@ async function credentials(platform: Platform, config: Config, earlier: LocalSta
   const server = config.grpc.tls === undefined ? platform.grpcUrl : `https://${platform.grpcUrl}`;
   const known = earlier && (await tenantOf(server, earlier.apiKey)) === earlier.tenantId ? earlier : undefined;
   const { tenantId, apiKey } = known ?? (await platform.bootstrap("Development"));
+  // A user that exists, so that a send to everyone reaches somebody.
+  await createClient(UserService, transportTo(server, apiKey)).upsertUser({ user: { id: USER, displayName: "Ada" } });
   const { token } = await admin(server, apiKey).createUserToken({ userId: USER, ttl: { seconds: TOKEN_SECONDS } });
   const operatorKey = config.auth.operatorKeys[0] ?? "";
   return { server, httpUrl: platform.httpUrl, tenantId, apiKey, operatorKey, userId: USER, userToken: token };

@@ -1,7 +1,9 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
+import { texts } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Tx } from "#src/store/store.ts";
+import { TOPIC_TAG } from "#src/stream/filter.ts";
 import type { NotificationRow, TimelineRow } from "./notification.ts";
 
 const OPEN = [Status.ACCEPTED, Status.SCHEDULED, Status.HELD];
@@ -23,6 +25,11 @@ export async function findNotifications(tx: Tx, tenantId: string, ids: readonly 
     select ${columns(tx)} from notifications n
     left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
     where n.tenant_id = ${tenantId} and n.id = any(${ids as string[]}::uuid[])`;
+}
+
+/** Holds a notification still until the transaction ends, for a change that depends on how it stands. */
+export async function lockNotification(tx: Tx, tenantId: string, id: string): Promise<void> {
+  await tx`select from notifications where tenant_id = ${tenantId} and id = ${id} for update`;
 }
 
 export async function readTimeline(tx: Tx, tenantId: string, id: string): Promise<TimelineRow[]> {
@@ -138,7 +145,7 @@ export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: 
   const rows = await tx`
     update notifications set
       ${changes.content === undefined ? tx`` : tx`content = ${changes.content as Buffer},`}
-      ${changes.tags === undefined ? tx`` : tx`tags = ${changes.tags}::text[],`}
+      ${changes.tags === undefined ? tx`` : tx`tags = ${texts(changes.tags)}::text[] || array(select t from unnest(tags) as t where starts_with(t, ${TOPIC_TAG})),`}
       ${changes.expiresAt === undefined ? tx`` : tx`expires_at = ${changes.expiresAt},`}
       ${scheduled === undefined ? tx`` : tx`scheduled_at = ${scheduled},`}
       ${later ? tx`status = ${Status.SCHEDULED}, reason = 0, due_at = ${scheduled},` : tx``}

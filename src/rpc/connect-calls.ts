@@ -41,7 +41,8 @@ export function connectHandlers(pipeline: Pipeline, maxReceiveBytes: number): Ma
     acceptCompression: [compressionGzip],
     readMaxBytes: maxReceiveBytes,
     binaryOptions: { readUnknownFields: false },
-    jsonOptions: { ignoreUnknownFields: true },
+    // A misspelt filter would widen what is cancelled or cleared, so JSON that names what there is not is refused.
+    jsonOptions: { ignoreUnknownFields: false },
     requestGate: admit,
   };
   const [connect, grpc, grpcWeb] = [connectProtocol(options), grpcProtocol(options), grpcWebProtocol(options)];

@@ -35,6 +35,8 @@ export type JobConfig = {
 };
 
 const SNOOZE_MS = 1000;
+/** What is younger may still be on its way to the queue. */
+const JUST_ACCEPTED_MS = 1000;
 const SWEEP_MS = 30_000;
 const PARTITIONS_MS = 6 * 3_600_000;
 
@@ -63,6 +65,12 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     if (count > 0) log.warn({ count }, "queued again what had been lost on the way");
     return { more: false };
   });
+  // What was accepted while NATS was away is looked for at once, not only when it has waited long.
+  const back = deps.broker.onInterruption((state) => {
+    if (state !== "back") return;
+    reconcile(deps, clock(), JUST_ACCEPTED_MS).catch((err) => log.warn({ err }, "could not queue what NATS missed"));
+  });
+  stack.defer(() => back[Symbol.dispose]());
   every("sweep", SWEEP_MS, async (now) => {
     const swept = await store.system((tx) => expireEntries(tx, now, batch));
     for (const { tenantId, userId, head } of swept.inboxes) {

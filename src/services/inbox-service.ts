@@ -93,7 +93,10 @@ export function inboxService({ inbox, store, clock, pageTokens }: InboxServiceDe
     },
 
     async clear(request, call) {
-      return answer(await inbox.clear(owner(request, call), request.archivedOnly, call.signal));
+      const of = owner(request, call);
+      const cleared = await inbox.clear(of, request.archivedOnly, call.signal);
+      // Nothing is left to be looked at, so nothing is left unseen.
+      return answer(request.archivedOnly ? cleared : { ...cleared, head: await inbox.markSeen(of, undefined) });
     },
   });
 }

@@ -25,6 +25,7 @@ import {
   cancelByIds,
   type Filter,
   findNotifications,
+  lockNotification,
   pageNotifications,
   queuePosition,
   readTimeline,
@@ -35,7 +36,7 @@ import { waitForDecisions } from "#src/notifications/wait.ts";
 import { type Accept, acceptEach } from "#src/pipeline/accept/accept.ts";
 import { checkData } from "#src/pipeline/accept/check-data.ts";
 import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
-import { checkedTime } from "#src/pipeline/accept/prepare.ts";
+import { checkedTime, checkTags } from "#src/pipeline/accept/prepare.ts";
 import { hasScope, scopeMissing } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { maskPaths } from "#src/rpc/field-mask.ts";
@@ -143,9 +144,10 @@ export function sendService(deps: SendServiceDeps): Service {
     async updateNotification(request, call) {
       const changes = changesOf(request, clock());
       const updated = await store.tenant(call.tenantId, async (tx) => {
+        await lockNotification(tx, call.tenantId, request.id);
         const before = await one(tx, call, request.id);
-        checkExpiry(changes, before);
         const now = clock();
+        checkExpiry(changes, before, now);
         if (!(await updateOpen(tx, call.tenantId, request.id, changes, now))) throw notOpen(before.status);
         const after = await one(tx, call, request.id);
         if (after.status === Status.SCHEDULED && before.scheduledAt?.getTime() !== after.scheduledAt?.getTime()) {
@@ -261,17 +263,27 @@ function changesOf(request: UpdateNotificationRequest, now: Date): Changes {
     checkData(request.content.data);
     changes.content = toBinary(ContentSchema, request.content);
   }
-  if (paths.includes("schedule_time"))
-    changes.scheduledAt = request.scheduleTime ? checkedTime("schedule_time", request.scheduleTime, now) : null;
+  if (paths.includes("schedule_time")) changes.scheduledAt = scheduleOf(request, now);
   if (paths.includes("expire_time"))
     changes.expiresAt = request.expireTime ? checkedTime("expire_time", request.expireTime, now) : null;
-  if (paths.includes("tags")) changes.tags = request.tags;
+  if (paths.includes("tags")) {
+    checkTags(request.tags);
+    changes.tags = request.tags;
+  }
   if (Object.keys(changes).length === 0)
     throw invalidField("update_mask", "names nothing to change, and nothing is set");
   return changes;
 }
 
-function checkExpiry(changes: Changes, before: NotificationRow): void {
+/** As in Send, a time in the past means at once. */
+function scheduleOf(request: UpdateNotificationRequest, now: Date): Date | null {
+  if (request.scheduleTime === undefined) return null;
+  const time = checkedTime("schedule_time", request.scheduleTime, now);
+  return time > now ? time : null;
+}
+
+function checkExpiry(changes: Changes, before: NotificationRow, now: Date): void {
+  if (changes.expiresAt && changes.expiresAt <= now) throw invalidField("expire_time", "must lie in the future");
   const scheduled = changes.scheduledAt === undefined ? before.scheduledAt : changes.scheduledAt;
   const expires = changes.expiresAt === undefined ? before.expiresAt : changes.expiresAt;
   if (scheduled !== null && expires !== null && expires <= scheduled) {

@@ -1,6 +1,6 @@
 import postgres, { type Sql } from "postgres";
 import { MIGRATION_LOCK } from "./migrate.ts";
-import { PARTITIONED } from "./partitions.ts";
+import type { PARTITIONED } from "./partitions.ts";
 
 export type Retention = {
   /** Notifications, their timelines and the audit log. */
@@ -11,10 +11,15 @@ export type Retention = {
 
 const DAY_MS = 86_400_000;
 
+/** Entries first, and histories last: notifications stay for their entries, and their histories with them. */
+const IN_ORDER = ["inbox", "notifications", "timeline", "audit_entries"] as const satisfies Partitioned[];
+type Partitioned = (typeof PARTITIONED)[number]["table"];
+
 /**
  * Drops the months whose last day is older than the retention, and returns their tables' names. A month that still holds
- * an open notification (one may be scheduled 400 days ahead) stays until that has ended. Inboxes' counts are corrected in
- * the transaction that drops their entries, and cursors before them are told of it (Reset). Needs the tables' owner.
+ * an open notification (one may be scheduled 400 days ahead), or one whose entry is in an inbox and shows its content,
+ * stays until that has ended. Inboxes' counts are corrected in the transaction that drops their entries, and cursors
+ * before them are told of it (Reset). Needs the tables' owner.
  *
  * A month is first detached, which blocks nobody, and then dropped; a crash in between is finished by the next run.
  */
@@ -23,10 +28,11 @@ export async function dropExpired(databaseUrl: string, now: Date, retention: Ret
   try {
     await sql`select pg_advisory_lock(${MIGRATION_LOCK})`;
     const dropped: string[] = [];
-    for (const { table } of PARTITIONED) {
+    for (const table of IN_ORDER) {
       const days = table === "inbox" ? Math.min(retention.inboxDays, retention.days) : retention.days;
       for (const month of await monthsBefore(sql, table, new Date(now.getTime() - days * DAY_MS))) {
-        if (table === "notifications" && (await hasOpen(sql, month.name))) continue;
+        if (table === "notifications" && (await isNeeded(sql, month.name))) continue;
+        if (table === "timeline" && (await exists(sql, month.name.replace(table, "notifications")))) continue;
         await detach(sql, table, month);
         await sql.begin(async (tx) => {
           if (table === "inbox") await forgetEntries(tx as unknown as Sql, month.name);
@@ -60,9 +66,16 @@ async function monthsBefore(sql: Sql, table: string, before: Date): Promise<Mont
   });
 }
 
-async function hasOpen(sql: Sql, name: string): Promise<boolean> {
-  const [row] = await sql.unsafe(`select exists (select from ${name} where status in (1, 2, 3)) as open`);
-  return row?.open === true;
+async function isNeeded(sql: Sql, name: string): Promise<boolean> {
+  const [row] = await sql.unsafe(`
+    select exists (select from ${name} where status in (1, 2, 3)) or exists (
+      select from ${name} n join inbox i on i.tenant_id = n.tenant_id and i.user_id = n.user_id and i.seq = n.inbox_seq
+    ) as needed`);
+  return row?.needed === true;
+}
+
+async function exists(sql: Sql, name: string): Promise<boolean> {
+  return (await sql`select from pg_class where oid = to_regclass(${name})`).length > 0;
 }
 
 async function detach(sql: Sql, table: string, { name, attached, detaching }: Month): Promise<void> {

@@ -16,7 +16,10 @@ export function compileFilter(filter: StreamFilter | undefined): (event: Filtere
     (tags.size === 0 || event.tags.some((tag) => tags.has(tag)));
 }
 
+/** How the tags begin that say through which topic something was sent. */
+export const TOPIC_TAG = "topic:";
+
 /** The tag that notifications sent to a topic carry. */
 export function topicTag(topic: string): string {
-  return `topic:${topic}`;
+  return `${TOPIC_TAG}${topic}`;
 }

@@ -15,6 +15,7 @@ import type { Broker } from "#src/broker/broker.ts";
 import type { InboxEntryRow } from "#src/inbox/entry.ts";
 import { live } from "#src/pipeline/flow.ts";
 import { encodeCursor } from "./cursor.ts";
+import { topicTag } from "./filter.ts";
 
 /** An entry that arrived in an inbox, with its inbox after it. */
 export type Arrival = {
@@ -93,7 +94,7 @@ export function livePublisher(broker: Broker): Live {
         kind: Kind.ANNOUNCEMENT,
         category: announcement.category,
         priority: announcement.priority as Priority,
-        tags: audience.kind === "topic" ? [`topic:${audience.topic}`] : [],
+        tags: audience.kind === "topic" ? [topicTag(audience.topic)] : [],
         response: toBinary(
           SubscribeResponseSchema,
           create(SubscribeResponseSchema, { event: { case: "announcement", value: announcement } }),

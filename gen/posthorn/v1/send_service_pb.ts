@@ -107,7 +107,8 @@ export type SendRequest = Message<"posthorn.v1.SendRequest"> & {
   priority: Priority;
 
   /**
-   * Labels for filtering, up to 10 of 1 to 64 printable ASCII characters.
+   * Labels for filtering, up to 10 of 1 to 64 printable ASCII characters. Those
+   * beginning with `topic:` are kept for what is sent to topics.
    *
    * @generated from field: repeated string tags = 6;
    */
@@ -675,7 +676,7 @@ export type UpdateNotificationRequest = Message<"posthorn.v1.UpdateNotificationR
   expireTime?: Timestamp | undefined;
 
   /**
-   * New tags, replacing all.
+   * New tags, replacing all but those beginning with `topic:`.
    *
    * @generated from field: repeated string tags = 5;
    */

@@ -4,6 +4,7 @@ import { type Content, ContentSchema, Priority, Status } from "#gen/posthorn/v1/
 import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import { invalidField, notFound } from "#src/errors.ts";
 import { channelBits } from "#src/notifications/channel-bits.ts";
+import { TOPIC_TAG } from "#src/stream/filter.ts";
 import { checkData } from "./check-data.ts";
 import { instantOfLocal } from "./local-time.ts";
 
@@ -52,6 +53,7 @@ export function prepare(
   const content = request.content;
   if (content === undefined) throw invalidField("content", "is required");
   checkData(content.data);
+  checkTags(request.tags);
   const encoded = encodeContent(content);
   const schedule = request.schedule;
   const scheduledAt = schedule.case === "scheduleTime" ? checkedTime("schedule_time", schedule.value, now) : undefined;
@@ -96,9 +98,14 @@ export function firstStatus(scheduledAt: Date | undefined): typeof Status.ACCEPT
   return scheduledAt === undefined ? Status.ACCEPTED : Status.SCHEDULED;
 }
 
-/** Encodes and checks the whole: single fields are bounded by the contract. */
 export function encodeContent(content: Content): Uint8Array {
   return toBinary(ContentSchema, content, { writeUnknownFields: false });
+}
+
+/** `topic:` says through which topic something was sent, and streams filter by it: it is not for senders to say. */
+export function checkTags(tags: readonly string[]): void {
+  const index = tags.findIndex((tag) => tag.startsWith(TOPIC_TAG));
+  if (index >= 0) throw invalidField(`tags[${index}]`, `must not begin with "${TOPIC_TAG}", which is kept for topics`);
 }
 
 /** A time that is asked for: at most 400 days ahead. Throws INVALID_REQUEST naming the field. */

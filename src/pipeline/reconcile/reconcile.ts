@@ -61,13 +61,14 @@ async function claimLost(store: Store, priority: number, before: Date, now: Date
 /** Fan-outs whose worker has not moved them within their lease. */
 async function resumeFanouts(deps: { store: Store; queue: Queue }, now: Date): Promise<number> {
   const stalled = await deps.store.system(
-    (tx) => tx<{ tenantId: string; id: string }[]>`
+    (tx) => tx<Lost[]>`
       update fanouts set lease_until = ${new Date(now.getTime() + 30_000)}
       where (tenant_id, id) in (
         select tenant_id, id from fanouts where lease_until < ${now} order by lease_until limit 100 for update skip locked)
-      returning tenant_id as "tenantId", id`,
+      returning tenant_id as "tenantId", id, priority`,
   );
-  // The lane does not matter much for a job that was lost once; NORMAL is nobody's bottleneck.
-  await Promise.all(stalled.map(({ tenantId, id }) => deps.queue.enqueueFanout(tenantId, id, 2, now.getTime())));
+  await Promise.all(
+    stalled.map(({ tenantId, id, priority }) => deps.queue.enqueueFanout(tenantId, id, priority, now.getTime())),
+  );
   return stalled.length;
 }

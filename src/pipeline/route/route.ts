@@ -81,7 +81,8 @@ export async function route(
     if (row === undefined || !decided.has(conclusion.id)) continue;
     deps.statusChanged(tenantId, row.userId, conclusion, now);
   }
-  measure(deps.metrics, waiting, conclusions, started);
+  const stored = conclusions.filter((conclusion) => decided.has(conclusion.id));
+  measure(deps.metrics, waiting, stored, started);
   // What was updated meanwhile is decided again as it is now, or the stream would tell of what is no longer so.
   const missed = waiting.filter((row) => !decided.has(row.id)).map((row) => row.id);
   if (missed.length > 0) await route(deps, tenantId, missed, context);

@@ -145,6 +145,7 @@ CREATE TABLE "fanouts" (
 	"tenant_id" uuid NOT NULL,
 	"id" uuid NOT NULL,
 	"state" smallint NOT NULL,
+	"priority" smallint NOT NULL,
 	"request" bytea NOT NULL,
 	"content" bytea NOT NULL,
 	"actor" text NOT NULL,

@@ -133,6 +133,7 @@ export const fanouts = pgTable(
     tenantId: uuid("tenant_id").notNull(),
     id: uuid("id").notNull(),
     state: smallint("state").notNull(),
+    priority: smallint("priority").notNull(),
     /** Encoded posthorn.v1.SendRequest. */
     request: bytea("request").notNull(),
     /** Encoded posthorn.v1.Content, for its notifications. */
