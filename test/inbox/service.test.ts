@@ -43,8 +43,8 @@ test("an entry tells all that the sender gave, whether it holds the content or i
   const fanoutId = newId();
   const shared = create(ContentSchema, { title: "To all", body: "Hello" });
   await sql`
-    insert into fanouts (tenant_id, id, state, request, content, actor, cursor, created_at)
-    values (${TENANT}, ${fanoutId}, 1, '', ${toBinary(ContentSchema, shared)}, 'operator', '{}', now())`;
+    insert into fanouts (tenant_id, id, state, priority, request, content, actor, cursor, created_at)
+    values (${TENANT}, ${fanoutId}, 1, 2, '', ${toBinary(ContentSchema, shared)}, 'operator', '{}', now())`;
   const [own, fanned] = await deliver(owner, [
     { type: "order", category: "shop", title: "Shipped", tags: ["a", "b"], expiresAt: inHours(1) },
     { fanoutId },
