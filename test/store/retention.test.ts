@@ -42,7 +42,7 @@ beforeEach(async () => {
     prepare: true,
   });
   closing.push(
-    () => store[Symbol.asyncDispose](),
+    async () => store[Symbol.asyncDispose](),
     () => sql.end(),
     async () => services[Symbol.asyncDispose](),
   );
