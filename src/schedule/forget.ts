@@ -1,5 +1,21 @@
 import type { Store } from "#src/store/store.ts";
 
+const DAY_MS = 86_400_000;
+
+/** Deletes up to `limit` fan-outs that ended before the retention and whose notifications are gone; returns how many. */
+export async function forgetFanouts(store: Store, now: Date, retentionDays: number, limit: number): Promise<number> {
+  const before = new Date(now.getTime() - retentionDays * DAY_MS);
+  const result = await store.system(
+    (tx) => tx`
+      delete from fanouts where (tenant_id, id) in (
+        select f.tenant_id, f.id from fanouts f
+        where f.ended_at < ${before}
+          and not exists (select from notifications n where n.tenant_id = f.tenant_id and n.fanout_id = f.id)
+        order by f.ended_at limit ${limit} for update skip locked)`,
+  );
+  return result.count;
+}
+
 /** Deletes up to `limit` each of the idempotency and dedup keys whose time is over; returns the greater number. */
 export async function forgetKeys(store: Store, now: Date, limit: number): Promise<number> {
   const counts = await store.system((tx) =>

@@ -11,7 +11,7 @@ import type { Store } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import { forgetKeys } from "./forget.ts";
+import { forgetFanouts, forgetKeys } from "./forget.ts";
 import { startLoop } from "./loop.ts";
 import { releaseDue } from "./release.ts";
 
@@ -86,6 +86,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
       days: config.retention.days,
       inboxDays: config.inbox.persistDays,
     });
+    while ((await forgetFanouts(store, now, config.retention.days, batch)) === batch);
     if (dropped.length > 0) log.info({ dropped }, "dropped months that were older than the retention");
     return { more: false };
   });

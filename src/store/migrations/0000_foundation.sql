@@ -242,6 +242,7 @@ CREATE INDEX "api_keys_previous_prefix" ON "api_keys" USING btree ("previous_pre
 CREATE UNIQUE INDEX "token_issuers_issuer_audience" ON "token_issuers" USING btree ("issuer","audience");--> statement-breakpoint
 CREATE INDEX "topic_members_user" ON "topic_members" USING btree ("tenant_id","user_id","topic");--> statement-breakpoint
 CREATE INDEX "dedup_keys_expiry" ON "dedup_keys" USING btree ("expires_at");--> statement-breakpoint
+CREATE INDEX "fanouts_ended" ON "fanouts" USING btree ("ended_at") WHERE ended_at is not null;--> statement-breakpoint
 CREATE INDEX "fanouts_lease" ON "fanouts" USING btree ("lease_until") WHERE lease_until is not null;--> statement-breakpoint
 CREATE INDEX "idempotency_keys_expiry" ON "idempotency_keys" USING btree ("expires_at");--> statement-breakpoint
 CREATE INDEX "inbox_unread" ON "inbox" USING btree ("tenant_id","user_id","seq") WHERE read_at is null and archived_at is null and snoozed_until is null;--> statement-breakpoint

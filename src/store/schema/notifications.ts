@@ -150,6 +150,7 @@ export const fanouts = pgTable(
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.id] }),
+    index("fanouts_ended").on(t.endedAt).where(sql`ended_at is not null`),
     index("fanouts_lease").on(t.leaseUntil).where(sql`lease_until is not null`),
   ],
 );
