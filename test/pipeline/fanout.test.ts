@@ -3,7 +3,7 @@ import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { Fanout_State } from "#gen/posthorn/v1/send_service_pb.ts";
-import { ingestStream, LANES } from "#src/pipeline/flow.ts";
+import { encodeWork, ingestStream, ingestSubject, LANES } from "#src/pipeline/flow.ts";
 import { platformOfFile, startTestPlatform, type TestTenant } from "../support/platform.ts";
 import { wrongInboxes } from "../support/recount.ts";
 import { testServices } from "../support/services.ts";
@@ -20,6 +20,7 @@ const RECONCILE = { POSTHORN_RECONCILE_AFTER_MS: "1000", POSTHORN_RECONCILE_INTE
 const worker = (env: Record<string, string> = {}) =>
   startTestPlatform({ services, tenant: api.tenant, roles: ["worker", "scheduler"], env: { ...RECONCILE, ...env } });
 const hi = { title: "Hi" };
+const inThreeDays = new Date(Date.now() + 86_400_000 * 3).toISOString().slice(0, 10);
 
 async function withMembers(key: string, userIds: readonly string[], tenant: TestTenant = api.tenant) {
   const { topics } = api.clients(tenant.apiKey);
@@ -113,7 +114,7 @@ test("dedup keys, collapse keys and schedules hold for the members of a fan-out"
   expect(results).toHaveLength(1);
   const schedule = {
     case: "localScheduleTime" as const,
-    value: `${new Date(Date.now() + 86_400_000 * 3).toISOString().slice(0, 10)}T09:00`,
+    value: `${inThreeDays}T09:00`,
   };
   const first = await api.key.send.send({ to: { topics: ["keys"] }, content: hi, collapseKey: "c", schedule });
   await completed(first.fanoutId);
@@ -198,6 +199,32 @@ test("a fan-out to thousands does not hold up what others send on the same lane"
   expect(results[0]?.status).toBe(Status.DELIVERED);
   expect((await fanoutOf(fanoutId)).state).toBe(Fanout_State.RUNNING);
   await api.key.send.cancelFanout({ id: fanoutId });
+});
+
+test("fan-outs by local time need no more connections than they have", async () => {
+  const keys = ["zone1", "zone2", "zone3"];
+  for (const key of keys) await withMembers(key, members(key, 1500));
+  await using _ = await worker({ POSTHORN_DATABASE_HOT_POOL_SIZE: "1" });
+  const schedule = { case: "localScheduleTime" as const, value: `${inThreeDays}T09:00` };
+  const sent = await Promise.all(
+    keys.map((key) => api.key.send.send({ to: { topics: [key] }, content: hi, schedule })),
+  );
+  for (const { fanoutId } of sent) expect(await completed(fanoutId)).toMatchObject({ created: 1500 });
+});
+
+test("two workers on the same page store it once", async () => {
+  await withMembers("twice", members("twice", 2500));
+  const { fanoutId } = await api.key.send.send({ to: { topics: ["twice"] }, content: hi, priority: Priority.LOW });
+  const nats = await connect({ servers: services.natsUrl });
+  const work = encodeWork({ tenantId: api.tenant.tenantId, fanoutId });
+  for (let n = 0; n < 6; n++)
+    await nats.jetstream().publish(ingestSubject(services.namespace, "low", api.tenant.tenantId), work);
+  await nats.close();
+  await using one = await worker({ POSTHORN_ROUTE_CONCURRENCY_PER_LANE: "4" });
+  await using two = await worker({ POSTHORN_ROUTE_CONCURRENCY_PER_LANE: "4" });
+  expect(await completed(fanoutId)).toMatchObject({ created: 2500 });
+  expect((await recipients(fanoutId)).toSorted()).toEqual(members("twice", 2500).toSorted());
+  expect([one.platform, two.platform]).not.toContain(undefined);
 });
 
 test("members see it live, each their own", async () => {

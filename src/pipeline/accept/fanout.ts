@@ -12,15 +12,22 @@ import type { NewRow } from "./submission.ts";
 const PAGE = 1000;
 const LEASE_MS = 30_000;
 
-export type FanoutState = { request: SendRequest; draft: Draft };
+/** Where a fan-out stands, and the members that come next. */
+type Next = {
+  request: SendRequest;
+  cursor: string | null;
+  createdAt: Date;
+  members: string[];
+};
 
-type Page = { rows: NewRow[]; done: boolean; priority: number; handled: number } | undefined;
+/** What a page will store for its members. */
+type Plan = { draft: Draft; rows: NewRow[] };
 
 /**
  * Goes on with a fan-out by one page, and queues itself behind what else waits, so that the sends of others come in
- * between however many its members are. A page is one transaction that also moves the cursor, so a crash repeats nothing,
- * and two workers on the same fan-out take turns under its row lock. Members come in the order of their ids, each once,
- * whatever number of topics and roles they are reached through.
+ * between however many its members are. A page is stored in one transaction that also moves the cursor, so a crash
+ * repeats nothing, and of two workers on the same page one stores it and the other leaves off. Members come in the order
+ * of their ids, each once, whatever number of topics and roles they are reached through.
  */
 export async function runFanout(
   deps: AcceptDeps,
@@ -28,67 +35,78 @@ export async function runFanout(
   fanoutId: string,
   context: { slot: number },
 ): Promise<void> {
-  const page = await deps.store.tenant(tenantId, (tx) => fanOutPage(deps, tx, tenantId, fanoutId, context));
-  if (page === undefined) return;
-  const queued = page.rows
-    .filter((row) => row.scheduledAt === undefined)
-    .map(({ id }) => ({ id, priority: page.priority }));
+  const next = await deps.store.tenant(tenantId, (tx) => readNext(tx, tenantId, fanoutId));
+  if (next === undefined) return;
+  // Not within a transaction: it would hold a connection while waiting for another.
+  const plan = await planPage(deps, tenantId, next);
+  const now = deps.clock();
+  const stored = await deps.store.tenant(tenantId, (tx) =>
+    storePage(tx, tenantId, { id: fanoutId, ...next }, plan, { ...context, now }),
+  );
+  if (stored === undefined || plan === undefined) return;
+  const { priority } = plan.draft;
+  const queued = stored.rows.filter((row) => row.scheduledAt === undefined).map(({ id }) => ({ id, priority }));
   await deps.queue.enqueue(tenantId, queued, 0);
   // Should it be lost here, the reconciler goes on when the lease is over.
-  if (!page.done) await deps.queue.enqueueFanout(tenantId, fanoutId, page.priority, page.handled);
+  if (!stored.done) await deps.queue.enqueueFanout(tenantId, fanoutId, priority, stored.handled);
 }
 
-async function fanOutPage(
-  deps: AcceptDeps,
-  tx: Tx,
-  tenantId: string,
-  fanoutId: string,
-  { slot }: { slot: number },
-): Promise<Page> {
-  const [state] = await tx<{ request: Uint8Array; cursor: string | null; createdAt: Date; handled: number }[]>`
-    select request, cursor #>> '{}' as cursor, created_at as "createdAt", (created + deduplicated)::float8 as handled
-    from fanouts
-    where tenant_id = ${tenantId} and id = ${fanoutId} and state = 1 for update`;
+async function readNext(tx: Tx, tenantId: string, fanoutId: string): Promise<Next | undefined> {
+  const [state] = await tx<{ request: Uint8Array; cursor: string | null; createdAt: Date }[]>`
+    select request, cursor #>> '{}' as cursor, created_at as "createdAt" from fanouts
+    where tenant_id = ${tenantId} and id = ${fanoutId} and state = 1`;
   if (state === undefined) return undefined;
   const request = fromBinary(SendRequestSchema, state.request);
+  return { ...state, request, members: await pageAudience(tx, tenantId, request, state.cursor ?? "", PAGE) };
+}
+
+/** Undefined when the type is gone: there is nothing to send any more. */
+async function planPage(deps: AcceptDeps, tenantId: string, next: Next): Promise<Plan | undefined> {
+  const { request, members } = next;
   const type = await deps.findType(tenantId, request.type || DEFAULT_TYPE);
-  const now = deps.clock();
-  const members = type === undefined ? [] : await pageAudience(tx, tenantId, request, state.cursor ?? "", PAGE);
-  const done = members.length < PAGE;
-  let rows: NewRow[] = [];
-  let deduplicated = 0;
-  let priority = 0;
-  if (type !== undefined && members.length > 0) {
-    // Prepared as of the Send: "in an hour" means an hour after it was accepted, however long the fan-out takes.
-    const prepared = prepare(request, type, state.createdAt, deps.dedupWindowMs);
-    const topics = request.to?.topics ?? [];
-    const draft: Draft = { ...prepared, tags: [...prepared.tags, ...topics.map(topicTag)] };
-    priority = draft.priority;
-    const zones = draft.local ? await deps.zonesOf(tenantId, members) : undefined;
-    const wanted = members.map((userId) => ({ id: deps.newId(), userId, ...draft.times(zones?.get(userId) ?? "UTC") }));
-    const original = await claimDedupKeys(tx, tenantId, [{ draft, rows: wanted }], now);
-    rows = wanted.filter((row) => !original.has(row));
-    deduplicated = original.size;
+  if (type === undefined) return undefined;
+  // Prepared as of the Send: "in an hour" means an hour after it was accepted, however long the fan-out takes.
+  const prepared = prepare(request, type, next.createdAt, deps.dedupWindowMs);
+  const topics = request.to?.topics ?? [];
+  const draft: Draft = { ...prepared, tags: [...prepared.tags, ...topics.map(topicTag)] };
+  const zones = draft.local ? await deps.zonesOf(tenantId, members) : undefined;
+  const rows = members.map((userId) => ({ id: deps.newId(), userId, ...draft.times(zones?.get(userId) ?? "UTC") }));
+  return { draft, rows };
+}
+
+/** Undefined when another worker has stored this page, or it was cancelled. */
+async function storePage(
+  tx: Tx,
+  tenantId: string,
+  { id, cursor, members }: Next & { id: string },
+  plan: Plan | undefined,
+  { now, slot }: { now: Date; slot: number },
+): Promise<{ rows: NewRow[]; done: boolean; handled: number } | undefined> {
+  const mine = await tx`
+    select from fanouts where tenant_id = ${tenantId} and id = ${id} and state = 1
+      and (cursor #>> '{}') is not distinct from ${cursor}::text for update`;
+  if (mine.length === 0) return undefined;
+  const original = plan && (await claimDedupKeys(tx, tenantId, [plan], now));
+  const rows = plan?.rows.filter((row) => !original?.has(row)) ?? [];
+  if (plan !== undefined) {
+    const { draft } = plan;
     const key = draft.collapseKey;
     const collapsing = key === undefined ? [] : rows.map((row) => ({ ...row, key }));
+    const drafted = rows.map((row) => ({ row, draft }));
     await lockCollapseKeys(tx, tenantId, collapsing);
-    await insertRows(
-      tx,
-      tenantId,
-      rows.map((row) => ({ row, draft })),
-      fanoutId,
-      { now, slot, idempotencyTtlMs: 0 },
-    );
+    await insertRows(tx, tenantId, drafted, id, { now, slot, idempotencyTtlMs: 0 });
     await supersedeRows(tx, tenantId, collapsing, now, slot);
   }
-  await tx`
+  const done = plan === undefined || members.length < PAGE;
+  const [moved] = await tx<{ handled: number }[]>`
     update fanouts set
       cursor = to_jsonb(${members.at(-1) ?? ""}::text), created = created + ${rows.length},
-      deduplicated = deduplicated + ${deduplicated},
+      deduplicated = deduplicated + ${original?.size ?? 0},
       state = ${done ? 2 : 1}, ended_at = ${done ? now : null}::timestamptz,
       lease_until = ${done ? null : new Date(now.getTime() + LEASE_MS)}::timestamptz
-    where tenant_id = ${tenantId} and id = ${fanoutId}`;
-  return { rows, done, priority, handled: state.handled + rows.length + deduplicated };
+    where tenant_id = ${tenantId} and id = ${id}
+    returning (created + deduplicated)::float8 as handled`;
+  return { rows, done, handled: moved?.handled ?? 0 };
 }
 
 /** The next members of the audience after a user id: distinct over topics, roles and everyone, without those named. */
