@@ -8,14 +8,14 @@ import { until } from "../support/until.ts";
 const services = await testServices();
 
 /** What keeps a process alive, by kind. */
-function held(): Record<string, number> {
-  const counts: Record<string, number> = {};
-  for (const kind of process.getActiveResourcesInfo()) counts[kind] = (counts[kind] ?? 0) + 1;
+function held(): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const kind of process.getActiveResourcesInfo()) counts.set(kind, (counts.get(kind) ?? 0) + 1);
   return counts;
 }
 
 const SOCKETS = ["TCPSocketWrap", "TCPServerWrap", "TCPWRAP", "TLSWRAP", "HTTP2SESSION", "PipeWrap"];
-const open = () => SOCKETS.map((kind) => held()[kind] ?? 0);
+const open = () => SOCKETS.map((kind) => held().get(kind) ?? 0);
 
 async function lifeOfOne(): Promise<void> {
   const node = await startTestPlatform({ services });
@@ -41,15 +41,16 @@ test("a platform starts and stops again and again, and leaves nothing behind", a
     async () => open(),
     () => true,
   );
-  const timers = held()["Timeout"] ?? 0;
+  const timers = () => held().get("Timeout") ?? 0;
+  const timersBefore = timers();
   for (let n = 0; n < 5; n++) await lifeOfOne();
   await until(
     async () => open(),
     (now) => now.every((count, index) => count <= (before[index] ?? 0)),
   );
   await until(
-    async () => held()["Timeout"] ?? 0,
-    (now) => now <= timers + 2,
+    async () => timers(),
+    (now) => now <= timersBefore + 2,
   );
 });
 

@@ -1,6 +1,7 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
+import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   AckRequest_Kind,
@@ -510,10 +511,27 @@ describe("a stream ends", () => {
     await node[Symbol.asyncDispose]();
   });
   test("with its token, after a warning", async () => {
+    let passed = 0;
+    await using node = await startTestPlatform({
+      services,
+      tenant: a.tenant,
+      roles: ["api", "stream"],
+      env: { ...env, POSTHORN_AUTH_CLOCK_SKEW_SECONDS: "0" },
+      clock: () => new Date(Date.now() + passed),
+    });
     const userId = someone();
-    const { token, expireTime } = await a.key.admin.createUserToken({ userId, ttl: { seconds: 60n } });
-    await using warned = openReader(a.clients(token));
-    expect((await warned.next("tokenExpiring")).expireTime).toEqual(expireTime);
-    expect(kinds(warned)[0]).toBe("hello");
+    const { token, expireTime } = await node.key.admin.createUserToken({ userId, ttl: { seconds: 60n } });
+    await using reader = openReader(node.clients(token));
+    expect((await reader.next("tokenExpiring")).expireTime).toEqual(expireTime);
+    expect(kinds(reader)[0]).toBe("hello");
+    passed = 61_000;
+    expect(toRefusal((await reader.ended) as never)).toMatchObject({ code: 16, reason: "CREDENTIAL_EXPIRED" });
+  });
+  test("at once when its key is revoked", async () => {
+    const { apiKey, secret } = await a.key.admin.createApiKey({ displayName: "short-lived", scopes: [Scope.STREAM] });
+    await using reader = openReader(b.clients(secret), { userId: someone() });
+    await reader.next("caughtUp");
+    await a.key.admin.revokeApiKey({ id: apiKey?.id ?? "" });
+    expect(toRefusal((await reader.ended) as never)).toMatchObject({ code: 16, reason: "CREDENTIAL_INVALID" });
   });
 });
