@@ -12,12 +12,29 @@ export type GroupOptions = {
   maxWaitingWeight: number;
 };
 
-type Waiting<I, O> = { item: I; resolve: (outcome: O) => void; reject: (error: unknown) => void };
+type Waiting<I, O> = {
+  item: I;
+  claims: readonly string[];
+  resolve: (outcome: O) => void;
+  reject: (error: unknown) => void;
+};
+
+type Tenant<I, O> = {
+  waiting: Waiting<I, O>[];
+  weight: number;
+  committing: number;
+  /** By the commits under way. */
+  claimed: Set<string>;
+  /** What waited when it was last looked at claims what is being committed: it is not looked at for every new item. */
+  blocked: boolean;
+  timer: NodeJS.Timeout | undefined;
+};
 
 /**
  * Group commit: concurrent submissions of a tenant share one transaction. A lone submission is committed at once; while
  * commits are under way the next group gathers for `windowMs` or until it is full. Within a tenant groups begin in the
- * order of submission. Two items that claim the same key never share a group: the later one waits for the next.
+ * order of submission. Two items that claim the same key never share a group, nor are they committed at the same time:
+ * the later one waits until the earlier one is stored.
  */
 export function groupCommit<I, O>(
   commit: (tenantId: string, items: readonly I[]) => Promise<readonly O[]>,
@@ -25,19 +42,20 @@ export function groupCommit<I, O>(
   claims: (item: I) => readonly string[],
   options: GroupOptions,
 ): (tenantId: string, item: I) => Promise<O> {
-  const tenants = new Map<
-    string,
-    { waiting: Waiting<I, O>[]; weight: number; committing: number; timer: NodeJS.Timeout | undefined }
-  >();
+  const tenants = new Map<string, Tenant<I, O>>();
   let totalWeight = 0;
 
-  function take(waiting: Waiting<I, O>[]): { group: Waiting<I, O>[]; rest: Waiting<I, O>[]; weight: number } {
+  function take({ waiting, claimed: underWay }: Tenant<I, O>): {
+    group: Waiting<I, O>[];
+    rest: Waiting<I, O>[];
+    weight: number;
+  } {
     const group: Waiting<I, O>[] = [];
     const rest: Waiting<I, O>[] = [];
-    const claimed = new Set<string>();
+    const claimed = new Set(underWay);
     let weight = 0;
     for (const entry of waiting) {
-      const keys = claims(entry.item);
+      const keys = entry.claims;
       const full = weight > 0 && weight + weigh(entry.item) > options.maxWeight;
       if (full || keys.some((key) => claimed.has(key))) {
         rest.push(entry);
@@ -61,10 +79,15 @@ export function groupCommit<I, O>(
     if (tenant === undefined || tenant.waiting.length === 0 || tenant.committing >= options.concurrency) return;
     clearTimeout(tenant.timer);
     tenant.timer = undefined;
-    const { group, rest, weight } = take(tenant.waiting);
+    const { group, rest, weight } = take(tenant);
+    // Then the end of a commit under way comes back here.
+    tenant.blocked = group.length === 0;
+    if (tenant.blocked) return;
     tenant.waiting = rest;
     tenant.weight -= weight;
     tenant.committing++;
+    const keys = group.flatMap((entry) => entry.claims);
+    for (const key of keys) tenant.claimed.add(key);
     // What found no place gathers others anew; it need not wait for the end of this commit.
     if (rest.length > 0) tenant.timer = setTimeout(() => void flush(tenantId), options.windowMs);
     try {
@@ -80,6 +103,8 @@ export function groupCommit<I, O>(
     } finally {
       totalWeight -= weight;
       tenant.committing--;
+      tenant.blocked = false;
+      for (const key of keys) tenant.claimed.delete(key);
       if (tenant.waiting.length > 0) void flush(tenantId);
       else if (tenant.committing === 0) tenants.delete(tenantId);
     }
@@ -90,15 +115,15 @@ export function groupCommit<I, O>(
     if (totalWeight + weight > options.maxWaitingWeight) throw new Fault(ErrorReason.OVERLOADED);
     let tenant = tenants.get(tenantId);
     if (tenant === undefined) {
-      tenant = { waiting: [], weight: 0, committing: 0, timer: undefined };
+      tenant = { waiting: [], weight: 0, committing: 0, claimed: new Set(), blocked: false, timer: undefined };
       tenants.set(tenantId, tenant);
     }
     const known = tenant;
     totalWeight += weight;
     known.weight += weight;
     return new Promise<O>((resolve, reject) => {
-      known.waiting.push({ item, resolve, reject });
-      if (known.weight >= options.maxWeight) void flush(tenantId);
+      known.waiting.push({ item, claims: claims(item), resolve, reject });
+      if (known.weight >= options.maxWeight && !known.blocked) void flush(tenantId);
       // After the current burst of callbacks, so that requests read from one packet share a group.
       else if (known.committing === 0) known.timer ??= setTimeout(() => void flush(tenantId), 0);
       else known.timer ??= setTimeout(() => void flush(tenantId), options.windowMs);

@@ -97,6 +97,20 @@ test("two items that claim the same key never share a group, and the later one d
   expect(await outcomes).toEqual([10, 20, 30, 40]);
 });
 
+test("an item waits for the commit under way that claims the same key, while others do not", async () => {
+  const { submit, groups, begun, numbers } = holding({ maxWeight: 1 });
+  const outcomes = Promise.all([submit("a", item(1, 1, ["x"])), submit("a", item(2, 1, ["x"])), submit("a", item(3))]);
+  await begun(2);
+  expect(numbers()).toEqual([[1], [3]]);
+  groups[1]?.end();
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  expect(numbers()).toHaveLength(2);
+  groups[0]?.end();
+  await begun(3);
+  groups[2]?.end();
+  expect(await outcomes).toEqual([10, 20, 30]);
+});
+
 test("a commit that fails refuses its group and no other", async () => {
   const { submit, groups, begun } = holding({ concurrency: 1, maxWeight: 2 });
   const outcomes = Promise.allSettled([1, 2, 3].map((n) => submit("a", item(n))));
@@ -132,12 +146,17 @@ test("whatever is submitted, groups obey weight and claims, keep the order of wh
   await fc.assert(
     fc.asyncProperty(submissions, fc.integer({ min: 1, max: 3 }), async (list, concurrency) => {
       const groups: Item[][] = [];
+      const underWay: string[] = [];
       let open = 0;
       let most = 0;
       const commit = async (_: string, items: readonly Item[]) => {
         groups.push([...items]);
         most = Math.max(most, ++open);
+        const claims = items.flatMap((each) => each.claims);
+        expect(underWay.filter((key) => claims.includes(key))).toEqual([]);
+        underWay.push(...claims);
         await new Promise((resolve) => setImmediate(resolve));
+        for (const key of claims) underWay.splice(underWay.indexOf(key), 1);
         open--;
         return items.map(({ n }) => n);
       };
