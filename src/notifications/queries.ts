@@ -114,12 +114,13 @@ async function cancel(
   return tx<{ id: string; userId: string }[]>`
     with which as (${which}), ended as (
       update notifications n
-      set status = ${Status.CANCELLED}, reason = ${Reason.CANCELLED}, due_at = null, updated_at = ${now}
+      set status = ${Status.CANCELLED}, reason = ${Reason.CANCELLED}, due_at = null,
+        updated_at = greatest(n.updated_at, ${now})
       from which where n.tenant_id = ${tenantId} and n.id = which.id and n.status = any(${OPEN})
-      returning n.id, n.user_id, n.type
+      returning n.id, n.user_id, n.type, n.updated_at
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
-      select ${tenantId}, id, ${now}, ${Status.CANCELLED}, 0, ${Reason.CANCELLED}, ${actor} from ended
+      select ${tenantId}, id, updated_at, ${Status.CANCELLED}, 0, ${Reason.CANCELLED}, ${actor} from ended
     ), counted as (
       insert into counters (tenant_id, hour, type, channel, status, slot, count)
       select ${tenantId}, ${hourOf(now)}, type, 0, ${Status.CANCELLED}, ${slot}, count(*) from ended group by type order by type

@@ -233,7 +233,8 @@ test("members see it live, each their own", async () => {
   await using one = openReader(await api.clientsFor("m1"), { filter: { topics: ["live"] } });
   await using two = openReader(await api.clientsFor("m2"));
   await Promise.all([one.next("caughtUp"), two.next("caughtUp")]);
-  await api.key.send.send({ to: { userIds: ["m1"] }, content: { title: "Not by topic" } });
+  const alone = { to: { userIds: ["m1"] }, content: { title: "Not by topic" } };
+  await api.key.send.send({ ...alone, waitForDecision: { seconds: 5n } });
   await api.key.send.send({ to: { topics: ["live"] }, content: hi });
   const [first, second] = await Promise.all([one.next("notification"), two.next("notification")]);
   expect([first.entry?.content?.title, first.entry?.sequence]).toEqual(["Hi", 2n]);

@@ -227,7 +227,7 @@ function collapsing(accepted: Accepted): Collapsing[] {
 
 /**
  * Ends what the rows, which are stored already, take the place of. Of rows given together the one with the greatest id
- * stays; of rows that were stored by others it does not matter whose clock was ahead. Call `lockCollapseKeys` first.
+ * stays; of rows that were stored by others it does not matter whose clock was ahead, and their history keeps its order. Call `lockCollapseKeys` first.
  */
 export async function supersedeRows(
   tx: Tx,
@@ -248,12 +248,13 @@ export async function supersedeRows(
       order by n.id for update of n
     ), ended as (
       update notifications n
-      set status = ${Status.CANCELLED}, reason = ${Reason.SUPERSEDED}, due_at = null, updated_at = ${now}
+      set status = ${Status.CANCELLED}, reason = ${Reason.SUPERSEDED}, due_at = null,
+        updated_at = greatest(n.updated_at, ${now})
       from superseded where n.tenant_id = ${tenantId} and n.id = superseded.id and n.status in (1, 2, 3)
-      returning n.id, n.type
+      returning n.id, n.type, n.updated_at
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason)
-      select ${tenantId}, id, ${now}, ${Status.CANCELLED}, 0, ${Reason.SUPERSEDED} from ended
+      select ${tenantId}, id, updated_at, ${Status.CANCELLED}, 0, ${Reason.SUPERSEDED} from ended
     )
     insert into counters (tenant_id, hour, type, channel, status, slot, count)
     select ${tenantId}, ${hourOf(now)}, type, 0, ${Status.CANCELLED}, ${slot}, count(*) from ended group by type order by type
