@@ -21,7 +21,7 @@ import { decodeCursor } from "#src/stream/cursor.ts";
 import { compileFilter } from "#src/stream/filter.ts";
 import type { Hub } from "#src/stream/hub.ts";
 import type { Audience, Live } from "#src/stream/live.ts";
-import type { Presence } from "#src/stream/presence.ts";
+import { type Presence, UNNAMED_DEVICE } from "#src/stream/presence.ts";
 import { findTopic } from "#src/topics/queries.ts";
 
 export type StreamServiceDeps = {
@@ -42,7 +42,7 @@ export function streamService(deps: StreamServiceDeps): Service {
       return hub.subscribe({
         tenantId: call.tenantId,
         userId: targetUser(request, call),
-        deviceId: request.deviceId || `auto-${deps.newId().slice(-12)}`,
+        deviceId: request.deviceId || `${UNNAMED_DEVICE}-${deps.newId().slice(-12)}`,
         cursor: decodeCursor(request.cursor),
         passes: compileFilter(request.filter),
         includeStatus: request.includeStatus,

@@ -34,7 +34,13 @@ export function openPresence(cache: Cache, clock: Clock, heartbeatMs: number): P
     const now = clock().getTime();
     const pipeline = cache.redis.pipeline();
     for (const { tenantId, userId, deviceId, streamId } of places) {
-      pipeline.hset(key(tenantId, userId), `s:${deviceId} ${streamId}`, now + leaseMs, `d:${deviceId}`, now);
+      pipeline.hset(
+        key(tenantId, userId),
+        `s:${deviceId} ${streamId}`,
+        now + leaseMs,
+        `d:${rememberedAs(deviceId)}`,
+        now,
+      );
       pipeline.pexpire(key(tenantId, userId), REMEMBER_MS);
     }
     pipeline.exec().catch(() => undefined);
@@ -48,7 +54,7 @@ export function openPresence(cache: Cache, clock: Clock, heartbeatMs: number): P
       cache.redis
         .pipeline()
         .hdel(key(tenantId, userId), `s:${deviceId} ${streamId}`)
-        .hset(key(tenantId, userId), `d:${deviceId}`, clock().getTime())
+        .hset(key(tenantId, userId), `d:${rememberedAs(deviceId)}`, clock().getTime())
         .exec()
         .catch(() => undefined);
     },
@@ -67,6 +73,14 @@ export function openPresence(cache: Cache, clock: Clock, heartbeatMs: number): P
       return userIds.map((_, index) => presenceOf((answers?.[index]?.[1] ?? {}) as Record<string, string>, now));
     },
   };
+}
+
+/** How the ids of devices begin that were made up for one stream. */
+export const UNNAMED_DEVICE = "auto";
+
+/** Devices without a name of their own are remembered together, or each of their streams would leave a field behind. */
+function rememberedAs(deviceId: string): string {
+  return deviceId.startsWith(`${UNNAMED_DEVICE}-`) ? UNNAMED_DEVICE : deviceId;
 }
 
 /** Reads a user's hash as of an instant. Pure. */

@@ -463,6 +463,23 @@ describe("presence and acks", () => {
     expect(after?.devices).toMatchObject([{ deviceId: "phone", online: false }]);
     expect(after?.lastSeenTime && Date.now() - timestampDate(after.lastSeenTime).getTime()).toBeLessThan(5000);
   });
+  test("streams without a device's name are remembered as one", async () => {
+    const userId = someone();
+    for (let n = 0; n < 3; n++) {
+      const reader = openReader(await a.clientsFor(userId), {});
+      await reader.next("caughtUp");
+      await until(
+        () => presenceOf(userId),
+        (presence) => presence?.online === true,
+      );
+      await reader.close();
+      await until(
+        () => presenceOf(userId),
+        (presence) => presence?.online === false,
+      );
+    }
+    expect((await presenceOf(userId))?.devices).toMatchObject([{ deviceId: "auto", online: false }]);
+  });
   test("received is remembered for each device and never goes back, seen resets the badge", async () => {
     const userId = someone();
     const clients = await a.clientsFor(userId);

@@ -998,7 +998,8 @@ export type Presence = Message<"posthorn.v1.Presence"> & {
   online: boolean;
 
   /**
-   * The devices seen within the last 30 days, newest first; at most 20.
+   * The devices seen within the last 30 days, newest first; at most 20. Those
+   * that gave no device_id are remembered together as "auto".
    *
    * @generated from field: repeated posthorn.v1.DevicePresence devices = 3;
    */
