@@ -185,7 +185,9 @@ async function killKeepersOf(servers: readonly number[]): Promise<void> {
     .map((line) => line.trim().split(/\s+/))
     .map(([pid, group, name]) => ({ pid: Number(pid), group: Number(group), name }));
   const groups = new Set(table.filter(({ pid }) => servers.includes(pid)).map(({ group }) => group));
-  for (const { pid, group, name } of table) if (groups.has(group) && name === "sh") process.kill(pid, "SIGKILL");
+  const keepers = table.filter(({ group, name }) => groups.has(group) && name === "sh");
+  // Stopped first: one half that sees the other die would still end its server.
+  for (const signal of ["SIGSTOP", "SIGKILL"] as const) for (const { pid } of keepers) process.kill(pid, signal);
 }
 
 async function query(url: string, ask: (sql: postgres.Sql) => Promise<postgres.RowList<postgres.Row[]>>) {
