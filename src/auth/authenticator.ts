@@ -36,9 +36,9 @@ export type Authenticator = Disposable & {
   /**
    * Whether the credential behind an open stream is still good: not revoked, not rotated away, its issuer trusted, its
    * tenant active. For what `authenticate` returned; false for anything else. Expiry is not asked about: it stands in
-   * the principal. Rejects while Postgres cannot be asked.
+   * the principal. Answers at once what is known; rejects while Postgres cannot be asked.
    */
-  stillValid(principal: Principal): Promise<boolean>;
+  stillValid(principal: Principal): boolean | Promise<boolean>;
 };
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -70,7 +70,7 @@ export function authenticator(deps: AuthenticatorDeps, config: AuthConfig): Auth
       if (isOneOf(operatorHashes, hash)) return asOperator(tenantHeader);
       return inTenant(await tokens.authenticate(credential, hash.toString("latin1")), tenantHeader);
     },
-    async stillValid(principal) {
+    stillValid(principal) {
       switch (principal.kind) {
         case "operator":
           return true;

@@ -39,7 +39,7 @@ export function secretsOf(row: KeyRow): [prefix: string, secret: KeySecret][] {
 
 export type ByApiKey = {
   authenticate(credential: string, prefix: string): Promise<Principal>;
-  stillValid(principal: KeyPrincipal): Promise<boolean>;
+  stillValid(principal: KeyPrincipal): boolean | Promise<boolean>;
 };
 
 export function byApiKey(keys: FreshCache<KeySecret>, clock: Clock): ByApiKey {
@@ -59,13 +59,13 @@ export function byApiKey(keys: FreshCache<KeySecret>, clock: Clock): ByApiKey {
       refuseSuspended(secret.tenantState);
       return secret.principal;
     },
-    async stillValid(principal) {
+    stillValid(principal) {
       const shown = principal[SHOWN];
       if (shown === undefined) return false;
-      const secret = await keys.get(shown.prefix);
-      return (
-        secret !== undefined && !secret.revoked && isActive(secret.tenantState) && sameHash(secret.hash, shown.hash)
-      );
+      const isGood = (secret: KeySecret | undefined) =>
+        secret !== undefined && !secret.revoked && isActive(secret.tenantState) && sameHash(secret.hash, shown.hash);
+      const found = keys.get(shown.prefix);
+      return found instanceof Promise ? found.then(isGood) : isGood(found);
     },
   };
 }

@@ -1,5 +1,5 @@
 import type { Store } from "#src/store/store.ts";
-import type { Arrival } from "#src/stream/live.ts";
+import type { Arrival } from "#src/stream/arrival.ts";
 import type { Inbox } from "./inbox.ts";
 
 /** Entries archived at once; what is left over goes with the next arrival. */

@@ -25,14 +25,24 @@ export type Call = {
 
 /**
  * A response that is encoded already. Handlers of hot streams yield it so that one event for many streams is encoded
- * once; an adapter writes the bytes as they are where its protocol allows, else decodes them.
+ * once; an adapter writes the bytes as they are where its protocol allows, else decodes them, once as well.
  */
 export class Encoded {
-  readonly bytes: Uint8Array;
+  bytes: Uint8Array;
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
   }
+
+  /** Before it waits: a view would keep the whole packet in memory that it came in. */
+  keep(): void {
+    if (this.bytes.byteLength < this.bytes.buffer.byteLength) this.bytes = Uint8Array.from(this.bytes);
+  }
 }
+
+/** Answers of a stream, of which the next can be had without a turn of the event loop when it is there already. */
+export type EncodedStream = AsyncIterable<Encoded> & {
+  [Symbol.asyncIterator](): AsyncIterator<Encoded, undefined> & { take(): Encoded | undefined };
+};
 
 type Unary<M extends DescMethod> = (
   request: MessageShape<M["input"]>,

@@ -12,7 +12,7 @@ import { Fault } from "#src/errors.ts";
 import { Exchange } from "./exchange.ts";
 import { statusOf } from "./grpc-own-errors.ts";
 import type { OpenExchanges } from "./open-exchanges.ts";
-import { callStream, callUnary, type Pipeline } from "./pipeline.ts";
+import { type Answers, callStream, callUnary, type Pipeline } from "./pipeline.ts";
 import type { Procedure } from "./procedure.ts";
 
 /** Messages pass grpc-js as bytes: the pipeline decodes them after authentication, and broadcasts are encoded once. */
@@ -81,15 +81,20 @@ async function answerUnary(exchange: Exchange, request: Bytes): Promise<Bytes> {
 /** Writes the handler's answers as fast as the caller reads them, and no faster. */
 async function pump(exchange: Exchange, call: Writable, pipeline: Pipeline, request: () => unknown): Promise<void> {
   exchange.onAbort = (fault) => endWith(call, fault);
-  let answers: AsyncIterator<unknown> | undefined;
+  let answers: Answers | undefined;
   try {
     await exchange.admit();
     pipeline.watch(exchange);
     answers = callStream(exchange, request());
     call.sendMetadata(new Metadata());
     for (;;) {
-      const { done, value } = await answers.next();
-      if (done || exchange.ended) break;
+      let value = answers.take?.();
+      if (value === undefined) {
+        const next = await answers.next();
+        if (next.done) break;
+        value = next.value;
+      }
+      if (exchange.ended) break;
       if (!call.write(asBuffer(exchange.procedure.encode(value)))) await room(call);
     }
     if (exchange.succeed()) call.end();

@@ -73,13 +73,18 @@ export function callUnary(exchange: Exchange, request: Message): Promise<unknown
   return within(exchange.context, () => exchange.procedure.handler(request, exchange)) as Promise<unknown>;
 }
 
+/** What a streaming method answers. `take` gives the next answer if it is there already: see EncodedStream. */
+export type Answers = AsyncIterator<unknown> & { take?(): unknown };
+
 /**
- * The answers of a streaming method. The iterator runs with the call's span active. `request` is the accepted message,
- * or for bidirectional methods the iterable of accepted messages.
+ * The answers of a streaming method. The iterator of a handler that makes them runs with the call's span active; one that
+ * only hands on what others made has nothing to be traced. `request` is the accepted message, or for bidirectional
+ * methods the iterable of accepted messages.
  */
-export function callStream(exchange: Exchange, request: unknown): AsyncIterator<unknown> {
+export function callStream(exchange: Exchange, request: unknown): Answers {
   const answers = within(exchange.context, () => exchange.procedure.handler(request, exchange));
-  const iterator = (answers as AsyncIterable<unknown>)[Symbol.asyncIterator]();
+  const iterator = (answers as AsyncIterable<unknown>)[Symbol.asyncIterator]() as Answers;
+  if (iterator.take !== undefined) return iterator;
   return {
     next: () => within(exchange.context, () => iterator.next()),
     return: async (value) => (await iterator.return?.(value)) ?? { done: true, value: undefined },

@@ -4,8 +4,11 @@ import { Fault } from "#src/errors.ts";
 import type { Principal } from "./call.ts";
 import type { Exchange } from "./exchange.ts";
 
-/** Whether a credential that was good still is: not revoked since. Rejects when that cannot be found out. */
-export type StillValid = (principal: Principal) => Promise<boolean>;
+/**
+ * Whether a credential that was good still is: not revoked since. Answers at once when it knows; rejects when it cannot be
+ * found out.
+ */
+export type StillValid = (principal: Principal) => boolean | Promise<boolean>;
 
 /** Every stream is looked at this often: with the second a revocation may take, there is room for its news to travel. */
 const ROUND_MS = 500;
@@ -28,8 +31,10 @@ export function watchCredentials(stillValid: StillValid, clock: Clock): Disposab
     if (expiresAt !== undefined && expiresAt.getTime() <= now)
       return exchange.abort(new Fault(ErrorReason.CREDENTIAL_EXPIRED));
     if (asked.has(exchange)) return;
+    const answer = stillValid(principal);
+    if (answer === true) return;
     asked.add(exchange);
-    stillValid(principal)
+    Promise.resolve(answer)
       .then(
         (good) => good || exchange.abort(new Fault(ErrorReason.CREDENTIAL_INVALID)),
         (err) => exchange.log.debug({ err }, "could not check the credential of a stream"),

@@ -1,6 +1,5 @@
-import { fromBinary } from "@bufbuild/protobuf";
 import type { Subscription } from "nats";
-import { LiveEvent_Kind as Kind, type LiveEvent, LiveEventSchema } from "#gen/posthorn/internal/v1/live_pb.ts";
+import { LiveEvent_Kind as Kind } from "#gen/posthorn/internal/v1/live_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Reconnect_Cause } from "#gen/posthorn/v1/stream_service_pb.ts";
 import type { Broker } from "#src/broker/broker.ts";
@@ -10,13 +9,14 @@ import type { NewId } from "#src/ids.ts";
 import type { Head } from "#src/inbox/entry.ts";
 import { readHeads, replay } from "#src/inbox/queries.ts";
 import { live } from "#src/pipeline/flow.ts";
-import type { Encoded } from "#src/rpc/call.ts";
+import { Encoded, type EncodedStream } from "#src/rpc/call.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
+import { encodeDelivered } from "./arrival.ts";
 import type { Cursor } from "./cursor.ts";
 import type { Filtered } from "./filter.ts";
-import { encodeDelivered } from "./live.ts";
+import { ReceivedEvent } from "./live-event.ts";
 import { openingReader } from "./opening.ts";
 import type { Presence } from "./presence.ts";
 import { openSession, type Session } from "./session.ts";
@@ -55,7 +55,7 @@ export type OpenStream = {
 
 export type Hub = AsyncDisposable & {
   /** Opens a stream of a user; see StreamService.Subscribe for what it guarantees. */
-  subscribe(request: OpenStream): AsyncIterable<Encoded>;
+  subscribe(request: OpenStream): EncodedStream;
   /** Asks every stream to reconnect elsewhere, spread over the drain time, and refuses new ones. */
   drain(): Promise<void>;
   open(): number;
@@ -74,6 +74,8 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   const all = new Set<Attached>();
   const subjects = new Map<string, { subscription: Subscription; members: Set<Attached> }>();
   const perUser = new Map<string, number>();
+  /** Events written since they were last counted, by kind: a metric for each would cost as much as the event. */
+  const written: number[] = [];
   let draining = false;
   let slice = 0;
 
@@ -99,21 +101,21 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   }
 
   function deliver(data: Uint8Array, members: ReadonlySet<Attached>): void {
-    let event: LiveEvent;
+    let event: ReceivedEvent;
     try {
-      event = fromBinary(LiveEventSchema, data);
+      event = new ReceivedEvent(data);
     } catch (error) {
       deps.log.warn({ err: error }, "an event on the live subjects is not one of ours");
       return;
     }
-    deps.metrics.streamEvents.inc({ event: KIND_NAMES[event.kind] ?? "unknown" }, members.size);
-    let status: Uint8Array | undefined;
+    written[event.kind] = (written[event.kind] ?? 0) + members.size;
+    let status: Encoded | undefined;
     for (const attached of members) {
       const { session } = attached;
       if (event.kind === Kind.ARRIVAL) {
-        session.arrived(Number(event.sequence), event.epoch, event, event.response);
+        session.arrived(event.sequence, event.epoch, event, event.response);
         if (event.delivered && session.options.includeStatus) {
-          status ??= encodeDelivered(event.response);
+          status ??= new Encoded(encodeDelivered(event.response.bytes));
           session.status(status);
         }
       } else if (event.kind === Kind.STATUS) session.status(event.response);
@@ -140,7 +142,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
     attached.topics = wanted;
   }
 
-  async function* subscribe(request: OpenStream): AsyncGenerator<Encoded> {
+  function subscribe(request: OpenStream): EncodedStream {
     const { tenantId, userId, signal } = request;
     const owner = `${tenantId}\0${userId}`;
     const streams = perUser.get(owner) ?? 0;
@@ -174,6 +176,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
             return { epoch: heads.get(userId)?.epoch, rows };
           }),
         head: async () => (await readOpening(tenantId, userId)).head,
+        onEnd: () => leave(),
         onSlow: () => deps.metrics.streamSlowConsumers.inc(),
         onReplayed: (count) => deps.metrics.streamReplayed.inc(count),
         onReset: () => deps.metrics.streamResets.inc(),
@@ -183,20 +186,15 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
     all.add(attached);
     attach(live.user(namespace, tenantId, userId), attached);
     attach(live.tenant(namespace, tenantId), attached);
-    const abort = () => session.finish(undefined);
-    signal.addEventListener("abort", abort, { once: true });
     const timers = [
       setTimeout(() => session.reconnect(Reconnect_Cause.MAX_AGE, 1000), bounded(closeAt.getTime() - now.getTime())),
       ...expiryTimers(request.expiresAt, now, session),
     ];
-    try {
-      void begin(attached);
-      deps.presence.arrive(tenantId, userId, request.deviceId, session.options.streamId);
-      yield* session.events();
-    } finally {
-      for (const timer of timers) clearTimeout(timer);
+    const abort = () => session.finish(undefined);
+    signal.addEventListener("abort", abort, { once: true });
+    const leave = () => {
       signal.removeEventListener("abort", abort);
-      session.finish(undefined);
+      for (const timer of timers) clearTimeout(timer);
       all.delete(attached);
       detach(live.user(namespace, tenantId, userId), attached);
       detach(live.tenant(namespace, tenantId), attached);
@@ -205,7 +203,10 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
       if (left === 0) perUser.delete(owner);
       else perUser.set(owner, left);
       deps.presence.leave(tenantId, userId, request.deviceId, session.options.streamId);
-    }
+    };
+    deps.presence.arrive(tenantId, userId, request.deviceId, session.options.streamId);
+    void begin(attached);
+    return session.events;
   }
 
   /** The order matters: attached above, then the server knows of the subscription, then the head is read. */
@@ -235,6 +236,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   let turn = 0;
   /** Each tick serves a slice of the streams: one read of heads per tenant, one pipeline for presence. */
   async function beat(): Promise<void> {
+    countWritten();
     const due = [...all].filter((attached) => attached.slice === turn);
     turn = (turn + 1) % BEAT_SLICES;
     deps.presence.renew(
@@ -253,6 +255,13 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
         .catch(() => new Map<string, Head>());
       for (const { session, userId } of members) session.heartbeat(heads.get(userId));
     }
+  }
+
+  function countWritten(): void {
+    written.forEach((count, kind) => {
+      deps.metrics.streamEvents.inc({ event: KIND_NAMES[kind] ?? "unknown" }, count);
+      delete written[kind];
+    });
   }
 
   const ticker = setInterval(() => void beat(), config.heartbeatMs / BEAT_SLICES);

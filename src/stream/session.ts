@@ -4,9 +4,10 @@ import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { type Reconnect_Cause, Reset_Cause, SubscribeResponseSchema } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { Fault } from "#src/errors.ts";
 import { type Head, type InboxEntryRow, toCounts } from "#src/inbox/entry.ts";
+import { Encoded } from "#src/rpc/call.ts";
+import { encodeReplayed } from "./arrival.ts";
 import { type Cursor, encodeCursor } from "./cursor.ts";
 import type { Filtered } from "./filter.ts";
-import { encodeReplayed } from "./live.ts";
 import { outQueue } from "./out-queue.ts";
 
 // One stream of one user.
@@ -44,6 +45,8 @@ export type SessionDeps = {
   replay(afterSeq: number, limit: number): Promise<{ epoch: number | undefined; rows: InboxEntryRow[] }>;
   /** The inbox as it stands. */
   head(): Promise<Head | undefined>;
+  /** Nothing more is sent but what waits already. */
+  onEnd(): void;
   onSlow(): void;
   onReplayed(count: number): void;
   onReset(): void;
@@ -56,7 +59,7 @@ export type Session = ReturnType<typeof openSession>;
 export function openSession(options: SessionOptions, deps: SessionDeps) {
   const queue = outQueue(options.queueMaxMessages, options.queueMaxBytes);
   /** What came before Hello, which is first of all. */
-  let early: Uint8Array[] | undefined = [];
+  let early: Encoded[] | undefined = [];
   /** The newest arrival of each epoch that came while opening. */
   const earlyArrivals = new Map<number, number>();
   /** Undefined until the user has an inbox. */
@@ -68,16 +71,19 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
   let reading = true;
   /** The inbox may have been erased: nothing is sent before its head has been read again. */
   let doubt = false;
-  const ahead = new Map<number, { bytes: Uint8Array; passes: boolean }>();
+  const ahead = new Map<number, { message: Encoded; passes: boolean }>();
   let gapTimer: NodeJS.Timeout | undefined;
   /** How much the reader had taken, and since when that has not changed. */
   let progress = { taken: 0, since: deps.now().getTime() };
 
   const cursor = () => encodeCursor({ epoch: epoch ?? 0, seq: lastSeq });
 
-  function put(bytes: Uint8Array): void {
-    if (early !== undefined) early.push(bytes);
-    if (early === undefined ? !queue.push(bytes) : early.length > options.queueMaxMessages) tooSlow();
+  function put(message: Encoded): void {
+    if (early !== undefined) {
+      message.keep();
+      early.push(message);
+    }
+    if (early === undefined ? !queue.push(message) : early.length > options.queueMaxMessages) tooSlow();
   }
 
   function tooSlow(): void {
@@ -89,12 +95,14 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
   }
 
   function tell(event: Event): void {
-    put(toBinary(SubscribeResponseSchema, create(SubscribeResponseSchema, { event })));
+    put(new Encoded(toBinary(SubscribeResponseSchema, create(SubscribeResponseSchema, { event }))));
   }
 
   function finish(fault: Fault | undefined): void {
+    if (queue.ended) return;
     queue.end(fault);
     clearTimeout(gapTimer);
+    deps.onEnd();
   }
 
   /** Says hello and sends what was missed. `head` was read after this session was attached to live events. */
@@ -117,7 +125,7 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
     epoch = head?.epoch;
     lastSeq = from === undefined || cause !== undefined ? (head?.seq ?? 0) : from.seq;
     if (cause !== undefined) reset(cause, head);
-    for (const bytes of waiting) put(bytes);
+    for (const message of waiting) put(message);
     for (const [itsEpoch, seq] of earlyArrivals) {
       if (itsEpoch === epoch) wanted = Math.max(wanted, seq);
       else doubt = true;
@@ -160,7 +168,7 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
       for (const row of page.rows) {
         await queue.room();
         lastSeq = row.seq;
-        if (options.passes({ ...row, tags: row.tags ?? [] })) put(encodeReplayed(row, page.epoch ?? 0));
+        if (options.passes({ ...row, tags: row.tags ?? [] })) put(new Encoded(encodeReplayed(row, page.epoch ?? 0)));
       }
       deps.onReplayed(page.rows.length);
       // What is not there was deleted or has expired.
@@ -194,7 +202,7 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
     tell({ case: "reset", value: { cause, cursor: cursor(), counts: toCounts(head) } });
   }
 
-  function arrived(seq: number, itsEpoch: number, event: Filtered, bytes: Uint8Array): void {
+  function arrived(seq: number, itsEpoch: number, event: Filtered, message: Encoded): void {
     if (queue.ended) return;
     if (early !== undefined) {
       earlyArrivals.set(itsEpoch, Math.max(seq, earlyArrivals.get(itsEpoch) ?? 0));
@@ -209,7 +217,17 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
     }
     if (seq <= lastSeq) return;
     wanted = Math.max(wanted, seq);
-    if (ahead.size < options.queueMaxMessages) ahead.set(seq, { bytes, passes: options.passes(event) });
+    // As it nearly always is: the next one, with nothing in its way.
+    if (seq === lastSeq + 1 && !reading && ahead.size === 0 && queue.hasRoom()) {
+      lastSeq = seq;
+      if (options.passes(event)) put(message);
+      if (gapTimer !== undefined || wanted > seq) release();
+      return;
+    }
+    if (ahead.size < options.queueMaxMessages) {
+      message.keep();
+      ahead.set(seq, { message, passes: options.passes(event) });
+    }
     if (!reading) release();
   }
 
@@ -223,7 +241,7 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
       }
       lastSeq++;
       ahead.delete(lastSeq);
-      if (next.passes) put(next.bytes);
+      if (next.passes) put(next.message);
     }
     forgetAhead();
     if (wanted > lastSeq) gapTimer ??= setTimeout(() => void read(() => readTo(wanted)), OUT_OF_ORDER_MS);
@@ -274,10 +292,15 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
     finish(undefined);
   }
 
+  async function leave(): Promise<IteratorReturnResult<undefined>> {
+    finish(undefined);
+    return { done: true, value: undefined };
+  }
+
   return {
     options,
     /** The reader's side: ends with the fault, or quietly after Reconnect. */
-    events: queue.read,
+    events: { [Symbol.asyncIterator]: () => ({ take: queue.take, next: queue.next, return: leave }) },
     begin,
     arrived,
     heartbeat,
@@ -285,8 +308,8 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
     finish,
     /** Writes an encoded SubscribeResponse. */
     put,
-    status: (bytes: Uint8Array) => (options.includeStatus ? put(bytes) : undefined),
-    announcement: (event: Filtered, bytes: Uint8Array) => (options.passes(event) ? put(bytes) : undefined),
+    status: (message: Encoded) => (options.includeStatus ? put(message) : undefined),
+    announcement: (event: Filtered, message: Encoded) => (options.passes(event) ? put(message) : undefined),
     tokenExpires: (at: Date) => tell({ case: "tokenExpiring", value: { expireTime: timestampFromDate(at) } }),
   };
 }

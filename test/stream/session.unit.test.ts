@@ -11,8 +11,9 @@ import {
   SubscribeResponseSchema,
 } from "#gen/posthorn/v1/stream_service_pb.ts";
 import type { Head, InboxEntryRow } from "#src/inbox/entry.ts";
+import { Encoded } from "#src/rpc/call.ts";
+import { encodeArrival, encodeReplayed } from "#src/stream/arrival.ts";
 import { type Cursor, decodeCursor } from "#src/stream/cursor.ts";
-import { encodeArrival, encodeReplayed } from "#src/stream/live.ts";
 import { MAX_REPLAY, openSession, type Session, whyReset } from "#src/stream/session.ts";
 
 // Plays an inbox, the live events about it, and a client that resumes whenever its stream ends, in any order of events:
@@ -113,6 +114,7 @@ class World {
               rowOf(after + 1 + n),
             ),
           })),
+        onEnd: () => undefined,
         onSlow: () => undefined,
         onReplayed: () => undefined,
         onReset: () => undefined,
@@ -130,7 +132,7 @@ class World {
   async #read(session: Session, stream: number): Promise<void> {
     let first = true;
     try {
-      for await (const { bytes } of session.events()) {
+      for await (const { bytes } of session.events) {
         const { event } = fromBinary(SubscribeResponseSchema, bytes);
         if (first && event.case !== "hello") this.problems.push(`${event.case} came before hello`);
         first = false;
@@ -191,9 +193,11 @@ class World {
 
 const FILTERED = { type: "general", category: "general", priority: 2, tags: [] };
 
-function encoded({ epoch, seq }: InFlight): Uint8Array {
+function encoded({ epoch, seq }: InFlight): Encoded {
   const counts = { unread: 0, unseen: 0, total: 0, archived: 0, snoozed: 0 };
-  return encodeArrival({ ...entry(seq), content, tags: [], senderId: "", expiresAt: undefined, epoch, counts });
+  return new Encoded(
+    encodeArrival({ ...entry(seq), content, tags: [], senderId: "", expiresAt: undefined, epoch, counts }),
+  );
 }
 
 const entry = (seq: number) => ({
@@ -245,9 +249,11 @@ function run(world: World, { do: what, n }: { do: string; n: number }): void {
   else if (what === "erase") world.erase();
 }
 
-const NOTICE = toBinary(
-  SubscribeResponseSchema,
-  create(SubscribeResponseSchema, { event: { case: "inbox", value: { all: true } } }),
+const NOTICE = new Encoded(
+  toBinary(
+    SubscribeResponseSchema,
+    create(SubscribeResponseSchema, { event: { case: "inbox", value: { all: true } } }),
+  ),
 );
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }));
@@ -316,16 +322,17 @@ async function begun(
         const rows = Array.from({ length: Math.min(world.seq - after, limit) }, (_, n) => rowOf(after + 1 + n));
         return { epoch: 1, rows: rows.map((row) => ({ ...row, content: options.bytes ?? content })) };
       },
+      onEnd: () => undefined,
       onSlow: () => void world.slow++,
       onReplayed: () => undefined,
       onReset: () => undefined,
     },
   );
   const got: SubscribeResponse["event"][] = [];
-  const iterator = session.events();
+  const iterator = session.events[Symbol.asyncIterator]();
   const reading = (async () => {
     if (options.reads === false) return;
-    for await (const { bytes } of iterator) got.push(fromBinary(SubscribeResponseSchema, bytes).event);
+    for await (const { bytes } of session.events) got.push(fromBinary(SubscribeResponseSchema, bytes).event);
   })();
   const arrive = (seq: number) => {
     world.seq = Math.max(world.seq, seq);
@@ -399,7 +406,8 @@ test("a reader who takes nothing from one heartbeat to the next is closed, and w
   world.passed = 1000;
   session.heartbeat(head());
   expect(world.slow).toBe(1);
-  const next = async () => fromBinary(SubscribeResponseSchema, (await iterator.next()).value.bytes).event.case;
+  const next = async () =>
+    fromBinary(SubscribeResponseSchema, (await iterator.next()).value?.bytes ?? content).event.case;
   expect(await next()).toBe("notification");
   await expect(
     (async () => {

@@ -3,7 +3,7 @@ import type { Clock } from "#src/clock.ts";
 import { channelsOf } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { Store } from "#src/store/store.ts";
-import type { Arrival } from "#src/stream/live.ts";
+import type { Arrival } from "#src/stream/arrival.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { laneOf } from "../flow.ts";
 import { commitDecisions, type Placed } from "./commit.ts";
