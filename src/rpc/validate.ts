@@ -4,6 +4,7 @@ import { createValidator } from "@bufbuild/protovalidate";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault, type FieldFault } from "#src/errors.ts";
 import { unrepresentable } from "./representable.ts";
+import { surelyValid } from "./surely-valid.ts";
 
 /** The fields of a message that break the contract's rules; none: it is valid. */
 export type Violations = (schema: DescMessage, message: Message) => FieldFault[];
@@ -14,11 +15,21 @@ export type Violations = (schema: DescMessage, message: Message) => FieldFault[]
  */
 export function createViolations(): Violations {
   const validator = createValidator();
-  return (schema, message) => {
+  const quick = new Map<DescMessage, (message: Message) => boolean>();
+  const judge = (schema: DescMessage, message: Message): FieldFault[] => {
+    let isSurelyValid = quick.get(schema);
+    if (isSurelyValid === undefined) {
+      isSurelyValid = surelyValid(schema);
+      quick.set(schema, isSurelyValid);
+    }
+    if (isSurelyValid(message)) return [];
     const result = validator.validate(schema, message);
     if (result.kind === "error") throw result.error;
     const broken = result.kind === "valid" ? [] : result.violations;
-    const fields = broken.map(({ field, message: description }) => ({ field: pathToString(field), description }));
+    return broken.map(({ field, message: description }) => ({ field: pathToString(field), description }));
+  };
+  return (schema, message) => {
+    const fields = judge(schema, message);
     const fault = unrepresentable(schema, message);
     return fault === undefined ? fields : [...fields, fault];
   };
