@@ -1,8 +1,8 @@
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { durationMs, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { ContentSchema, type Notification, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Notification, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   type Fanout,
   FanoutSchema,
@@ -18,6 +18,7 @@ import {
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, invalidField, notFound } from "#src/errors.ts";
+import { encodeContent } from "#src/notifications/encode-content.ts";
 import { latestDecision, type NotificationRow, toNotification, toTimeline } from "#src/notifications/notification.ts";
 import {
   type Changes,
@@ -261,7 +262,7 @@ function changesOf(request: UpdateNotificationRequest, now: Date): Changes {
   if (paths.includes("content")) {
     if (request.content === undefined) throw invalidField("content", "cannot be taken away");
     checkData(request.content.data);
-    changes.content = toBinary(ContentSchema, request.content);
+    changes.content = encodeContent(request.content);
   }
   if (paths.includes("schedule_time")) changes.scheduledAt = scheduleOf(request, now);
   if (paths.includes("expire_time"))

@@ -40,24 +40,31 @@ const LIVE = LiveEventSchema.field;
 const RESPONSE = SubscribeResponseSchema.field;
 
 /** Encodes SubscribeResponse{notification} of an arrival. */
-export function encodeArrival(arrival: Arrival, out = new BinaryWriter()): Uint8Array {
+export function encodeArrival(arrival: Arrival): Uint8Array {
+  const out = new BinaryWriter();
   writeArrival(out, arrival);
   return out.finish();
 }
 
 /** Encodes the LiveEvent that tells a user's streams of an arrival. `out` is empty before and after. */
 export function encodeLiveArrival(arrival: Arrival, delivered: boolean, out: BinaryWriter): Uint8Array {
-  number(out, LIVE.kind, LiveEvent_Kind.ARRIVAL);
-  number(out, LIVE.sequence, arrival.seq);
-  number(out, LIVE.epoch, arrival.epoch);
-  text(out, LIVE.type, arrival.type);
-  text(out, LIVE.category, arrival.category);
-  number(out, LIVE.priority, arrival.priority);
-  for (const tag of arrival.tags) out.uint32(lengthOf(LIVE.tags)).string(tag);
-  number(out, LIVE.delivered, delivered ? 1 : 0);
-  out.uint32(lengthOf(LIVE.response)).fork();
-  writeArrival(out, arrival);
-  return out.join().finish();
+  try {
+    number(out, LIVE.kind, LiveEvent_Kind.ARRIVAL);
+    number(out, LIVE.sequence, arrival.seq);
+    number(out, LIVE.epoch, arrival.epoch);
+    text(out, LIVE.type, arrival.type);
+    text(out, LIVE.category, arrival.category);
+    number(out, LIVE.priority, arrival.priority);
+    for (const tag of arrival.tags) out.uint32(lengthOf(LIVE.tags)).string(tag);
+    number(out, LIVE.delivered, delivered ? 1 : 0);
+    out.uint32(lengthOf(LIVE.response)).fork();
+    writeArrival(out, arrival);
+    return out.join().finish();
+  } catch (error) {
+    // What was written of it must not begin somebody else's.
+    out.finish();
+    throw error;
+  }
 }
 
 /** Encodes the same from history, as it stands now: it may have been read, archived or snoozed since. */

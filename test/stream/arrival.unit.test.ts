@@ -117,6 +117,14 @@ test("a live event is the protobuf message it claims to be, and a hub reads it a
   );
 });
 
+test("an event that cannot be encoded leaves nothing behind for the next", () => {
+  const writer = new BinaryWriter();
+  const [good] = fc.sample(arrival, { numRuns: 1, seed: 1 });
+  const broken = { ...good!, content: undefined as unknown as Uint8Array, seq: Number.NaN };
+  expect(() => encodeLiveArrival(broken, true, writer)).toThrow();
+  expect(encodeLiveArrival(good!, true, writer)).toEqual(encodeLiveArrival(good!, true, new BinaryWriter()));
+});
+
 test("an event of a later version, with fields that are not known here, is read all the same", () => {
   const bytes = new BinaryWriter()
     .raw(toBinary(LiveEventSchema, create(LiveEventSchema, { kind: LiveEvent_Kind.STATUS, category: "orders" })))

@@ -1,9 +1,9 @@
-import { toBinary } from "@bufbuild/protobuf";
 import { durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
-import { type Content, ContentSchema, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import { invalidField, notFound } from "#src/errors.ts";
 import { channelBits } from "#src/notifications/channel-bits.ts";
+import { encodeContent } from "#src/notifications/encode-content.ts";
 import { TOPIC_TAG } from "#src/stream/filter.ts";
 import { checkData } from "./check-data.ts";
 import { instantOfLocal } from "./local-time.ts";
@@ -96,10 +96,6 @@ export function prepare(
 /** The status a draft begins with: it is queued at once, or waits for its time. */
 export function firstStatus(scheduledAt: Date | undefined): typeof Status.ACCEPTED | typeof Status.SCHEDULED {
   return scheduledAt === undefined ? Status.ACCEPTED : Status.SCHEDULED;
-}
-
-export function encodeContent(content: Content): Uint8Array {
-  return toBinary(ContentSchema, content, { writeUnknownFields: false });
 }
 
 /** `topic:` says through which topic something was sent, and streams filter by it: it is not for senders to say. */
