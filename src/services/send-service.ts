@@ -8,7 +8,6 @@ import {
   FanoutSchema,
   type NotificationFilter,
   type SendBatchResult,
-  SendBatchResultSchema,
   type SendRequest,
   SendRequestSchema,
   type SendResponse,
@@ -34,7 +33,7 @@ import {
   updateOpen,
 } from "#src/notifications/queries.ts";
 import { waitForDecisions } from "#src/notifications/wait.ts";
-import { type Accept, acceptEach } from "#src/pipeline/accept/accept.ts";
+import type { Accept } from "#src/pipeline/accept/accept.ts";
 import { checkData } from "#src/pipeline/accept/check-data.ts";
 import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
 import { checkedTime, checkTags } from "#src/pipeline/accept/prepare.ts";
@@ -81,18 +80,26 @@ export function sendService(deps: SendServiceDeps): Service {
         message: `items: name ${users} user ids together; ${MAX_USERS_OF_BATCH} are allowed in one call`,
       });
     }
-    const outcomes = await acceptEach(accept, call, items, (item) => {
+    const refused = items.map((item) => {
       const fields = deps.violations(SendRequestSchema, item);
       return fields.length > 0 ? invalidRequest(fields) : checkScope(item, call);
     });
-    return outcomes.map((outcome) =>
-      create(SendBatchResultSchema, {
+    const accepted = await accept(
+      call,
+      items.filter((_, index) => refused[index] === undefined),
+    );
+    let next = 0;
+    return refused.map((fault) => {
+      const outcome = fault ?? accepted[next++];
+      if (outcome === undefined) throw new Error("an item without an outcome");
+      return {
+        $typeName: "posthorn.v1.SendBatchResult",
         result:
           outcome instanceof Fault
             ? { case: "error", value: itemError(outcome) }
             : { case: "response", value: outcome },
-      }),
-    );
+      };
+    });
   }
 
   async function one(tx: Tx, call: Call, id: string): Promise<NotificationRow> {
@@ -105,7 +112,8 @@ export function sendService(deps: SendServiceDeps): Service {
     async send(request, call) {
       const fault = checkScope(request, call);
       if (fault !== undefined) throw fault;
-      const response = await accept(call, request);
+      const [response] = await accept(call, [request]);
+      if (response === undefined || response instanceof Fault) throw response;
       const wait = request.waitForDecision === undefined ? 0 : durationMs(request.waitForDecision);
       return wait > 0 && response.results.length > 0 ? withDecisions(store, call, response, wait) : response;
     },

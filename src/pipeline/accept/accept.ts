@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { clone, create, toJson } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { ContentSchema } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   RecipientsSchema,
   type SendRequest,
@@ -7,14 +8,14 @@ import {
   type SendResponse,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
-import { Fault } from "#src/errors.ts";
+import { Fault, notFound } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import type { Queue, Queued } from "../queue.ts";
 import { commitGroup, type Stored } from "./commit.ts";
 import { groupCommit } from "./group.ts";
-import { prepare, type TypeDefaults } from "./prepare.ts";
+import { type Draft, prepare, type TypeDefaults } from "./prepare.ts";
 import type { Submission } from "./submission.ts";
 
 export type AcceptConfig = {
@@ -42,9 +43,11 @@ export type AcceptDeps = {
 export type Sender = { tenantId: string; actor: string };
 
 /**
- * Accepts Sends: when it answers, the notifications are committed. Throws a Fault for a refused Send.
+ * Accepts Sends, each for itself: when it answers, the notifications of those that are not refused are committed. One
+ * outcome for each request, in their order: the answer, or why it is refused. Throws where a dependency fails in a way
+ * that no caller is told of.
  */
-export type Accept = (sender: Sender, request: SendRequest) => Promise<SendResponse>;
+export type Accept = (sender: Sender, requests: readonly SendRequest[]) => Promise<(SendResponse | Fault)[]>;
 
 export const DEFAULT_TYPE = "general";
 
@@ -68,26 +71,95 @@ export function accepting(deps: AcceptDeps, config: AcceptConfig, slots: readonl
     maxWaitingWeight: config.maxWaiting,
   });
 
-  return async (sender, request) => {
-    const key = request.type || DEFAULT_TYPE;
-    const found = deps.findType(sender.tenantId, key);
-    const type = found instanceof Promise ? await found : found;
+  const submissionOf = (
+    sender: Sender,
+    request: SendRequest,
+    draft: Draft,
+    zones: ReadonlyMap<string, string>,
+  ): Submission => ({
+    draft,
+    rows: [...new Set(request.to?.userIds)].map((userId) => ({
+      id: deps.newId(),
+      userId,
+      ...draft.times(zones.get(userId) ?? "UTC"),
+    })),
+    fanout: fansOut(request) ? { id: deps.newId(), request } : undefined,
+    idempotency: request.idempotencyKey === "" ? undefined : { key: request.idempotencyKey, hash: hashOf(request) },
+    actor: sender.actor,
+    auditId: draft.bypassLimits ? deps.newId() : "",
+  });
+
+  return async (sender, requests) => {
+    const { tenantId } = sender;
+    const types = await typesOf(deps, tenantId, requests);
     const now = deps.clock();
-    const draft = prepare(request, type, now, deps.dedupWindowMs);
-    const userIds = [...new Set(request.to?.userIds)];
-    const zones = draft.local ? await deps.zonesOf(sender.tenantId, userIds) : undefined;
-    const rows = userIds.map((userId) => ({ id: deps.newId(), userId, ...draft.times(zones?.get(userId) ?? "UTC") }));
-    const result = await submit(sender.tenantId, {
-      draft,
-      rows,
-      fanout: fansOut(request) ? { id: deps.newId(), request } : undefined,
-      idempotency: request.idempotencyKey === "" ? undefined : { key: request.idempotencyKey, hash: hashOf(request) },
-      actor: sender.actor,
-      auditId: draft.bypassLimits ? deps.newId() : "",
+    const drafts = requests.map((request) =>
+      orFault(() => prepare(request, types.get(request.type || DEFAULT_TYPE), now, deps.dedupWindowMs)),
+    );
+    const zones = await zonesOf(deps, tenantId, requests, drafts);
+    const outcomes: (SendResponse | Fault)[] = [];
+    let open = drafts.length;
+    await new Promise<void>((resolve, reject) => {
+      const settled = (index: number, outcome: SendResponse | Fault) => {
+        outcomes[index] = outcome;
+        if (--open === 0) resolve();
+      };
+      requests.forEach((request, index) => {
+        const draft = drafts[index];
+        if (draft === undefined || draft instanceof Fault) {
+          settled(index, draft ?? notFound("type"));
+          return;
+        }
+        submit(tenantId, submissionOf(sender, request, draft, zones), (result) => {
+          if ("outcome" in result)
+            settled(index, result.outcome.kind === "refused" ? result.outcome.fault : result.outcome.response);
+          else if (result.error instanceof Fault) settled(index, result.error);
+          else reject(result.error);
+        });
+      });
+      if (open === 0) resolve();
     });
-    if (result.kind === "refused") throw result.fault;
-    return result.response;
+    return outcomes;
   };
+}
+
+/** The types that the requests name, each looked up once; what is cached is there without waiting. */
+async function typesOf(
+  { findType }: AcceptDeps,
+  tenantId: string,
+  requests: readonly SendRequest[],
+): Promise<Map<string, TypeDefaults | undefined>> {
+  const types = new Map<string, TypeDefaults | undefined>();
+  for (const { type } of requests) {
+    const key = type || DEFAULT_TYPE;
+    if (types.has(key)) continue;
+    const found = findType(tenantId, key);
+    types.set(key, found instanceof Promise ? await found : found);
+  }
+  return types;
+}
+
+/** The time zones of those who get something at a local time, in one round trip. */
+async function zonesOf(
+  deps: AcceptDeps,
+  tenantId: string,
+  requests: readonly SendRequest[],
+  drafts: readonly (Draft | Fault)[],
+): Promise<ReadonlyMap<string, string>> {
+  const userIds = requests.flatMap(({ to }, index) => {
+    const draft = drafts[index];
+    return draft !== undefined && !(draft instanceof Fault) && draft.local ? (to?.userIds ?? []) : [];
+  });
+  return userIds.length === 0 ? new Map() : deps.zonesOf(tenantId, [...new Set(userIds)]);
+}
+
+function orFault<T>(work: () => T): T | Fault {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof Fault) return error;
+    throw error;
+  }
 }
 
 export function fansOut(request: SendRequest): boolean {
@@ -123,13 +195,14 @@ function claims({ idempotency, draft, rows }: Submission): string[] {
   return keys;
 }
 
-/** Hash of what the request asks for: without the key itself, and whatever order maps were written in. */
+/** Hash of what the request asks for: without the key itself, and whatever order the keys of `data` were written in. */
 function hashOf(request: SendRequest): Uint8Array {
-  const body = clone(SendRequestSchema, request);
-  body.idempotencyKey = "";
-  delete body.waitForDecision;
-  const json = toJson(SendRequestSchema, body);
-  return createHash("sha256").update(canonical(json)).digest();
+  const { data, ...content } = request.content ?? create(ContentSchema);
+  const { waitForDecision: _, ...rest } = request;
+  const body: SendRequest = { ...rest, idempotencyKey: "", content };
+  const hash = createHash("sha256").update(toBinary(SendRequestSchema, body));
+  if (data !== undefined) hash.update("\0").update(canonical(data));
+  return hash.digest();
 }
 
 function canonical(value: unknown): string {
@@ -137,26 +210,5 @@ function canonical(value: unknown): string {
     typeof inner === "object" && inner !== null && !Array.isArray(inner)
       ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
       : inner,
-  );
-}
-
-/** Accepts many independent Sends; the outcome of each, in order. */
-export async function acceptEach(
-  accept: Accept,
-  sender: Sender,
-  requests: readonly SendRequest[],
-  check: (request: SendRequest) => Fault | undefined,
-): Promise<(SendResponse | Fault)[]> {
-  return Promise.all(
-    requests.map(async (request) => {
-      const fault = check(request);
-      if (fault !== undefined) return fault;
-      try {
-        return await accept(sender, request);
-      } catch (error) {
-        if (error instanceof Fault) return error;
-        throw error;
-      }
-    }),
   );
 }

@@ -12,12 +12,10 @@ export type GroupOptions = {
   maxWaitingWeight: number;
 };
 
-type Waiting<I, O> = {
-  item: I;
-  claims: readonly string[];
-  resolve: (outcome: O) => void;
-  reject: (error: unknown) => void;
-};
+/** Called once: with what the commit made of the item, or with why there is nothing. */
+export type Settle<O> = (result: { outcome: O } | { error: unknown }) => void;
+
+type Waiting<I, O> = { item: I; claims: readonly string[]; settle: Settle<O> };
 
 type Tenant<I, O> = {
   waiting: Waiting<I, O>[];
@@ -35,13 +33,15 @@ type Tenant<I, O> = {
  * commits are under way the next group gathers for `windowMs` or until it is full. Within a tenant groups begin in the
  * order of submission. Two items that claim the same key never share a group, nor are they committed at the same time:
  * the later one waits until the earlier one is stored.
+ *
+ * Tells by a callback, because items come by the thousand and a promise for each would cost more than the item.
  */
 export function groupCommit<I, O>(
   commit: (tenantId: string, items: readonly I[]) => Promise<readonly O[]>,
   weigh: (item: I) => number,
   claims: (item: I) => readonly string[],
   options: GroupOptions,
-): (tenantId: string, item: I) => Promise<O> {
+): (tenantId: string, item: I, settle: Settle<O>) => void {
   const tenants = new Map<string, Tenant<I, O>>();
   let totalWeight = 0;
 
@@ -96,10 +96,10 @@ export function groupCommit<I, O>(
         group.map((entry) => entry.item),
       );
       group.forEach((entry, index) => {
-        entry.resolve(outcomes[index] as O);
+        entry.settle({ outcome: outcomes[index] as O });
       });
     } catch (error) {
-      for (const entry of group) entry.reject(error);
+      for (const entry of group) entry.settle({ error });
     } finally {
       totalWeight -= weight;
       tenant.committing--;
@@ -110,23 +110,23 @@ export function groupCommit<I, O>(
     }
   }
 
-  return (tenantId, item) => {
+  return (tenantId, item, settle) => {
     const weight = weigh(item);
-    if (totalWeight + weight > options.maxWaitingWeight) throw new Fault(ErrorReason.OVERLOADED);
+    if (totalWeight + weight > options.maxWaitingWeight) {
+      settle({ error: new Fault(ErrorReason.OVERLOADED) });
+      return;
+    }
     let tenant = tenants.get(tenantId);
     if (tenant === undefined) {
       tenant = { waiting: [], weight: 0, committing: 0, claimed: new Set(), blocked: false, timer: undefined };
       tenants.set(tenantId, tenant);
     }
-    const known = tenant;
     totalWeight += weight;
-    known.weight += weight;
-    return new Promise<O>((resolve, reject) => {
-      known.waiting.push({ item, claims: claims(item), resolve, reject });
-      if (known.weight >= options.maxWeight && !known.blocked) void flush(tenantId);
-      // After the current burst of callbacks, so that requests read from one packet share a group.
-      else if (known.committing === 0) known.timer ??= setTimeout(() => void flush(tenantId), 0);
-      else known.timer ??= setTimeout(() => void flush(tenantId), options.windowMs);
-    });
+    tenant.weight += weight;
+    tenant.waiting.push({ item, claims: claims(item), settle });
+    if (tenant.weight >= options.maxWeight && !tenant.blocked) void flush(tenantId);
+    // After the current burst of callbacks, so that requests read from one packet share a group.
+    else if (tenant.committing === 0) tenant.timer ??= setTimeout(() => void flush(tenantId), 0);
+    else tenant.timer ??= setTimeout(() => void flush(tenantId), options.windowMs);
   };
 }

@@ -9,6 +9,20 @@ type Item = { n: number; weight: number; claims: string[] };
 const item = (n: number, weight = 1, claims: string[] = []): Item => ({ n, weight, claims });
 const OPTIONS: GroupOptions = { windowMs: 1, maxWeight: 10, concurrency: 2, maxWaitingWeight: 1000 };
 
+/** With promises, which tests read better by. */
+function grouping(commit: (tenantId: string, items: readonly Item[]) => Promise<number[]>, options: GroupOptions) {
+  const submit = groupCommit<Item, number>(
+    commit,
+    (each) => each.weight,
+    (each) => each.claims,
+    options,
+  );
+  return (tenantId: string, of: Item) =>
+    new Promise<number>((resolve, reject) =>
+      submit(tenantId, of, (result) => ("error" in result ? reject(result.error) : resolve(result.outcome))),
+    );
+}
+
 /** Commits that end when they are told to. */
 function holding(options: Partial<GroupOptions> = {}) {
   const groups: { tenantId: string; items: readonly Item[]; end: (error?: Error) => void }[] = [];
@@ -19,12 +33,7 @@ function holding(options: Partial<GroupOptions> = {}) {
       groups.push({ tenantId, items, end });
       told?.();
     });
-  const submit = groupCommit<Item, number>(
-    commit,
-    (each) => each.weight,
-    (each) => each.claims,
-    { ...OPTIONS, ...options },
-  );
+  const submit = grouping(commit, { ...OPTIONS, ...options });
   /** Settles when so many groups have begun. */
   const begun = (count: number) =>
     new Promise<void>((resolve) => {
@@ -160,12 +169,7 @@ test("whatever is submitted, groups obey weight and claims, keep the order of wh
         open--;
         return items.map(({ n }) => n);
       };
-      const submit = groupCommit<Item, number>(
-        commit,
-        (i) => i.weight,
-        (i) => i.claims,
-        { ...OPTIONS, concurrency, windowMs: 0 },
-      );
+      const submit = grouping(commit, { ...OPTIONS, concurrency, windowMs: 0 });
       const outcomes: Promise<number>[] = [];
       for (const [n, { weight, claims, pause }] of list.entries()) {
         outcomes.push(submit("a", item(n, weight, claims)));
