@@ -1,3 +1,4 @@
+import type { ChainableCommander } from "ioredis";
 import type { Cache } from "#src/cache/redis.ts";
 import { loadScript } from "#src/cache/script.ts";
 import type { Clock } from "#src/clock.ts";
@@ -29,26 +30,27 @@ export function openPresence(cache: Cache, clock: Clock, heartbeatMs: number): P
   const leaseMs = 3 * heartbeatMs;
   const remember = loadScript(cache.redis, new URL("./received.lua", import.meta.url));
 
-  function renew(places: readonly Place[]): void {
-    if (places.length === 0 || !cache.up()) return;
+  function lease(pipeline: ChainableCommander, { tenantId, userId, deviceId, streamId }: Place): ChainableCommander {
     const now = clock().getTime();
-    const pipeline = cache.redis.pipeline();
-    for (const { tenantId, userId, deviceId, streamId } of places) {
-      pipeline.hset(
-        key(tenantId, userId),
-        `s:${deviceId} ${streamId}`,
-        now + leaseMs,
-        `d:${rememberedAs(deviceId)}`,
-        now,
-      );
-      pipeline.pexpire(key(tenantId, userId), REMEMBER_MS);
-    }
-    pipeline.exec().catch(() => undefined);
+    const fields = [`s:${deviceId} ${streamId}`, now + leaseMs, `d:${rememberedAs(deviceId)}`, now];
+    return pipeline.hset(key(tenantId, userId), ...fields);
   }
 
   return {
-    renew,
-    arrive: (tenantId, userId, deviceId, streamId) => renew([{ tenantId, userId, deviceId, streamId }]),
+    renew(places) {
+      if (places.length === 0 || !cache.up()) return;
+      const pipeline = cache.redis.pipeline();
+      for (const place of places) lease(pipeline, place);
+      pipeline.exec().catch(() => undefined);
+    },
+    arrive(tenantId, userId, deviceId, streamId) {
+      if (!cache.up()) return;
+      // Streams live for hours at most, so the day is put off often enough.
+      lease(cache.redis.pipeline(), { tenantId, userId, deviceId, streamId })
+        .pexpire(key(tenantId, userId), REMEMBER_MS)
+        .exec()
+        .catch(() => undefined);
+    },
     leave(tenantId, userId, deviceId, streamId) {
       if (!cache.up()) return;
       cache.redis
