@@ -1,5 +1,7 @@
 // What every child process of a benchmark does on its side: see child.ts.
 import { createInterface } from "node:readline";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
 export function tell(event: string, fields: object = {}): void {
   process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`);
@@ -60,4 +62,11 @@ export async function measure(
   times.sort((a, b) => a - b);
   const quantile = (q: number) => times[Math.min(Math.ceil(q * times.length) - 1, times.length - 1)] ?? 0;
   return { rate: (done / measureMs) * 1000, p50Ms: quantile(0.5), p99Ms: quantile(0.99) };
+}
+
+/** So that the memory a process has says what it holds, and not what it has let go and not yet collected. */
+export function collectGarbage(): undefined {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  for (let i = 0; i < 3; i++) collect();
 }

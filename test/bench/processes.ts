@@ -31,24 +31,25 @@ export function cpuTime(named: ReadonlyMap<number, string>): CpuTime {
     total.set(name, (total.get(name) ?? 0) + seconds);
   }
   const machine = machineSeconds();
-  if (machine !== undefined) total.set(ELSEWHERE, machine - [...total.values()].reduce((sum, each) => sum + each, 0));
-  return total;
+  if (machine === undefined) return total;
+  total.set(ELSEWHERE, machine.busy - [...total.values()].reduce((sum, each) => sum + each, 0));
+  return total.set(STOLEN, machine.stolen);
 }
 
-/** What other programs took: a run beside much of it tells little. */
+/** What other programs took, and what the host gave to other machines: a run beside much of it tells little. */
 export const ELSEWHERE = "elsewhere";
+export const STOLEN = "stolen";
 
-/** The time all cores together were not idle since the machine started. */
-function machineSeconds(): number | undefined {
+/** The time all cores together were not idle, and would have liked not to be, since the machine started. */
+function machineSeconds(): { busy: number; stolen: number } | undefined {
   const [user, nice, system, , , irq, softirq, steal] =
     read("/proc/stat")
       ?.match(/^cpu +(.*)$/m)?.[1]
       ?.split(" ")
       .map(Number) ?? [];
   if (user === undefined) return undefined;
-  return (
-    [user, nice, system, irq, softirq, steal].reduce<number>((sum, each) => sum + (each ?? 0), 0) / TICKS_PER_SECOND
-  );
+  const ticks = [user, nice, system, irq, softirq].reduce<number>((sum, each) => sum + (each ?? 0), 0);
+  return { busy: ticks / TICKS_PER_SECOND, stolen: (steal ?? 0) / TICKS_PER_SECOND };
 }
 
 /** Cores that each kept busy between two readings, the busiest first; what took next to nothing is left out. */
@@ -62,9 +63,30 @@ export function coresBetween(before: CpuTime, after: CpuTime, seconds: number): 
   );
 }
 
+/**
+ * Microseconds of processor time that each part of the system took for one of `count`: what stays the same when a machine
+ * is slower, or busy with something else. The load client, this process and what is not ours are left out.
+ */
+export function microsecondsEach(before: CpuTime, after: CpuTime, count: number): Record<string, number> {
+  const each = [...after].map(([name, time]) => [name, ((time - (before.get(name) ?? 0)) * 1e6) / count] as const);
+  return Object.fromEntries(
+    each
+      .filter(([name, value]) => !APART.has(name) && value >= 0.1)
+      .sort(([, a], [, b]) => b - a)
+      .map(([name, value]) => [name, Math.round(value * 10) / 10]),
+  );
+}
+
+const APART: ReadonlySet<string> = new Set(["client", "bench", ELSEWHERE, STOLEN]);
+
 /** The most memory a process has had resident, in MiB; undefined where there is no /proc. */
-export function peakRssMb(pid: number): number | undefined {
-  const kib = read(`/proc/${pid}/status`)?.match(/^VmHWM:\s+(\d+) kB$/m)?.[1];
+export const peakRssMb = (pid: number) => memory(pid, "VmHWM");
+
+/** The memory a process has resident now, in MiB; undefined where there is no /proc. */
+export const rssMb = (pid: number) => memory(pid, "VmRSS");
+
+function memory(pid: number, field: string): number | undefined {
+  const kib = read(`/proc/${pid}/status`)?.match(new RegExp(`^${field}:\\s+(\\d+) kB$`, "m"))?.[1];
   return kib === undefined ? undefined : Number(kib) / 1024;
 }
 

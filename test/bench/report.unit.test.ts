@@ -5,6 +5,7 @@ import { ratiosOf, reached, type Scenario } from "./scenario.ts";
 const scenario: Scenario = {
   name: "accept",
   about: "unary Send",
+  compared: { figure: "rate", better: "more" },
   goals: [{ figure: "rate", better: "more", bar: 5_000, aim: 8_000 }],
   run: () => Promise.reject(new Error("not run here")),
 };
@@ -32,7 +33,7 @@ test("a goal is reached from its own side", () => {
 
 test("ratios are ours by theirs, of the peers that were measured", () => {
   const peers = { half: { rate: 200 }, other: { p99Ms: 3 }, gone: { skipped: "not here" }, nothing: { rate: 0 } };
-  expect(ratiosOf("rate", { rate: 100 }, peers)).toEqual({ "half.rate": 0.5 });
+  expect(ratiosOf(["rate"], { rate: 100 }, peers)).toEqual({ "half.rate": 0.5 });
 });
 
 test("JSON has our figures at its top and the same of each peer", () => {

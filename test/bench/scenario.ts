@@ -5,6 +5,8 @@ export type Scenario = {
   readonly name: string;
   /** What is measured, in a line. */
   readonly about: string;
+  /** The figure in which we are set beside our peers in a table or a picture of all scenarios. */
+  readonly compared: { readonly figure: string; readonly better: "more" | "less" };
   readonly goals: readonly Goal[];
   run(lab: Lab): Promise<Finding>;
 };
@@ -43,15 +45,17 @@ export function isSkipped(peer: Figures | Skipped): peer is Skipped {
   return "skipped" in peer;
 }
 
-/** `figure` of ours by that of every peer that has it. */
-export function ratiosOf(figure: string, ours: Figures, peers: Finding["peers"]): Record<string, number> {
-  const mine = ours[figure];
+/** These figures of ours by those of every peer that has them. */
+export function ratiosOf(figures: readonly string[], ours: Figures, peers: Finding["peers"]): Record<string, number> {
   return Object.fromEntries(
-    Object.entries(peers).flatMap(([name, peer]) => {
-      const theirs = isSkipped(peer) ? undefined : peer[figure];
-      if (typeof mine !== "number" || typeof theirs !== "number" || theirs === 0) return [];
-      return [[`${name}.${figure}`, mine / theirs]];
-    }),
+    Object.entries(peers).flatMap(([name, peer]) =>
+      figures.flatMap((figure) => {
+        const mine = ours[figure];
+        const theirs = isSkipped(peer) ? undefined : peer[figure];
+        if (typeof mine !== "number" || typeof theirs !== "number" || theirs === 0) return [];
+        return [[`${name}.${figure}`, mine / theirs] as const];
+      }),
+    ),
   );
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"posthorn.dev/bench/measure"
 )
 
 // accept: callers that each send one notification after the other. Fails only when nothing works; single refusals are
@@ -18,7 +20,7 @@ func accept(ctx context.Context, j job) error {
 	ctx = withKey(ctx, j.APIKey)
 	var phase atomic.Int32
 	var answered atomic.Int64
-	var calls histogram
+	var calls measure.Histogram
 	var failed mistakes
 	var callers sync.WaitGroup
 	for i := range j.Callers {
@@ -30,7 +32,7 @@ func accept(ctx context.Context, j job) error {
 			for phase.Load() != over {
 				began := time.Now()
 				measured := phase.Load() == measuring
-				request := appendSend(nil, random.IntN(j.Users), contentAt(began))
+				request := appendSend(nil, j.user(random.IntN(j.Users)), contentOf(bodyAt(began)), j.Priority)
 				var response []byte
 				if err := conn.Invoke(ctx, sendMethod, &request, &response); err != nil {
 					failed.add(1, err.Error())
@@ -39,7 +41,7 @@ func accept(ctx context.Context, j job) error {
 				}
 				answered.Add(1)
 				if measured && phase.Load() == measuring {
-					calls.record(time.Since(began))
+					calls.Record(time.Since(began))
 				}
 			}
 		}()
@@ -47,7 +49,7 @@ func accept(ctx context.Context, j job) error {
 	report("open", nil)
 	rate, perSecond := phases(j, &phase, &answered)
 	callers.Wait()
-	report("result", calls.into(map[string]any{
+	report("result", calls.Into(map[string]any{
 		"rate":         rate,
 		"perSecond":    perSecond,
 		"accepted":     answered.Load(),

@@ -2,37 +2,23 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// system is what is measured: Posthorn over gRPC, or the peer over Socket.IO and HTTP.
-type system interface {
-	// open brings up every user's stream; what arrives goes to r until the process ends.
-	open(ctx context.Context, r *received) error
-	// send sends one notification to each of these and says which were refused, by index, with why.
-	send(ctx context.Context, caller int, users []int, at time.Time) (refused map[int]string, err error)
-}
-
 // endToEnd sends batches to random users, never more than the window ahead of what has arrived, so that the rate of
 // sending is that of arriving and nothing piles up inside.
 func endToEnd(ctx context.Context, j job) error {
 	var phase atomic.Int32
-	r := newReceived(j.Users, j.Batch, j.Window, &phase)
-	target, err := systemOf(j)
+	r := newReceived(j.Users, func(time.Time) bool { return phase.Load() == measuring })
+	w := newWindow(j.Window, j.Batch)
+	r.heard = func(int, int64) { w.settle(1) }
+	target, openMs, err := opened(ctx, j, r)
 	if err != nil {
 		return err
 	}
-	began := time.Now()
-	if err := target.open(ctx, r); err != nil {
-		return err
-	}
-	openMs := time.Since(began).Milliseconds()
-	report("open", map[string]any{"streams": j.Users, "ms": openMs})
-
 	var sent atomic.Int64
 	var refused, failed mistakes
 	var senders sync.WaitGroup
@@ -47,7 +33,7 @@ func endToEnd(ctx context.Context, j job) error {
 				select {
 				case <-stop:
 					return
-				case <-r.leave:
+				case <-w.leave:
 				}
 				if phase.Load() == over {
 					return
@@ -55,23 +41,16 @@ func endToEnd(ctx context.Context, j job) error {
 				for n := range users {
 					users[n] = random.IntN(j.Users)
 				}
-				problems, err := target.send(ctx, i, users, time.Now())
+				problems, err := target.send(ctx, i, users, bodyAt(time.Now()))
 				if err != nil {
 					failed.add(1, err.Error())
-					r.leave <- struct{}{}
+					w.leave <- struct{}{}
 					time.Sleep(50 * time.Millisecond)
 					continue
 				}
-				for n, user := range users {
-					if message, is := problems[n]; is {
-						refused.add(1, message)
-						continue
-					}
-					r.accepted[user].Add(1)
-				}
-				sent.Add(int64(len(users) - len(problems)))
+				sent.Add(r.took(users, problems, &refused))
 				if len(problems) > 0 {
-					r.settle(int64(len(problems)))
+					w.settle(int64(len(problems)))
 					time.Sleep(50 * time.Millisecond)
 				}
 			}
@@ -80,73 +59,46 @@ func endToEnd(ctx context.Context, j job) error {
 	rate, perSecond := phases(j, &phase, &r.arrived)
 	close(stop)
 	senders.Wait()
-	drainBegan := time.Now()
-	for r.arrived.Load() < sent.Load() && time.Since(drainBegan) < j.drain() {
-		time.Sleep(10 * time.Millisecond)
-	}
-	drainMs := time.Since(drainBegan).Milliseconds()
-	time.Sleep(100 * time.Millisecond) // For what should not come: doubles.
-	report("result", r.latency.into(map[string]any{
+	drained := waitUntil(j.drain(), func() bool { return r.arrived.Load() >= sent.Load() })
+	report("result", r.into(map[string]any{
 		"rate":         rate,
 		"perSecond":    perSecond,
 		"openMs":       openMs,
-		"sent":         sent.Load(),
-		"arrived":      r.arrived.Load(),
-		"lost":         r.lost(),
-		"gaps":         r.gaps.Load(),
-		"doubles":      r.doubles.Load() + max(r.arrived.Load()-sent.Load(), 0),
-		"cuts":         r.cuts.count.Load(),
-		"firstCut":     r.cuts.first,
 		"refused":      refused.count.Load(),
 		"failed":       failed.count.Load(),
 		"firstFailure": first(failed.first, refused.first),
-		"drainMs":      drainMs,
-	}))
+		"drainMs":      drained.Milliseconds(),
+	}, sent.Load()))
 	return nil
 }
 
-func systemOf(j job) (system, error) {
-	switch j.Protocol {
-	case "grpc":
-		return openPosthorn(j)
-	case "socket.io":
-		return openSocketIO(j), nil
+// opened has every user's stream open; with hold, it also has the benchmark's word to go on.
+func opened(ctx context.Context, j job, r *received) (target system, ms int64, err error) {
+	if target, err = systemOf(j); err != nil {
+		return nil, 0, err
 	}
-	return nil, fmt.Errorf("unknown protocol: %s", j.Protocol)
-}
-
-func first(messages ...string) string {
-	for _, message := range messages {
-		if message != "" {
-			return message
+	began := time.Now()
+	if j.StreamConnections > 0 {
+		if err := target.open(ctx, r); err != nil {
+			return nil, 0, err
 		}
 	}
-	return ""
+	ms = time.Since(began).Milliseconds()
+	report("open", map[string]any{"streams": j.Users, "ms": ms})
+	if j.Hold {
+		<-j.proceed
+	}
+	return target, ms, nil
 }
 
-// forAll runs work for 0 … n-1, so many at a time, and returns the first error.
-func forAll(n, atOnce int, work func(i int) error) error {
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	var failed atomic.Pointer[error]
-	for range atOnce {
-		workers.Add(1)
-		go func() {
-			defer workers.Done()
-			for failed.Load() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= n {
-					return
-				}
-				if err := work(i); err != nil {
-					failed.CompareAndSwap(nil, &err)
-				}
-			}
-		}()
+// took notes which of these were accepted, and returns how many.
+func (r *received) took(users []int, problems map[int]string, refused *mistakes) int64 {
+	for n, user := range users {
+		if message, is := problems[n]; is {
+			refused.add(1, message)
+			continue
+		}
+		r.accepted[user].Add(1)
 	}
-	workers.Wait()
-	if err := failed.Load(); err != nil {
-		return *err
-	}
-	return nil
+	return int64(len(users) - len(problems))
 }

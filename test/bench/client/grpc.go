@@ -13,6 +13,10 @@ const (
 	sendMethod      = "/posthorn.v1.SendService/Send"
 	sendBatchMethod = "/posthorn.v1.SendService/SendBatch"
 	subscribeMethod = "/posthorn.v1.StreamService/Subscribe"
+	broadcastMethod = "/posthorn.v1.StreamService/Broadcast"
+
+	listEntriesMethod = "/posthorn.v1.InboxService/ListEntries"
+	getCountsMethod   = "/posthorn.v1.InboxService/GetCounts"
 )
 
 // asIs hands messages through as the bytes they are.
@@ -35,6 +39,9 @@ func dial(address string, n int) ([]*grpc.ClientConn, error) {
 			grpc.WithDefaultCallOptions(grpc.ForceCodec(asIs{}), grpc.MaxCallRecvMsgSize(64<<20)),
 			grpc.WithInitialWindowSize(1<<20),
 			grpc.WithInitialConnWindowSize(4<<20),
+			// With a connection for each device, buffers of the usual 32 KiB would be most of this process.
+			grpc.WithReadBufferSize(8<<10),
+			grpc.WithSharedWriteBuffer(true),
 			grpc.WithDisableServiceConfig(),
 			grpc.WithDisableRetry(),
 		)

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,6 +16,9 @@ type posthorn struct {
 	job     job
 	sending []*grpc.ClientConn
 	streams []*grpc.ClientConn
+	users   []*userStream
+	isCut   atomic.Bool
+	reading sync.WaitGroup
 }
 
 func openPosthorn(j job) (*posthorn, error) {
@@ -20,18 +26,19 @@ func openPosthorn(j job) (*posthorn, error) {
 	if err != nil {
 		return nil, err
 	}
-	streams, err := dial(j.Address, j.StreamConnections)
-	if err != nil {
-		return nil, err
-	}
-	return &posthorn{job: j, sending: sending, streams: streams}, nil
+	return &posthorn{job: j, sending: sending, users: make([]*userStream, j.Users)}, nil
 }
 
-func (p *posthorn) send(ctx context.Context, caller int, users []int, at time.Time) (map[int]string, error) {
-	request := batchOf(users, contentAt(at))
+func (p *posthorn) send(ctx context.Context, caller int, users []int, body string) (map[int]string, error) {
+	conn := p.sending[caller%len(p.sending)]
+	ctx = withKey(ctx, p.job.APIKey)
 	var response []byte
-	err := p.sending[caller%len(p.sending)].Invoke(withKey(ctx, p.job.APIKey), sendBatchMethod, &request, &response)
-	if err != nil {
+	if len(users) == 1 {
+		request := appendSend(nil, p.job.user(users[0]), contentOf(body), p.job.Priority)
+		return nil, conn.Invoke(ctx, sendMethod, &request, &response)
+	}
+	request := batchOf(p.job, users, contentOf(body))
+	if err := conn.Invoke(ctx, sendBatchMethod, &request, &response); err != nil {
 		return nil, err
 	}
 	answered, refused, err := refusals(response)
@@ -41,24 +48,49 @@ func (p *posthorn) send(ctx context.Context, caller int, users []int, at time.Ti
 	return refused, err
 }
 
-// Streams that are being opened at the same time: about what a load balancer lets through after a restart.
-const openingAtOnce = 128
+func (p *posthorn) broadcast(ctx context.Context, body string) error {
+	request := toAll(contentOf(body))
+	var response []byte
+	return p.sending[0].Invoke(withKey(ctx, p.job.APIKey), broadcastMethod, &request, &response)
+}
 
-func (p *posthorn) open(ctx context.Context, r *received) error {
-	ctx = withKey(ctx, p.job.APIKey)
+func (p *posthorn) open(ctx context.Context, r *received) (err error) {
+	if p.streams, err = dial(p.job.Address, p.job.StreamConnections); err != nil {
+		return err
+	}
 	return forAll(p.job.Users, openingAtOnce, func(user int) error {
-		s := &userStream{conn: p.streams[user%len(p.streams)], user: user, r: r, order: order{r: r}}
-		if err := s.connect(ctx); err != nil {
-			return err
-		}
-		go s.follow(ctx)
-		return nil
+		p.users[user] = &userStream{owner: p, user: user, r: r, order: order{r: r}}
+		return p.begin(ctx, user)
 	})
 }
 
+func (p *posthorn) begin(ctx context.Context, user int) error {
+	ctx = withKey(ctx, p.job.APIKey)
+	s := p.users[user]
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	p.reading.Add(1)
+	go s.follow(ctx)
+	return nil
+}
+
+func (p *posthorn) cut() {
+	p.isCut.Store(true)
+	for _, conn := range p.streams {
+		_ = conn.Close()
+	}
+	p.reading.Wait()
+	// Ready to be dialled again; the first stream on each does.
+	p.streams, _ = dial(p.job.Address, p.job.StreamConnections)
+	p.isCut.Store(false)
+}
+
+func (p *posthorn) resume(ctx context.Context, user int) error { return p.begin(ctx, user) }
+
 // userStream is one user's stream, opened again with the last cursor when it ends. For one goroutine.
 type userStream struct {
-	conn   *grpc.ClientConn
+	owner  *posthorn
 	stream grpc.ClientStream
 	user   int
 	cursor string
@@ -70,11 +102,12 @@ var subscribeStream = &grpc.StreamDesc{StreamName: "Subscribe", ServerStreams: t
 
 // connect returns when the stream has caught up.
 func (s *userStream) connect(ctx context.Context) error {
-	stream, err := s.conn.NewStream(ctx, subscribeStream, subscribeMethod)
+	conn := s.owner.streams[s.user%len(s.owner.streams)]
+	stream, err := conn.NewStream(ctx, subscribeStream, subscribeMethod)
 	if err != nil {
 		return err
 	}
-	request := subscription(s.user, s.cursor)
+	request := subscription(s.owner.job.user(s.user), s.cursor)
 	if err := stream.SendMsg(&request); err != nil {
 		return err
 	}
@@ -85,22 +118,29 @@ func (s *userStream) connect(ctx context.Context) error {
 	for {
 		e, err := s.receive()
 		if err != nil {
-			return fmt.Errorf("stream of %s: %w", userID(s.user), err)
+			return fmt.Errorf("stream of %s: %w", s.owner.job.user(s.user), err)
 		}
-		if e.kind == "caughtUp" {
+		switch e.kind {
+		case "caughtUp":
 			return nil
+		case "reset":
+			return errors.New("a stream was told that what it missed is gone")
 		}
 	}
 }
 
-// follow reads until the process ends.
+// follow reads until the process ends or the stream is cut on purpose.
 func (s *userStream) follow(ctx context.Context) {
+	defer s.owner.reading.Done()
 	for {
-		if _, err := s.receive(); err == nil {
+		_, err := s.receive()
+		if err == nil {
 			continue
-		} else {
-			s.r.cuts.add(1, err.Error())
 		}
+		if s.owner.isCut.Load() {
+			return
+		}
+		s.r.cuts.add(1, err.Error())
 		for s.connect(ctx) != nil {
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -116,18 +156,20 @@ func (s *userStream) receive() (event, error) {
 	if err != nil {
 		return event{}, err
 	}
-	if e.cursor != "" {
-		s.cursor = e.cursor
-	}
 	switch e.kind {
 	case "hello":
-		if s.order.last == 0 {
+		if s.cursor == "" {
 			s.order.last = e.head
 		}
 	case "notification":
 		if s.order.next(e.sequence) {
 			s.r.notification(s.user, e.body)
 		}
+	case "announcement":
+		s.r.notification(s.user, e.body)
+	}
+	if e.cursor != "" {
+		s.cursor = e.cursor
 	}
 	return e, nil
 }

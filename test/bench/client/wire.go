@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +16,10 @@ func appendMessage(to []byte, field protowire.Number, body []byte) []byte {
 
 func appendText(to []byte, field protowire.Number, text string) []byte {
 	return protowire.AppendString(protowire.AppendTag(to, field, protowire.BytesType), text)
+}
+
+func appendNumber(to []byte, field protowire.Number, number int) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(to, field, protowire.VarintType), uint64(number))
 }
 
 // data is Content.data, a google.protobuf.Struct: what a small real notification carries.
@@ -41,169 +44,53 @@ func sentAt(body string) (time.Time, bool) {
 	return time.Unix(0, nanos), err == nil
 }
 
-// contentAt is posthorn.v1.Content.
-func contentAt(at time.Time) []byte {
-	return appendMessage(appendText(appendText(nil, 1, title), 2, bodyAt(at)), 3, data)
+// contentOf is posthorn.v1.Content.
+func contentOf(body string) []byte {
+	return appendMessage(appendText(appendText(nil, 1, title), 2, body), 3, data)
 }
 
-func userID(n int) string { return "u" + strconv.Itoa(n) }
-
 // appendSend is posthorn.v1.SendRequest.
-func appendSend(to []byte, user int, content []byte) []byte {
-	return appendMessage(appendMessage(to, 1, appendText(nil, 1, userID(user))), 3, content)
+func appendSend(to []byte, user string, content []byte, priority int) []byte {
+	to = appendMessage(appendMessage(to, 1, appendText(nil, 1, user)), 3, content)
+	if priority == 0 {
+		return to
+	}
+	return appendNumber(to, 5, priority)
 }
 
 // batchOf is posthorn.v1.SendBatchRequest.
-func batchOf(users []int, content []byte) []byte {
+func batchOf(j job, users []int, content []byte) []byte {
 	batch := make([]byte, 0, len(users)*(len(content)+32))
 	item := make([]byte, 0, len(content)+32)
 	for _, user := range users {
-		item = appendSend(item[:0], user, content)
+		item = appendSend(item[:0], j.user(user), content, j.Priority)
 		batch = appendMessage(batch, 1, item)
 	}
 	return batch
 }
 
 // subscription is posthorn.v1.SubscribeRequest.
-func subscription(user int, cursor string) []byte {
-	request := appendText(nil, 1, userID(user))
+func subscription(user, cursor string) []byte {
+	request := appendText(nil, 1, user)
 	if cursor != "" {
 		request = appendText(request, 2, cursor)
 	}
 	return appendText(request, 3, "bench")
 }
 
-// fields calls visit with every field of a message: length-delimited ones with their bytes, varints with their number.
-func fields(message []byte, visit func(field protowire.Number, bytes []byte, number uint64)) error {
-	for len(message) > 0 {
-		field, kind, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		message = message[n:]
-		switch kind {
-		case protowire.BytesType:
-			value, n := protowire.ConsumeBytes(message)
-			if n < 0 {
-				return protowire.ParseError(n)
-			}
-			visit(field, value, 0)
-			message = message[n:]
-		case protowire.VarintType:
-			value, n := protowire.ConsumeVarint(message)
-			if n < 0 {
-				return protowire.ParseError(n)
-			}
-			visit(field, nil, value)
-			message = message[n:]
-		default:
-			n := protowire.ConsumeFieldValue(field, kind, message)
-			if n < 0 {
-				return protowire.ParseError(n)
-			}
-			message = message[n:]
-		}
+// toAll is posthorn.v1.BroadcastRequest to every stream of the tenant.
+func toAll(content []byte) []byte {
+	return appendMessage(appendNumber(nil, 3, 1), 5, content)
+}
+
+// listEntries is posthorn.v1.ListEntriesRequest.
+func listEntries(user, token string) []byte {
+	request := appendNumber(appendText(nil, 1, user), 2, pageSize)
+	if token != "" {
+		request = appendText(request, 3, token)
 	}
-	return nil
+	return request
 }
 
-// refusals reads posthorn.v1.SendBatchResponse: which items were refused, by index, and how many were answered.
-func refusals(response []byte) (answered int, refused map[int]string, err error) {
-	err = fields(response, func(field protowire.Number, result []byte, _ uint64) {
-		if field != 1 {
-			return
-		}
-		_ = fields(result, func(field protowire.Number, problem []byte, _ uint64) {
-			if field != 2 {
-				return
-			}
-			if refused == nil {
-				refused = map[int]string{}
-			}
-			var reason uint64
-			var message string
-			_ = fields(problem, func(field protowire.Number, bytes []byte, number uint64) {
-				switch field {
-				case 2:
-					reason = number
-				case 3:
-					message = string(bytes)
-				}
-			})
-			refused[answered] = fmt.Sprintf("item refused (reason %d): %s", reason, message)
-		})
-		answered++
-	})
-	return answered, refused, err
-}
-
-// event is what a posthorn.v1.SubscribeResponse says to a load client.
-type event struct {
-	// hello, notification, caughtUp, reconnect, reset; empty for others.
-	kind string
-	// Of the notification.
-	sequence int64
-	body     string
-	// Of hello: the newest sequence.
-	head   int64
-	cursor string
-}
-
-func parseEvent(message []byte) (e event, err error) {
-	err = fields(message, func(field protowire.Number, bytes []byte, _ uint64) {
-		switch field {
-		case 1:
-			e.kind = "hello"
-			_ = fields(bytes, func(field protowire.Number, _ []byte, number uint64) {
-				if field == 5 {
-					e.head = int64(number)
-				}
-			})
-		case 2:
-			e.kind = "notification"
-			_ = fields(bytes, func(field protowire.Number, bytes []byte, _ uint64) {
-				switch field {
-				case 1:
-					e.entry(bytes)
-				case 2:
-					e.cursor = string(bytes)
-				}
-			})
-		case 3, 7:
-			e.kind = map[protowire.Number]string{3: "caughtUp", 7: "heartbeat"}[field]
-			e.first(bytes, 1)
-		case 8:
-			e.kind = "reset"
-			e.first(bytes, 2)
-		case 9:
-			e.kind = "reconnect"
-			e.first(bytes, 3)
-		}
-	})
-	return e, err
-}
-
-// first takes the cursor from the field of this number.
-func (e *event) first(message []byte, number protowire.Number) {
-	_ = fields(message, func(field protowire.Number, bytes []byte, _ uint64) {
-		if field == number && bytes != nil {
-			e.cursor = string(bytes)
-		}
-	})
-}
-
-// entry reads posthorn.v1.InboxEntry.
-func (e *event) entry(message []byte) {
-	_ = fields(message, func(field protowire.Number, bytes []byte, number uint64) {
-		switch field {
-		case 2:
-			e.sequence = int64(number)
-		case 6:
-			_ = fields(bytes, func(field protowire.Number, bytes []byte, _ uint64) {
-				if field == 2 {
-					e.body = string(bytes)
-				}
-			})
-		}
-	})
-}
+// countsOf is posthorn.v1.GetCountsRequest.
+func countsOf(user string) []byte { return appendText(nil, 1, user) }

@@ -1,37 +1,49 @@
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type Child, nodeChild } from "../child.ts";
+import { nodeChild } from "../child.ts";
 import { run } from "../run.ts";
+import type { Peer } from "./peer.ts";
 
 const SOURCE = join(import.meta.dirname, "socket-stack");
 const INSTALLED = join(import.meta.dirname, "../../../.cache/bench/peers/socket-stack");
 
-export type SocketStackJob = { databaseUrl: string; redisUrl: string; prefix: string };
-
 /**
- * Installs what the peer stands on, unless it is there, and starts it. Its packages never come into ours.
- *
- * @throws when the npm registry cannot be reached, or the peer does not start.
+ * Socket.IO, its Redis adapter, BullMQ and a row for each notification. What it stands on is installed unless it is there,
+ * and never comes into our packages.
  */
-export async function startSocketStack(
-  job: SocketStackJob,
-  say: (line: string) => void,
-  signal: AbortSignal,
-): Promise<{ child: Child; address: string }> {
-  await install(say, signal);
-  const child = nodeChild(join(INSTALLED, "server.js"), { name: "socket-stack", cwd: INSTALLED, say, signal });
-  try {
-    child.send(job);
-    const { address } = await child.next("ready");
-    return { child, address: String(address) };
-  } catch (error) {
-    await child[Symbol.asyncDispose]();
-    throw error;
-  }
-}
+export const socketStack: Peer = {
+  name: "socket-stack",
+  protocol: "socket.io",
+  async start({ services, say, signal }) {
+    await install(say, signal);
+    const child = nodeChild(join(INSTALLED, "server.js"), { name: "socket-stack", cwd: INSTALLED, say, signal });
+    const done = async (command: string, more: object = {}) => {
+      child.send({ do: command, ...more });
+      return await child.next(command);
+    };
+    try {
+      const { databaseUrl, redisUrl } = services;
+      child.send({ databaseUrl, redisUrl, prefix: `bench${randomBytes(4).toString("hex")}` });
+      const { address } = await child.next("ready");
+      return {
+        pid: child.pid,
+        address: String(address),
+        settle: async () => void (await done("settle")),
+        work: async () => void (await done("work")),
+        rest: async () => void (await done("rest")),
+        handled: async (count) => void (await done("handled", { count })),
+        [Symbol.asyncDispose]: () => child[Symbol.asyncDispose](),
+      };
+    } catch (error) {
+      await child[Symbol.asyncDispose]();
+      throw error;
+    }
+  },
+};
 
+/** @throws when the npm registry cannot be reached. */
 async function install(say: (line: string) => void, signal: AbortSignal): Promise<void> {
   const wanted = createHash("sha256")
     .update(await readFile(join(SOURCE, "package.json")))
@@ -47,5 +59,5 @@ async function install(say: (line: string) => void, signal: AbortSignal): Promis
     await run("npm", args, { cwd: INSTALLED, signal });
     await writeFile(stamp, wanted);
   }
-  await cp(join(SOURCE, "server.js"), join(INSTALLED, "server.js"));
+  for (const file of ["server.js", "store.js"]) await cp(join(SOURCE, file), join(INSTALLED, file));
 }

@@ -1,9 +1,13 @@
 import { join } from "node:path";
 import { nodeChild } from "../child.ts";
-import { type Lab, loadOn, startServer, yardstick } from "../lab.ts";
-import type { Job } from "../load.ts";
+import type { Lab } from "../lab.ts";
+import type { Job, Load } from "../load.ts";
+import { loadOn } from "../load-on.ts";
+import { type Outcome, outcomeOf } from "../outcome.ts";
+import { startServer } from "../posthorn.ts";
 import { recordOf } from "../record.ts";
 import { type Figures, ratiosOf, type Scenario } from "../scenario.ts";
+import { yardstick } from "../yardstick.ts";
 
 const CALLERS = 64;
 
@@ -14,20 +18,20 @@ const CALLERS = 64;
 export const accept: Scenario = {
   name: "accept",
   about: "unary Send, 64 callers, durable",
+  compared: { figure: "rate", better: "more" },
   goals: [{ figure: "rate", better: "more", bar: 5_000, aim: 8_000 }],
   async run(lab) {
     const { wishes } = lab;
     const callers = wishes.callers ?? CALLERS;
     const { figures, faults } = await measured(lab, callers);
     const peers = wishes.peers ? await yardsticks(lab, callers) : {};
-    return { figures, peers, ratios: ratiosOf("rate", figures, peers), faults };
+    return { figures, peers, ratios: ratiosOf(["rate"], figures, peers), faults };
   },
 };
 
-function sending(callers: number, users: number, seconds: number): Omit<Job, "address" | "apiKey"> {
+function sending(callers: number, users: number, seconds: number): Load {
   return {
     kind: "accept",
-    protocol: "grpc",
     connections: 4,
     streamConnections: 0,
     callers,
@@ -40,36 +44,22 @@ function sending(callers: number, users: number, seconds: number): Omit<Job, "ad
   };
 }
 
-async function measured(lab: Lab, callers: number): Promise<{ figures: Figures; faults: string[] }> {
+async function measured(lab: Lab, callers: number): Promise<Outcome> {
   const { wishes, services, signal } = lab;
   await using server = await startServer(lab);
-  const { address, apiKey, tenantId } = server;
-  const job: Job = { ...sending(callers, wishes.users ?? 10_000, wishes.seconds), address, apiKey };
-  const { result, cores, rssMb } = await loadOn(lab, job, {
-    name: "server",
-    child: server.child,
-    profile: wishes.profile,
-  });
+  const { child, address, apiKey, tenantId } = server;
+  const load = sending(callers, wishes.users ?? 10_000, wishes.seconds);
+  const target = { name: "server", pid: child.pid, child, profile: wishes.profile };
+  const run = await loadOn(lab, { ...load, protocol: "grpc", address, apiKey }, target);
+  const { figures, faults } = outcomeOf(run);
   const ended = performance.now();
   await using record = recordOf(services.databaseUrl);
   const { stored, open } = await record.settled(tenantId, { withinMs: 60_000, signal });
-  const accepted = Number(result.accepted);
-  const { rate, p50Ms, p90Ms, p99Ms, maxMs, failed, firstFailure } = result;
+  const accepted = Number(run.result.accepted);
   return {
-    figures: {
-      rate,
-      p50Ms,
-      p90Ms,
-      p99Ms,
-      maxMs,
-      ...(rssMb === undefined ? {} : { rssMb }),
-      accepted,
-      decidedAfterMs: performance.now() - ended,
-      cores,
-      perSecond: result.perSecond,
-    },
+    figures: { ...figures, accepted, decidedAfterMs: performance.now() - ended },
     faults: [
-      ...(failed > 0 ? [`${failed} calls failed, the first: ${firstFailure}`] : []),
+      ...faults,
       ...(stored < accepted ? [`${accepted - stored} of ${accepted} acknowledged notifications are not stored`] : []),
       ...(open > 0 ? [`${open} notifications have not been decided a minute later`] : []),
     ],
@@ -99,8 +89,7 @@ async function echo(lab: Lab, callers: number): Promise<Figures> {
   await using child = nodeChild(script, { name: "grpc-echo", say: lab.say, signal: lab.signal });
   child.send({});
   const { address } = await child.next("ready");
-  const job: Job = { ...sending(callers, 10_000, lab.wishes.seconds / 2), address: String(address), apiKey: "none" };
-  const { result, rssMb } = await loadOn(lab, job, { name: "grpc-echo", child });
-  const { rate, p50Ms, p99Ms } = result;
-  return { rate, p50Ms, p99Ms, ...(rssMb === undefined ? {} : { rssMb }) };
+  const load = sending(callers, 10_000, lab.wishes.seconds / 2);
+  const job: Job = { ...load, protocol: "grpc", address: String(address), apiKey: "none" };
+  return outcomeOf(await loadOn(lab, job, { name: "grpc-echo", pid: child.pid })).figures;
 }
