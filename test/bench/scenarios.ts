@@ -1,7 +1,9 @@
 import type { Scenario } from "./scenario.ts";
 import { accept } from "./scenarios/accept.ts";
+import { critical } from "./scenarios/critical.ts";
 import { endToEnd } from "./scenarios/end-to-end.ts";
 import { latency } from "./scenarios/latency.ts";
+import { neighbour } from "./scenarios/neighbour.ts";
 
 /** In the order in which they run when none is named. */
-export const scenarios: readonly Scenario[] = [accept, endToEnd, latency];
+export const scenarios: readonly Scenario[] = [endToEnd, accept, latency, critical, neighbour];
