@@ -46,6 +46,9 @@ export function linesOf({ about, goals }: Scenario, report: Report): string[] {
     ...Object.entries(peers).flatMap(([name, peer]) =>
       isSkipped(peer) ? [`  skipped: ${name} (${peer.skipped})`] : [],
     ),
+    ...measured.flatMap(([name, { faults }]) =>
+      Array.isArray(faults) ? faults.map((fault) => `  ${name}: ${fault}`) : [],
+    ),
     ...goals.map((goal) => {
       const { figure, bar, aim } = goal;
       const said = { aim: "aim reached", bar: "bar reached, aim not", neither: "BAR NOT REACHED" };

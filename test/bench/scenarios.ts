@@ -4,6 +4,8 @@ import { critical } from "./scenarios/critical.ts";
 import { endToEnd } from "./scenarios/end-to-end.ts";
 import { latency } from "./scenarios/latency.ts";
 import { neighbour } from "./scenarios/neighbour.ts";
+import { resume } from "./scenarios/resume.ts";
+import { streams } from "./scenarios/streams.ts";
 
 /** In the order in which they run when none is named. */
-export const scenarios: readonly Scenario[] = [endToEnd, accept, latency, critical, neighbour];
+export const scenarios: readonly Scenario[] = [endToEnd, accept, latency, critical, neighbour, streams, resume];

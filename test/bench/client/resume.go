@@ -8,43 +8,46 @@ import (
 	"posthorn.dev/bench/measure"
 )
 
-// resume has every stream open, cuts all of them, sends each user so many notifications, and when the benchmark says that
-// they are in their inboxes, opens all streams again at once. A client is complete when it has everything it missed.
+// resume has every stream open and brings each user a first notification, cuts all, sends each user so many more, and when
+// the benchmark says that they are in their inboxes, opens all streams again at once. A client is complete when it has
+// everything it missed.
 func resume(ctx context.Context, j job) error {
 	r := newReceived(j.Users, func(time.Time) bool { return false })
 	var complete atomic.Int64
 	var times measure.Histogram
 	var began time.Time
 	r.heard = func(_ int, count int64) {
-		if count == int64(j.Count) {
+		if count == int64(1+j.Count) {
 			times.Record(time.Since(began))
 			complete.Add(1)
 		}
 	}
-	target, err := systemOf(j)
+	target, openMs, err := opened(ctx, j, r)
 	if err != nil {
 		return err
 	}
-	if err := target.open(ctx, r); err != nil {
-		return err
-	}
-	report("open", map[string]any{"streams": j.Users})
-	target.cut()
 	var sent atomic.Int64
 	var refused, failed mistakes
-	all := j.Users * j.Count
-	err = forAll((all+j.Batch-1)/j.Batch, j.Callers, func(n int) error {
-		users := make([]int, min(j.Batch, all-n*j.Batch))
-		for i := range users {
-			users[i] = (n*j.Batch + i) % j.Users
-		}
-		problems, err := target.send(ctx, n, users, bodyAt(time.Unix(0, 0)))
-		if err == nil {
-			sent.Add(r.took(users, problems, &refused))
-		}
+	toEach := func(times int) error {
+		all := j.Users * times
+		return forAll((all+j.Batch-1)/j.Batch, j.Callers, func(n int) error {
+			users := make([]int, min(j.Batch, all-n*j.Batch))
+			for i := range users {
+				users[i] = (n*j.Batch + i) % j.Users
+			}
+			problems, err := target.send(ctx, n, users, bodyAt(time.Unix(0, 0)))
+			if err == nil {
+				sent.Add(r.took(users, problems, &refused))
+			}
+			return err
+		})
+	}
+	if err := toEach(1); err != nil {
 		return err
-	})
-	if err != nil {
+	}
+	waitUntil(j.drain(), func() bool { return r.arrived.Load() >= sent.Load() })
+	target.cut()
+	if err := toEach(j.Count); err != nil {
 		return err
 	}
 	report("accepted", map[string]any{"count": sent.Load()})
@@ -57,8 +60,9 @@ func resume(ctx context.Context, j job) error {
 		return err
 	}
 	waitUntil(j.drain(), func() bool { return complete.Load() >= int64(j.Users) })
-	report("measured", map[string]any{"count": r.arrived.Load()})
+	report("measured", map[string]any{"count": complete.Load() * int64(j.Count)})
 	result := r.into(map[string]any{
+		"openMs":       openMs,
 		"complete":     complete.Load(),
 		"refused":      refused.count.Load(),
 		"failed":       failed.count.Load(),
