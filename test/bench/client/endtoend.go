@@ -78,13 +78,15 @@ func opened(ctx context.Context, j job, r *received) (target system, ms int64, e
 		return nil, 0, err
 	}
 	began := time.Now()
+	streams := 0
 	if j.StreamConnections > 0 {
+		streams = j.Users
 		if err := target.open(ctx, r); err != nil {
 			return nil, 0, err
 		}
 	}
 	ms = time.Since(began).Milliseconds()
-	report("open", map[string]any{"streams": j.Users, "ms": ms})
+	report("open", map[string]any{"streams": streams, "ms": ms})
 	if j.Hold {
 		<-j.proceed
 	}

@@ -1,0 +1,114 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { Lab } from "../lab.ts";
+import type { Load } from "../load.ts";
+import { loadOn } from "../load-on.ts";
+import { type Outcome, outcomeOf } from "../outcome.ts";
+import { loadOnPeer, onPeer, type RunningPeer } from "../peers/peer.ts";
+import { socketStack } from "../peers/socket-stack.ts";
+import { newNamespace, startServer } from "../posthorn.ts";
+import { coresBetween, cpuTime, microsecondsEach, peakRssMb, rssMb } from "../processes.ts";
+import { type Recorded, recordOf } from "../record.ts";
+import { ratiosOf, type Scenario } from "../scenario.ts";
+
+const QUEUED = 1_000_000;
+const LOOK_EVERY_MS = 250;
+const DRAINED_WITHIN_MS = 900_000;
+
+/**
+ * So many are accepted by a process that decides nothing, and then decided by one that does nothing else: how much memory
+ * that one takes meanwhile, whatever waits for it, and how fast the backlog goes.
+ */
+export const backlog: Scenario = {
+  name: "backlog",
+  about: "1,000,000 queued: memory of the worker, and how fast they go",
+  compared: { figure: "rate", better: "more" },
+  goals: [{ figure: "rssMb", better: "less", bar: 256, aim: 150 }],
+  async run(lab) {
+    const queued = lab.wishes.count ?? QUEUED;
+    const { figures, faults } = await posthorn(lab, queued);
+    const theirs = Math.ceil(queued / 10);
+    const peers = lab.wishes.peers
+      ? { "socket-stack": await onPeer(lab, socketStack, (running) => peer(lab, running, theirs)) }
+      : {};
+    return { figures, peers, ratios: ratiosOf(["rate", "rssMb", "cpuUsEach"], figures, peers), faults };
+  },
+};
+
+function loadOf({ wishes }: Lab, count: number): Load {
+  return {
+    kind: "flood",
+    connections: 4,
+    streamConnections: 0,
+    callers: 8,
+    users: wishes.users ?? 10_000,
+    batch: 1_000,
+    window: 0,
+    count,
+    warmupMs: 0,
+    measureMs: 0,
+    drainMs: 0,
+  };
+}
+
+async function posthorn(lab: Lab, queued: number): Promise<Outcome> {
+  const POSTHORN_NAMESPACE = newNamespace();
+  const { tenantId, ...filled } = await fill(lab, POSTHORN_NAMESPACE, queued);
+  await using record = recordOf(lab.services.databaseUrl);
+  await using worker = await startServer(lab, { POSTHORN_NAMESPACE, POSTHORN_ROLES: "worker" }, "worker");
+  const drained = await drain(lab, worker.child.pid, "worker", queued, () => record.waiting(tenantId));
+  const left: Recorded = await record.settled(tenantId, { withinMs: 0, signal: lab.signal });
+  return {
+    figures: { ...drained, queued, acceptedPerSecond: filled.figures.acceptedPerSecond },
+    faults: [
+      ...filled.faults,
+      ...(left.stored < queued ? [`${queued - left.stored} of ${queued} are not stored`] : []),
+      ...(left.open > 0 ? [`${left.open} of ${queued} were not decided in time`] : []),
+    ],
+  };
+}
+
+async function fill(lab: Lab, POSTHORN_NAMESPACE: string, queued: number): Promise<Outcome & { tenantId: string }> {
+  await using server = await startServer(lab, { POSTHORN_NAMESPACE, POSTHORN_ROLES: "api" }, "api");
+  const { child, address, apiKey, tenantId } = server;
+  const job = { ...loadOf(lab, queued), protocol: "grpc", address, apiKey } as const;
+  return { ...outcomeOf(await loadOn(lab, job, { name: "api", pid: child.pid })), tenantId };
+}
+
+async function peer(lab: Lab, running: RunningPeer, queued: number): Promise<Outcome> {
+  await running.rest?.();
+  const { faults, figures } = await loadOnPeer(lab, socketStack, running, loadOf(lab, queued));
+  await running.work?.();
+  let done = false;
+  const handled = running.handled?.(queued).then(() => {
+    done = true;
+  });
+  const drained = await drain(lab, running.pid, socketStack.name, queued, async () => !done);
+  await handled;
+  return { figures: { ...drained, queued, acceptedPerSecond: figures.acceptedPerSecond }, faults };
+}
+
+/** Watches a process until nothing waits: how fast it went, what it cost, and its memory at each tenth of the time. */
+async function drain(lab: Lab, pid: number, name: string, count: number, waiting: () => Promise<boolean>) {
+  const named = new Map([[pid, name]]);
+  const before = cpuTime(named);
+  const began = performance.now();
+  const memory = [rssMb(pid) ?? 0];
+  while ((await waiting()) && performance.now() - began < DRAINED_WITHIN_MS) {
+    memory.push(rssMb(pid) ?? 0);
+    await delay(LOOK_EVERY_MS, undefined, { signal: lab.signal });
+  }
+  const seconds = (performance.now() - began) / 1000;
+  const after = cpuTime(named);
+  const cpuUs = microsecondsEach(before, after, count);
+  lab.say(`${name}: ${count.toLocaleString("en")} gone after ${Math.round(seconds)} s`);
+  return {
+    rate: count / seconds,
+    // While it drains: what starting took for a moment is no part of it.
+    rssMb: Math.max(...memory),
+    peakMb: peakRssMb(pid),
+    rssMbOverTime: Array.from({ length: 10 }, (_, n) => Math.round(memory[Math.floor((n * memory.length) / 10)] ?? 0)),
+    cores: coresBetween(before, after, seconds),
+    cpuUs,
+    cpuUsEach: Object.values(cpuUs).reduce((sum, each) => sum + each, 0),
+  };
+}
