@@ -2,7 +2,7 @@ import { execFile, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { promisify } from "node:util";
 
 const capture = promisify(execFile);
@@ -32,13 +32,14 @@ export function exitCode(root: string, name: string, args: readonly string[]): P
 
 /** Generating again must change nothing: else somebody changed the contract, or gen/, and not the other. */
 export async function generatedIsCurrent(root: string): Promise<Result> {
-  const before = await hashes(join(root, "gen"));
+  const generated = async () => new Map([...(await hashes(root, "gen")), ...(await hashes(root, "proto/buf"))]);
+  const before = await generated();
   if ((await exitCode(root, "node", ["src/dev/gen.ts"])) !== 0) return FAILED;
-  const after = await hashes(join(root, "gen"));
+  const after = await generated();
   const changed = [...new Set([...before.keys(), ...after.keys()])].filter(
     (file) => before.get(file) !== after.get(file),
   );
-  for (const file of changed) console.error(`gen/${file} was not what proto/ generates; it is now: commit it`);
+  for (const file of changed) console.error(`${file} was not what \`npm run gen\` makes; it is now: commit it`);
   return changed.length === 0 ? PASSED : FAILED;
 }
 
@@ -65,23 +66,25 @@ export async function contractKept(root: string): Promise<Result> {
   const previous = await mkdtemp(join(tmpdir(), "posthorn-contract-"));
   try {
     const archive = join(previous, "contract.tar");
-    await git("archive", "--output", archive, base, "proto", "buf.yaml");
+    await git("archive", "--output", archive, base, "proto");
     await capture("tar", ["-xf", archive, "-C", previous]);
-    await cp(join(root, ".cache/protovalidate"), join(previous, ".cache/protovalidate"), { recursive: true });
+    for (const ours of ["buf.yaml", "proto/buf"]) {
+      await cp(join(root, ours), join(previous, ours), { recursive: true });
+    }
     return await program(root, "buf", ["breaking", "--against", previous]);
   } finally {
     await rm(previous, { recursive: true, force: true });
   }
 }
 
-async function hashes(dir: string): Promise<Map<string, string>> {
-  const entries = await readdir(dir, { recursive: true, withFileTypes: true }).catch(() => []);
+async function hashes(root: string, dir: string): Promise<Map<string, string>> {
+  const entries = await readdir(join(root, dir), { recursive: true, withFileTypes: true }).catch(() => []);
   const found = new Map<string, string>();
   for (const entry of entries) {
     if (!entry.isFile()) continue;
     const file = join(entry.parentPath, entry.name);
     found.set(
-      file.slice(dir.length + 1),
+      relative(root, file),
       createHash("sha256")
         .update(await readFile(file))
         .digest("hex"),

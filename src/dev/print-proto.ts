@@ -9,13 +9,17 @@ import {
 import { Edition, FieldDescriptorProto_Label } from "@bufbuild/protobuf/wkt";
 
 /**
- * Prints a file descriptor as `.proto` source: every definition, no comments and no option values. Enough for a
- * compiler to resolve names, types and custom options against; proto2 and proto3 only.
+ * Prints a file descriptor as `.proto` source: every definition, and where generated code goes, but no comments and no
+ * other option values. Enough for a compiler to resolve names, types and custom options against; proto2 and proto3 only.
  */
 export function printProto(file: DescFile): string {
   const proto2 = file.edition === Edition.EDITION_PROTO2;
   const out: string[] = [`syntax = "${proto2 ? "proto2" : "proto3"}";`, `package ${file.proto.package};`];
   for (const dependency of file.dependencies) out.push(`import "${dependency.name}.proto";`);
+  const { goPackage, javaPackage, javaMultipleFiles } = file.proto.options ?? {};
+  if (goPackage) out.push(`option go_package = "${goPackage}";`);
+  if (javaPackage) out.push(`option java_package = "${javaPackage}";`);
+  if (javaMultipleFiles) out.push("option java_multiple_files = true;");
   for (const extension of file.extensions) out.push(printExtension(extension, proto2));
   for (const enumeration of file.enums) out.push(...printEnum(enumeration, ""));
   for (const message of file.messages) out.push(...printMessage(message, "", proto2));
