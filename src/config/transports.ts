@@ -35,6 +35,18 @@ export const grpc = {
     default: 1_000,
     doc: "Calls and streams open on one connection; a caller that needs more opens another.",
   }),
+  maxConnectionsPerAddress: option("POSTHORN_GRPC_MAX_CONNECTIONS_PER_ADDRESS", integer(1, 1_000_000), {
+    default: 10_000,
+    doc: "Connections open at once from one address (IPv6: its /64). Wide, because a proxy is one address too.",
+  }),
+  helloTimeoutMs: option("POSTHORN_GRPC_HELLO_TIMEOUT_MS", milliseconds(100, 300_000), {
+    default: 10_000,
+    doc: "Time a new connection has to say anything; silence is taken for an attack.",
+  }),
+  requestTimeoutMs: option("POSTHORN_GRPC_REQUEST_TIMEOUT_MS", milliseconds(100, 600_000), {
+    default: 30_000,
+    doc: "Time a caller has to send a request that is one message, and to take an answer. Both are memory meanwhile.",
+  }),
   keepaliveTimeMs: option("POSTHORN_GRPC_KEEPALIVE_TIME_MS", milliseconds(1_000), {
     default: 60_000,
     doc: "Pings a silent connection this often, to find the dead ones.",
@@ -80,6 +92,10 @@ export const http = {
   maxTimeoutMs: option("POSTHORN_HTTP_MAX_TIMEOUT_MS", milliseconds(1_000), {
     default: 7_200_000,
     doc: "Longest time-out a caller may ask for, streams included.",
+  }),
+  maxConnectionsPerAddress: option("POSTHORN_HTTP_MAX_CONNECTIONS_PER_ADDRESS", integer(1, 1_000_000), {
+    default: 10_000,
+    doc: "Connections open at once from one address (IPv6: its /64). Wide, because a proxy is one address too.",
   }),
   headersTimeoutMs: option("POSTHORN_HTTP_HEADERS_TIMEOUT_MS", milliseconds(100, 300_000), {
     default: 10_000,

@@ -76,6 +76,10 @@ export class Exchange implements Call {
     return this.#principal;
   }
 
+  get admitted(): boolean {
+    return this.#principal !== undefined;
+  }
+
   get tenantId(): string {
     return this.principal.tenantId ?? "";
   }

@@ -10,6 +10,7 @@ import {
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
 import { Exchange } from "./exchange.ts";
+import type { Gate } from "./grpc-gate.ts";
 import { statusOf } from "./grpc-own-errors.ts";
 import type { OpenExchanges } from "./open-exchanges.ts";
 import { type Answers, callStream, callUnary, type Pipeline } from "./pipeline.ts";
@@ -32,9 +33,15 @@ export type GrpcCalls = {
   bidi(procedure: Procedure): handleBidiStreamingCall<Bytes, Bytes>;
 };
 
-/** Runs calls of grpc-js through the pipeline. */
-export function grpcCalls(pipeline: Pipeline, open: OpenExchanges): GrpcCalls {
+/**
+ * Runs calls of grpc-js through the pipeline.
+ *
+ * @param stallMs how long a caller may leave a stream unread
+ */
+export function grpcCalls(pipeline: Pipeline, open: OpenExchanges, gate: Gate, stallMs: number): GrpcCalls {
   const begin = (procedure: Procedure, call: AnyCall): Exchange => {
+    const letIn = gate.exchangeOf(call);
+    if (letIn !== undefined) return letIn;
     const deadline = call.getDeadline();
     const exchange = new Exchange(pipeline, procedure, {
       transport: "grpc",
@@ -53,6 +60,7 @@ export function grpcCalls(pipeline: Pipeline, open: OpenExchanges): GrpcCalls {
   return {
     unary: (procedure) => (call, answer) => {
       const exchange = begin(procedure, call);
+      if (exchange.ended) return;
       exchange.onAbort = (fault) => answer(statusOf(fault));
       answerUnary(exchange, call.request).then(
         (output) => exchange.succeed() && answer(null, output),
@@ -61,29 +69,35 @@ export function grpcCalls(pipeline: Pipeline, open: OpenExchanges): GrpcCalls {
     },
     serverStreaming: (procedure) => (call) => {
       const exchange = begin(procedure, call);
-      void pump(exchange, call, pipeline, () => exchange.accept(procedure.decode(call.request)));
+      void pump(exchange, call, stallMs, pipeline, () => exchange.accept(procedure.decode(call.request)));
     },
     bidi: (procedure) => (call) => {
       const exchange = begin(procedure, call);
       oneAtATime(call);
-      void pump(exchange, call, pipeline, () => requests(exchange, call));
+      void pump(exchange, call, stallMs, pipeline, () => requests(exchange, call));
     },
   };
 }
 
 async function answerUnary(exchange: Exchange, request: Bytes): Promise<Bytes> {
   const { procedure } = exchange;
-  await exchange.admit();
+  if (!exchange.admitted) await exchange.admit();
   const output = await callUnary(exchange, exchange.accept(procedure.decode(request)));
   return asBuffer(procedure.encode(output));
 }
 
 /** Writes the handler's answers as fast as the caller reads them, and no faster. */
-async function pump(exchange: Exchange, call: Writable, pipeline: Pipeline, request: () => unknown): Promise<void> {
+async function pump(
+  exchange: Exchange,
+  call: Writable,
+  stallMs: number,
+  pipeline: Pipeline,
+  request: () => unknown,
+): Promise<void> {
   exchange.onAbort = (fault) => endWith(call, fault);
   let answers: Answers | undefined;
   try {
-    await exchange.admit();
+    if (!exchange.admitted) await exchange.admit();
     pipeline.watch(exchange);
     answers = callStream(exchange, request());
     call.sendMetadata(new Metadata());
@@ -95,7 +109,11 @@ async function pump(exchange: Exchange, call: Writable, pipeline: Pipeline, requ
         value = next.value;
       }
       if (exchange.ended) break;
-      if (!call.write(asBuffer(exchange.procedure.encode(value)))) await room(call);
+      if (call.write(asBuffer(exchange.procedure.encode(value)))) continue;
+      if (!(await room(call, stallMs))) {
+        exchange.abort(new Fault(ErrorReason.CANCELLED));
+        return resetStream(call);
+      }
     }
     if (exchange.succeed()) call.end();
   } catch (error) {
@@ -122,16 +140,20 @@ function isPrematureClose(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE";
 }
 
-function room(call: Writable): Promise<void> {
+/** False: nothing was read for `stallMs`. */
+function room(call: Writable, stallMs: number): Promise<boolean> {
   return new Promise((resolve) => {
-    const done = () => {
-      call.off("drain", done);
-      call.off("close", done);
-      resolve();
+    const settle = (read: boolean) => () => {
+      clearTimeout(timer);
+      call.off("drain", onDrain);
+      call.off("close", onDrain);
+      resolve(read);
     };
-    call.on("drain", done);
-    call.on("close", done);
-    if (call.destroyed) done();
+    const onDrain = settle(true);
+    const timer = setTimeout(settle(false), stallMs);
+    call.on("drain", onDrain);
+    call.on("close", onDrain);
+    if (call.destroyed) onDrain();
   });
 }
 

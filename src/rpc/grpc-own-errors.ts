@@ -13,7 +13,7 @@ import { unreadable } from "./to-fault.ts";
  */
 
 type Status = Partial<StatusObject>;
-type BaseCall = { sendStatus(status: Status): void };
+export type BaseCall = { sendStatus(status: Status): void };
 
 const DETAILS = "grpc-status-details-bin";
 /** The longest time-out grpc-js can wait for; a longer one would wrap round and expire at once. */
@@ -39,7 +39,7 @@ export function statusOf(fault: Fault): StatusObject {
   return { code: fault.code, details: messageOf(fault), metadata };
 }
 
-type OnStream = (extra: unknown, stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => void;
+export type OnStream = (extra: unknown, stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => void;
 type OnUnknown = (error: Status, stream: ServerHttp2Stream, info: unknown) => void;
 
 /**
@@ -58,8 +58,13 @@ export function completeUnknown(server: Server): void {
   });
 }
 
+/** Puts a function around a private method of grpc-js, if there is one of that name. */
 // biome-ignore lint/suspicious/noExplicitAny: any function has any arguments.
-function wrap<F extends (...args: any[]) => void>(server: Server, name: string, wrapped: (original: F) => F): void {
+export function wrap<F extends (...args: any[]) => void>(
+  server: Server,
+  name: string,
+  wrapped: (original: F) => F,
+): void {
   const original: unknown = Reflect.get(server, name);
   if (typeof original === "function") Reflect.set(server, name, wrapped(original.bind(server) as F));
 }

@@ -1,8 +1,11 @@
 import { readFile } from "node:fs/promises";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLogVerbosity } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
 import type { Logger } from "#src/telemetry/logger.ts";
+import { type ConnectionLimits, limitConnections } from "./connections.ts";
 import { type Bytes, grpcCalls } from "./grpc-calls.ts";
+import { gateCalls } from "./grpc-gate.ts";
 import { completeStatus, completeUnknown } from "./grpc-own-errors.ts";
 import { addReflection } from "./grpc-reflection.ts";
 import type { Listening } from "./listening.ts";
@@ -11,7 +14,7 @@ import type { Pipeline } from "./pipeline.ts";
 import type { Procedure } from "./procedure.ts";
 
 /** Settings of the gRPC port; see src/config/transports.ts. Sizes in bytes. */
-export type GrpcConfig = {
+export type GrpcConfig = ConnectionLimits & {
   readonly host: string;
   /** 0: any free one. */
   readonly port: number;
@@ -21,6 +24,10 @@ export type GrpcConfig = {
   readonly maxReceiveBytes: number;
   readonly maxSendBytes: number;
   readonly maxConcurrentStreams: number;
+  /** Until a new connection has said something. */
+  readonly helloTimeoutMs: number;
+  /** Until a request that is one message has come, and until an answer that is complete was taken. */
+  readonly requestTimeoutMs: number;
   readonly keepaliveTimeMs: number;
   readonly keepaliveTimeoutMs: number;
   readonly maxConnectionIdleMs: number;
@@ -39,10 +46,13 @@ export async function startGrpc(
   const { pipeline, log } = deps;
   // It writes refused header values, credentials included, to standard error.
   setLogVerbosity(logVerbosity.NONE);
-  const server = new Server({ ...channelOptions(config), interceptors: [completeStatus] });
+  const interceptors = [completeStatus];
+  const server = new Server({ ...channelOptions(config), interceptors });
   const open = openExchanges();
-  const calls = grpcCalls(pipeline, open);
   completeUnknown(server);
+  const gate = gateCalls(server, pipeline, open, config.requestTimeoutMs);
+  interceptors.push(gate.interceptor);
+  const calls = grpcCalls(pipeline, open, gate, config.requestTimeoutMs);
   for (const { descriptor } of pipeline.services) {
     const own = [...pipeline.procedures].filter(([, { method }]) => method.parent === descriptor);
     server.addService(
@@ -64,22 +74,24 @@ export async function startGrpc(
   health.addToServer(server);
   addReflection(server, pipeline.services);
 
-  const port = await bind(
-    server,
-    `${config.host.includes(":") ? `[${config.host}]` : config.host}:${config.port}`,
-    await credentialsOf(config),
-  );
+  const { injectConnection } = server.createConnectionInjector(await credentialsOf(config));
+  const { port, free, destroy } = await listen(config, injectConnection);
   log.info({ port, tls: config.tls !== undefined }, "gRPC port open");
 
   let closed: Promise<void> | undefined;
   const close = async (deadlineMs: number) => {
     for (const name of names) health.setStatus(name, "NOT_SERVING");
+    const closed = free();
     const gone = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
     await open.idle(deadlineMs);
     open.abort();
     // Sessions of health watchers and idle callers stay open for ever otherwise.
-    await Promise.race([gone, new Promise((resolve) => setTimeout(resolve, FLUSH_MS))]);
+    await Promise.race([gone, flushed()]);
     server.forceShutdown();
+    gate[Symbol.dispose]();
+    await Promise.race([closed, flushed()]);
+    destroy();
+    await closed;
   };
   return {
     port,
@@ -93,6 +105,10 @@ export async function startGrpc(
       await closed;
     },
   };
+}
+
+function flushed(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, FLUSH_MS));
 }
 
 function channelOptions(config: GrpcConfig) {
@@ -138,8 +154,42 @@ async function credentialsOf({ tls }: GrpcConfig): Promise<ServerCredentials> {
   return ServerCredentials.createSsl(ca ?? null, [{ cert_chain: cert, private_key: key }], ca !== undefined);
 }
 
-function bind(server: Server, address: string, credentials: ServerCredentials): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.bindAsync(address, credentials, (error, port) => (error ? reject(error) : resolve(port)));
+type Listener = {
+  readonly port: number;
+  /** Takes no more connections. Resolves when all have ended. */
+  free(): Promise<void>;
+  /** Cuts those that are open. */
+  destroy(): void;
+};
+
+/** The port is ours and not grpc-js's, so that connections can be counted and silent ones closed. */
+async function listen(config: GrpcConfig, take: (socket: Socket) => void): Promise<Listener> {
+  const sockets = new Set<Socket>();
+  const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: config.keepaliveTimeMs });
+  server.on("connection", (socket) => {
+    sockets.add(socket);
+    const timer = setTimeout(() => socket.bytesRead === 0 && socket.destroy(), config.helloTimeoutMs);
+    timer.unref();
+    socket.on("error", () => socket.destroy());
+    socket.once("close", () => {
+      clearTimeout(timer);
+      sockets.delete(socket);
+    });
+    take(socket);
   });
+  limitConnections(server, config);
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(config.port, config.host, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+  return {
+    port: (server.address() as AddressInfo).port,
+    free: () => new Promise((resolve) => server.close(() => resolve())),
+    destroy() {
+      for (const socket of sockets) socket.destroy();
+    },
+  };
 }

@@ -14,12 +14,13 @@ import {
 import { createServer as createHttps } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
+import { type ConnectionLimits, limitConnections } from "./connections.ts";
 
 export type HttpRequest = IncomingMessage | Http2ServerRequest;
 export type HttpResponse = ServerResponse | Http2ServerResponse;
 export type OnRequest = (request: HttpRequest, response: HttpResponse) => void;
 
-export type DualConfig = {
+export type DualConfig = ConnectionLimits & {
   readonly host: string;
   readonly port: number;
   readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
@@ -59,6 +60,7 @@ export async function listenDual(config: DualConfig, onRequest: OnRequest): Prom
 
   if (config.tls === undefined) splitByPreface(server, http2, config.headersTimeoutMs);
   else splitByAlpn(server, http2);
+  limitConnections(server, config);
 
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
@@ -88,6 +90,9 @@ async function http1Server(config: DualConfig, onRequest: OnRequest): Promise<Ht
     headersTimeout: Math.min(config.headersTimeoutMs, config.requestTimeoutMs),
     requestTimeout: config.requestTimeoutMs,
     connectionsCheckingInterval: 1_000,
+    // Of peers that are gone without a word, the system tells.
+    keepAlive: true,
+    keepAliveInitialDelay: 60_000,
   };
   if (config.tls === undefined) return createHttp1(options, onRequest);
   const [cert, key] = await Promise.all([readFile(config.tls.certFile), readFile(config.tls.keyFile)]);
@@ -102,7 +107,11 @@ function http2Server(config: DualConfig, onRequest: OnRequest) {
       // Without it a client that has not read the setting yet could open as many as it likes.
       peerMaxConcurrentStreams: config.maxConcurrentStreams,
     },
-    onRequest,
+    // In the next turn: of requests that are cancelled as they come (rapid reset), only the frames are read.
+    (request, response) =>
+      setImmediate(() => {
+        if (!request.stream.closed && !request.stream.destroyed) onRequest(request, response);
+      }),
   );
   server.on("sessionError", () => undefined);
   return server;

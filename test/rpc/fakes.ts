@@ -86,6 +86,9 @@ export const GRPC: GrpcConfig = {
   maxReceiveBytes: 256 * 1024,
   maxSendBytes: 4 * 2 ** 20,
   maxConcurrentStreams: 1_000,
+  maxConnectionsPerAddress: 10_000,
+  helloTimeoutMs: 1_000,
+  requestTimeoutMs: 2_000,
   keepaliveTimeMs: 60_000,
   keepaliveTimeoutMs: 20_000,
   maxConnectionIdleMs: 300_000,
@@ -104,6 +107,7 @@ export const HTTP: HttpConfig = {
   requestTimeoutMs: 2_000,
   sessionIdleMs: 300_000,
   maxConcurrentStreams: 128,
+  maxConnectionsPerAddress: 10_000,
 };
 
 export type Overrides = Partial<Omit<PipelineDeps, "services">> & {

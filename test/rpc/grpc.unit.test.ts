@@ -90,6 +90,7 @@ describe.each(["v1", "v1alpha"])("reflection %s", (version) => {
         },
     );
     const stream = made.ServerReflectionInfo();
+    stream.on("error", () => undefined); // The port closes before it does.
     return async (request: object): Promise<Reply> => {
       const answer = once(stream, "data");
       stream.write(request as never);

@@ -1,0 +1,119 @@
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import type { Server, ServerInterceptor } from "@grpc/grpc-js";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Fault } from "#src/errors.ts";
+import { Exchange } from "./exchange.ts";
+import { type BaseCall, type OnStream, statusOf, wrap } from "./grpc-own-errors.ts";
+import type { OpenExchanges } from "./open-exchanges.ts";
+import type { Pipeline } from "./pipeline.ts";
+import { callerTimeout } from "./timeout.ts";
+
+export type Gate = Disposable & {
+  /** Gives calls that end before their handler runs a way to say so. */
+  readonly interceptor: ServerInterceptor;
+  /** The exchange of a call that was let in; undefined when grpc-js has moved what this looks at. */
+  exchangeOf(call: object): Exchange | undefined;
+};
+
+type Watched = { readonly exchange: Exchange; readonly since: number; endedAt: number | undefined };
+
+const LOOK_EVERY_MS = 1_000;
+/** How long a caller has to take a refusal before the stream is reset. */
+const LINGER_MS = 5_000;
+
+/**
+ * Lets calls in, or refuses them, before anything of their request is read: grpc-js reads a whole message before it calls a
+ * handler, so that without this half a message would cost memory for as long as its sender likes, whoever that is. A
+ * request that is one message has to arrive within `requestTimeoutMs`, and an answer that is complete has to be taken
+ * within it.
+ */
+export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchanges, requestTimeoutMs: number): Gate {
+  const exchanges = new WeakMap<object, Exchange>();
+  const watched = new Map<ServerHttp2Stream, Watched>();
+
+  const begin = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, goOn: () => void) => {
+    const procedure = pipeline.procedures.get(headers[":path"] as string);
+    // Health, reflection, unknown methods and what is no gRPC are answered without us.
+    if (procedure === undefined || !headers["content-type"]?.startsWith("application/grpc")) return goOn();
+    const exchange = new Exchange(pipeline, procedure, {
+      transport: "grpc",
+      header: (name) => headers[name] as string | undefined,
+      timeoutMs: callerTimeout(headers, Number.POSITIVE_INFINITY),
+    });
+    open.add(exchange);
+    watched.set(stream, { exchange, since: performance.now(), endedAt: undefined });
+    stream.once("close", () => {
+      open.delete(exchange);
+      watched.delete(stream);
+      if (!exchange.ended) exchange.abort(new Fault(ErrorReason.CANCELLED));
+    });
+    exchange.onAbort = (fault) => refuse(stream, fault);
+    exchange.admit().then(
+      () => {
+        if (exchange.ended) return;
+        exchanges.set(stream, exchange);
+        goOn();
+      },
+      (error) => exchange.ended || refuse(stream, exchange.fail(error)),
+    );
+  };
+
+  wrap<OnStream>(server, "_streamHandler", (original) => (extra, stream, headers) => {
+    // grpc-js listens only once it has the call.
+    stream.on("error", () => undefined);
+    // In the next turn: of calls that are cancelled as they come (rapid reset), only the frames are read.
+    setImmediate(() => {
+      if (stream.closed || stream.destroyed) return;
+      begin(stream, headers, () => {
+        original(extra, stream, headers);
+        // A request without a single byte has ended before grpc-js could hear it.
+        if (stream.readableEnded) stream.emit("end");
+      });
+    });
+  });
+
+  const timer = setInterval(() => {
+    const now = performance.now();
+    for (const [stream, each] of watched) {
+      const { exchange } = each;
+      if (exchange.ended) {
+        each.endedAt ??= now;
+        if (now - each.endedAt > (exchange.refused ? LINGER_MS : requestTimeoutMs))
+          stream.close(constants.NGHTTP2_CANCEL);
+      } else if (now - each.since > requestTimeoutMs && exchange.procedure.kind !== "bidi_streaming") {
+        if (!stream.readableEnded) exchange.abort(new Fault(ErrorReason.DEADLINE_EXCEEDED));
+      }
+    }
+  }, LOOK_EVERY_MS);
+  timer.unref();
+
+  return {
+    interceptor: (_definition, call) => {
+      const exchange = exchanges.get(Reflect.get(call, "stream") as object);
+      if (exchange !== undefined) exchange.onAbort = (fault) => (call as BaseCall).sendStatus(statusOf(fault));
+      return call as ReturnType<ServerInterceptor>;
+    },
+    exchangeOf(call) {
+      const inner = Reflect.get(call, "call") as object | undefined;
+      return inner && exchanges.get(Reflect.get(inner, "stream") as object);
+    },
+    [Symbol.dispose]: () => clearInterval(timer),
+  };
+}
+
+/** Answers with nothing but the status. What still comes of the request goes nowhere. */
+function refuse(stream: ServerHttp2Stream, fault: Fault): void {
+  if (stream.destroyed || stream.headersSent) return;
+  const { code, details, metadata } = statusOf(fault);
+  stream.respond(
+    {
+      ":status": 200,
+      "content-type": "application/grpc+proto",
+      "grpc-status": code,
+      "grpc-message": encodeURI(details),
+      ...metadata.toHttp2Headers(),
+    },
+    { endStream: true },
+  );
+  stream.resume();
+}
