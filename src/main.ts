@@ -20,8 +20,8 @@ import { unreadLimit } from "#src/inbox/unread-limit.ts";
 import { createApiLimits } from "#src/limits/api-limits.ts";
 import { notificationLimits } from "#src/limits/notification-limits.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
-import { startConsuming } from "#src/pipeline/consume.ts";
-import { ensureQueues, openQueue } from "#src/pipeline/queue.ts";
+import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
+import { ensureQueues, openQueue, type Queue } from "#src/pipeline/queue.ts";
 import { announceCancelled, announceConclusion } from "#src/pipeline/route/announce.ts";
 import { decide } from "#src/pipeline/route/gates/decide.ts";
 import { worker } from "#src/pipeline/worker.ts";
@@ -43,9 +43,9 @@ import { typeService } from "#src/services/type-service.ts";
 import { userService } from "#src/services/user-service.ts";
 import { migrate } from "#src/store/migrate.ts";
 import { pageTokens } from "#src/store/page-token.ts";
-import { openStore } from "#src/store/store.ts";
+import { openStore, type Store } from "#src/store/store.ts";
 import { startHub } from "#src/stream/hub.ts";
-import { livePublisher } from "#src/stream/live.ts";
+import { type Live, livePublisher } from "#src/stream/live.ts";
 import { openPresence } from "#src/stream/presence.ts";
 import { createLogger, type Logger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
@@ -67,7 +67,15 @@ export type Platform = AsyncDisposable & {
   bootstrap(displayName: string): Promise<{ tenantId: string; apiKey: string }>;
 };
 
-export type PlatformOptions = { log?: Logger; clock?: Clock };
+export type PlatformOptions = { log?: Logger; clock?: Clock; between?: Between };
+
+/** What a test puts between the platform and the parts it works with, to make it fail exactly there. */
+export type Between = {
+  store?(store: Store): Store;
+  queue?(queue: Queue): Queue;
+  live?(live: Live): Live;
+  work?(handle: HandleWork): HandleWork;
+};
 
 /** Counter slots of one process: enough that its own writers seldom meet on a row. */
 const SLOTS = 8;
@@ -101,15 +109,19 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   stack.use(startProcessMetrics(registry));
   stack.use(startTracing({ ...config.telemetry, instanceId }, { log }));
   await migrate(postgres.url, clock());
-  const store = stack.use(openStore(postgres));
+  const { between = {} } = options;
+  const opened = stack.use(openStore(postgres));
+  const store = between.store?.(opened) ?? opened;
   const broker = stack.use(await connectBroker({ ...nats, namespace }, log));
   const cache = stack.use(await connectCache({ ...redis, namespace }, log));
   await ensureQueues(broker);
 
   // What stages and services share.
   const invalidations = stack.use(startInvalidations(broker));
-  const live = livePublisher(broker);
-  const queue = openQueue(broker, log, (lane) => metrics.queuePublishFailures.inc({ lane }));
+  const publisher = livePublisher(broker);
+  const live = between.live?.(publisher) ?? publisher;
+  const publishing = openQueue(broker, log, (lane) => metrics.queuePublishFailures.inc({ lane }));
+  const queue = between.queue?.(publishing) ?? publishing;
   const seals = sealer(config.encryption.key, config.encryption.previousKeys, randomBytes);
   const types = stack.use(typeCatalogue({ store, invalidations, listening: broker.up, ticks }));
   const findType: AcceptDeps["findType"] = (tenantId, key) => {
@@ -177,7 +189,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       newEpoch: () => randomInt(1, 2 ** 31 - 1),
       log,
     });
-    stack.use(await startConsuming(broker, handle, config.route.concurrencyPerLane, log));
+    stack.use(await startConsuming(broker, between.work?.(handle) ?? handle, config.route.concurrencyPerLane, log));
   }
 
   // What happens by itself.

@@ -1,0 +1,115 @@
+import type { Between } from "#src/main.ts";
+import type { HandleWork } from "#src/pipeline/consume.ts";
+import type { Queue } from "#src/pipeline/queue.ts";
+import type { Store, Tx } from "#src/store/store.ts";
+import type { Live } from "#src/stream/live.ts";
+
+// Points around every commit, publish and ack, at which a process can be told to die. None is in the product: they stand
+// between it and what it works with.
+//
+//     accept ─ commit ─▶ enqueue ─▶ work ─ read ─ decide ─ commit ─▶ announce ─▶ ack
+//                                    └── fanout ─ commit ─▶ enqueue
+//     release, reconcile ─ commit ─▶ enqueue
+
+/** What a transaction does, told by what it writes. */
+const TRANSACTIONS = [
+  ["fanout", /update fanouts set\s+cursor/],
+  ["accept", /insert into notifications/],
+  ["decide", /insert into inbox_heads/],
+  ["release", /due_at <= /],
+  ["reconcile", /update notifications n set queued_at/],
+] as const;
+
+type Transaction = (typeof TRANSACTIONS)[number][0];
+
+export const FAILPOINTS = [
+  ...TRANSACTIONS.flatMap(([name]) => [`${name}:before-commit`, `${name}:after-commit`] as const),
+  "enqueue:before",
+  "enqueue:after",
+  "work:before",
+  "ack:before",
+  "ack:after",
+  "announce:before",
+  "announce:after",
+] as const;
+
+export type Failpoint = (typeof FAILPOINTS)[number];
+
+/** Die at the n-th pass of this point, the first being 1. */
+export type FailAt = { point: Failpoint; pass: number };
+
+/** Stands between the platform and its parts and calls `reached` at every point, in the moment it is passed. */
+export function failpoints(reached: (point: Failpoint) => void): Between {
+  return {
+    store: (store) => watchedStore(store, reached),
+    queue: (queue) => watchedQueue(queue, reached),
+    live: (live) => watchedLive(live, reached),
+    work: (handle) => watchedWork(handle, reached),
+  };
+}
+
+function watchedStore(store: Store, reached: (point: Failpoint) => void): Store {
+  const watched = async <T>(run: (work: (tx: Tx) => Promise<T>) => Promise<T>, work: (tx: Tx) => Promise<T>) => {
+    let name: Transaction | undefined;
+    const result = await run(async (tx) => {
+      const statements: string[] = [];
+      const done = await work(overheard(tx, (statement) => statements.push(statement)));
+      const text = statements.join("\n");
+      name = TRANSACTIONS.find(([, writes]) => writes.test(text))?.[0];
+      if (name !== undefined) reached(`${name}:before-commit`);
+      return done;
+    });
+    if (name !== undefined) reached(`${name}:after-commit`);
+    return result;
+  };
+  return {
+    ...store,
+    tenant: (tenantId, work) => watched((inner) => store.tenant(tenantId, inner), work),
+    system: (work) => watched((inner) => store.system(inner), work),
+    [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+  };
+}
+
+/** The transaction, with the text of every statement told. */
+function overheard(tx: Tx, tell: (statement: string) => void): Tx {
+  return new Proxy(tx, {
+    apply(target, self, args: [TemplateStringsArray, ...unknown[]]) {
+      if (Array.isArray(args[0]) && "raw" in args[0]) tell(args[0].join("?"));
+      return Reflect.apply(target, self, args);
+    },
+  });
+}
+
+function watchedQueue(queue: Queue, reached: (point: Failpoint) => void): Queue {
+  const around = async (publish: () => Promise<void>) => {
+    reached("enqueue:before");
+    await publish();
+    reached("enqueue:after");
+  };
+  return {
+    ...queue,
+    enqueue: (...args) => around(() => queue.enqueue(...args)),
+    enqueueFanout: (...args) => around(() => queue.enqueueFanout(...args)),
+  };
+}
+
+function watchedLive(live: Live, reached: (point: Failpoint) => void): Live {
+  return {
+    ...live,
+    arrived(...args) {
+      reached("announce:before");
+      live.arrived(...args);
+      reached("announce:after");
+    },
+  };
+}
+
+function watchedWork(handle: HandleWork, reached: (point: Failpoint) => void): HandleWork {
+  return async (work, delivery) => {
+    reached("work:before");
+    await handle(work, delivery);
+    reached("ack:before");
+    // The ack is written as soon as this returns.
+    setImmediate(() => reached("ack:after"));
+  };
+}

@@ -1,0 +1,88 @@
+import { connect } from "nats";
+import postgres, { type Sql } from "postgres";
+import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { ingestStream, LANES, routeConsumer, SHARDS } from "#src/pipeline/flow.ts";
+import type { TestServices } from "../../support/fresh-services.ts";
+import { connectTo } from "./connection.ts";
+import { type FaultNode, faultNode, OPERATOR_KEY, type Settings } from "./node.ts";
+
+/** A tenant with a key that may do everything in it, and the nodes that serve it. */
+export type Site = { nodes: readonly FaultNode[]; tenantId: string; apiKey: string };
+
+/** What a fault works with. Everything it starts ends with it. */
+export type Lab = AsyncDisposable & {
+  readonly services: TestServices;
+  /** Sees all tenants. */
+  readonly sql: Sql;
+  readonly say: (line: string) => void;
+  /** Ends with the lab, the last one first. */
+  use<T extends AsyncDisposable | Disposable>(thing: T): T;
+  defer(end: () => void | Promise<void>): void;
+  /** Nodes that run, with a tenant. */
+  site(names: readonly string[], settings?: Settings): Promise<Site>;
+  /**
+   * Lets JetStream give out again what a worker has been silent about for this long, instead of half a minute: what is
+   * waited for is the same, only sooner. Holds until the streams are created anew.
+   */
+  shortenAckWait(ms: number): Promise<void>;
+};
+
+export type FaultOptions = {
+  seed: number;
+  /** 1: as many as the fault is about; 0.1: a tenth. */
+  scale: number;
+};
+
+/** Figures for the table: counts, and under names that end with `Ms` times. */
+export type Facts = Record<string, number | readonly number[] | string>;
+
+/** One way in which things go wrong, and what must hold all the same. */
+export type FaultTest = {
+  name: string;
+  about: string;
+  /** Throws when a promise is broken. */
+  run(lab: Lab, options: FaultOptions): Promise<Facts>;
+};
+
+export function openLab(services: TestServices, say: (line: string) => void): Lab {
+  const stack = new AsyncDisposableStack();
+  const sql = postgres(services.databaseUrl, { max: 4, onnotice: () => undefined });
+  stack.defer(() => sql.end({ timeout: 5 }));
+  return {
+    services,
+    sql,
+    say,
+    use: (thing) => stack.use(thing),
+    defer: (end) => stack.defer(end),
+    async site(names, settings = {}) {
+      const nodes: FaultNode[] = [];
+      for (const name of names) nodes.push(stack.use(await faultNode(name, services, settings)));
+      await Promise.all(nodes.map((node) => node.start()));
+      return { nodes, ...(await newTenant(nodes[0]?.address ?? "")) };
+    },
+    shortenAckWait: (ms) => shortenAckWait(services, ms),
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
+
+async function newTenant(address: string): Promise<{ tenantId: string; apiKey: string }> {
+  using operator = connectTo(address, OPERATOR_KEY);
+  const { tenant } = await operator.call(AdminService.method.createTenant, { displayName: "Faults" });
+  const tenantId = tenant?.id ?? "";
+  using within = connectTo(address, OPERATOR_KEY, { "posthorn-tenant": tenantId });
+  const scopes = Object.values(Scope).filter((scope) => scope !== Scope.UNSPECIFIED);
+  const { secret } = await within.call(AdminService.method.createApiKey, { displayName: "Everything", scopes });
+  return { tenantId, apiKey: secret };
+}
+
+async function shortenAckWait({ natsUrl, namespace }: TestServices, ms: number): Promise<void> {
+  const nats = await connect({ servers: natsUrl });
+  try {
+    const { consumers } = await nats.jetstreamManager();
+    for (const { name } of LANES)
+      for (let shard = 0; shard < SHARDS; shard++)
+        await consumers.update(ingestStream(namespace, name), routeConsumer(shard), { ack_wait: ms * 1_000_000 });
+  } finally {
+    await nats.close();
+  }
+}

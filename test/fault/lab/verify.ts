@@ -1,0 +1,94 @@
+import type { Sql } from "postgres";
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { wrongInAppCounters, wrongInboxes } from "../../support/recount.ts";
+import type { Readers } from "./readers.ts";
+import type { Account } from "./sender.ts";
+
+const OPEN: readonly number[] = [Status.ACCEPTED, Status.SCHEDULED, Status.HELD];
+
+/**
+ * Everything that is not as promised, in words; empty when all is well:
+ *
+ * - what was acknowledged is there, once, and has come to exactly one terminal state;
+ * - no key was stored twice for a user, whoever asked how often;
+ * - inboxes are numbered without gaps, hold nothing twice, and their heads say what a recount says;
+ * - each stream gave all entries of its user, once, in order;
+ * - counters equal a recount.
+ */
+export async function brokenPromises(
+  sql: Sql,
+  tenantId: string,
+  account: Account,
+  readers: Readers | undefined,
+): Promise<string[]> {
+  const broken = [...account.broken, ...(readers?.broken ?? [])];
+  const rows = await sql<{ id: string; userId: string; key: string; status: number; dedupKey: string | null }[]>`
+    select id, user_id as "userId", tags[1] as key, status, dedup_key as "dedupKey" from notifications
+    where tenant_id = ${tenantId}`;
+  const stored = new Map(rows.map((row) => [row.id, row]));
+  for (const [id, { key, userId }] of account.acknowledged) {
+    const row = stored.get(id);
+    if (row === undefined) broken.push(`${key} to ${userId} was acknowledged and is not there`);
+    else if (row.key !== key || row.userId !== userId) broken.push(`${id} is ${row.key} to ${row.userId}, not ${key}`);
+  }
+  for (const id of account.named) if (!stored.has(id)) broken.push(`${id} stands for a duplicate and is not there`);
+  for (const row of rows)
+    if (OPEN.includes(row.status)) broken.push(`${row.key} to ${row.userId} is still in status ${row.status}`);
+  broken.push(...repeated(rows.map((row) => `${row.key} to ${row.userId}`)).map((which) => `${which} is there twice`));
+  const dedups = rows.filter((row) => row.dedupKey !== null).map((row) => `${row.dedupKey} to ${row.userId}`);
+  broken.push(...repeated(dedups).map((which) => `${which} was not deduplicated`));
+
+  const ends = await sql<{ id: string; ends: number }[]>`
+    select n.id, count(t.status)::int as ends from notifications n
+    left join timeline t on t.tenant_id = n.tenant_id and t.notification_id = n.id and t.status in (7, 9, 10, 11, 12)
+    where n.tenant_id = ${tenantId} and n.status not in (1, 2, 3) group by n.id having count(t.status) <> 1`;
+  for (const { id, ends: count } of ends) broken.push(`${stored.get(id)?.key} has ended ${count} times`);
+
+  broken.push(...(await wrongInboxes(sql)).map((row) => `inbox: ${JSON.stringify(row)}`));
+  broken.push(...(await wrongInAppCounters(sql)).map((row) => `counter: ${JSON.stringify(row)}`));
+  broken.push(...(await wrongTotals(sql, tenantId)).map((row) => `counter: ${JSON.stringify(row)}`));
+  broken.push(...(await wrongSequences(sql, tenantId, readers)));
+  return broken;
+}
+
+/** Inboxes with gaps (nobody deletes in these tests), and streams that did not give what the inbox holds. */
+async function wrongSequences(sql: Sql, tenantId: string, readers: Readers | undefined): Promise<string[]> {
+  const entries = await sql<{ userId: string; seq: number; id: string }[]>`
+    select user_id as "userId", seq::int, notification_id as id from inbox where tenant_id = ${tenantId}
+    order by user_id, seq`;
+  const inboxes = Map.groupBy(entries, (entry) => entry.userId);
+  const broken: string[] = [];
+  for (const [userId, inbox] of inboxes) {
+    const gap = inbox.findIndex(({ seq }, index) => seq !== index + 1);
+    if (gap !== -1) broken.push(`${userId}'s inbox has ${inbox[gap]?.seq} in place ${gap + 1}`);
+    if (new Set(inbox.map(({ id }) => id)).size !== inbox.length)
+      broken.push(`${userId}'s inbox holds something twice`);
+  }
+  for (const [userId, seen] of readers?.seen ?? []) {
+    const inbox = inboxes.get(userId) ?? [];
+    if (seen.length !== inbox.length) broken.push(`${userId}'s stream gave ${seen.length} of ${inbox.length} entries`);
+    const other = seen.find(({ seq, id }) => inbox[seq - 1]?.id !== id);
+    if (other !== undefined) broken.push(`${userId}'s stream gave ${other.id} as ${other.seq}, the inbox does not`);
+  }
+  return broken;
+}
+
+/** Statuses counted otherwise than notifications came to them. */
+async function wrongTotals(sql: Sql, tenantId: string): Promise<unknown[]> {
+  const rows = await sql`
+    select status, counted, recounted from (
+      select status, sum(count)::int as counted from counters where tenant_id = ${tenantId} group by status
+    ) c full join (
+      select 1 as status, count(*)::int as recounted from notifications where tenant_id = ${tenantId}
+      union all
+      select status, count(*)::int from timeline
+      where tenant_id = ${tenantId} and status in (2, 3, 7, 9, 10, 11, 12) group by status
+    ) t using (status)
+    where counted is distinct from recounted`;
+  return [...rows];
+}
+
+function repeated(names: readonly string[]): string[] {
+  const seen = new Set<string>();
+  return names.filter((name) => seen.size === seen.add(name).size);
+}
