@@ -26,6 +26,8 @@ export async function connectCache(config: CacheConfig, log: Logger): Promise<Ca
     commandTimeout: config.commandTimeoutMs,
     connectTimeout: 2000,
     retryStrategy: (attempt) => Math.min(50 * attempt, 1000),
+    // By this an operator knows us in CLIENT LIST.
+    connectionName: config.namespace,
     enableAutoPipelining: false,
   });
   let told = true;

@@ -1,5 +1,9 @@
+import { clockSteps } from "./faults/clock-steps.ts";
+import { drained } from "./faults/drained.ts";
 import { killed } from "./faults/killed.ts";
+import { paused } from "./faults/paused.ts";
+import { restarted } from "./faults/restarted.ts";
 import type { FaultTest } from "./lab/lab.ts";
 
 /** Every fault there is a test for. A new one: a file in faults/ and its line here. */
-export const faults: readonly FaultTest[] = [killed];
+export const faults: readonly FaultTest[] = [killed, paused, clockSteps, restarted, drained];

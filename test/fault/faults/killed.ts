@@ -1,19 +1,20 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { FAILPOINTS, type FailAt } from "../lab/failpoints.ts";
-import type { FaultTest } from "../lab/lab.ts";
+import { FAILPOINTS, type Failpoint } from "../lab/failpoints.ts";
+import type { FaultTest, Lab } from "../lab/lab.ts";
 import { openLedger } from "../lab/ledger.ts";
 import type { FaultNode } from "../lab/node.ts";
 import { type Random, seededRandom } from "../lab/random.ts";
 
 /** JetStream's for this test: a killed worker's chunks come back after it. */
 const ACK_WAIT_MS = 2000;
-
-/** A node that has not come by its failpoint after this long is killed where it is. */
-const MAY_MISS_MS = 4000;
+/** A node that has not come to its failpoint after this long is killed where it is. */
+const MAY_MISS_MS = 5000;
+/** Passed once a Send, or a chunk; the others only when something was scheduled, lost or for a topic. */
+const OFTEN = /^(accept|decide|enqueue|work|ack|announce):/;
 
 /**
- * Two nodes, one of which is killed, started and killed again while callers send: half of the times at a random moment,
- * half at a failpoint that it passes for the n-th time. All failpoints come in turn over the rounds.
+ * Two nodes, each of which is killed and started again, whatever the other is doing, while callers send: in one life at a
+ * random moment, in the next at a failpoint that it passes for the n-th time. The failpoints take turns over lives and seeds.
  */
 export const killed: FaultTest = {
   name: "killed",
@@ -24,39 +25,41 @@ export const killed: FaultTest = {
     await lab.shortenAckWait(ACK_WAIT_MS);
     const ledger = await openLedger(lab, site, { seed, users: Math.max(20, Math.round(1000 * scale)) });
     const kills = Math.max(2, Math.round(20 * scale));
-    let fell = 0;
-    const killing = async () => {
-      for (let n = 0; n < kills; n++) {
-        const node = random.pick(site.nodes);
-        const failAt = n % 2 === 0 ? undefined : chooseFailpoint(random);
-        const where = failAt === undefined ? "somewhere" : `${failAt.point}, pass ${failAt.pass}`;
-        if (await killOnce(node, failAt, random)) {
-          fell++;
-          lab.say(`killed ${node.name} at ${where}`);
-        }
-        await node.start();
-      }
-    };
-    await ledger.send(Math.round(20_000 * scale), killing());
-    return { kills, atFailpoints: fell, ...(await ledger.verify()) };
+    let turn = seed * kills;
+    const next = () => FAILPOINTS[turn++ % FAILPOINTS.length] as Failpoint;
+    const lives = Promise.all(site.nodes.map((node) => liveAndDie(lab, node, kills, random.fork(), next)));
+    await ledger.send(Math.round(20_000 * scale), lives);
+    const atFailpoints = (await lives).reduce((sum, fell) => sum + fell, 0);
+    return { kills: kills * site.nodes.length, atFailpoints, ...(await ledger.verify()) };
   },
 };
 
-function chooseFailpoint(random: Random): FailAt {
-  return { point: random.pick(FAILPOINTS), pass: random.int(1, 20) };
-}
-
-/** Whether it fell where it was told to, or at once when it was told nothing. */
-async function killOnce(node: FaultNode, failAt: FailAt | undefined, random: Random): Promise<boolean> {
-  if (failAt === undefined) {
-    await delay(random.int(0, 1500));
-    await node.kill();
-    return true;
+/** Ends with the node running, and returns how often it fell at its failpoint. */
+async function liveAndDie(
+  lab: Lab,
+  node: FaultNode,
+  kills: number,
+  random: Random,
+  next: () => Failpoint,
+): Promise<number> {
+  let fell = 0;
+  for (let n = 0; n < kills; n++) {
+    if (n % 2 === 0) {
+      await delay(random.int(0, 1500));
+      lab.say(`killing ${node.name}`);
+      await node.kill();
+      const point = next();
+      const pass = OFTEN.test(point) ? random.int(1, 20) : random.int(1, 2);
+      const last = n === kills - 1;
+      await node.start(last ? {} : { failAt: { by: "SIGKILL", points: [{ point, pass }] } });
+      lab.say(`${node.name} is back${last ? "" : ` and falls at ${point}, pass ${pass}`}`);
+    } else {
+      const missed = await Promise.race([node.exited().then(() => false), delay(MAY_MISS_MS, true)]);
+      lab.say(`${node.name} ${missed ? "missed its failpoint" : "fell"}`);
+      if (!missed) fell++;
+      await node.kill();
+      await node.start();
+    }
   }
-  await node.kill();
-  await node.start({ failAt });
-  const missed = delay(MAY_MISS_MS, "missed" as const);
-  if ((await Promise.race([node.exited(), missed])) !== "missed") return true;
-  await node.kill();
-  return false;
+  return fell;
 }

@@ -4,8 +4,8 @@ import type { Queue } from "#src/pipeline/queue.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
 
-// Points around every commit, publish and ack, at which a process can be told to die. None is in the product: they stand
-// between it and what it works with.
+// Points around every commit, publish and ack, at which a process can be told to stop or die. None is in the product: they
+// stand between it and what it works with.
 //
 //     accept ─ commit ─▶ enqueue ─▶ work ─ read ─ decide ─ commit ─▶ announce ─▶ ack
 //                                    └── fanout ─ commit ─▶ enqueue
@@ -13,7 +13,7 @@ import type { Live } from "#src/stream/live.ts";
 
 /** What a transaction does, told by what it writes. */
 const TRANSACTIONS = [
-  ["fanout", /update fanouts set\s+cursor/],
+  ["fanout", /select from fanouts .*\s.*for update/],
   ["accept", /insert into notifications/],
   ["decide", /insert into inbox_heads/],
   ["release", /due_at <= /],
@@ -23,7 +23,9 @@ const TRANSACTIONS = [
 type Transaction = (typeof TRANSACTIONS)[number][0];
 
 export const FAILPOINTS = [
-  ...TRANSACTIONS.flatMap(([name]) => [`${name}:before-commit`, `${name}:after-commit`] as const),
+  ...TRANSACTIONS.flatMap(
+    ([name]) => [`${name}:before-write`, `${name}:before-commit`, `${name}:after-commit`] as const,
+  ),
   "enqueue:before",
   "enqueue:after",
   "work:before",
@@ -35,8 +37,11 @@ export const FAILPOINTS = [
 
 export type Failpoint = (typeof FAILPOINTS)[number];
 
-/** Die at the n-th pass of this point, the first being 1. */
-export type FailAt = { point: Failpoint; pass: number };
+/**
+ * What a process does to itself at the n-th pass of a point, the first being 1: die, or stop and know nothing of it until it
+ * is resumed. Of several points each counts from when the one before it was reached.
+ */
+export type FailAt = { by: "SIGKILL" | "SIGSTOP"; points: readonly { point: Failpoint; pass: number }[] };
 
 /** Stands between the platform and its parts and calls `reached` at every point, in the moment it is passed. */
 export function failpoints(reached: (point: Failpoint) => void): Between {
@@ -51,11 +56,13 @@ export function failpoints(reached: (point: Failpoint) => void): Between {
 function watchedStore(store: Store, reached: (point: Failpoint) => void): Store {
   const watched = async <T>(run: (work: (tx: Tx) => Promise<T>) => Promise<T>, work: (tx: Tx) => Promise<T>) => {
     let name: Transaction | undefined;
+    const hear = (statement: string) => {
+      if (name !== undefined) return;
+      name = TRANSACTIONS.find(([, writes]) => writes.test(statement))?.[0];
+      if (name !== undefined) reached(`${name}:before-write`);
+    };
     const result = await run(async (tx) => {
-      const statements: string[] = [];
-      const done = await work(overheard(tx, (statement) => statements.push(statement)));
-      const text = statements.join("\n");
-      name = TRANSACTIONS.find(([, writes]) => writes.test(text))?.[0];
+      const done = await work(overheard(tx, hear));
       if (name !== undefined) reached(`${name}:before-commit`);
       return done;
     });
@@ -70,7 +77,7 @@ function watchedStore(store: Store, reached: (point: Failpoint) => void): Store 
   };
 }
 
-/** The transaction, with the text of every statement told. */
+/** The transaction, with the text of every statement told before it is sent. */
 function overheard(tx: Tx, tell: (statement: string) => void): Tx {
   return new Proxy(tx, {
     apply(target, self, args: [TemplateStringsArray, ...unknown[]]) {

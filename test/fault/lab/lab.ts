@@ -7,7 +7,10 @@ import { connectTo } from "./connection.ts";
 import { type FaultNode, faultNode, OPERATOR_KEY, type Settings } from "./node.ts";
 
 /** A tenant with a key that may do everything in it, and the nodes that serve it. */
-export type Site = { nodes: readonly FaultNode[]; tenantId: string; apiKey: string };
+export type Site<N = FaultNode> = { nodes: readonly N[]; tenantId: string; apiKey: string };
+
+/** As much of a node as clients need. */
+export type Address = Pick<FaultNode, "name" | "address">;
 
 /** What a fault works with. Everything it starts ends with it. */
 export type Lab = AsyncDisposable & {

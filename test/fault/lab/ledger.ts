@@ -1,9 +1,11 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
 import { until } from "../../support/until.ts";
 import { type Connection, connectTo } from "./connection.ts";
-import type { Facts, Lab, Site } from "./lab.ts";
+import type { Address, Facts, Lab, Site } from "./lab.ts";
 import { seededRandom } from "./random.ts";
 import { openReaders, type Readers } from "./readers.ts";
-import { sender } from "./sender.ts";
+import { sender, TOPIC, userName } from "./sender.ts";
 import { brokenPromises } from "./verify.ts";
 
 export type LedgerOptions = {
@@ -13,6 +15,10 @@ export type LedgerOptions = {
   streams?: number;
   /** Calls under way at the same time; default 16. */
   callers?: number;
+  /** Call at this rate instead, however long answers take. */
+  perSecond?: number;
+  /** The time as the nodes take it; default: this machine's. */
+  now?: () => Date;
 };
 
 /** Everything that was sent and everything that came of it. */
@@ -25,6 +31,8 @@ export type Ledger = {
   send(atLeast: number, until?: Promise<unknown>): Promise<void>;
   /** Notifications asked for until now. */
   readonly sent: number;
+  /** Calls that failed and were tried again, by code. */
+  readonly failures: ReadonlyMap<number, number>;
   /**
    * Waits until nothing waits for a decision any more and every stream has given what its inbox holds, then compares all
    * with the database. Returns how long the wait was.
@@ -34,11 +42,12 @@ export type Ledger = {
   verify(withinMs?: number): Promise<Facts & { recoveryMs: number }>;
 };
 
-export async function openLedger(lab: Lab, site: Site, options: LedgerOptions): Promise<Ledger> {
-  const { seed, users, streams = users, callers = 16 } = options;
+export async function openLedger(lab: Lab, site: Site<Address>, options: LedgerOptions): Promise<Ledger> {
+  const { seed, users, streams = users, callers = 16, perSecond, now = () => new Date() } = options;
   const random = seededRandom(seed);
   const connections: Connection[] = site.nodes.map(({ address }) => lab.use(connectTo(address, site.apiKey)));
-  const { account, some } = sender({ connections, random, users, name: `n${seed}` });
+  const { account, some } = sender({ connections, random, users, name: `n${seed}`, now });
+  await fillTopic(connections[0], Math.min(users, 40));
   const readers = lab.use(await openReaders(site, streams, random.int(0, 2 ** 31 - 1)));
   let sent = 0;
 
@@ -48,23 +57,33 @@ export async function openLedger(lab: Lab, site: Site, options: LedgerOptions): 
     const ending = end.finally(() => {
       over = true;
     });
-    const failed = new AbortController();
-    ending.catch(() => failed.abort());
-    await Promise.all(
-      Array.from({ length: callers }, async () => {
-        while ((sent < goal || !over) && !failed.signal.aborted) {
-          sent += await some();
-          // A fault that takes long is accompanied, not drowned.
-          if (sent >= goal) await new Promise((done) => setTimeout(done, 100));
-        }
-      }),
-    );
+    let failed = false;
+    ending.catch(() => {
+      failed = true;
+    });
+    const more = () => (sent < goal || !over) && !failed;
+    const call = async () => {
+      const asked = await some();
+      sent += asked;
+    };
+    if (perSecond !== undefined) await atRate(perSecond, call, more);
+    else
+      await Promise.all(
+        Array.from({ length: callers }, async () => {
+          while (more()) {
+            await call();
+            // A fault that takes long is accompanied, not drowned.
+            if (sent >= goal) await delay(100);
+          }
+        }),
+      );
     await ending;
   }
 
   async function lacking(): Promise<{ open: number; behind: number }> {
     const [open] = await lab.sql<[{ n: number }]>`
-      select count(*)::int as n from notifications where tenant_id = ${site.tenantId} and status in (1, 2, 3)`;
+      select (select count(*) from notifications where tenant_id = ${site.tenantId} and status in (1, 2, 3))::int
+        + (select count(*) from fanouts where tenant_id = ${site.tenantId} and state = 1)::int as n`;
     const heads = await lab.sql<{ userId: string; seq: number }[]>`
       select user_id as "userId", seq::int from inbox_heads where tenant_id = ${site.tenantId}`;
     const behind = heads.filter(({ userId, seq }) => (readers.seen.get(userId)?.length ?? seq) < seq).length;
@@ -74,6 +93,7 @@ export async function openLedger(lab: Lab, site: Site, options: LedgerOptions): 
   return {
     readers,
     send,
+    failures: account.failures,
     get sent() {
       return sent;
     },
@@ -86,11 +106,7 @@ export async function openLedger(lab: Lab, site: Site, options: LedgerOptions): 
       const recoveryMs = Math.round(performance.now() - began);
       const broken = await brokenPromises(lab.sql, site.tenantId, account, readers);
       if (late !== undefined) broken.unshift(late);
-      if (broken.length > 0)
-        throw new PromisesBroken(
-          broken,
-          site.nodes.flatMap((node) => node.lines().slice(-20)),
-        );
+      if (broken.length > 0) throw new PromisesBroken(broken);
       const failures = [...account.failures].map(([code, count]) => `${count}×${code}`).join(" ");
       return {
         sent,
@@ -104,12 +120,30 @@ export async function openLedger(lab: Lab, site: Site, options: LedgerOptions): 
   };
 }
 
+/** Begins calls at a rate, and waits for all of them at the end. */
+async function atRate(perSecond: number, call: () => Promise<void>, more: () => boolean): Promise<void> {
+  const calls: Promise<void>[] = [];
+  const began = performance.now();
+  while (more()) {
+    while (calls.length < ((performance.now() - began) / 1000) * perSecond) calls.push(call());
+    await delay(10);
+  }
+  await Promise.all(calls);
+}
+
+/** The topic that some Sends go to. */
+async function fillTopic(connection: Connection | undefined, members: number): Promise<void> {
+  await connection?.call(TopicService.method.upsertTopic, { topic: { key: TOPIC } });
+  const userIds = Array.from({ length: members }, (_, n) => userName(n));
+  await connection?.call(TopicService.method.addMembers, { key: TOPIC, userIds });
+}
+
 const SHOWN = 12;
 
 export class PromisesBroken extends Error {
-  constructor(broken: readonly string[], lines: readonly string[]) {
+  constructor(broken: readonly string[]) {
     const more = broken.length > SHOWN ? [`… and ${broken.length - SHOWN} more`] : [];
-    super([`${broken.length} promises broken:`, ...broken.slice(0, SHOWN), ...more, ...lines].join("\n  "));
+    super([`${broken.length} promises broken:`, ...broken.slice(0, SHOWN), ...more].join("\n  "));
     this.name = "PromisesBroken";
   }
 }

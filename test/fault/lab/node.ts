@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { freePort } from "#src/dev/ports.ts";
@@ -23,12 +23,14 @@ export type FaultNode = AsyncDisposable & {
   readonly pid: number | undefined;
   readonly running: boolean;
   /**
-   * Starts it and waits until it answers. With `failAt` it kills itself at that point, which may be before it answers:
-   * then this resolves all the same.
+   * Starts it and waits until it answers. With `failAt` it kills or stops itself at that point, which may be before it
+   * answers: then this resolves all the same.
    */
   start(options?: { failAt?: FailAt | undefined; settings?: Settings }): Promise<void>;
   /** Resolves when the process that runs now has ended, by whatever. */
   exited(): Promise<Exit>;
+  /** Resolves with the next of its failpoints that it has come to and nobody was told of. */
+  reached(): Promise<string>;
   /** SIGKILL. */
   kill(): Promise<Exit>;
   /** SIGSTOP: it does nothing more, holds its connections, and does not know. */
@@ -46,7 +48,7 @@ export type Settings = Readonly<Record<string, string>>;
 export const OPERATOR_KEY = "7d1f0c39b84e4a6fa5c2e9d3b1608f47";
 
 /** As in production, but quick to notice what is lost, and with nothing limited: the faults are the subject. */
-const SETTINGS: Settings = {
+export const SETTINGS: Settings = {
   POSTHORN_ENV: "staging",
   POSTHORN_ENCRYPTION_KEY: Buffer.from("0123456789abcdefghijklmnopqrstuv").toString("base64"),
   POSTHORN_OPERATOR_KEYS: OPERATOR_KEY,
@@ -83,6 +85,8 @@ export async function faultNode(name: string, services: TestServices, own: Setti
   const lines: string[] = [];
   let child: ChildProcess | undefined;
   let ended: Promise<Exit> | undefined;
+  const reached: string[] = [];
+  const atFailpoint = new EventEmitter();
   let askedAt = 0;
 
   const hear = (line: string) => {
@@ -99,12 +103,14 @@ export async function faultNode(name: string, services: TestServices, own: Setti
   async function start({ failAt, settings = {} }: Parameters<FaultNode["start"]>[0] = {}): Promise<void> {
     if (child !== undefined) throw new Error(`${name} runs already`);
     const { PATH, HOME, TMPDIR } = process.env;
-    const command = failAt === undefined ? [CLI, "serve", "--json"] : [FAILING, failAt.point, String(failAt.pass)];
+    const command = failAt === undefined ? [CLI, "serve", "--json"] : [FAILING, JSON.stringify(failAt)];
     const started = spawn(process.execPath, command, {
       env: {
         PATH,
         HOME,
         ...(TMPDIR === undefined ? {} : { TMPDIR }),
+        // Nodes start often here, and most of a start is reading the program.
+        NODE_COMPILE_CACHE: join(import.meta.dirname, "../../../.cache/compile"),
         ...SETTINGS,
         POSTHORN_INSTANCE_ID: name,
         POSTHORN_DATABASE_URL: services.databaseUrl,
@@ -121,10 +127,15 @@ export async function faultNode(name: string, services: TestServices, own: Setti
     });
     child = started;
     const ready = Promise.withResolvers<void>();
+    reached.length = 0;
     createInterface({ input: started.stderr as NodeJS.ReadableStream }).on("line", hear);
     createInterface({ input: started.stdout as NodeJS.ReadableStream }).on("line", (line) => {
       hear(line);
-      if (line.startsWith('{"server":')) ready.resolve();
+      if (line.startsWith('{"reached":')) {
+        reached.push(String(JSON.parse(line).reached));
+        atFailpoint.emit("reached");
+      }
+      if (line.startsWith('{"server":') || line.startsWith('{"reached":')) ready.resolve();
     });
     ended = once(started, "close").then(([code, by]) => {
       child = undefined;
@@ -160,6 +171,10 @@ export async function faultNode(name: string, services: TestServices, own: Setti
     },
     start,
     exited,
+    async reached() {
+      while (reached.length === 0) await once(atFailpoint, "reached");
+      return reached.shift() ?? "";
+    },
     kill: () => signal("SIGKILL"),
     pause: () => void child?.kill("SIGSTOP"),
     resume: () => void child?.kill("SIGCONT"),

@@ -1,7 +1,7 @@
 import type { ServiceError } from "@grpc/grpc-js";
 import { StreamService, type SubscribeResponse } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { type Connection, connectTo, retryable } from "./connection.ts";
-import type { Site } from "./lab.ts";
+import type { Address, Site } from "./lab.ts";
 import { type Random, seededRandom } from "./random.ts";
 import { userName } from "./sender.ts";
 
@@ -11,12 +11,14 @@ export type Readers = Disposable & {
   readonly seen: ReadonlyMap<string, readonly { seq: number; id: string }[]>;
   /** What a stream must never do: skip, repeat, go back, or reset where nothing was trimmed. */
   readonly broken: readonly string[];
-  /** How often streams were opened again. */
+  /** How often streams that had been open were opened again. */
   readonly resumed: number;
-  /** By cause: how often a stream was told to go elsewhere. */
+  /** How often a stream was told to go elsewhere, by cause. */
   readonly reconnects: ReadonlyMap<number, number>;
-  /** Streams cut without a word: an error, or an end without Reconnect. */
+  /** Open streams that ended without a word: with an error, or without Reconnect. */
   readonly cut: number;
+  /** Streams open at a node, by its place in the site. */
+  openAt(node: number): number;
 };
 
 /** Streams on one connection, far enough below what a server allows. */
@@ -30,6 +32,7 @@ type State = {
   cursor: string;
   node: number;
   heardAt: number;
+  open: boolean;
   entries: { seq: number; id: string }[];
   stream: { cancel(): void } | undefined;
   /** Streams of earlier lives say nothing any more. */
@@ -37,14 +40,14 @@ type State = {
 };
 
 /** Opens a stream for each of the first `users`, and resolves when all have caught up. */
-export async function openReaders(site: Site, users: number, seed: number): Promise<Readers> {
+export async function openReaders(site: Site<Address>, users: number, seed: number): Promise<Readers> {
   const random: Random = seededRandom(seed);
   const connections = site.nodes.map(({ address }) =>
     Array.from({ length: Math.ceil(users / PER_CONNECTION) }, () => connectTo(address, site.apiKey)),
   );
   const states = Array.from({ length: users }, (_, n): State => {
     const node = random.int(0, site.nodes.length - 1);
-    return { userId: userName(n), cursor: "", node, heardAt: 0, entries: [], stream: undefined, life: 0 };
+    return { userId: userName(n), cursor: "", node, heardAt: 0, open: false, entries: [], stream: undefined, life: 0 };
   });
   const broken: string[] = [];
   const reconnects = new Map<number, number>();
@@ -61,6 +64,7 @@ export async function openReaders(site: Site, users: number, seed: number): Prom
     const connection = ours[index % ours.length] as Connection;
     state.heardAt = performance.now();
     let told: number | undefined;
+    state.open = false;
     state.stream = connection.open(
       StreamService.method.subscribe,
       { userId: state.userId, cursor: state.cursor, deviceId: "faults" },
@@ -68,6 +72,10 @@ export async function openReaders(site: Site, users: number, seed: number): Prom
         message({ event }) {
           if (state.life !== life) return;
           state.heardAt = performance.now();
+          if (event.case === "hello") {
+            state.open = true;
+            if (life > 1) resumed++;
+          }
           if (event.case === "caughtUp" && state.cursor === "" && --opening === 0) open.resolve();
           if (event.case === "reconnect") {
             told = Number(event.value.after?.seconds ?? 0n) * 1000 + (event.value.after?.nanos ?? 0) / 1e6;
@@ -77,7 +85,7 @@ export async function openReaders(site: Site, users: number, seed: number): Prom
         },
         ended(error) {
           if (state.life !== life || closed) return;
-          if (told === undefined) cut++;
+          if (told === undefined && state.open) cut++;
           if (error !== undefined && !streamMayEnd(error)) broken.push(`${state.userId}'s stream: ${error.message}`);
           again(state, index, told ?? 50 + random.fraction() * 300);
         },
@@ -88,7 +96,7 @@ export async function openReaders(site: Site, users: number, seed: number): Prom
   function again(state: State, index: number, afterMs: number): void {
     state.life++;
     state.stream?.cancel();
-    resumed++;
+    state.open = false;
     state.node++;
     state.heardAt = performance.now() + afterMs;
     setTimeout(() => subscribe(state, index), afterMs);
@@ -123,6 +131,7 @@ export async function openReaders(site: Site, users: number, seed: number): Prom
     get cut() {
       return cut;
     },
+    openAt: (node) => states.filter((state) => state.open && state.node % connections.length === node).length,
     [Symbol.dispose]() {
       closed = true;
       clearInterval(watchdog);

@@ -4,7 +4,7 @@ import { type Connection, retryable } from "./connection.ts";
 import type { Random } from "./random.ts";
 
 type Request = {
-  to: { userIds: string[] };
+  to: { userIds: string[]; topics?: string[] };
   content: { title: string };
   priority: Priority;
   tags: string[];
@@ -19,6 +19,8 @@ export type Acknowledged = { key: string; userId: string };
 export type Account = {
   /** By notification id: what was accepted for whom. */
   readonly acknowledged: Map<string, Acknowledged>;
+  /** By key: the fan-out that sends it to the members of the topic. */
+  readonly fanouts: Map<string, string>;
   /** Ids named as standing for a duplicate. */
   readonly named: Set<string>;
   /** Failed calls by code, all of them tried again. */
@@ -40,16 +42,20 @@ export type Sending = {
   users: number;
   /** Begins the name of every key of this sending. */
   name: string;
+  now: () => Date;
 };
+
+export const TOPIC = "crew";
 
 /**
  * Callers as they should be: every Send with an idempotency key, repeated elsewhere when it failed with a code that allows
  * it. Among the plain Sends there are some that are repeated though they succeeded, some to the same user with one dedup
- * key, some scheduled for the next second, some in batches.
+ * key, some scheduled for the next second, some in batches, some to a topic.
  */
-export function sender({ connections, random, users, name }: Sending) {
+export function sender({ connections, random, users, name, now }: Sending) {
   const account: Account = {
     acknowledged: new Map(),
+    fanouts: new Map(),
     named: new Set(),
     failures: new Map(),
     broken: [],
@@ -68,7 +74,7 @@ export function sender({ connections, random, users, name }: Sending) {
       tags: [key],
       idempotencyKey: key,
       ...(random.chance(0.05)
-        ? { schedule: { case: "scheduleTime", value: { seconds: BigInt(Math.ceil(Date.now() / 1000) + 1) } } }
+        ? { schedule: { case: "scheduleTime", value: { seconds: BigInt(Math.ceil(now().getTime() / 1000) + 1) } } }
         : {}),
     };
   }
@@ -111,7 +117,12 @@ export function sender({ connections, random, users, name }: Sending) {
     await Promise.all(again.map(one));
   }
 
-  function record({ idempotencyKey: key, dedupKey }: Request, { results }: SendResponse): void {
+  function record({ idempotencyKey: key, dedupKey, to }: Request, { results, fanoutId }: SendResponse): void {
+    if (to.topics !== undefined) {
+      const known = account.fanouts.get(key);
+      if (known !== undefined && known !== fanoutId) account.broken.push(`${key} began a second fan-out`);
+      account.fanouts.set(key, fanoutId);
+    }
     for (const { notificationId: id, userId, deduplicated } of results) {
       if (deduplicated) {
         if (!dedupKey) account.broken.push(`${key} was deduplicated without a dedup key`);
@@ -139,6 +150,10 @@ export function sender({ connections, random, users, name }: Sending) {
       const second = { ...request(), to: { userIds: first.to.userIds } };
       await Promise.all([first, second].map((each) => one({ ...each, dedupKey: key })));
       return size;
+    }
+    if (way < 0.16) {
+      await one({ ...first, to: { userIds: [], topics: [TOPIC] } });
+      return 1;
     }
     if (way < 0.25) {
       const items = [first, ...Array.from({ length: random.int(5, 30) }, request)];

@@ -38,6 +38,8 @@ export async function brokenPromises(
   const dedups = rows.filter((row) => row.dedupKey !== null).map((row) => `${row.dedupKey} to ${row.userId}`);
   broken.push(...repeated(dedups).map((which) => `${which} was not deduplicated`));
 
+  broken.push(...(await wrongFanouts(sql, tenantId, account)));
+
   const ends = await sql<{ id: string; ends: number }[]>`
     select n.id, count(t.status)::int as ends from notifications n
     left join timeline t on t.tenant_id = n.tenant_id and t.notification_id = n.id and t.status in (7, 9, 10, 11, 12)
@@ -49,6 +51,22 @@ export async function brokenPromises(
   broken.push(...(await wrongTotals(sql, tenantId)).map((row) => `counter: ${JSON.stringify(row)}`));
   broken.push(...(await wrongSequences(sql, tenantId, readers)));
   return broken;
+}
+
+/** Fan-outs that are not done, or have not made one notification for each member. */
+async function wrongFanouts(sql: Sql, tenantId: string, account: Account): Promise<string[]> {
+  const fanouts = await sql<{ id: string; state: number; created: number; rows: number; members: number }[]>`
+    select f.id, f.state, f.created::int, count(n.id)::int as rows,
+      (select count(*)::int from topic_members m where m.tenant_id = f.tenant_id) as members
+    from fanouts f left join notifications n on n.tenant_id = f.tenant_id and n.fanout_id = f.id
+    where f.tenant_id = ${tenantId} group by f.tenant_id, f.id, f.state, f.created`;
+  const ids = new Set(fanouts.map(({ id }) => id));
+  return [
+    ...[...account.fanouts].flatMap(([key, id]) => (ids.has(id) ? [] : [`${key}'s fan-out is not there`])),
+    ...fanouts
+      .filter(({ state, created, rows, members }) => state !== 2 || created !== rows || rows !== members)
+      .map((fanout) => `fan-out: ${JSON.stringify(fanout)}`),
+  ];
 }
 
 /** Inboxes with gaps (nobody deletes in these tests), and streams that did not give what the inbox holds. */

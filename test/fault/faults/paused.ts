@@ -1,0 +1,68 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { Failpoint } from "../lab/failpoints.ts";
+import type { FaultTest, Lab } from "../lab/lab.ts";
+import { openLedger } from "../lab/ledger.ts";
+import type { FaultNode } from "../lab/node.ts";
+import { seededRandom } from "../lab/random.ts";
+
+const ACK_WAIT_MS = 1500;
+/** Longer than JetStream waits for a worker, and shorter than Postgres for a transaction or a lock. */
+const PAUSE_MS = 3500;
+const MAY_MISS_MS = 10_000;
+
+/** Where what a paused process knows goes stale: between reading and writing, writing and saying so, and before an ack. */
+const POINTS: readonly Failpoint[] = [
+  "decide:before-write",
+  "decide:before-commit",
+  "decide:after-commit",
+  "work:before",
+  "ack:before",
+  "announce:before",
+  "accept:before-write",
+  "accept:before-commit",
+  "accept:after-commit",
+  "enqueue:before",
+];
+
+/**
+ * One of two nodes stops, as in a long pause of a virtual machine, with work in hand; JetStream gives that to the other node,
+ * and then the first goes on with what it believes. Its late writes must find nothing to do, and its late acks harm nobody.
+ */
+export const paused: FaultTest = {
+  name: "paused",
+  about: "SIGSTOP of a worker beyond ack_wait at points where its knowledge goes stale, then resumed",
+  async run(lab, { seed, scale }) {
+    const random = seededRandom(seed);
+    const site = await lab.site(["a", "b"]);
+    const pausing = site.nodes[0] as FaultNode;
+    await lab.shortenAckWait(ACK_WAIT_MS);
+    const ledger = await openLedger(lab, site, { seed, users: Math.max(10, Math.round(200 * scale)) });
+    const pauses = Math.max(2, Math.round(20 * scale));
+    const points = Array.from({ length: pauses }, (_, n) => ({
+      point: POINTS[(seed * pauses + n) % POINTS.length] as Failpoint,
+      pass: random.int(1, 10),
+    }));
+    await pausing.kill();
+    await pausing.start({ failAt: { by: "SIGSTOP", points } });
+    const pauseAll = pauseAt(lab, pausing, pauses);
+    await ledger.send(Math.round(10_000 * scale), pauseAll);
+    return { pauses: await pauseAll, ...(await ledger.verify()) };
+  },
+};
+
+/** Resumes the node whenever it has stopped long enough; returns how often it did. */
+async function pauseAt(lab: Lab, node: FaultNode, pauses: number): Promise<number> {
+  for (let n = 0; n < pauses; n++) {
+    const missed = new AbortController();
+    const point = await Promise.race([
+      node.reached(),
+      delay(MAY_MISS_MS, undefined, { signal: missed.signal }).catch(() => undefined),
+    ]);
+    missed.abort();
+    if (point === undefined) return n;
+    lab.say(`${node.name} stopped at ${point}`);
+    await delay(PAUSE_MS);
+    node.resume();
+  }
+  return pauses;
+}

@@ -1,0 +1,33 @@
+import type { Clock } from "#src/clock.ts";
+import { readConfig } from "#src/config.ts";
+import { startPlatform } from "#src/main.ts";
+import type { TestServices } from "../../support/fresh-services.ts";
+import type { Address, Site } from "./lab.ts";
+import { SETTINGS, type Settings } from "./node.ts";
+
+/** A node within this process: for faults that reach into it, by its clock or by what it leaves behind. */
+export async function nodeHere(
+  name: string,
+  services: TestServices,
+  { settings = {}, clock }: { settings?: Settings; clock?: Clock } = {},
+): Promise<Address & AsyncDisposable & { bootstrap(): Promise<Omit<Site, "nodes">> }> {
+  const config = readConfig({
+    ...SETTINGS,
+    POSTHORN_LOG_LEVEL: "silent",
+    POSTHORN_INSTANCE_ID: name,
+    POSTHORN_GRPC_PORT: "0",
+    POSTHORN_HTTP_PORT: "0",
+    POSTHORN_DATABASE_URL: services.databaseUrl,
+    POSTHORN_NATS_URL: services.natsUrl,
+    POSTHORN_REDIS_URL: services.redisUrl,
+    POSTHORN_NAMESPACE: services.namespace,
+    ...settings,
+  });
+  const platform = await startPlatform(config, clock === undefined ? {} : { clock });
+  return {
+    name,
+    address: platform.grpcUrl,
+    bootstrap: () => platform.bootstrap("Faults"),
+    [Symbol.asyncDispose]: () => platform[Symbol.asyncDispose](),
+  };
+}
