@@ -9,7 +9,8 @@ import { printProto } from "./print-proto.ts";
 
 const root = new URL("../../", import.meta.url);
 const definitions = new URL("proto/buf/validate/", root);
-const origin = "// Protovalidate's definitions, from the npm package @bufbuild/protovalidate by `npm run gen`. Do not edit.\n";
+const origin =
+  "// Protovalidate's definitions, from the npm package @bufbuild/protovalidate by `npm run gen`. Do not edit.\n";
 mkdirSync(definitions, { recursive: true });
 writeFileSync(new URL("validate.proto", definitions), origin + printProto(file_buf_validate_validate));
 const result = spawnSync("buf", ["generate"], { cwd: root, stdio: "inherit" });
