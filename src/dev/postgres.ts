@@ -1,5 +1,4 @@
 import { execFile } from "node:child_process";
-import { randomBytes } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { chown, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -7,6 +6,7 @@ import { promisify } from "node:util";
 import postgres from "postgres";
 import { quietEnvironment } from "./keeper.ts";
 import { endLeftovers } from "./leftovers.ts";
+import { passwordIn } from "./password.ts";
 import { postgresBinaries } from "./postgres-binaries.ts";
 import { type RunningServer, runServer, type ServerOptions } from "./server.ts";
 import { type OtherUser, otherUser } from "./unprivileged.ts";
@@ -165,11 +165,6 @@ async function userFor(binary: string, dir: string): Promise<OtherUser> {
   const user = await otherUser(binary, dir);
   await chown(dir, user.uid, user.gid);
   return user;
-}
-
-async function passwordIn(file: string): Promise<string> {
-  await writeFile(file, randomBytes(24).toString("base64url"), { flag: "wx", mode: 0o600 }).catch(() => undefined);
-  return (await readFile(file, "utf8")).trim();
 }
 
 /** A cluster of another major version cannot be opened. It is development data: keep it, but begin anew. */

@@ -1,14 +1,16 @@
-import { randomBytes } from "node:crypto";
+import { mkdirSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Redis } from "ioredis";
 import type { InstalledServer } from "./install.ts";
+import { passwordIn } from "./password.ts";
 import { type RunningServer, runServer, type ServerOptions } from "./server.ts";
 
 /** Starts a Redis that keeps nothing on disk: it holds limits and caches, never the only copy of anything. */
-export function startRedis(installed: InstalledServer, options: ServerOptions): Promise<RunningServer> {
+export async function startRedis(installed: InstalledServer, options: ServerOptions): Promise<RunningServer> {
   const configFile = join(options.dir, "redis.conf");
-  const password = randomBytes(24).toString("base64url");
+  mkdirSync(options.dir, { recursive: true, mode: 0o711 });
+  const password = await passwordIn(join(options.dir, "password"));
   return runServer(
     {
       name: "Redis",

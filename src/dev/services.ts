@@ -32,7 +32,7 @@ export type StartServicesOptions = {
 const OLDEST = { Postgres: [15], NATS: [2, 9, 10], Redis: [7] } as const;
 
 /** Fetched programs are shared by every run in this checkout. */
-const TOOLS_DIR = join(import.meta.dirname, "../../.cache/servers");
+export const TOOLS_DIR = join(import.meta.dirname, "../../.cache/servers");
 
 /**
  * Starts what is not given in `urls` on free ports of 127.0.0.1 and returns when all three answer.
