@@ -10,7 +10,7 @@ import { redisLimits } from "#src/limits/redis-limits.ts";
 import type { NotificationLimitsConfig, Wanted } from "#src/limits/windows.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
-import { redisProxy } from "../support/redis-proxy.ts";
+import { startProxy } from "../fault/lab/proxy.ts";
 import { testServices } from "../support/services.ts";
 
 const { redisUrl, namespace } = await testServices();
@@ -250,7 +250,7 @@ test("this process by itself decides as Redis does", async () => {
 }, 60_000);
 
 test("while Redis does not answer this process counts by itself, without waiting, until it answers again", async () => {
-  await using proxy = await redisProxy(redisUrl);
+  await using proxy = await startProxy(redisUrl);
   const { reserve, alerts, state } = await limiter({}, await connected(proxy.url));
   const tenant = randomUUID();
   expect(allowed(await reserve(tenant, wanted(1), noon(0)))).toBe(1);
@@ -263,7 +263,7 @@ test("while Redis does not answer this process counts by itself, without waiting
   for (let n = 0; n < 100; n++) expect(allowed(await reserve(tenant, wanted(1), noon(2)))).toBe(0);
   expect(performance.now() - again).toBeLessThan(100);
 
-  proxy.speak();
+  await proxy.heal();
   await vi.waitFor(async () => {
     state.nowMs += 1000;
     await reserve(randomUUID(), wanted(1), noon(10));
@@ -272,10 +272,11 @@ test("while Redis does not answer this process counts by itself, without waiting
 });
 
 test("the closed policy holds all but the exempt for five seconds", async () => {
-  await using proxy = await redisProxy(redisUrl);
+  await using proxy = await startProxy(redisUrl);
   const on = await connected(proxy.url);
   const { reserve, alerts } = await limiter({ onRedisDown: "closed" }, on);
-  proxy.cut();
+  await proxy.refuse("close");
+  proxy.cut("fin");
   await vi.waitFor(() => expect(on.up()).toBe(false));
   const answers = await reserve(randomUUID(), [...wanted(1), ...wanted(1, "ann", { exempt: true })], noon(0));
   expect(answers).toEqual([

@@ -10,8 +10,8 @@ import { preferenceCache } from "#src/preferences/cache.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import { openStore, type Store } from "#src/store/store.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
+import { startProxy } from "../fault/lab/proxy.ts";
 import { localInvalidations } from "../support/local-invalidations.ts";
-import { redisProxy } from "../support/redis-proxy.ts";
 import { testServices } from "../support/services.ts";
 
 const { databaseUrl, natsUrl, redisUrl, namespace } = await testServices();
@@ -221,7 +221,7 @@ test("a lost connection to NATS empties the memory", async () => {
 });
 
 test("a Redis that does not answer costs 100 ms once, and what changed meanwhile is forgotten when it is back", async () => {
-  await using proxy = await redisProxy(redisUrl);
+  await using proxy = await startProxy(redisUrl);
   const tenantId = randomUUID();
   const [far, near] = [await node({ url: proxy.url, alone: true }), await node({ alone: true })];
   await near.one(tenantId, "ann");
@@ -238,7 +238,7 @@ test("a Redis that does not answer costs 100 ms once, and what changed meanwhile
   await setEnabled(tenantId, "ann", false);
   far.invalidations.publish("preferences", tenantId, "ann");
   expect((await far.one(tenantId, "ann")).optedOut).toBe(true);
-  proxy.speak();
+  await proxy.heal();
   far.state.now = new Date(far.state.now.getTime() + 1000);
   await vi.waitFor(async () => {
     await far.load(tenantId, [randomUUID()]);
@@ -248,9 +248,10 @@ test("a Redis that does not answer costs 100 ms once, and what changed meanwhile
 });
 
 test("without a connection to Redis it is Postgres that answers, and at once", async () => {
-  await using proxy = await redisProxy(redisUrl);
+  await using proxy = await startProxy(redisUrl);
   const { one, cache } = await node({ url: proxy.url, alone: true });
-  proxy.cut();
+  await proxy.refuse("close");
+  proxy.cut("fin");
   await vi.waitFor(() => expect(cache.up()).toBe(false));
   const started = performance.now();
   for (let n = 0; n < 20; n++) await one(randomUUID(), "ann");
