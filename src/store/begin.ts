@@ -1,4 +1,5 @@
 import type { Sql, TransactionSql } from "postgres";
+import { Unreached } from "./gate.ts";
 
 type Work = (tx: TransactionSql) => Promise<unknown>;
 
@@ -10,6 +11,8 @@ type Work = (tx: TransactionSql) => Promise<unknown>;
  * - When the connection ends, its own ROLLBACK or COMMIT is written to no socket, which throws where nobody can catch it
  *   and ends the process. Here the work of a lost connection never settles, and the caller is told at once.
  * - The first transaction after that can be told the error of the connection before. Here it is begun again.
+ *
+ * That a transaction could not be begun is told as Unreached.
  */
 export function safeBegin(begin: Sql["begin"]): (work: Work) => Promise<unknown> {
   return async (work) => {
@@ -17,8 +20,14 @@ export function safeBegin(begin: Sql["begin"]): (work: Work) => Promise<unknown>
     try {
       return await beginOnce(begin, work, first);
     } catch (error) {
-      if (first.began || (error as { severity?: string }).severity !== "FATAL") throw error;
-      return beginOnce(begin, work, first);
+      if (first.began) throw error;
+      if ((error as { severity?: string }).severity !== "FATAL") throw new Unreached(error);
+    }
+    const second = { began: false };
+    try {
+      return await beginOnce(begin, work, second);
+    } catch (error) {
+      throw second.began ? error : new Unreached(error);
     }
   };
 }
@@ -33,7 +42,8 @@ async function beginOnce(begin: Sql["begin"], work: Work, progress: { began: boo
         return await work(fenced(tx, () => over));
       } catch (error) {
         over = true;
-        // If the connection has ended, that is known by then.
+        // If the connection has ended, that is known by then: a reset is told the query first, and a turn later as the end.
+        await new Promise(setImmediate);
         await new Promise(setImmediate);
         throw error;
       } finally {

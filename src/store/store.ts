@@ -1,9 +1,9 @@
 import { sql as statement } from "drizzle-orm";
 import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres, { type Sql, type TransactionSql } from "postgres";
-import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { Fault } from "#src/errors.ts";
 import { safeBegin } from "./begin.ts";
+import { poolGate } from "./gate.ts";
+import { pgSockets } from "./sockets.ts";
 
 export type StoreConfig = {
   url: string;
@@ -23,8 +23,8 @@ export type Db = Parameters<Parameters<PostgresJsDatabase["transaction"]>[0]>[0]
 
 /**
  * The way to Postgres. Every transaction belongs to one tenant and sees only its rows (row-level security), or to the
- * system, which sees all. A call that outlives the statement time-out plus five seconds is given up: the driver has no
- * deadline of its own, and a dropped connection can leave a query that never settles.
+ * system, which sees all. A call that outlives the statement time-out plus five seconds is given up, and while there is no
+ * way to Postgres calls are refused at once (DEPENDENCY_UNAVAILABLE): see gate.ts.
  */
 export type Store = AsyncDisposable & {
   /** Runs raw statements of one tenant in one transaction. For hot paths. Retried once when Postgres broke a deadlock. */
@@ -40,6 +40,9 @@ export type Store = AsyncDisposable & {
 /** Calls waiting for a connection beyond this are refused: a queue that only grows helps nobody. */
 const MAX_WAITING_PER_CONNECTION = 200;
 
+const SYSTEM_POOL = 4;
+const SYSTEM_COLD_POOL = 2;
+
 /**
  * The raw statements find their rows by key, and the planner gets three things wrong for them. It plans them anew each
  * time, because it takes a batch for much of the table; with a year of months that is milliseconds of planning for less of
@@ -49,12 +52,17 @@ const MAX_WAITING_PER_CONNECTION = 200;
 const BY_KEY = { plan_cache_mode: "force_generic_plan", enable_seqscan: "off", jit: "off" };
 
 export function openStore(config: StoreConfig): Store {
+  // A statement may be silent for as long as it may take. Given up a little later, so that the connection's end is known.
+  const silenceMs = config.statementTimeoutMs + 2500;
+  const deadlineMs = config.statementTimeoutMs + 5000;
   const connect = (role: "posthorn_tenant" | "posthorn_system", max: number, settings: Record<string, string> = {}) => {
     const client = postgres(config.url, {
       max,
       prepare: config.prepare,
       idle_timeout: 60,
       connect_timeout: 5,
+      // The gate says when to try again.
+      backoff: false,
       // Notices are the server talking to an operator's psql; ours go through the logger or nowhere.
       onnotice: () => undefined,
       connection: {
@@ -65,25 +73,27 @@ export function openStore(config: StoreConfig): Store {
         role,
         ...settings,
       } as Record<string, string | number>,
+      ...({ socket: pgSockets(silenceMs) } as object), // The driver's types do not know it.
     });
     client.begin = safeBegin(client.begin) as Sql["begin"];
     return client;
   };
   const hot = connect("posthorn_tenant", config.hotPoolSize, BY_KEY);
   const cold = connect("posthorn_tenant", config.poolSize);
-  const system = connect("posthorn_system", 4, BY_KEY);
-  const systemCold = connect("posthorn_system", 2);
+  const system = connect("posthorn_system", SYSTEM_POOL, BY_KEY);
+  const systemCold = connect("posthorn_system", SYSTEM_COLD_POOL);
   // Drizzle replaces the parsers of the client it is given, so each style has clients of its own.
   const coldDb = drizzle(cold);
   const systemColdDb = drizzle(systemCold);
-  const guard = (size: number) => bounded(size * MAX_WAITING_PER_CONNECTION, config.statementTimeoutMs + 5000);
-  const hotGuard = guard(config.hotPoolSize);
-  const coldGuard = guard(config.poolSize);
-  const systemGuard = guard(4);
+  const gate = (size: number) => poolGate({ size, maxCalls: size * MAX_WAITING_PER_CONNECTION, deadlineMs });
+  const hotGate = gate(config.hotPoolSize);
+  const coldGate = gate(config.poolSize);
+  const systemGate = gate(SYSTEM_POOL);
+  const systemColdGate = gate(SYSTEM_COLD_POOL);
 
   return {
     tenant: (tenantId, work) =>
-      hotGuard(() =>
+      hotGate(() =>
         retryDeadlock(() =>
           begin(hot, async (tx) => {
             // Not awaited by itself: the driver sends it together with the first statement.
@@ -94,7 +104,7 @@ export function openStore(config: StoreConfig): Store {
         ),
       ),
     tenantDb: (tenantId, work) =>
-      coldGuard(() =>
+      coldGate(() =>
         retryDeadlock(() =>
           coldDb.transaction(async (db) => {
             await db.execute(statement`select set_config('posthorn.tenant', ${tenantId}, true)`);
@@ -102,8 +112,8 @@ export function openStore(config: StoreConfig): Store {
           }),
         ),
       ),
-    system: (work) => systemGuard(() => retryDeadlock(() => begin(system, work))),
-    systemDb: (work) => systemGuard(() => retryDeadlock(() => systemColdDb.transaction(work))),
+    system: (work) => systemGate(() => retryDeadlock(() => begin(system, work))),
+    systemDb: (work) => systemColdGate(() => retryDeadlock(() => systemColdDb.transaction(work))),
     async [Symbol.asyncDispose]() {
       await Promise.all([hot, cold, system, systemCold].map((client) => client.end({ timeout: 5 })));
     },
@@ -125,26 +135,4 @@ async function retryDeadlock<T>(work: () => Promise<T>): Promise<T> {
     if (code !== "40P01" && code !== "40001") throw error;
     return work();
   }
-}
-
-function bounded(maxWaiting: number, deadlineMs: number): <T>(work: () => Promise<T>) => Promise<T> {
-  let waiting = 0;
-  return async (work) => {
-    if (waiting >= maxWaiting) throw new Fault(ErrorReason.OVERLOADED);
-    waiting++;
-    let timer: NodeJS.Timeout | undefined;
-    const deadline = new Promise<never>((_, reject) => {
-      timer = setTimeout(
-        () => reject(new Fault(ErrorReason.DEPENDENCY_UNAVAILABLE, { cause: new Error("Postgres did not answer") })),
-        deadlineMs,
-      );
-      timer.unref();
-    });
-    try {
-      return await Promise.race([work(), deadline]);
-    } finally {
-      clearTimeout(timer);
-      waiting--;
-    }
-  };
 }

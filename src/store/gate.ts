@@ -1,0 +1,113 @@
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Fault } from "#src/errors.ts";
+
+/** No transaction could be begun: there is no way to Postgres now. The cause says why. */
+export class Unreached extends Error {
+  constructor(cause: unknown) {
+    super("Postgres cannot be reached", { cause });
+    this.name = "Unreached";
+  }
+}
+
+export type GateOptions = {
+  /** Calls at once: the connections of the pool. */
+  size: number;
+  /** Calls at once and waiting; what is more is refused. */
+  maxCalls: number;
+  /** A call that takes longer, its waiting included, is given up. */
+  deadlineMs: number;
+};
+
+/** While Postgres is away, one call tries it this often. */
+const RETRY_MS = 250;
+
+/**
+ * Stands before a pool, because the driver has no deadline, an unbounded queue, and lets each call find out for itself
+ * that there is no connection to be had.
+ *
+ *               no transaction can be begun
+ *     open ───────────────────────────────────▶ away   all that wait are refused at once, and so is what comes;
+ *      ▲                                         │     one call at a time goes through, to see
+ *      └─────────── a transaction began ─────────┘
+ */
+export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): <T>(work: () => Promise<T>) => Promise<T> {
+  const waiting = new Set<PromiseWithResolvers<void>>();
+  let running = 0;
+  let reachedAt = 0;
+  let away: { tryAt: number; trying: boolean; cause: unknown } | undefined;
+
+  function reached(): void {
+    reachedAt = performance.now();
+    away = undefined;
+  }
+
+  function lost(cause: unknown, tryAt: number): void {
+    away = { tryAt, trying: false, cause };
+    for (const each of waiting) each.reject(unavailable(cause));
+    waiting.clear();
+  }
+
+  /** A place at once, or a promise of one. */
+  function enter(): PromiseWithResolvers<void> | undefined {
+    if (away !== undefined) {
+      if (away.trying || performance.now() < away.tryAt) throw unavailable(away.cause);
+      away.trying = true;
+    } else if (running >= size) {
+      if (running + waiting.size >= maxCalls) throw new Fault(ErrorReason.OVERLOADED);
+      const turn = Promise.withResolvers<void>();
+      waiting.add(turn);
+      return turn;
+    }
+    running++;
+    return undefined;
+  }
+
+  /** The place goes to who has waited longest. */
+  function leave(): void {
+    const [next] = waiting;
+    if (next === undefined || running > size) running--;
+    else {
+      waiting.delete(next);
+      next.resolve();
+    }
+  }
+
+  return async (work) => {
+    const turn = enter();
+    const limit = Promise.withResolvers<never>();
+    const late = new Error("Postgres did not answer");
+    const timer = setTimeout(() => {
+      if (turn !== undefined && waiting.delete(turn)) turn.reject(unavailable(late));
+      else limit.reject(late);
+    }, deadlineMs).unref();
+    try {
+      if (turn !== undefined) await turn.promise;
+    } catch (error) {
+      clearTimeout(timer);
+      throw error;
+    }
+    const startedAt = performance.now();
+    try {
+      const result = await Promise.race([work(), limit.promise]);
+      reached();
+      return result;
+    } catch (error) {
+      // One that does not end says nothing of the others, unless they did not either.
+      if (error === late && reachedAt < startedAt) lost(error, 0);
+      else if (isUnreached(error)) lost(error, performance.now() + RETRY_MS);
+      else if (error !== late) reached();
+      throw error === late ? unavailable(error) : error;
+    } finally {
+      clearTimeout(timer);
+      leave();
+    }
+  };
+}
+
+function isUnreached(error: unknown): boolean {
+  return error instanceof Unreached || (error instanceof Error && error.cause instanceof Unreached);
+}
+
+function unavailable(cause: unknown): Fault {
+  return new Fault(ErrorReason.DEPENDENCY_UNAVAILABLE, { cause });
+}

@@ -1,0 +1,99 @@
+import { expect, onTestFinished, test } from "vitest";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { toFault } from "#src/rpc/to-fault.ts";
+import { openStore, type Store } from "#src/store/store.ts";
+import { startProxy } from "../fault/lab/proxy.ts";
+import { testServices } from "../support/services.ts";
+import { until } from "../support/until.ts";
+
+const { databaseUrl } = await testServices();
+const TENANT = "01890000-0000-7000-8000-00000000000a";
+
+async function behindProxy(statementTimeoutMs = 10_000) {
+  const proxy = await startProxy(databaseUrl);
+  const store = openStore({
+    url: proxy.url,
+    hotPoolSize: 2,
+    poolSize: 2,
+    statementTimeoutMs,
+    lockTimeoutMs: 10_000,
+    prepare: true,
+  });
+  onTestFinished(async () => {
+    await store[Symbol.asyncDispose]();
+    await proxy[Symbol.asyncDispose]();
+  });
+  return { proxy, store };
+}
+
+/** What a caller is told, and after how long. */
+async function ask(store: Store, statement = "select 1"): Promise<{ said: ErrorReason | "done"; ms: number }> {
+  const began = performance.now();
+  const said = await store
+    .tenant(TENANT, (tx) => tx.unsafe(statement))
+    .then(
+      () => "done" as const,
+      (error) => toFault(error, "").reason,
+    );
+  return { said, ms: performance.now() - began };
+}
+const askMany = (store: Store, count: number) => Promise.all(Array.from({ length: count }, () => ask(store)));
+const UNAVAILABLE = ErrorReason.DEPENDENCY_UNAVAILABLE;
+
+test.each(["close", "not-listening"] as const)(
+  "a Postgres that refuses (%s) costs nobody a wait, and is used again as soon as it can be",
+  async (how) => {
+    const { proxy, store } = await behindProxy();
+    await askMany(store, 4);
+    await proxy.refuse(how);
+    proxy.cut("fin");
+    await until(
+      () => ask(store),
+      ({ said }) => said === UNAVAILABLE,
+    );
+    const answers = await askMany(store, 200);
+    expect(new Set(answers.map(({ said }) => said))).toEqual(new Set([UNAVAILABLE]));
+    expect(Math.max(...answers.map(({ ms }) => ms))).toBeLessThan(1000);
+    await proxy.heal();
+    await until(
+      () => ask(store),
+      ({ said }) => said === "done",
+      2000,
+    );
+    expect((await askMany(store, 20)).map(({ said }) => said)).toEqual(Array(20).fill("done"));
+  },
+);
+
+test("resets in the midst of transactions fail what was in them, and the connections come back, again and again", async () => {
+  const { proxy, store } = await behindProxy();
+  for (let round = 0; round < 20; round++) {
+    const under = Promise.all(Array.from({ length: 6 }, () => ask(store, "select pg_sleep(0.02)")));
+    await new Promise((resolve) => setTimeout(resolve, round));
+    proxy.cut(round % 2 === 0 ? "rst" : "fin");
+    for (const { said } of await under) expect([UNAVAILABLE, "done"]).toContain(said);
+  }
+  await until(
+    () => askMany(store, 6),
+    (answers) => answers.every(({ said }) => said === "done"),
+    2000,
+  );
+});
+
+test("a Postgres that falls silent is given up, and its connections too", async () => {
+  const { proxy, store } = await behindProxy(500);
+  await askMany(store, 4);
+  proxy.silence("to-client");
+  const given = await ask(store);
+  expect(given.said).toBe(UNAVAILABLE);
+  expect(given.ms).toBeLessThan(6000);
+  await until(
+    () => ask(store),
+    ({ said, ms }) => said === UNAVAILABLE && ms < 100,
+  );
+  await proxy.heal();
+  await until(
+    () => ask(store),
+    ({ said }) => said === "done",
+    6000,
+  );
+}, 40_000);
