@@ -102,6 +102,7 @@ export async function startConsuming(
     return restoring;
   }
 
+  let workedAt = Number.NEGATIVE_INFINITY;
   async function work(message: JsMsg, lane: Lane): Promise<void> {
     const attempt = message.info.deliveryCount;
     const parent = extractTrace(carrierOf(message));
@@ -118,10 +119,16 @@ export async function startConsuming(
       const delivery = { attempt, working: () => message.working(), signal: stopping.signal };
       await context.with(trace.setSpan(parent, span), () => handle(decodeWork(message.data), delivery));
       message.ack();
+      workedAt = performance.now();
     } catch (error) {
       fail(span, error);
-      log.warn({ err: error, lane: lane.name, attempt }, "a chunk failed; it is given out again");
-      message.nak(retryDelay(attempt));
+      if (givesBack(attempt, performance.now() - workedAt)) {
+        log.error({ err: error, lane: lane.name, attempt }, "a chunk fails always; it goes back to the reconciler");
+        message.ack();
+      } else {
+        log.warn({ err: error, lane: lane.name, attempt }, "a chunk failed; it is given out again");
+        message.nak(retryDelay(attempt));
+      }
     } finally {
       clearInterval(beat);
       span.end();
@@ -165,6 +172,19 @@ async function drain(messages: ConsumerMessages): Promise<void> {
 /** Short enough for `nak(delay)`, which keeps the message among those awaiting an ack. */
 export function retryDelay(attempt: number): number {
   return Math.min(200 * 2 ** Math.min(attempt - 1, 6), 10_000);
+}
+
+/** Shorter than the retries before it take, so that nothing is given back because everything fails for a while. */
+const OTHERS_WORK_MS = 30_000;
+/** After some ten minutes it goes back all the same. */
+const LAST_ATTEMPT = 60;
+
+/**
+ * Whether a message has failed too often to stay on the queue, where everything lost behind it would be taken for
+ * waiting. The rows say what is still to be done: the reconciler queues it again, and meanwhile finds the others.
+ */
+export function givesBack(attempt: number, sinceOthersWorkedMs: number): boolean {
+  return attempt > POISON_ATTEMPTS && (sinceOthersWorkedMs < OTHERS_WORK_MS || attempt >= LAST_ATTEMPT);
 }
 
 function fail(span: Span, error: unknown): void {

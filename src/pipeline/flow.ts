@@ -61,7 +61,11 @@ export function ingestStream(namespace: string, lane: LaneName): string {
 }
 
 export function ingestSubject(namespace: string, lane: LaneName, tenantId: string): string {
-  return `${namespace}.ingest.${lane}.${shardOf(tenantId)}`;
+  return ingestShard(namespace, lane, shardOf(tenantId));
+}
+
+export function ingestShard(namespace: string, lane: LaneName, shard: number): string {
+  return `${namespace}.ingest.${lane}.${shard}`;
 }
 
 export function ingestStreamConfig(namespace: string, lane: LaneName, replicas: number): Partial<StreamConfig> {
@@ -88,7 +92,7 @@ export function routeConsumer(shard: number): string {
 export function routeConsumerConfig(namespace: string, lane: LaneName, shard: number): Partial<ConsumerConfig> {
   return {
     durable_name: routeConsumer(shard),
-    filter_subject: `${namespace}.ingest.${lane}.${shard}`,
+    filter_subject: ingestShard(namespace, lane, shard),
     ack_policy: AckPolicy.Explicit,
     ack_wait: nanos(ACK_WAIT_MS),
     // A message past max_deliver would be stranded in the work queue: consume.ts ends poison itself.

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
-import { POISON_ATTEMPTS, retryDelay } from "#src/pipeline/consume.ts";
+import { givesBack, POISON_ATTEMPTS, retryDelay } from "#src/pipeline/consume.ts";
 import {
   decodeWork,
   encodeWork,
@@ -83,4 +83,15 @@ test("pauses between attempts grow and stay short enough for a nak", () => {
   expect(delays).toEqual(delays.toSorted((a, b) => a - b));
   expect(Math.max(...delays)).toBeLessThan(30_000);
   expect(POISON_ATTEMPTS).toBeGreaterThan(1);
+});
+
+test("what always fails goes back to the record while other work succeeds, and sooner or later when none does", () => {
+  expect(givesBack(POISON_ATTEMPTS, 0)).toBe(false);
+  expect(givesBack(POISON_ATTEMPTS + 1, 1000)).toBe(true);
+  // With the queue of a minute's outage nothing is done.
+  let outageMs = 0;
+  for (let attempt = 1; outageMs < 60_000; outageMs += retryDelay(attempt++)) {
+    expect(givesBack(attempt, outageMs)).toBe(false);
+  }
+  expect(givesBack(100, Number.POSITIVE_INFINITY)).toBe(true);
 });

@@ -4,7 +4,7 @@ import { Registry } from "prom-client";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { type Broker, connectBroker } from "#src/broker/broker.ts";
-import { ingestStream, LANES } from "#src/pipeline/flow.ts";
+import { ingestStream, ingestSubject, LANES, shardOf } from "#src/pipeline/flow.ts";
 import { openQueue } from "#src/pipeline/queue.ts";
 import { reconcile } from "#src/pipeline/reconcile/reconcile.ts";
 import { openStore, type Store } from "#src/store/store.ts";
@@ -120,4 +120,20 @@ test("JetStream's store deleted under a running worker: streams come back, and n
   });
   expect(results[0]?.status).toBe(Status.DELIVERED);
   expect(await wrongInboxes(sql)).toEqual([]);
+});
+
+test("the backlog of a tenant hides nothing that others lost", async () => {
+  await purge();
+  let other = await api.newTenant();
+  while (shardOf(other.tenantId) === shardOf(api.tenant.tenantId)) other = await api.newTenant();
+  const send = { to: { userIds: ["one", "two"] }, content: hi, priority: Priority.HIGH };
+  await api.key.send.send(send);
+  await until(queued, (count) => count === 1);
+  await api.clients(other.apiKey).send.send(send);
+  await until(queued, (count) => count === 2);
+  const filter = ingestSubject(services.namespace, "high", other.tenantId);
+  await manager.streams.purge(ingestStream(services.namespace, "high"), { filter });
+  expect(await round(60 * MINUTE, MINUTE)).toBe(2);
+  expect(await until(queued, (count) => count === 2)).toBe(2);
+  expect(await round(60 * MINUTE, MINUTE)).toBe(0);
 });

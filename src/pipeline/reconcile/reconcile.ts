@@ -1,8 +1,10 @@
+import type { JetStreamManager } from "nats";
 import type { Broker } from "#src/broker/broker.ts";
+import { instants, plain } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import { ingestStream, LANES } from "../flow.ts";
+import { ingestShard, ingestStream, LANES, type LaneName, SHARDS } from "../flow.ts";
 import { enqueueByTenant, type Queue } from "../queue.ts";
 
 type Lost = { tenantId: string; id: string; priority: number };
@@ -11,24 +13,21 @@ type Lost = { tenantId: string; id: string; priority: number };
 const MARGIN_MS = 5000;
 const PER_TENANT = 1000;
 
+type ReconcileDeps = { store: Store; broker: Broker; queue: Queue; metrics: Metrics };
+
 /**
  * Finds notifications that are ACCEPTED in Postgres and no longer on the queue, and queues them again: after a crash
  * between commit and publish, an outage of NATS, or the loss of its store. Returns how many.
  *
- * What is on the queue is told by the age of the lane's oldest message: a work queue keeps a message until it is acked, so
- * a row older than every message there has none. A backlog is thus never queued twice, however long it waits. Routing is
- * idempotent, so a mistake here costs work and nothing else.
+ * What is on the queue is told by the age of the oldest message of the tenant's shard: a work queue keeps a message until
+ * it is acked, so a row older than every message there has none. A backlog is thus never queued twice, however long it
+ * waits. Losses younger than the oldest message are found when that is done, and none stays for ever: a message that
+ * always fails is given back to here (see consume.ts). Routing is idempotent, so a mistake costs work and nothing else.
  */
-export async function reconcile(
-  deps: { store: Store; broker: Broker; queue: Queue; metrics: Metrics },
-  now: Date,
-  afterMs: number,
-): Promise<number> {
+export async function reconcile(deps: ReconcileDeps, now: Date, afterMs: number): Promise<number> {
   let count = 0;
   for (const lane of LANES) {
-    const { state } = await deps.broker.jsm.streams.info(ingestStream(deps.broker.namespace, lane.name));
-    const oldest = state.messages === 0 ? Number.POSITIVE_INFINITY : Date.parse(state.first_ts) - MARGIN_MS;
-    const before = new Date(Math.min(now.getTime() - afterMs, oldest));
+    const before = await missedBefore(deps.broker, lane.name, new Date(now.getTime() - afterMs));
     for (;;) {
       const lost = await claimLost(deps.store, lane.priority, before, now);
       await enqueueByTenant(deps.queue, lost, now);
@@ -40,15 +39,46 @@ export async function reconcile(
   return count + (await resumeFanouts(deps, now));
 }
 
+/** Of each shard, how old a row has to be that must have been on the queue by now and is not. */
+async function missedBefore({ jsm, namespace }: Broker, lane: LaneName, latest: Date): Promise<Date[]> {
+  const stream = ingestStream(namespace, lane);
+  const { state } = await jsm.streams.info(stream);
+  const nothingOlder = state.messages === 0 || Date.parse(state.first_ts) - MARGIN_MS > latest.getTime();
+  return Promise.all(
+    Array.from({ length: SHARDS }, async (_, shard) => {
+      if (nothingOlder) return latest;
+      const oldest = await oldestOn(jsm, stream, ingestShard(namespace, lane, shard));
+      return oldest === undefined ? latest : new Date(Math.min(latest.getTime(), oldest.getTime() - MARGIN_MS));
+    }),
+  );
+}
+
+async function oldestOn(jsm: JetStreamManager, stream: string, subject: string): Promise<Date | undefined> {
+  // The client's types know this request of the server only for reading past its API.
+  const first = { seq: 1, next_by_subj: subject } as { seq: number };
+  try {
+    return (await jsm.streams.getMessage(stream, first)).time;
+  } catch (error) {
+    if ((error as { api_error?: { err_code?: number } }).api_error?.err_code === NO_MESSAGE) return undefined;
+    throw error;
+  }
+}
+
+const NO_MESSAGE = 10037;
+
 /** Marks rows as queued now and returns them. Skips through the tenants by index: the cost grows with what is lost. */
-async function claimLost(store: Store, priority: number, before: Date, now: Date): Promise<Lost[]> {
+async function claimLost(store: Store, priority: number, before: readonly Date[], now: Date): Promise<Lost[]> {
   return store.system(
     (tx) => tx<Lost[]>`
       with lost as (
-        select n.tenant_id, n.id from tenants t cross join lateral (
+        select n.tenant_id, n.id from (
+          -- As shardOf in flow.ts does it.
+          select id, 1 + get_byte(sha256(convert_to(id::text, 'UTF8')), 0) % ${SHARDS}::int as shard from tenants
+        ) t cross join lateral (
           select tenant_id, id from notifications
-          where tenant_id = t.id and priority = ${priority} and status = 1 and id < ${uuidFloor(before)}
-            and (queued_at is null or queued_at < ${before})
+          where tenant_id = t.id and priority = ${priority} and status = 1
+            and id < (${plain(before.map(uuidFloor))}::uuid[])[t.shard]
+            and (queued_at is null or queued_at < (${instants(before)}::timestamptz[])[t.shard])
           order by id limit ${PER_TENANT} for update skip locked
         ) n
       )
