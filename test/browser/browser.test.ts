@@ -4,9 +4,9 @@ import { readFileSync } from "node:fs";
 import type { Browser, BrowserContext } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { Code } from "#src/errors.ts";
+import { startProxy } from "../fault/lab/proxy.ts";
 import { certificates } from "../rpc/certificates.ts";
 import { startTestPlatform, type TestPlatform } from "../support/platform.ts";
-import { redisProxy } from "../support/redis-proxy.ts";
 import { testServices } from "../support/services.ts";
 import { findChromium, launch } from "./chromium.ts";
 import { openCoveredTab } from "./covered-tab.ts";
@@ -130,12 +130,12 @@ function inChromium(chrome: Parameters<typeof launch>[0], tls: { cert: string; k
       await tab.titled(await user.send(2));
       // The browser refuses new requests while it is offline; those that are open end with their connections.
       await context.setOffline(true);
-      cut();
+      await cut();
       await tab.next("page offline");
       await tab.next("cut");
       await tab.next("cut");
       await user.send(3);
-      mend();
+      await mend();
       await context.setOffline(false);
       await tab.next("page online");
       await tab.next("caughtUp");
@@ -154,8 +154,8 @@ function inChromium(chrome: Parameters<typeof launch>[0], tls: { cert: string; k
       await tab.titled(await user.send(2));
       await tab.freeze();
       const before = tab.told.length;
-      cut();
-      mend();
+      await cut();
+      await mend();
       await user.send(3);
       expect(tab.told).toHaveLength(before);
       await tab.thaw();
@@ -216,11 +216,15 @@ function inChromium(chrome: Parameters<typeof launch>[0], tls: { cert: string; k
 
 /** The same server behind a network that can be cut. */
 async function throughProxy({ baseUrl }: Server) {
-  const { url, cut, speak, ...proxy } = await redisProxy(baseUrl);
+  const proxy = await startProxy(baseUrl);
   onTestFinished(() => proxy[Symbol.asyncDispose]());
   const proxied = new URL(baseUrl);
-  proxied.port = new URL(url).port;
-  return { proxied: proxied.origin, cut, mend: speak };
+  proxied.port = new URL(proxy.url).port;
+  const cut = async () => {
+    await proxy.refuse("close");
+    proxy.cut("rst");
+  };
+  return { proxied: proxied.origin, cut, mend: () => proxy.heal() };
 }
 
 /** As Chromium's list of trusted keys has them. */
