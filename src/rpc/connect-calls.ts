@@ -129,8 +129,8 @@ async function* acceptEach(exchange: Exchange, requests: AsyncIterable<Message>)
 
 async function theOnly(requests: AsyncGenerator<Message>): Promise<Message> {
   const first = await requests.next();
-  if (first.done) throw unreadable(Code.INVALID_ARGUMENT, "there is no message");
-  if (!(await requests.next()).done) throw unreadable(Code.INVALID_ARGUMENT, "there is more than one message");
+  if (first.done) throw unreadable(Code.INVALID_ARGUMENT);
+  if (!(await requests.next()).done) throw unreadable(Code.INVALID_ARGUMENT);
   return first.value;
 }
 

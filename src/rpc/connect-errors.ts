@@ -22,9 +22,7 @@ export function connectErrorOf(fault: Fault): ConnectError {
 /** An error the Connect library made while it read a request, as ours. Others are returned as they are. */
 export function faultOfConnect(error: unknown): unknown {
   if (!(error instanceof ConnectError)) return error;
-  // What it says of JSON helps whoever wrote it; what it says of bytes does not.
-  const hint = error.code === Code.INVALID_ARGUMENT ? error.rawMessage : undefined;
-  return unreadable(error.code, hint);
+  return unreadable(error.code, error.code === Code.INVALID_ARGUMENT ? hintIn(error.rawMessage) : undefined);
 }
 
 /** A refusal of the library as read from its answer to a unary Connect call, `{ "code": …, "message": … }`. */
@@ -34,10 +32,15 @@ export async function faultOfBody(response: UniversalServerResponse): Promise<Fa
   try {
     const { code, message } = JSON.parse(Buffer.concat(chunks).toString("utf8")) as { code?: string; message?: string };
     if (code === "resource_exhausted") return unreadable(Code.RESOURCE_EXHAUSTED);
-    return unreadable(Code.INVALID_ARGUMENT, code === "invalid_argument" ? message : undefined);
+    return unreadable(Code.INVALID_ARGUMENT, code === "invalid_argument" ? hintIn(message ?? "") : undefined);
   } catch {
     return unreadable(Code.INVALID_ARGUMENT);
   }
+}
+
+/** What it says of JSON helps whoever wrote it; what it says of bytes does not, and is not said on the gRPC port either. */
+function hintIn(message: string): string | undefined {
+  return message.startsWith("protocol error") ? undefined : message;
 }
 
 /** The answer to a unary Connect call that is refused. */

@@ -7,7 +7,8 @@ import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { Code, Fault, invalidField } from "#src/errors.ts";
 import { isDependencyDown } from "#src/rpc/dependency-errors.ts";
-import { type Answer, type Caller, callers, reasonOf } from "./callers.ts";
+import { everyTransport, type TransportCaller } from "../contract/transports.ts";
+import { type Answer, reasonOf } from "./callers.ts";
 import { startPorts } from "./fakes.ts";
 
 let thrown: () => unknown = () => undefined;
@@ -17,7 +18,7 @@ const fail = () => {
 };
 
 let ports: Awaited<ReturnType<typeof startPorts>>;
-let clients: Caller[];
+let clients: TransportCaller[];
 
 beforeAll(async () => {
   ports = await startPorts({
@@ -35,7 +36,7 @@ beforeAll(async () => {
       },
     },
   });
-  clients = callers(ports);
+  clients = everyTransport(ports);
 });
 afterAll(async () => {
   for (const client of clients) await client[Symbol.asyncDispose]();
@@ -128,7 +129,7 @@ test("violations of the contract name their fields, on every message of a stream
       value: { fieldViolations: [{ field: "type" }, { field: "tags[0]" }] },
     });
   }
-  for (const client of clients.filter(({ name }) => !name.endsWith("http/1.1"))) {
+  for (const client of clients.filter(({ bidi }) => bidi)) {
     const chunks = [{ chunkId: 1n, items: [valid] }, { chunkId: 2n }];
     const answer = await client.call(SendService.method.sendStream, chunks, key);
     expect(answer.messages).toMatchObject([{ chunkId: 1n }]);
@@ -145,7 +146,7 @@ test("an empty request and an empty answer are messages", async () => {
 
 test("numbers that JSON does not have are refused", async () => {
   thrown = () => undefined;
-  for (const client of clients.filter(({ name }) => name !== "connect json http/1.1")) {
+  for (const client of clients.filter(({ name }) => !name.includes("json"))) {
     const answer: Answer = await client.call(
       send,
       { ...valid, content: { title: "t", data: { deep: [{ n: Number.POSITIVE_INFINITY }] } } },

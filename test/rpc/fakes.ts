@@ -103,8 +103,9 @@ export const HTTP: HttpConfig = {
   corsOrigins: ["https://app.example"],
   maxReceiveBytes: 256 * 1024,
   maxTimeoutMs: 7_200_000,
-  headersTimeoutMs: 1_000,
-  requestTimeoutMs: 2_000,
+  // Long enough for a busy machine: tests of slow clients have shorter ones.
+  headersTimeoutMs: 10_000,
+  requestTimeoutMs: 10_000,
   sessionIdleMs: 300_000,
   maxConcurrentStreams: 128,
   maxConnectionsPerAddress: 10_000,

@@ -1,0 +1,125 @@
+// One conversation about every method of the contract, had over every transport, each in a world of its own: all hear the
+// same codes, messages, details and answers.
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ACCESS_RULES } from "#src/rpc/access-rules.ts";
+import { METHODS } from "../rpc/fakes.ts";
+import { platformOfFile } from "../support/platform.ts";
+import { ANSWERED, conversation, type Row } from "./conversation.ts";
+import { special } from "./special.ts";
+import { type Heard, heard } from "./transcript.ts";
+import { everyTransport, type TransportCaller } from "./transports.ts";
+import { makeWorld } from "./world.ts";
+
+const node = await platformOfFile({ roles: ["api", "stream", "worker"] });
+const portOf = (url: string) => Number(new URL(url.replace(/^(?!http)/, "http://")).port);
+const transports = everyTransport({
+  grpc: { port: portOf(node.platform.grpcUrl) },
+  http: { port: portOf(node.platform.httpUrl) },
+});
+afterAll(async () => {
+  for (const each of transports) await each[Symbol.asyncDispose]();
+});
+
+type Transcript = { transport: string; rows: Map<string, Heard> };
+let transcripts: Transcript[];
+const nameOf = ({ method, name }: Row) => `${method.parent.name}.${method.name}: ${name}`;
+
+beforeAll(async () => {
+  const speakers = await Promise.all(
+    transports.map(async (transport) => {
+      const world = await makeWorld(node);
+      const known = new Map(Object.entries(world.ids).map(([name, id]) => [id, `<the ${name}>`]));
+      const [refusals = [], ...answers] = conversation(world);
+      const parts = [[...refusals, ...special(world)], ...answers];
+      return { transport, known, parts, rows: new Map<string, Heard>() };
+    }),
+  );
+  // Part by part, so that lists of what all worlds share are equally long.
+  for (let part = 0; part < (speakers[0]?.parts.length ?? 0); part++) {
+    await Promise.all(
+      speakers.map(async ({ transport, known, parts, rows }) => {
+        for (const row of parts[part] ?? []) {
+          if (row.method.methodKind === "bidi_streaming" && !transport.bidi) continue;
+          // In the list of all tenants one's own may stand anywhere.
+          const names = row.method.name === "ListTenants" ? new Map<string, string>() : known;
+          rows.set(nameOf(row), heard(row.method, await call(transport, row), names));
+        }
+      }),
+    );
+  }
+  transcripts = speakers.map(({ transport, rows }) => ({ transport: transport.name, rows }));
+}, 180_000);
+
+/** Streams without an end are left when they have caught up. */
+async function call(transport: TransportCaller, { method, request, authorization, headers }: Row) {
+  const leaving = new AbortController();
+  const answer = await transport.call(method, request as Record<string, unknown>, {
+    ...(authorization === undefined ? {} : { authorization }),
+    headers,
+    signal: leaving.signal,
+    onMessage: (message) => {
+      const event = Reflect.get(message, "event") as { case?: string } | undefined;
+      if (event?.case === "caughtUp") leaving.abort();
+    },
+  });
+  return leaving.signal.aborted ? { ...answer, problem: undefined } : answer;
+}
+
+test("every method that is served is in the table", () => {
+  expect(METHODS.map((method) => `${method.parent.typeName}.${method.name}`).toSorted()).toEqual(
+    Object.keys(ACCESS_RULES).toSorted(),
+  );
+});
+
+describe.each(METHODS.map((method) => [`${method.parent.name}.${method.name}`] as const))("%s", (name) => {
+  test("is answered", () => {
+    const answer = transcripts[0]?.rows.get(`${name}: ${ANSWERED}`);
+    expect(answer).toMatchObject({ problem: null });
+    expect(answer?.messages.length).toBeGreaterThan(0);
+  });
+
+  test("answers and refuses the same over every transport", () => {
+    const [first, ...others] = transcripts.map(({ transport, rows }) => ({
+      transport,
+      rows: Object.fromEntries([...rows].filter(([row]) => row.startsWith(`${name}: `))),
+    }));
+    expect(Object.keys(first?.rows ?? {}).length).toBeGreaterThanOrEqual(6);
+    for (const { transport, rows } of others) {
+      if (Object.keys(rows).length > 0) expect(rows, transport).toEqual(first?.rows);
+    }
+  });
+});
+
+test("the table holds the refusals that callers meet", () => {
+  const reasons = new Set<string>();
+  for (const { problem } of transcripts[0]?.rows.values() ?? []) {
+    const [, reason] = /"reason":"(\w+)"/.exec(JSON.stringify(problem)) ?? [];
+    if (problem !== null) reasons.add(reason ?? JSON.stringify(problem));
+  }
+  expect([...reasons].toSorted()).toEqual([
+    "ALREADY_EXISTS",
+    "CALLER_NOT_ALLOWED",
+    "CREDENTIAL_INVALID",
+    "CREDENTIAL_MISSING",
+    "ETAG_MISMATCH",
+    "IDEMPOTENCY_KEY_REUSED",
+    "INVALID_FIELD_MASK",
+    "INVALID_PAGE_TOKEN",
+    "INVALID_REQUEST",
+    "NOTIFICATION_NOT_OPEN",
+    "NOT_FOUND",
+    "SCOPE_MISSING",
+  ]);
+});
+
+test("what is wrong deep inside a request is named by its path", () => {
+  const rows = transcripts[0]?.rows;
+  const fieldsOf = (row: string) =>
+    [...JSON.stringify(rows?.get(row)?.problem).matchAll(/"field":"(.*?)"/g)].map(([, field]) => field);
+  expect(fieldsOf("SendService.Send: everything wrong")).toEqual(
+    expect.arrayContaining(["to.user_ids[0]", "channels[1]", "content.actions[0].id"]),
+  );
+  expect(fieldsOf("PreferencesService.UpdatePreferences: everything wrong")).toEqual(
+    expect.arrayContaining(["preferences.do_not_disturb.periods[1].start_time"]),
+  );
+});

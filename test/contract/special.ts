@@ -1,0 +1,82 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { AnalyticsService, QueryCountersRequestSchema } from "#gen/posthorn/v1/analytics_service_pb.ts";
+import { PreferencesService, UpdatePreferencesRequestSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import {
+  ListNotificationsRequestSchema,
+  SendBatchRequestSchema,
+  SendRequestSchema,
+  SendService,
+  UpdateNotificationRequestSchema,
+} from "#gen/posthorn/v1/send_service_pb.ts";
+import { CreateTypeRequestSchema, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { type Row, row } from "./conversation.ts";
+import type { World } from "./world.ts";
+
+/** What only some methods are asked and refused. Comes after what is refused of all, and changes nothing. */
+export function special({ as: { key, sendKey }, fill, ids }: World): Row[] {
+  const { send, sendBatch, updateNotification, listNotifications } = SendService.method;
+  const { createType } = TypeService.method;
+  const to = { userIds: ["alice"] };
+  const content = { title: "Hello", body: "Là-bas ☃" };
+  const sending = (more: object) => create(SendRequestSchema, { to, type: "vault", content, ...more });
+  const changing = (more: object) => create(UpdateNotificationRequestSchema, { content, ...more });
+  return [
+    row(send, "a key used for another request", sending({ idempotencyKey: "taken", type: "general" }), key),
+    row(
+      send,
+      "a key used for the same request",
+      sending({ idempotencyKey: "taken", waitForDecision: { seconds: 10n } }),
+      key,
+    ),
+    row(send, "the same again within the window", sending({ dedupKey: "taken" }), key),
+    row(send, "a limit passed without the scope", sending({ bypassRateLimit: true }), sendKey),
+    row(
+      sendBatch,
+      "good, bad and worse",
+      create(SendBatchRequestSchema, {
+        items: [
+          sending({ content: { title: "" } }),
+          sending({
+            to: { userIds: ["né"] },
+            priority: 99,
+            content: { title: "t", actions: [{ id: "ok" }, { id: "n o" }] },
+          }),
+          sending({ type: "nothing" }),
+        ],
+      }),
+      key,
+    ),
+    row(
+      updateNotification,
+      "a mask that names no field",
+      changing({ id: ids.Notification, updateMask: { paths: ["nope"] } }),
+      key,
+    ),
+    row(updateNotification, "one that is delivered", changing({ id: String(fill.notification_id) }), key),
+    row(listNotifications, "a page token of nobody's", create(ListNotificationsRequestSchema, { pageToken: "☃" }), key),
+    row(
+      createType,
+      "one that is there",
+      create(CreateTypeRequestSchema, { type: { key: "vault", displayName: "x", category: "vault" } }),
+      key,
+    ),
+    row(
+      PreferencesService.method.updatePreferences,
+      "an etag that is old",
+      create(UpdatePreferencesRequestSchema, {
+        userId: "alice",
+        preferences: { language: "de" },
+        etag: "old",
+        reason: "why",
+      }),
+      key,
+    ),
+    row(
+      AnalyticsService.method.queryCounters,
+      "more than one call may",
+      create(QueryCountersRequestSchema, { startTime: timestampFromDate(new Date(0)) }),
+      key,
+    ),
+  ];
+}

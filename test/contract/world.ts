@@ -1,0 +1,119 @@
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { Scope, TokenAlgorithm } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { OPERATOR_KEY, type TestPlatform } from "../support/platform.ts";
+import { until } from "../support/until.ts";
+import type { Fill } from "../tenancy/requests.ts";
+
+/** A tenant with one of everything in it, and a credential of every kind. All worlds are alike but for ids and times. */
+export type World = {
+  tenantId: string;
+  /** Values of `authorization`. */
+  as: { key: string; sendKey: string; inboxKey: string; user: string; operator: string };
+  /** What requests are filled with, by the proto name of the field. */
+  fill: Fill;
+  /** What goes wherever a request has an `id`, by the resource it names: the method's name without its verb. */
+  ids: Readonly<Record<string, string>>;
+};
+
+const HOURS = 3_600_000;
+
+export async function makeWorld(node: TestPlatform): Promise<World> {
+  const tenant = await node.newTenant();
+  const key = node.clients(tenant.apiKey);
+  await key.users.upsertUser({ user: { id: "alice", displayName: "Alice", email: "a@example.com", roles: ["vault"] } });
+  await key.users.upsertUser({ user: { id: "bert", displayName: "Bert", roles: ["vault"] } });
+  await key.types.createType({ type: { key: "vault", displayName: "Vault", category: "vault" } });
+  await key.topics.upsertTopic({ topic: { key: "vault", description: "All of the vault" } });
+  await key.topics.addMembers({ key: "vault", userIds: ["alice", "bert"] });
+  const keyWith = async (scope: Scope) => {
+    const { secret, apiKey } = await key.admin.createApiKey({ displayName: "Only one", scopes: [scope] });
+    return { secret, id: apiKey?.id ?? "" };
+  };
+  const [send, inbox] = [await keyWith(Scope.SEND), await keyWith(Scope.INBOX)];
+  const { tokenIssuer } = await key.admin.createTokenIssuer({
+    issuer: `https://${tenant.tenantId}.example`,
+    audience: "vault",
+    algorithm: TokenAlgorithm.HS256,
+    key: { case: "secret", value: new Uint8Array(32).fill(7) },
+  });
+  const content = { title: "Hello", body: "Là-bas ☃" };
+  const decided = { waitForDecision: { seconds: 10n } };
+  const to = { userIds: ["alice"] };
+  const first = await key.send.send({ to, type: "vault", content, idempotencyKey: "taken", ...decided });
+  await key.send.send({ to, type: "vault", content: { title: "Second" }, dedupKey: "taken", ...decided });
+  const later = { case: "scheduleTime", value: timestampFromDate(new Date(Date.now() + 3 * HOURS)) } as const;
+  const waiting = await key.send.send({ to, type: "vault", content, schedule: later, tags: ["vault"] });
+  const { fanoutId } = await key.send.send({ to: { topics: ["vault"] }, type: "vault", content });
+  await until(
+    async () => (await key.inbox.getCounts({ userId: "alice" })).counts?.total,
+    (total) => total === 3,
+  );
+  const { token } = await key.admin.createUserToken({ userId: "alice" });
+  const delivered = first.results[0]?.notificationId ?? "";
+  const scheduled = waiting.results[0]?.notificationId ?? "";
+  return {
+    tenantId: tenant.tenantId,
+    as: {
+      key: `Bearer ${tenant.apiKey}`,
+      sendKey: `Bearer ${send.secret}`,
+      inboxKey: `Bearer ${inbox.secret}`,
+      user: `Bearer ${token}`,
+      operator: `Bearer ${OPERATOR_KEY}`,
+    },
+    ids: {
+      Tenant: tenant.tenantId,
+      ApiKey: inbox.id,
+      TokenIssuer: tokenIssuer?.id ?? "",
+      Notification: scheduled,
+      Fanout: fanoutId,
+      User: "alice",
+    },
+    fill: {
+      user_id: "alice",
+      user_ids: ["alice"],
+      ids: [scheduled],
+      notification_id: delivered,
+      notification_ids: [delivered],
+      fanout_id: fanoutId,
+      key: "vault",
+      topic: "vault",
+      topics: ["vault"],
+      type: "vault",
+      types: ["vault"],
+      category: "vault",
+      categories: ["vault"],
+      role: "vault",
+      roles: ["vault"],
+      tag: "vault",
+      tags: ["vault"],
+      cursor: "",
+      device_id: "phone",
+      idempotency_key: "",
+      dedup_key: "",
+      collapse_key: "",
+      sender_id: "bert",
+      issuer: `https://other.${tenant.tenantId}.example`,
+      audience: "vault",
+      secret: new Uint8Array(32).fill(9),
+      page_token: "",
+      page_size: 1,
+      through_sequence: 1n,
+      chunk_id: 1n,
+      etag: "",
+      reason: "said so",
+      title: "Titre à l’ancienne",
+      body: "☃",
+      display_name: "Another",
+      description: "Another",
+      email: "by@example.com",
+      phone: "+4915112345678",
+      locale: "de",
+      language: "de",
+      time_zone: "Europe/Berlin",
+      local_schedule_time: "2099-01-01T12:00:00",
+      day_of_week: 1,
+      start_time: "22:00",
+      end_time: "23:00",
+    },
+  };
+}
