@@ -146,7 +146,10 @@ export class Exchange implements Call {
   /** Settles like `work`, or rejects as soon as the call is aborted. For transports that answer by returning. */
   race<T>(work: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      if (this.#end?.fault !== undefined) return reject(this.#end.fault);
+      if (this.#end?.fault !== undefined) {
+        work.catch(() => undefined); // Nobody else hears of it, and what nobody hears of ends the process.
+        return reject(this.#end.fault);
+      }
       this.#racing.add(reject);
       work.then(resolve, reject).finally(() => this.#racing.delete(reject));
     });

@@ -121,6 +121,33 @@ describe("probes", () => {
   });
 });
 
+test("a call that is refused twice over, by draining and for its credential, is one refusal and no stray rejection", async () => {
+  const stray = vi.fn();
+  process.on("unhandledRejection", stray);
+  disposing.defer(() => void process.off("unhandledRejection", stray));
+  const go = Promise.withResolvers<void>();
+  const begun = Promise.withResolvers<void>();
+  const { url, http } = await start({
+    handlers: {
+      "SendService.Send": async () => {
+        begun.resolve();
+        await go.promise;
+        return {};
+      },
+    },
+  });
+  const slow = request(session(url), { ":path": SEND, ...json }, valid);
+  await begun.promise;
+  const drained = http.drain(5_000);
+  for (const authorization of ["", "Bearer forged", "Bearer key:INBOX"]) {
+    const answer = await fetch(url + SEND, { method: "POST", headers: { ...json, authorization }, body: valid });
+    expect(await problemOf(answer)).toEqual({ status: 503, code: "unavailable", reason: "SHUTTING_DOWN" });
+  }
+  go.resolve();
+  await Promise.all([slow, drained]);
+  expect(stray).not.toHaveBeenCalled();
+});
+
 describe("CORS", () => {
   const preflight = (url: string, origin: string) =>
     fetch(url + SEND, {
