@@ -11,8 +11,10 @@
 // function and by package). Settings can be tried: POSTHORN_ROUTE_CONCURRENCY_PER_LANE=4 npm run bench -- end-to-end.
 // POSTHORN_DATABASE_URL, …_NATS_URL and …_REDIS_URL name servers to use instead.
 //
-// With --json, standard output is one object: {scenario, rate, p50Ms, p99Ms, rssMb, …, bars, faults, peers: {name: {same}},
-// ratios, machine}; `npm run --silent` leaves out npm's own lines. The last of each scenario stays in .results/bench.
+// Without a scenario all of them run, and at the end a table has them all. With --json, standard output is one object:
+// {scenario, rate, p50Ms, p99Ms, rssMb, …, bars, faults, peers: {name: {same}}, ratios, machine}, or {scenarios: [those]} of
+// all; `npm run --silent` leaves out npm's own lines. The last of each scenario stays in .results/bench, from where
+// --readme puts a table and a picture of them into the README.
 //
 // Exit code: 0, also when a bar is not reached; 1 when a notification was lost, doubled, out of order or refused, when
 // something did not start, or when time was up; 2 when the command line is not understood.
@@ -24,11 +26,13 @@ import { join } from "node:path";
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { benchServices, type Lab, RESULTS, type Wishes } from "./lab.ts";
 import { loadClient } from "./load.ts";
+import { lastResults, writeReadme } from "./readme.ts";
 import { jsonOf, linesOf, machineOf } from "./report.ts";
 import type { Scenario } from "./scenario.ts";
-import { scenarios } from "./scenarios.ts";
+import { onRequest, scenarios } from "./scenarios.ts";
+import { summaryLines } from "./summary.ts";
 
-type Options = Wishes & { json: boolean; client?: "go" | "node"; timeout: number };
+type Options = Wishes & { json: boolean; readme: boolean; client?: "go" | "node"; timeout: number };
 
 const stop = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
@@ -46,14 +50,31 @@ process.exit();
 
 async function bench(words: readonly string[]): Promise<number> {
   const { chosen, options } = parse(words);
+  const names = scenarios.map(({ name }) => name);
+  if (options.readme) {
+    for (const file of await writeReadme(names)) say(`written: ${file}`);
+    return 0;
+  }
   const client = await loadClient(options.client, say, stop.signal);
+  const all = chosen.length > 1;
+  const found: object[] = [];
   let code = 0;
-  for (const scenario of chosen) if (!(await runOne(scenario, options, client))) code = 1;
+  for (const scenario of chosen) {
+    const result = await runOne(scenario, options, client);
+    if (result === undefined || result.faults.length > 0) code = 1;
+    if (result !== undefined) found.push(result.json);
+    if (!options.json) for (const line of result?.lines ?? []) process.stdout.write(`${line}\n`);
+  }
+  if (options.json && found.length > 0)
+    process.stdout.write(`${JSON.stringify(all ? { scenarios: found } : found[0])}\n`);
+  if (!options.json && all) for (const line of ["", ...summaryLines(await lastResults(names))]) console.log(line);
   return code;
 }
 
-/** Runs one scenario on servers of its own, prints what it found, and says whether nothing went wrong. */
-async function runOne(scenario: Scenario, options: Options, client: Lab["client"]): Promise<boolean> {
+type Reported = { json: object; lines: readonly string[]; faults: readonly string[] };
+
+/** Runs one scenario on servers of its own and keeps what it found; undefined when it could not be run to its end. */
+async function runOne(scenario: Scenario, options: Options, client: Lab["client"]): Promise<Reported | undefined> {
   const late = AbortSignal.timeout(options.timeout * 1000);
   const signal = AbortSignal.any([stop.signal, late]);
   say(`${scenario.name}: starting Postgres, NATS and Redis`);
@@ -66,16 +87,15 @@ async function runOne(scenario: Scenario, options: Options, client: Lab["client"
       scenario: scenario.name,
       client: client.name,
       seconds: options.seconds,
+      adjusted: adjustedBy(options),
       date: new Date().toISOString(),
       machine: machineOf(services.versions),
     };
-    const json = JSON.stringify(jsonOf(scenario, report));
+    const json = jsonOf(scenario, report);
     await mkdir(RESULTS, { recursive: true });
-    await writeFile(join(RESULTS, `${scenario.name}.json`), `${json}\n`);
-    if (options.json) process.stdout.write(`${json}\n`);
-    else for (const line of linesOf(scenario, report)) process.stdout.write(`${line}\n`);
+    await writeFile(join(RESULTS, `${scenario.name}.json`), `${JSON.stringify(json)}\n`);
     for (const fault of finding.faults) say(`${scenario.name}: FAULT: ${fault}`);
-    return finding.faults.length === 0;
+    return { json, lines: linesOf(scenario, report), faults: finding.faults };
   } catch (error) {
     if (stop.signal.aborted) throw error;
     const reason = late.aborted
@@ -84,15 +104,22 @@ async function runOne(scenario: Scenario, options: Options, client: Lab["client"
         ? error.message
         : error;
     say(`${scenario.name}: ${reason}`);
-    return false;
+    return undefined;
   }
+}
+
+/** The numbers of a scenario's own that the command line has changed. */
+function adjustedBy({ users, callers, window, rate, count, rows }: Options): Record<string, number> {
+  const changed = Object.entries({ users, callers, window, rate, count, rows });
+  return Object.fromEntries(changed.flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])));
 }
 
 function parse(words: readonly string[]): { chosen: readonly Scenario[]; options: Options } {
   const program = new Command("npm run bench --")
     .description("Measures Posthorn beside its peers, on real servers of its own.")
-    .argument("[scenario]", "which one; default: all")
-    .option("--json", "print one object per scenario and nothing else on standard output", false)
+    .argument("[scenario]", "which one; default: all but growth")
+    .option("--json", "print one object and nothing else on standard output", false)
+    .option("--readme", "measure nothing: put the last results of all into the README", false)
     .option("--seconds <n>", "how long each system is measured; peers for half of it", positive, 10)
     .option("--users <n>", "users, each with a stream where the scenario has streams", positive)
     .option("--callers <n>", "calls under way at the same time", positive)
@@ -103,17 +130,18 @@ function parse(words: readonly string[]): { chosen: readonly Scenario[]; options
     .option("--no-peers", "only Posthorn")
     .option("--profile", "tell where the server's processor time went", false)
     .option("--client <language>", "go or node; default: go where it can be built", language)
-    .option("--timeout <seconds>", "give a scenario up after", positive, 300)
+    .option("--timeout <seconds>", "give a scenario up after", positive, 1_800)
     .addHelpText(
       "after",
-      `\nScenarios:\n${scenarios.map(({ name, about }) => `  ${name.padEnd(12)}${about}`).join("\n")}`,
+      `\nScenarios:\n${[...scenarios, ...onRequest].map(({ name, about }) => `  ${name.padEnd(12)}${about}`).join("\n")}`,
     )
     .exitOverride()
     .parse(words, { from: "user" });
   const [name] = program.args;
-  const chosen = name === undefined ? scenarios : scenarios.filter((scenario) => scenario.name === name);
+  const known = [...scenarios, ...onRequest];
+  const chosen = name === undefined ? scenarios : known.filter((scenario) => scenario.name === name);
   if (chosen.length === 0)
-    program.error(`no scenario «${name}»; there are: ${scenarios.map((scenario) => scenario.name).join(", ")}`);
+    program.error(`no scenario «${name}»; there are: ${known.map((scenario) => scenario.name).join(", ")}`);
   return { chosen, options: program.opts<Options>() };
 }
 

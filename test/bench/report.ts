@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
-import { ELSEWHERE } from "./processes.ts";
+import { aligned, number } from "./figures.ts";
+import { ELSEWHERE, STOLEN } from "./processes.ts";
 import { type Figures, type Finding, isSkipped, reached, type Scenario } from "./scenario.ts";
 
 /** Cores that others may take without the figures meaning less. */
@@ -13,6 +14,8 @@ export type Report = {
   machine: Machine;
   client: string;
   seconds: number;
+  /** What the command line had different from the scenario's own numbers. */
+  adjusted: Readonly<Record<string, number>>;
   date: string;
 } & Finding;
 
@@ -22,15 +25,19 @@ export function machineOf(versions: { postgres: string; nats: string; redis: str
 }
 
 /** The form DESIGN.md gives it: our figures at the top, the same of each peer, ratios and machine. */
-export function jsonOf({ goals }: Scenario, report: Report): Record<string, unknown> {
-  const { scenario, figures, peers, ratios, machine, faults, client, seconds, date } = report;
+export function jsonOf({ goals, about, compared }: Scenario, report: Report): Record<string, unknown> {
+  const { scenario, figures, peers, ratios, machine, faults, client, seconds, adjusted, date } = report;
   const bars = goals.map((goal) => ({ ...goal, reached: reached(goal, figures[goal.figure]) }));
-  return rounded({ scenario, ...figures, bars, faults, peers, ratios, client, seconds, date, machine });
+  const own = { scenario, about, ...(compared === undefined ? {} : { compared }), ...figures, bars, faults };
+  const quiet = disturbance(figures) <= QUIET;
+  return rounded({ ...own, quiet, peers, ratios, client, seconds, adjusted, date, machine });
 }
 
 /** The same for people, as a table with a line for us and each peer. */
-export function linesOf({ about, goals }: Scenario, report: Report): string[] {
-  const { figures, peers, ratios, faults, machine, client } = report;
+export function linesOf(scenario: Scenario, report: Report): string[] {
+  const { about, goals } = scenario;
+  const { figures, peers, ratios, faults, machine, client, adjusted } = report;
+  const changed = Object.entries(adjusted).map(([name, value]) => `${name} ${value.toLocaleString("en")}`);
   const { cores, node, postgres, nats, redis } = machine;
   const measured = Object.entries({ posthorn: figures, ...peers }).flatMap(([name, peer]) =>
     isSkipped(peer) ? [] : [[name, peer] as const],
@@ -41,7 +48,7 @@ export function linesOf({ about, goals }: Scenario, report: Report): string[] {
   ];
   return [
     "",
-    `${report.scenario}: ${about}`,
+    `${report.scenario}: ${about}${changed.length === 0 ? "" : ` (but ${changed.join(", ")})`}`,
     ...aligned(rows).map((line) => `  ${line}`),
     ...Object.entries(peers).flatMap(([name, peer]) =>
       isSkipped(peer) ? [`  skipped: ${name} (${peer.skipped})`] : [],
@@ -52,8 +59,10 @@ export function linesOf({ about, goals }: Scenario, report: Report): string[] {
     ...goals.map((goal) => {
       const { figure, bar, aim } = goal;
       const said = { aim: "aim reached", bar: "bar reached, aim not", neither: "BAR NOT REACHED" };
-      return `  ${figure}: ${said[reached(goal, figures[figure])]} (bar ${number(bar)}, aim ${number(aim)})`;
+      const reach = said[reached(goal, figures[figure])];
+      return `  ${figure} ${number(figures[figure])}: ${reach} (bar ${number(bar)}, aim ${number(aim)})`;
     }),
+    ...otherLines(scenario, figures),
     ...coreLines(figures),
     ...faults.map((fault) => `  FAULT: ${fault}`),
     `  ${cores} cores, Node ${node}, Postgres ${postgres}, NATS ${nats}, Redis ${redis}, load client in ${client}`,
@@ -70,30 +79,45 @@ function factorsOf(peer: string, ratios: Finding["ratios"]): string {
   return own.map(([name, value]) => `${name.slice(peer.length + 1)} ${value.toFixed(2)}`).join(", ");
 }
 
-function coreLines({ cores }: Figures): string[] {
-  const busy = Object.entries((cores ?? {}) as Record<string, number>);
-  if (busy.length === 0) return [];
-  const elsewhere = busy.find(([name]) => name === ELSEWHERE)?.[1] ?? 0;
+const SHOWN_ELSEWHERE = new Set([
+  "rate",
+  "p50Ms",
+  "p99Ms",
+  "rssMb",
+  "cores",
+  "cpuUs",
+  "cpuUsEach",
+  "perSecond",
+  "grown",
+]);
+
+/** What a scenario tells beside its goals. */
+function otherLines({ goals }: Scenario, figures: Figures): string[] {
+  const others = Object.entries(figures).filter(
+    ([name]) => !SHOWN_ELSEWHERE.has(name) && !goals.some(({ figure }) => figure === name),
+  );
+  const shown = (value: unknown): string =>
+    typeof value === "number" ? number(value) : JSON.stringify(rounded(value)).replaceAll('"', "");
+  return others.length === 0 ? [] : [`  ${others.map(([name, value]) => `${name} ${shown(value)}`).join(", ")}`];
+}
+
+function coreLines({ cores, cpuUs, cpuUsEach }: Figures): string[] {
+  const listed = (values: unknown) =>
+    Object.entries((values ?? {}) as Record<string, number>)
+      .map(([name, value]) => `${name} ${number(value)}`)
+      .join(", ");
+  const [busy, each] = [listed(cores), listed(cpuUs)];
   return [
-    `  cores kept busy: ${busy.map(([name, value]) => `${name} ${value}`).join(", ")}`,
-    ...(elsewhere > QUIET ? ["  the machine was not quiet: measure again"] : []),
+    ...(busy === "" ? [] : [`  cores kept busy: ${busy}`]),
+    ...(each === "" ? [] : [`  processor time for each, µs: ${number(cpuUsEach)} = ${each.replaceAll(", ", " + ")}`]),
+    ...(disturbance({ cores }) > QUIET ? ["  the machine was not quiet: measure again"] : []),
   ];
 }
 
-function aligned(rows: readonly (readonly string[])[]): string[] {
-  const widths: number[] = [];
-  for (const row of rows) for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, cell.length);
-  return rows.map((row) =>
-    row
-      .map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)))
-      .join("  ")
-      .trimEnd(),
-  );
-}
-
-function number(value: unknown): string {
-  if (typeof value !== "number") return "";
-  return value >= 100 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
+/** Cores that others took, on this machine or as seen from its host. */
+function disturbance({ cores }: Figures): number {
+  const { [ELSEWHERE]: elsewhere = 0, [STOLEN]: stolen = 0 } = (cores ?? {}) as Record<string, number>;
+  return elsewhere + stolen;
 }
 
 /** Numbers at the precision they have: whole from 100 on, three digits below. */

@@ -15,6 +15,7 @@ const report = (change: Partial<Report> = {}): Report => ({
   machine: { cores: 2, node: "24.0.0", postgres: "18.4", nats: "2.9.10", redis: "7.0.15" },
   client: "go",
   seconds: 10,
+  adjusted: {},
   date: "2026-01-01T00:00:00.000Z",
   figures: { rate: 6_210.4, p50Ms: 9.8765, p99Ms: 18.2 },
   peers: { "grpc-echo": { rate: 27_000 }, "socket-stack": { skipped: "no registry" } },

@@ -6,10 +6,12 @@ export type Scenario = {
   /** What is measured, in a line. */
   readonly about: string;
   /** The figure in which we are set beside our peers in a table or a picture of all scenarios. */
-  readonly compared: { readonly figure: string; readonly better: "more" | "less" };
+  readonly compared?: Compared;
   readonly goals: readonly Goal[];
   run(lab: Lab): Promise<Finding>;
 };
+
+export type Compared = { readonly figure: string; readonly better: "more" | "less" };
 
 /** What a figure has to reach, and what we would like. */
 export type Goal = {

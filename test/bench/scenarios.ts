@@ -3,6 +3,7 @@ import { accept } from "./scenarios/accept.ts";
 import { backlog } from "./scenarios/backlog.ts";
 import { critical } from "./scenarios/critical.ts";
 import { endToEnd } from "./scenarios/end-to-end.ts";
+import { growth } from "./scenarios/growth.ts";
 import { history } from "./scenarios/history.ts";
 import { latency } from "./scenarios/latency.ts";
 import { neighbour } from "./scenarios/neighbour.ts";
@@ -21,3 +22,6 @@ export const scenarios: readonly Scenario[] = [
   backlog,
   history,
 ];
+
+/** Those that run only when named: what they measure is not one figure beside others. */
+export const onRequest: readonly Scenario[] = [growth];

@@ -1,0 +1,89 @@
+import { aligned, written } from "./figures.ts";
+import type { Machine } from "./report.ts";
+import type { Compared, Figures, Goal, Reached, Skipped } from "./scenario.ts";
+import { isSkipped } from "./scenario.ts";
+
+/** What `.results/bench/<scenario>.json` holds, as far as a summary of all looks at it. */
+export type Result = Figures & {
+  scenario: string;
+  about: string;
+  compared?: Compared;
+  bars: readonly (Goal & { reached: Reached })[];
+  peers: Readonly<Record<string, Figures | Skipped>>;
+  faults: readonly string[];
+  /** What the command line had different from the scenario's own numbers. */
+  adjusted: Readonly<Record<string, number>>;
+  quiet: boolean;
+  date: string;
+  machine: Machine;
+};
+
+/** How we stand to a peer: above 1 we are better by that factor, below 1 worse. */
+export type Standing = { peer: string; theirs: number; advantage: number };
+
+/** Our standing to each peer in the figure in which the scenario compares. */
+export function standings({ compared, peers, ...result }: Result): Standing[] {
+  const ours = compared === undefined ? undefined : result[compared.figure];
+  if (compared === undefined || typeof ours !== "number" || ours <= 0) return [];
+  return Object.entries(peers).flatMap(([peer, figures]) => {
+    const theirs = isSkipped(figures) ? undefined : figures[compared.figure];
+    if (typeof theirs !== "number" || theirs <= 0) return [];
+    return [{ peer, theirs, advantage: compared.better === "more" ? ours / theirs : theirs / ours }];
+  });
+}
+
+const REACHED = { aim: "aim", bar: "bar", neither: "NO" } as const;
+
+/** Heads of the summary's columns, and a row for each goal; peers stand in the row of the figure they are compared in. */
+function rowsOf(results: readonly Result[]): string[][] {
+  const rows = results.flatMap((result) => {
+    const { figure } = result.compared ?? {};
+    const atPeers = result.bars.some((goal) => goal.figure === figure);
+    return result.bars.map((goal, n) => [
+      n === 0 ? nameOf(result) : "",
+      goal.figure,
+      written(goal.figure, result[goal.figure]),
+      written(goal.figure, goal.bar),
+      written(goal.figure, goal.aim),
+      REACHED[goal.reached],
+      goal.figure === figure || (!atPeers && n === 0) ? peersOf(result) : "",
+    ]);
+  });
+  return [["scenario", "figure", "measured", "bar", "aim", "reached", "peers, and how we stand to them"], ...rows];
+}
+
+function nameOf({ scenario, adjusted, quiet, faults }: Result): string {
+  const changed = Object.entries(adjusted).map(([name, value]) => `${name} ${value.toLocaleString("en")}`);
+  const doubts = [...changed, ...(quiet ? [] : ["not quiet"]), ...(faults.length > 0 ? ["FAULTS"] : [])];
+  return doubts.length === 0 ? scenario : `${scenario} (${doubts.join(", ")})`;
+}
+
+function peersOf(result: Result): string {
+  const { figure = "" } = result.compared ?? {};
+  const skipped = Object.entries(result.peers).flatMap(([name, peer]) => (isSkipped(peer) ? [`${name} skipped`] : []));
+  const own = result.bars.some((goal) => goal.figure === figure)
+    ? ""
+    : ` (${figure} ${written(figure, result[figure])})`;
+  const met = standings(result).map(
+    ({ peer, theirs, advantage }) => `${peer} ${written(figure, theirs)}: ${factor(advantage)}`,
+  );
+  return [...met, ...skipped].join("; ") + (met.length > 0 ? own : "");
+}
+
+export function factor(advantage: number): string {
+  const [times, word] = advantage >= 1 ? [advantage, "ahead"] : [1 / advantage, "behind"];
+  return `${times >= 10 ? Math.round(times) : times.toFixed(1)}× ${word}`;
+}
+
+/** For a terminal. */
+export function summaryLines(results: readonly Result[]): string[] {
+  return aligned(rowsOf(results).map(([peers = "", ...row]) => [peers, ...row]));
+}
+
+/** For a page: the same in Markdown. */
+export function summaryTable(results: readonly Result[]): string {
+  const [head = [], ...rows] = rowsOf(results);
+  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  const marked = rows.map(([name = "", figure = "", ...rest]) => [name && `\`${name}\``, figure, ...rest]);
+  return [line(head), line(head.map(() => "---")), ...marked.map(line)].join("\n");
+}
