@@ -29,7 +29,7 @@ export type LoadRun = {
 };
 
 /** The process that is under load; of ours, it can be asked for a profile. */
-export type Target = { name: string; pid: number; child?: Child; profile?: boolean };
+export type Target = { name: string; pid: number; child?: Child; worker?: Child | undefined; profile?: boolean };
 
 /** Hears every event of the load client, and may tell it to go on, or to end measuring. */
 export type Watch = (event: Message, tell: (word: "go" | "stop") => void) => Promise<void> | undefined;
@@ -62,6 +62,7 @@ export async function loadOn(lab: Lab, job: Job, target: Target, watch: Watch = 
   await next("measuring");
   const named = new Map([
     [target.pid, name],
+    ...(target.worker === undefined ? [] : [[target.worker.pid, "worker"] as const]),
     [client.pid, "client"],
   ]);
   const before = cpuTime(named);

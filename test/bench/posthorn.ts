@@ -10,6 +10,8 @@ export type Tenant = { readonly tenantId: string; readonly apiKey: string };
 export type Server = Tenant &
   AsyncDisposable & {
     readonly child: Child;
+    /** Decides and delivers, where that is a process of its own. */
+    readonly worker?: Child;
     readonly address: string;
     /** Another tenant. */
     tenant(): Promise<Tenant>;
@@ -90,4 +92,19 @@ export async function startServer(lab: Lab, settings: Record<string, string> = {
     await child[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+/**
+ * Starts the platform in two processes, as one would run it on two cores: one answers callers and holds the streams, the
+ * other decides.
+ */
+export async function startTwo(lab: Lab, settings: Record<string, string> = {}): Promise<Server> {
+  const POSTHORN_NAMESPACE = newNamespace();
+  await using stack = new AsyncDisposableStack();
+  const front = { ...settings, POSTHORN_NAMESPACE, POSTHORN_ROLES: "api,stream,scheduler" };
+  const server = stack.use(await startServer(lab, front));
+  const back = { ...settings, POSTHORN_NAMESPACE, POSTHORN_ROLES: "worker" };
+  const worker = stack.use(await startServer(lab, back, "worker"));
+  const both = stack.move();
+  return { ...server, worker: worker.child, [Symbol.asyncDispose]: () => both.disposeAsync() };
 }

@@ -4,7 +4,7 @@ import type { Lab } from "../lab.ts";
 import type { Job, Load } from "../load.ts";
 import { loadOn } from "../load-on.ts";
 import { type Outcome, outcomeOf } from "../outcome.ts";
-import { startServer } from "../posthorn.ts";
+import { startTwo } from "../posthorn.ts";
 import { recordOf } from "../record.ts";
 import { type Figures, ratiosOf, type Scenario } from "../scenario.ts";
 import { yardstick } from "../yardstick.ts";
@@ -46,10 +46,10 @@ function sending(callers: number, users: number, seconds: number): Load {
 
 async function measured(lab: Lab, callers: number): Promise<Outcome> {
   const { wishes, services, signal } = lab;
-  await using server = await startServer(lab);
-  const { child, address, apiKey, tenantId } = server;
+  await using server = await startTwo(lab);
+  const { child, worker, address, apiKey, tenantId } = server;
   const load = sending(callers, wishes.users ?? 10_000, wishes.seconds);
-  const target = { name: "server", pid: child.pid, child, profile: wishes.profile };
+  const target = { name: "server", pid: child.pid, child, worker, profile: wishes.profile };
   const run = await loadOn(lab, { ...load, protocol: "grpc", address, apiKey }, target);
   const { figures, faults } = outcomeOf(run);
   const ended = performance.now();

@@ -4,7 +4,7 @@ import { loadOn } from "../load-on.ts";
 import { type Outcome, outcomeOf } from "../outcome.ts";
 import { simply } from "../peers/peer.ts";
 import { socketStack } from "../peers/socket-stack.ts";
-import { startServer } from "../posthorn.ts";
+import { startTwo } from "../posthorn.ts";
 import { type Figures, ratiosOf, type Scenario, type Skipped } from "../scenario.ts";
 import { yardstick } from "../yardstick.ts";
 
@@ -48,9 +48,9 @@ function loadOf({ wishes, client }: Lab): Load {
 }
 
 async function posthorn(lab: Lab, load: Load): Promise<Outcome> {
-  await using server = await startServer(lab);
-  const { child, address, apiKey } = server;
-  const target = { name: "server", pid: child.pid, child, profile: lab.wishes.profile };
+  await using server = await startTwo(lab);
+  const { child, worker, address, apiKey } = server;
+  const target = { name: "server", pid: child.pid, child, worker, profile: lab.wishes.profile };
   return outcomeOf(await loadOn(lab, { ...load, protocol: "grpc", address, apiKey }, target));
 }
 

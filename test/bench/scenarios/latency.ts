@@ -5,7 +5,7 @@ import { outcomeOf } from "../outcome.ts";
 import { nchan } from "../peers/nchan.ts";
 import { simply } from "../peers/peer.ts";
 import { socketStack } from "../peers/socket-stack.ts";
-import { startServer } from "../posthorn.ts";
+import { startTwo } from "../posthorn.ts";
 import { type Figures, ratiosOf, type Scenario, type Skipped } from "../scenario.ts";
 import { yardstick } from "../yardstick.ts";
 
@@ -22,9 +22,9 @@ export const latency: Scenario = {
   goals: [{ figure: "p99Ms", better: "less", bar: 50, aim: 15 }],
   async run(lab) {
     const load = loadOf(lab);
-    await using server = await startServer(lab);
-    const { child, address, apiKey } = server;
-    const target = { name: "server", pid: child.pid, child, profile: lab.wishes.profile };
+    await using server = await startTwo(lab);
+    const { child, worker, address, apiKey } = server;
+    const target = { name: "server", pid: child.pid, child, worker, profile: lab.wishes.profile };
     const run = await loadOn(lab, { ...load, protocol: "grpc", address, apiKey }, target);
     const { figures, faults } = outcomeOf(run);
     await server[Symbol.asyncDispose]();
