@@ -5,6 +5,7 @@ import { Fault } from "#src/errors.ts";
 import type { Principal } from "#src/rpc/call.ts";
 import { type CredentialCache, issuerName, userName } from "./credential-cache.ts";
 import type { Issuer } from "./issuer.ts";
+import type { RevocationRow } from "./lookups.ts";
 import { credentialInvalid, isActive, refuseSuspended } from "./refusals.ts";
 import { tokenNames, verifyUserToken } from "./user-token.ts";
 
@@ -17,7 +18,7 @@ type VouchedPrincipal = UserPrincipal & { readonly [VOUCHER]: Voucher };
 export type ByUserToken = {
   /** `hash` stands for the token in memory. */
   authenticate(token: string, hash: string): Promise<Principal>;
-  stillValid(principal: UserPrincipal): Promise<boolean>;
+  stillValid(principal: UserPrincipal): boolean | Promise<boolean>;
 };
 
 export type ByUserTokenDeps = {
@@ -61,11 +62,9 @@ export function byUserToken({ cache, clock, ticks, skewSeconds }: ByUserTokenDep
     return trusted[0];
   };
 
-  /** A token that does not say when it was issued counts as issued before every revocation. */
-  const isRevoked = async ({ tenantId, userId, issuedAt }: UserPrincipal): Promise<boolean> => {
-    const found = cache.revocations.get(userName(tenantId, userId));
-    const revocation = found instanceof Promise ? await found : found;
-    return revocation !== undefined && (issuedAt === undefined || issuedAt <= revocation.notBefore);
+  const isRevoked = async (principal: UserPrincipal): Promise<boolean> => {
+    const found = cache.revocations.get(userName(principal.tenantId, principal.userId));
+    return isBefore(principal, found instanceof Promise ? await found : found);
   };
 
   return {
@@ -81,11 +80,21 @@ export function byUserToken({ cache, clock, ticks, skewSeconds }: ByUserTokenDep
       refuseSuspended(issuer.tenantState);
       return principal;
     },
-    async stillValid(principal) {
+    stillValid(principal) {
       const voucher = principal[VOUCHER];
       if (voucher === undefined) return false;
-      const [issuer, revoked] = await Promise.all([cache.issuers.get(voucher.issuerName), isRevoked(principal)]);
-      return issuer?.id === voucher.issuerId && isActive(issuer.tenantState) && !revoked;
+      const isGood = (issuer: Issuer | undefined, revocation: RevocationRow | undefined) =>
+        issuer?.id === voucher.issuerId && isActive(issuer.tenantState) && !isBefore(principal, revocation);
+      const issuer = cache.issuers.get(voucher.issuerName);
+      const revocation = cache.revocations.get(userName(principal.tenantId, principal.userId));
+      return issuer instanceof Promise || revocation instanceof Promise
+        ? Promise.all([issuer, revocation]).then((both) => isGood(...both))
+        : isGood(issuer, revocation);
     },
   };
+}
+
+/** A token that does not say when it was issued counts as issued before every revocation. */
+function isBefore({ issuedAt }: UserPrincipal, revocation: RevocationRow | undefined): boolean {
+  return revocation !== undefined && (issuedAt === undefined || issuedAt <= revocation.notBefore);
 }

@@ -1,4 +1,5 @@
 import type { Invalidations } from "#src/broker/invalidations.ts";
+import type { Clock } from "#src/clock.ts";
 import type { Store } from "#src/store/store.ts";
 import { readChange } from "./changes.ts";
 import { type FreshCache, freshCache } from "./fresh-cache.ts";
@@ -11,10 +12,12 @@ import {
   type RevocationRow,
   revocationsOf,
 } from "./lookups.ts";
+import { FOLLOWED_MS, followRevocations } from "./recent-revocations.ts";
 
 /**
  * What authentication reads from Postgres, as copies no older than `ttlMs` that also follow every change told over NATS:
- * a revoked credential stops at once where NATS works, and within `ttlMs` where it does not.
+ * a revoked credential stops at once where NATS works, and within `ttlMs` where it does not. Users' revocations are
+ * followed as a whole, so that their copies may be older.
  */
 export type CredentialCache<Key, Issuer> = Disposable & {
   /** By prefix. */
@@ -31,6 +34,7 @@ export type CredentialCacheDeps = {
   store: Pick<Store, "system">;
   invalidations: Pick<Invalidations, "on" | "onReset">;
   ticks: () => number;
+  clock: Clock;
 };
 
 type Owned = { tenantId: string };
@@ -42,7 +46,7 @@ const MAX_TENANTS = 10_000;
 
 /** Keys and issuers are kept in the form `asKeys` and `asIssuer` give them, so that it is computed once a read. */
 export function credentialCache<Key extends Owned, Issuer extends Owned>(
-  { store, invalidations, ticks }: CredentialCacheDeps,
+  { store, invalidations, ticks, clock }: CredentialCacheDeps,
   ttlMs: number,
   asKeys: (row: KeyRow) => Iterable<[prefix: string, key: Key]>,
   asIssuer: (row: IssuerRow) => Issuer,
@@ -63,12 +67,22 @@ export function credentialCache<Key extends Owned, Issuer extends Owned>(
     max: MAX_ISSUERS,
     ticks,
   });
-  const revocations = freshCache<RevocationRow>({
+  const stack = new DisposableStack();
+  const recent = stack.use(
+    followRevocations({
+      store,
+      clock,
+      ticks,
+      withinMs: ttlMs,
+      revoked: (row) => revocations.put(userName(row.tenantId, row.userId), row),
+    }),
+  );
+  const revocations: FreshCache<RevocationRow> = freshCache<RevocationRow>({
     read: async (names) => {
       const rows = await store.system((tx) => revocationsOf(tx, names.map(readUserName)));
       return new Map(rows.map((row) => [userName(row.tenantId, row.userId), row]));
     },
-    ttlMs,
+    ttlMs: () => (recent.isFollowing() ? FOLLOWED_MS : ttlMs),
     max: MAX_USERS,
     ticks,
   });
@@ -79,7 +93,6 @@ export function credentialCache<Key extends Owned, Issuer extends Owned>(
     ticks,
   });
 
-  const stack = new DisposableStack();
   stack.use(
     invalidations.on("credential", (tenantId, key) => {
       const change = readChange(key);

@@ -3,7 +3,7 @@ import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
 
 /**
- * Copies of rows, never older than `ttlMs`. That a row does not exist is remembered just as long.
+ * Copies of rows, never older than `ttlMs` says. That a row does not exist is remembered just as long.
  *
  * A key that is present answers without a promise. The others are read in batches, at most two statements at once, so
  * that a flood of keys nobody has costs Postgres no more than a steady trickle.
@@ -13,6 +13,8 @@ export type FreshCache<V> = {
   get(key: string): V | undefined | Promise<V | undefined>;
   /** From now on the row is read anew, also where a read that began earlier has yet to answer. */
   drop(key: string): void;
+  /** What the row is now known to be. */
+  put(key: string, value: V): void;
   dropWhere(belongs: (value: V) => boolean): void;
   clear(): void;
 };
@@ -20,7 +22,7 @@ export type FreshCache<V> = {
 export type FreshCacheOptions<V> = {
   /** Reads rows by key; keys without a row are left out. At most `BATCH` keys a call. */
   read(keys: string[]): Promise<ReadonlyMap<string, V>>;
-  ttlMs: number;
+  ttlMs: number | (() => number);
   /** Keys remembered; the least used go first. */
   max: number;
   /** Milliseconds that never step back: a cache must not live longer because somebody set the clock. */
@@ -35,6 +37,7 @@ type Copy<V> = { value: V | undefined; readAt: number };
 type Waiting<V> = { key: string; answer: PromiseWithResolvers<V | undefined> };
 
 export function freshCache<V>({ read, ttlMs, max, ticks }: FreshCacheOptions<V>): FreshCache<V> {
+  const ttl = typeof ttlMs === "number" ? () => ttlMs : ttlMs;
   const copies = new LRUCache<string, Copy<V>>({ max });
   /** What is being read or waits for it. An entry that was dropped meanwhile is no longer in here. */
   const pending = new Map<string, Waiting<V>>();
@@ -86,12 +89,16 @@ export function freshCache<V>({ read, ttlMs, max, ticks }: FreshCacheOptions<V>)
   return {
     get(key) {
       const copy = copies.get(key);
-      if (copy !== undefined && ticks() - copy.readAt < ttlMs) return copy.value;
+      if (copy !== undefined && ticks() - copy.readAt < ttl()) return copy.value;
       return pending.get(key)?.answer.promise ?? enqueue(key);
     },
     drop(key) {
       copies.delete(key);
       pending.delete(key);
+    },
+    put(key, value) {
+      pending.delete(key);
+      copies.set(key, { value, readAt: ticks() });
     },
     dropWhere(belongs) {
       for (const [key, { value }] of copies.entries()) {

@@ -72,6 +72,13 @@ export async function revocationsOf(
     join token_revocations r on r.tenant_id = asked.tenant_id and r.user_id = asked.user_id`;
 }
 
+/** What was revoked since an instant. */
+export async function revocationsSince(tx: Tx, since: Date): Promise<RevocationRow[]> {
+  return await tx<RevocationRow[]>`
+    select tenant_id as "tenantId", user_id as "userId", not_before as "notBefore" from token_revocations
+    where not_before > ${since}`;
+}
+
 /** Which of the tenants exist. */
 export async function existingTenants(tx: Tx, ids: string[]): Promise<{ id: string }[]> {
   return await tx<{ id: string }[]>`select id from tenants where id = any(${ids}::uuid[])`;

@@ -64,7 +64,7 @@ export const tokenRevocations = pgTable(
     userId: text("user_id").notNull(),
     notBefore: instant("not_before").notNull(),
   },
-  (t) => [primaryKey({ columns: [t.tenantId, t.userId] })],
+  (t) => [primaryKey({ columns: [t.tenantId, t.userId] }), index("token_revocations_recent").on(t.notBefore)],
 );
 
 /** Partitioned by month of id. */

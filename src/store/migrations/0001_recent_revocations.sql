@@ -1,0 +1,1 @@
+CREATE INDEX "token_revocations_recent" ON "token_revocations" USING btree ("not_before");
