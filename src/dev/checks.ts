@@ -13,6 +13,10 @@ export type Result = { passed: number; failed: number; skipped: string[] };
 const PASSED: Result = { passed: 1, failed: 0, skipped: [] };
 const FAILED: Result = { passed: 0, failed: 1, skipped: [] };
 
+/** What `npm run gen` writes into proto/. */
+const ADOPTED = ["proto/buf", "proto/grpc"];
+const GENERATED = ["gen", ...ADOPTED];
+
 /** A program that passes by exiting with 0; its output is shown as it comes. */
 export async function program(root: string, name: string, args: readonly string[]): Promise<Result> {
   return (await exitCode(root, name, args)) === 0 ? PASSED : FAILED;
@@ -32,7 +36,8 @@ export function exitCode(root: string, name: string, args: readonly string[]): P
 
 /** Generating again must change nothing: else somebody changed the contract, or gen/, and not the other. */
 export async function generatedIsCurrent(root: string): Promise<Result> {
-  const generated = async () => new Map([...(await hashes(root, "gen")), ...(await hashes(root, "proto/buf"))]);
+  const generated = async () =>
+    new Map((await Promise.all(GENERATED.map((dir) => hashes(root, dir)))).flatMap((one) => [...one]));
   const before = await generated();
   if ((await exitCode(root, "node", ["src/dev/gen.ts"])) !== 0) return FAILED;
   const after = await generated();
@@ -68,9 +73,7 @@ export async function contractKept(root: string): Promise<Result> {
     const archive = join(previous, "contract.tar");
     await git("archive", "--output", archive, base, "proto");
     await capture("tar", ["-xf", archive, "-C", previous]);
-    for (const ours of ["buf.yaml", "proto/buf"]) {
-      await cp(join(root, ours), join(previous, ours), { recursive: true });
-    }
+    for (const same of ["buf.yaml", ...ADOPTED]) await cp(join(root, same), join(previous, same), { recursive: true });
     return await program(root, "buf", ["breaking", "--against", previous]);
   } finally {
     await rm(previous, { recursive: true, force: true });

@@ -2,10 +2,16 @@ import { type DescFile, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 import type { Server } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
+import { file_google_rpc_error_details } from "#gen/google/rpc/error_details_pb.ts";
+import { file_google_rpc_status } from "#gen/google/rpc/status_pb.ts";
+import { file_grpc_health_v1_health, Health } from "#gen/grpc/health/v1/health_pb.ts";
 import type { Service } from "./call.ts";
 
 /** What it reads of a package definition. */
 type Definition = ConstructorParameters<typeof ReflectionService>[0];
+
+/** What callers meet without naming it: the details of errors, and the health of services. */
+const ALONGSIDE = [file_google_rpc_status, file_google_rpc_error_details, file_grpc_health_v1_health];
 
 /** Server reflection (v1 and v1alpha) over the true descriptors of the contract, imports included. */
 export function addReflection(server: Server, services: readonly Service[]): void {
@@ -16,8 +22,9 @@ export function addReflection(server: Server, services: readonly Service[]): voi
     for (const each of dependencies) collect(each);
   };
   for (const { descriptor } of services) collect(descriptor.file);
+  for (const file of ALONGSIDE) collect(file);
   const definition = { contract: { fileDescriptorProtos: [...files.values()] } } as unknown as Definition;
-  const names = services.map(({ descriptor }) => descriptor.typeName);
+  const names = [Health, ...services.map(({ descriptor }) => descriptor)].map(({ typeName }) => typeName);
   const reflection = new ReflectionService(definition, { services: names });
   keepOptions(reflection, files);
   reflection.addToServer(server);

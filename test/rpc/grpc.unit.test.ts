@@ -103,7 +103,7 @@ describe.each(["v1", "v1alpha"])("reflection %s", (version) => {
     const { grpc } = await start();
     const reflect = await ask(grpc.port);
     const listed = (await reflect({ listServices: "" })).listServicesResponse!.service.map(({ name }) => name);
-    expect(listed.sort()).toEqual(SERVICES.map(({ typeName }) => typeName).sort());
+    expect(listed.sort()).toEqual(["grpc.health.v1.Health", ...SERVICES.map(({ typeName }) => typeName)].sort());
 
     const files = new Map<string, ReturnType<typeof read>>();
     const read = (bytes: Uint8Array) => fromBinary(FileDescriptorProtoSchema, Uint8Array.from(bytes));
