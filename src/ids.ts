@@ -7,3 +7,8 @@ export function newIds(clock: () => Date): NewId {
   const generator = new V7Generator();
   return () => generator.generateOrResetCore(clock().getTime(), 10_000).toString();
 }
+
+/** When a UUIDv7 was made, in Unix milliseconds: its first 48 bits. */
+export function madeAtMs(id: string): number {
+  return Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
+}

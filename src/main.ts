@@ -1,7 +1,6 @@
 import { randomBytes, randomInt } from "node:crypto";
 import { hostname } from "node:os";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Registry } from "prom-client";
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { authenticator } from "#src/auth/authenticator.ts";
 import { keySets } from "#src/auth/jwks.ts";
@@ -48,9 +47,8 @@ import { startHub } from "#src/stream/hub.ts";
 import { type Live, livePublisher } from "#src/stream/live.ts";
 import { openPresence } from "#src/stream/presence.ts";
 import { createLogger, type Logger } from "#src/telemetry/logger.ts";
-import { createMetrics } from "#src/telemetry/metrics.ts";
-import { startProcessMetrics } from "#src/telemetry/process-metrics.ts";
-import { startTracing } from "#src/telemetry/traces.ts";
+import { watchSources } from "#src/telemetry/sources.ts";
+import { startTelemetry } from "#src/telemetry/telemetry.ts";
 import { createTenantWithKey } from "#src/tenants/tenants.ts";
 import { typeCatalogue } from "#src/types/catalogue.ts";
 
@@ -104,10 +102,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   await using stack = new AsyncDisposableStack();
 
   // Telemetry, and the three servers everything stands on.
-  const registry = new Registry();
-  const metrics = createMetrics(registry);
-  stack.use(startProcessMetrics(registry));
-  stack.use(startTracing({ ...config.telemetry, instanceId }, { log }));
+  const { metrics, expose } = stack.use(startTelemetry({ ...config.telemetry, instanceId }, clock, log));
   await migrate(postgres.url, clock());
   const { between = {} } = options;
   const opened = stack.use(openStore(postgres));
@@ -115,12 +110,14 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const broker = stack.use(await connectBroker({ ...nats, namespace }, log));
   const cache = stack.use(await connectCache({ ...redis, namespace }, log));
   await ensureQueues(broker);
+  const answers = () => store.system((tx) => tx`select 1`).then(() => true);
+  stack.use(watchSources(metrics, { postgres: answers, nats: broker.up, redis: cache.up }, opened.pools));
 
   // What stages and services share.
   const invalidations = stack.use(startInvalidations(broker));
   const publisher = livePublisher(broker);
   const live = between.live?.(publisher) ?? publisher;
-  const publishing = openQueue(broker, log, (lane) => metrics.queuePublishFailures.inc({ lane }));
+  const publishing = openQueue(broker, log, metrics);
   const queue = between.queue?.(publishing) ?? publishing;
   const seals = sealer(config.encryption.key, config.encryption.previousKeys, randomBytes);
   const types = stack.use(typeCatalogue({ store, invalidations, listening: broker.up, ticks }));
@@ -174,6 +171,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
         store,
         clock,
         metrics,
+        log,
         findType,
         loadPreferences: preferences.load,
         decide,
@@ -189,7 +187,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       newEpoch: () => randomInt(1, 2 ** 31 - 1),
       log,
     });
-    stack.use(await startConsuming(broker, between.work?.(handle) ?? handle, config.route.concurrencyPerLane, log));
+    const work = between.work?.(handle) ?? handle;
+    const concurrency = config.route.concurrencyPerLane;
+    stack.use(await startConsuming({ broker, handle: work, concurrencyPerLane: concurrency, clock, log, metrics }));
   }
 
   // What happens by itself.
@@ -207,6 +207,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   // Callers and browsers. Every process answers probes; the roles api and stream serve the contract.
   const presence = openPresence(cache, clock, config.stream.heartbeatMs);
   const hub = stack.use(startHub({ broker, store, presence, clock, newId, random, metrics, log }, config.stream));
+  metrics.streamsOpen.read(() => metrics.streamsOpen.set(hub.open()));
   const reach = { loopback: config.environment === "development" };
   const fetchKeySet = keySetFetcher(reach);
   const auth = stack.use(
@@ -249,7 +250,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       rules: rulesOf(services),
       authenticate: auth.authenticate,
       stillValid: auth.stillValid,
-      limits: createApiLimits(config.apiLimits, ticks),
+      limits: createApiLimits(config.apiLimits, ticks, (limit) => metrics.rpcLimited.inc({ limit })),
       violations,
       deadlines: config.deadlines,
       newId,
@@ -264,17 +265,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       {
         pipeline,
         log,
-        metrics: config.telemetry.metricsEnabled ? registry : undefined,
+        metrics: config.telemetry.metricsEnabled ? expose : undefined,
         // Not Redis: without it everything works, only with local limits.
-        ready: async () => ({
-          postgres: await store
-            .system((tx) => tx`select 1`)
-            .then(
-              () => true,
-              () => false,
-            ),
-          nats: broker.up(),
-        }),
+        ready: async () => ({ postgres: await answers().catch(() => false), nats: broker.up() }),
       },
       config.http,
     ),
@@ -282,6 +275,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
 
   let drained: Promise<void> | undefined;
   const drain = () => {
+    metrics.draining.set(1);
     drained ??= (async () => {
       // Both ports refuse new calls at once; the streams on them are sent elsewhere while the other calls finish.
       const ports = [grpc, http].map((port) => port.drain(config.shutdown.drainMs));

@@ -82,7 +82,7 @@ export const telemetry = {
   otlpEndpoint: optional("POSTHORN_OTLP_ENDPOINT", url(["http", "https"], "http://localhost:4318"), {
     aliases: ["OTEL_EXPORTER_OTLP_ENDPOINT"],
     secrecy: "url",
-    doc: "OTLP/HTTP base URL that traces are sent to (`/v1/traces` is added). Unset: traces are not exported.",
+    doc: "OTLP/HTTP base URL of a collector for traces and metrics (`/v1/traces` is added). Unset: nothing is sent.",
   }),
   otlpHeaders: optional(
     "POSTHORN_OTLP_HEADERS",
@@ -90,13 +90,18 @@ export const telemetry = {
     {
       aliases: ["OTEL_EXPORTER_OTLP_HEADERS"],
       secrecy: "secret",
-      doc: "Headers of trace exports, as the OpenTelemetry specification writes them; most collectors want a key here.",
+      doc: "Headers of what is sent there, as the OpenTelemetry specification writes them; most collectors want a key here.",
     },
   ),
   sampleRatio: option("POSTHORN_TRACE_SAMPLE_RATIO", decimal(0, 1), {
     aliases: ["OTEL_TRACES_SAMPLER_ARG"],
     default: { development: 1, staging: 0.25, production: 0.05 },
     doc: "Share of traces recorded when the caller did not decide; a trace costs more than the notification it follows.",
+  }),
+  otlpMetricsIntervalMs: option("POSTHORN_OTLP_METRICS_INTERVAL_MS", milliseconds(0, 3_600_000), {
+    aliases: ["OTEL_METRIC_EXPORT_INTERVAL"],
+    default: 15_000,
+    doc: "How often metrics are sent to the OTLP endpoint, like a usual scrape; 0: not, for what takes only traces.",
   }),
   metricsEnabled: option("POSTHORN_METRICS_ENABLED", flag, {
     aliases: ["NOTIFICATION_METRICS_ENABLED"],

@@ -23,7 +23,11 @@ const MAX_CALLERS = 100_000;
  *
  * @param now milliseconds that only rise, such as `performance.now`: a clock that is set back must not refuse anybody
  */
-export function createApiLimits(config: ApiLimitsConfig, now: () => number): ApiLimits {
+export function createApiLimits(
+  config: ApiLimitsConfig,
+  now: () => number,
+  refused: (whose: "key" | "user" | "tenant") => void = () => undefined,
+): ApiLimits {
   const callers = new LRUCache<string, number>({ max: MAX_CALLERS });
   const tenants = new LRUCache<string, number>({ max: MAX_CALLERS });
   return (principal) => {
@@ -31,9 +35,15 @@ export function createApiLimits(config: ApiLimitsConfig, now: () => number): Api
     const at = now();
     const caller = principal.kind === "key" ? principal.keyId : `${principal.tenantId}/${principal.userId}`;
     const one = take(config.perKey, callers.get(caller), at);
-    if (!one.allowed) return exceeded(principal.kind === "key" ? `key:${caller}` : `user:${principal.userId}`, one);
+    if (!one.allowed) {
+      refused(principal.kind);
+      return exceeded(principal.kind === "key" ? `key:${caller}` : `user:${principal.userId}`, one);
+    }
     const all = take(config.perTenant, tenants.get(principal.tenantId), at);
-    if (!all.allowed) return exceeded(`tenant:${principal.tenantId}`, all);
+    if (!all.allowed) {
+      refused("tenant");
+      return exceeded(`tenant:${principal.tenantId}`, all);
+    }
     if (one.state !== undefined) callers.set(caller, one.state);
     if (all.state !== undefined) tenants.set(principal.tenantId, all.state);
     return undefined;

@@ -1,8 +1,12 @@
-import { context, type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
+import type { SpanContext } from "@opentelemetry/api";
 import type { ConsumerMessages, JsMsg, Subscription } from "nats";
 import type { Broker } from "#src/broker/broker.ts";
+import type { Clock } from "#src/clock.ts";
+import { ATTR, processing } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
-import { extractTrace } from "#src/telemetry/traces.ts";
+import { readTraces, type TracedItems } from "#src/telemetry/message-traces.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
+import { type NextIn, withWorkSpans } from "#src/telemetry/work-spans.ts";
 import { ACK_WAIT_MS, decodeWork, ingestStream, LANES, type Lane, routeConsumer, SHARDS, type Work } from "./flow.ts";
 import { ensureQueues } from "./queue.ts";
 
@@ -13,10 +17,21 @@ export type Delivery = {
   working(): void;
   /** Aborts when the worker stops: finish the step at hand and throw; the message is given out again. */
   signal: AbortSignal;
+  /** The traces of ids that are followed to the stream: of each recorded trace the first few. */
+  traces: ReadonlyMap<string, SpanContext>;
 };
 
 /** Handles one message. At least once: must be idempotent. Throw to have it given out again later. */
 export type HandleWork = (work: Work, delivery: Delivery) => Promise<void>;
+
+export type ConsumeDeps = {
+  broker: Broker;
+  handle: HandleWork;
+  concurrencyPerLane: number;
+  clock: Clock;
+  log: Logger;
+  metrics: Pick<Metrics, "queueMessages" | "queueWaitSeconds">;
+};
 
 /** A chunk that failed this often is handled alone, id by id, and at the last attempt ended. */
 export const POISON_ATTEMPTS = 8;
@@ -26,15 +41,10 @@ export const POISON_ATTEMPTS = 8;
  * taken by other work; within a lane the shards' waiting messages take slots in turn. Disposing takes no more messages and
  * finishes those at hand.
  */
-export async function startConsuming(
-  broker: Broker,
-  handle: HandleWork,
-  concurrencyPerLane: number,
-  log: Logger,
-): Promise<AsyncDisposable> {
+export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable> {
+  const { broker, handle, concurrencyPerLane, clock, log, metrics } = deps;
   const stopping = new AbortController();
   const late = new AbortController();
-  const tracer = trace.getTracer("posthorn");
   const loops = LANES.flatMap((lane) => {
     const slots = fairSlots(concurrencyPerLane);
     return Array.from({ length: SHARDS }, (_, shard) => consumeShard(lane, shard, slots));
@@ -104,34 +114,46 @@ export async function startConsuming(
 
   let workedAt = Number.NEGATIVE_INFINITY;
   async function work(message: JsMsg, lane: Lane): Promise<void> {
-    const attempt = message.info.deliveryCount;
-    const parent = extractTrace(carrierOf(message));
-    const span = tracer.startSpan(
-      `process ingest.${lane.name}`,
-      {
-        kind: SpanKind.CONSUMER,
-        attributes: { "messaging.system": "nats", "messaging.operation.type": "process", "posthorn.lane": lane.name },
-      },
-      parent,
-    );
+    const { deliveryCount: attempt, timestampNanos } = message.info;
+    const labels = { stage: "route", lane: lane.name };
+    // A redelivery has waited for its turn as well as for its message.
+    if (attempt === 1)
+      metrics.queueWaitSeconds.observe(labels, Math.max(0, clock().getTime() - timestampNanos / 1e6) / 1000);
     const beat = setInterval(() => message.working(), ACK_WAIT_MS / 3);
+    let tenant: string | undefined;
     try {
-      const delivery = { attempt, working: () => message.working(), signal: stopping.signal };
-      await context.with(trace.setSpan(parent, span), () => handle(decodeWork(message.data), delivery));
+      const data = decodeWork(message.data);
+      tenant = data.tenantId;
+      const ids = "ids" in data ? data.ids : [];
+      const traced = readTraces(message.headers, ids.length);
+      const shape = () =>
+        processing(`ingest.${lane.name}`, {
+          [ATTR.messagingDestination]: message.subject,
+          [ATTR.messagingConsumerGroup]: message.info.consumer,
+          [ATTR.items]: ids.length,
+          [ATTR.attempt]: attempt,
+          [ATTR.tenant]: data.tenantId,
+        });
+      await withWorkSpans(shape, traced.keys(), (next) => {
+        const traces = followed(ids, traced, next);
+        return handle(data, { attempt, working: () => message.working(), signal: stopping.signal, traces });
+      });
       message.ack();
+      metrics.queueMessages.inc({ ...labels, outcome: "done" });
       workedAt = performance.now();
     } catch (error) {
-      fail(span, error);
+      const fields = { err: error, lane: lane.name, ...(tenant === undefined ? {} : { tenant }), attempt };
       if (givesBack(attempt, performance.now() - workedAt)) {
-        log.error({ err: error, lane: lane.name, attempt }, "a chunk fails always; it goes back to the reconciler");
+        metrics.queueMessages.inc({ ...labels, outcome: "given_back" });
+        log.error(fields, "a chunk fails always; it goes back to the reconciler");
         message.ack();
       } else {
-        log.warn({ err: error, lane: lane.name, attempt }, "a chunk failed; it is given out again");
+        metrics.queueMessages.inc({ ...labels, outcome: "failed" });
+        log.warn(fields, "a chunk failed; it is given out again");
         message.nak(retryDelay(attempt));
       }
     } finally {
       clearInterval(beat);
-      span.end();
     }
   }
 
@@ -187,15 +209,19 @@ export function givesBack(attempt: number, sinceOthersWorkedMs: number): boolean
   return attempt > POISON_ATTEMPTS && (sinceOthersWorkedMs < OTHERS_WORK_MS || attempt >= LAST_ATTEMPT);
 }
 
-function fail(span: Span, error: unknown): void {
-  span.setStatus({ code: SpanStatusCode.ERROR });
-  if (error instanceof Error) span.setAttribute("error.type", error.name);
-}
+/** Notifications of a trace that are followed to the stream in each chunk. More would make a trace no easier to read. */
+const FOLLOWED = 10;
 
-function carrierOf(message: JsMsg): Record<string, string> {
-  const carrier: Record<string, string> = {};
-  for (const key of message.headers?.keys() ?? []) carrier[key] = message.headers?.get(key) ?? "";
-  return carrier;
+function followed(ids: readonly string[], traced: TracedItems, next: NextIn): Map<string, SpanContext> {
+  const result = new Map<string, SpanContext>();
+  for (const [from, positions] of traced) {
+    const span = next(from);
+    for (const position of positions.slice(0, FOLLOWED)) {
+      const id = ids[position];
+      if (id !== undefined && span !== undefined) result.set(id, span);
+    }
+  }
+  return result;
 }
 
 type Slots = { take(): Promise<void>; give(): void };

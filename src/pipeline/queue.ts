@@ -1,7 +1,11 @@
-import { headers, type MsgHdrs } from "nats";
+import { type SpanContext, SpanStatusCode } from "@opentelemetry/api";
+import { headers } from "nats";
 import type { Broker } from "#src/broker/broker.ts";
+import { publishing } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
-import { injectTrace } from "#src/telemetry/traces.ts";
+import { type TracedItems, tracedItems, writeTraces } from "#src/telemetry/message-traces.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
+import { recordedTrace, spanIn } from "#src/telemetry/work-spans.ts";
 import {
   CHUNK,
   encodeWork,
@@ -14,10 +18,12 @@ import {
   routeConsumer,
   routeConsumerConfig,
   SHARDS,
+  shardOf,
   type Work,
 } from "./flow.ts";
 
-export type Queued = { id: string; priority: number };
+/** `trace`: the recorded trace it belongs to; travels with it. */
+export type Queued = { id: string; priority: number; trace?: SpanContext | undefined };
 
 /**
  * Puts ids on the lanes. Best effort by design: the rows are the record, and the reconciler queues again what was lost
@@ -26,28 +32,44 @@ export type Queued = { id: string; priority: number };
 export type Queue = {
   /** `attempt` tells a first queueing (0) from later ones, which JetStream must not take for duplicates. */
   enqueue(tenantId: string, items: readonly Queued[], attempt: number): Promise<void>;
-  enqueueFanout(tenantId: string, fanoutId: string, priority: number, attempt: number): Promise<void>;
+  enqueueFanout(
+    tenantId: string,
+    fanout: { id: string; priority: number; trace?: SpanContext | undefined },
+    attempt: number,
+  ): Promise<void>;
 };
 
 /** Publishes that wait for JetStream beyond this are left to the reconciler. */
 const MAX_PENDING = 2000;
 
-export function openQueue(broker: Broker, log: Logger, onFailure: (lane: LaneName) => void): Queue {
+export function openQueue(
+  broker: Broker,
+  log: Logger,
+  metrics: Pick<Metrics, "queuePublished" | "queuePublishFailures">,
+): Queue {
   let pending = 0;
 
-  async function publish(lane: LaneName, work: Work, messageId: string): Promise<void> {
-    if (pending >= MAX_PENDING || !broker.up()) return onFailure(lane);
+  async function publish(lane: LaneName, work: Work, messageId: string, traced: TracedItems): Promise<void> {
+    if (pending >= MAX_PENDING || !broker.up()) return metrics.queuePublishFailures.inc({ lane });
     pending++;
+    const subject = ingestSubject(broker.namespace, lane, work.tenantId);
+    const [first] = traced.keys();
+    const span = first && spanIn(first, publishing(`ingest.${lane}`, subject, shardOf(work.tenantId)));
+    const carried = span && headers();
+    if (span && carried) writeTraces(carried, span.spanContext(), traced, "ids" in work ? work.ids.length : 0);
     try {
-      await broker.js.publish(ingestSubject(broker.namespace, lane, work.tenantId), encodeWork(work), {
+      await broker.js.publish(subject, encodeWork(work), {
         msgID: messageId,
-        headers: traceHeaders(),
+        ...(carried === undefined ? {} : { headers: carried }),
       });
+      metrics.queuePublished.inc({ lane });
     } catch (error) {
-      log.warn({ err: error, lane }, "could not queue a chunk; the reconciler will");
-      onFailure(lane);
+      span?.setStatus({ code: SpanStatusCode.ERROR });
+      log.warn({ err: error, lane, tenant: work.tenantId }, "could not queue a chunk; the reconciler will");
+      metrics.queuePublishFailures.inc({ lane });
     } finally {
       pending--;
+      span?.end();
     }
   }
 
@@ -55,16 +77,22 @@ export function openQueue(broker: Broker, log: Logger, onFailure: (lane: LaneNam
     async enqueue(tenantId, items, attempt) {
       const publishes: Promise<void>[] = [];
       for (const lane of LANES) {
-        const ids = items.filter((item) => laneOf(item.priority) === lane).map((item) => item.id);
-        for (let start = 0; start < ids.length; start += CHUNK) {
-          const chunk = ids.slice(start, start + CHUNK);
-          publishes.push(publish(lane.name, { tenantId, ids: chunk }, `${chunk[0]}:${attempt}`));
+        const own = items.filter((item) => laneOf(item.priority) === lane);
+        for (let start = 0; start < own.length; start += CHUNK) {
+          const chunk = own.slice(start, start + CHUNK);
+          const ids = chunk.map((item) => item.id);
+          publishes.push(publish(lane.name, { tenantId, ids }, `${ids[0]}:${attempt}`, tracedItems(chunk)));
         }
       }
       await Promise.all(publishes);
     },
-    enqueueFanout: (tenantId, fanoutId, priority, attempt) =>
-      publish(laneOf(priority).name, { tenantId, fanoutId }, `${fanoutId}:${attempt}`),
+    enqueueFanout: (tenantId, { id, priority, trace }, attempt) =>
+      publish(
+        laneOf(priority).name,
+        { tenantId, fanoutId: id },
+        `${id}:${attempt}`,
+        trace === undefined ? new Map() : new Map([[trace, []]]),
+      ),
   };
 }
 
@@ -74,7 +102,9 @@ export async function enqueueByTenant<R extends { tenantId: string; id: string; 
   rows: readonly R[],
   now: Date,
 ): Promise<void> {
-  const tenants = Map.groupBy(rows, (row) => row.tenantId);
+  const trace = recordedTrace();
+  const traced = trace === undefined ? rows : rows.map((row) => ({ ...row, trace }));
+  const tenants = Map.groupBy(traced, (row) => row.tenantId);
   await Promise.all([...tenants].map(([tenantId, items]) => queue.enqueue(tenantId, items, now.getTime())));
 }
 
@@ -97,12 +127,4 @@ export async function ensureQueues(broker: Broker): Promise<void> {
       }),
     );
   }
-}
-
-function traceHeaders(): MsgHdrs {
-  const carrier: Record<string, string> = {};
-  injectTrace(carrier);
-  const result = headers();
-  for (const [key, value] of Object.entries(carrier)) result.set(key, value);
-  return result;
 }

@@ -28,7 +28,11 @@ export type WorkerDeps = {
 export function worker(deps: WorkerDeps): HandleWork {
   let turn = 0;
   return async (work, delivery) => {
-    const context: RouteContext = { slot: deps.slots[turn++ % deps.slots.length] ?? 0, epoch: deps.newEpoch() };
+    const context: RouteContext = {
+      slot: deps.slots[turn++ % deps.slots.length] ?? 0,
+      epoch: deps.newEpoch(),
+      traces: delivery.traces,
+    };
     if ("fanoutId" in work) return runFanout(deps.accept, work.tenantId, work.fanoutId, context);
     if (delivery.attempt <= POISON_ATTEMPTS) return route(deps.route, work.tenantId, work.ids, context);
     for (const id of work.ids) {
@@ -37,7 +41,10 @@ export function worker(deps: WorkerDeps): HandleWork {
         await route(deps.route, work.tenantId, [id], context);
       } catch (error) {
         if (passes(error)) throw error;
-        deps.log.error({ err: error, notification: id }, "a notification cannot be decided; it ends as FAILED");
+        deps.log.error(
+          { err: error, tenant: work.tenantId, notification: id, status: "FAILED" },
+          "a notification cannot be decided; it ends as FAILED",
+        );
         await endFailed(deps, work.tenantId, id, context);
       }
       delivery.working();

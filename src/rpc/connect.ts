@@ -1,7 +1,7 @@
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
-import type { Registry } from "prom-client";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
+import type { Exposition } from "#src/telemetry/exposition.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { connectHandlers, contextOf } from "./connect-calls.ts";
 import { answerUnknownMethod, faultOfBody, unaryConnectError } from "./connect-errors.ts";
@@ -30,7 +30,7 @@ export type HttpDeps = {
   readonly log: Logger;
   readonly ready: Readiness;
   /** Served at `/metrics`; undefined: not served. */
-  readonly metrics: Pick<Registry, "metrics" | "contentType"> | undefined;
+  readonly metrics: Exposition | undefined;
 };
 
 /** Answers that are told SHUTTING_DOWN are on their way for this long before connections are cut. */

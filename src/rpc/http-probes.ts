@@ -1,4 +1,4 @@
-import type { Registry } from "prom-client";
+import type { Exposition } from "#src/telemetry/exposition.ts";
 import type { HttpRequest, HttpResponse } from "./http-dual.ts";
 
 /** What a dependency check found, by name: `{ postgres: true, nats: false }`. */
@@ -8,7 +8,7 @@ export type ProbeDeps = {
   /** Asked at every `/readyz`; must answer quickly and not throw. */
   readonly ready: Readiness;
   /** Served at `/metrics`; undefined: not served. */
-  readonly metrics: Pick<Registry, "metrics" | "contentType"> | undefined;
+  readonly metrics: Exposition | undefined;
   readonly draining: () => boolean;
 };
 
@@ -17,7 +17,7 @@ export type ProbeDeps = {
  * for Prometheus. True: the request was one of them.
  */
 export function probes(deps: ProbeDeps): (path: string, request: HttpRequest, response: HttpResponse) => boolean {
-  const answer: Record<string, (response: HttpResponse) => Promise<void>> = {
+  const answer: Record<string, (response: HttpResponse, request: HttpRequest) => Promise<void>> = {
     "/healthz": async (response) => send(response, 200, "text/plain", "ok\n"),
     "/readyz": async (response) => {
       const checks = { ...(await deps.ready()), ...(deps.draining() ? { draining: false } : {}) };
@@ -27,12 +27,15 @@ export function probes(deps: ProbeDeps): (path: string, request: HttpRequest, re
   };
   const { metrics } = deps;
   if (metrics !== undefined)
-    answer["/metrics"] = async (response) => send(response, 200, metrics.contentType, await metrics.metrics());
+    answer["/metrics"] = async (response, request) => {
+      const { contentType, body } = await metrics(request.headers.accept);
+      send(response, 200, contentType, body);
+    };
   return (path, request, response) => {
     const reply = Object.hasOwn(answer, path) ? answer[path] : undefined;
     if (reply === undefined) return false;
     if (request.method !== "GET" && request.method !== "HEAD") send(response, 405, "text/plain", "GET only\n");
-    else reply(response).catch(() => send(response, 500, "text/plain", "failed\n"));
+    else reply(response, request).catch(() => send(response, 500, "text/plain", "failed\n"));
     return true;
   };
 }

@@ -3,6 +3,7 @@ import type { Clock } from "#src/clock.ts";
 import { toCounts } from "#src/inbox/entry.ts";
 import { entriesByIds } from "#src/inbox/queries.ts";
 import { expireEntries, type Returned, releaseSnoozed } from "#src/inbox/release.ts";
+import { measureQueues } from "#src/pipeline/measure-queues.ts";
 import { ensureQueues, type Queue } from "#src/pipeline/queue.ts";
 import { reconcile } from "#src/pipeline/reconcile/reconcile.ts";
 import { maintainPartitions } from "#src/store/migrate.ts";
@@ -37,6 +38,7 @@ export type JobConfig = {
 const SNOOZE_MS = 1000;
 /** What is younger may still be on its way to the queue. */
 const JUST_ACCEPTED_MS = 1000;
+const QUEUES_MS = 5000;
 const SWEEP_MS = 30_000;
 const PARTITIONS_MS = 6 * 3_600_000;
 
@@ -46,17 +48,19 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
   const { tickMs, batchSize: batch } = config.schedule;
   const stack = new AsyncDisposableStack();
   const every = (name: string, ms: number, job: (now: Date) => Promise<{ more: boolean }>) =>
-    stack.use(startLoop(name, ms, () => job(clock()), log, random));
+    stack.use(startLoop(name, ms, () => measured(metrics, name, () => job(clock())), log, random));
 
   every("release", tickMs, async (now) => {
     const released = await releaseDue(deps, now, batch);
     for (const { dueAt } of released)
       metrics.schedulerLagSeconds.observe({ kind: "notification" }, (now.getTime() - dueAt.getTime()) / 1000);
+    metrics.schedulerReleased.inc({ kind: "notification" }, released.length);
     return { more: released.length === batch };
   });
   every("unsnooze", SNOOZE_MS, async (now) => {
     const returned = await releaseSnoozed(deps, now, batch);
     await announce(deps, returned, now);
+    metrics.schedulerReleased.inc({ kind: "snooze" }, returned.length);
     return { more: returned.length === batch };
   });
   every("reconcile", config.reconcile.intervalMs, async (now) => {
@@ -71,6 +75,10 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     reconcile(deps, clock(), JUST_ACCEPTED_MS).catch((err) => log.warn({ err }, "could not queue what NATS missed"));
   });
   stack.defer(() => back[Symbol.dispose]());
+  every("queues", QUEUES_MS, async (now) => {
+    await measureQueues(deps.broker, metrics, now);
+    return { more: false };
+  });
   every("sweep", SWEEP_MS, async (now) => {
     const swept = await store.system((tx) => expireEntries(tx, now, batch));
     for (const { tenantId, userId, head } of swept.inboxes) {
@@ -91,6 +99,18 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     return { more: false };
   });
   return stack;
+}
+
+async function measured<T>(metrics: Metrics, task: string, run: () => Promise<T>): Promise<T> {
+  const began = performance.now();
+  try {
+    return await run();
+  } catch (error) {
+    metrics.jobFailures.inc({ task });
+    throw error;
+  } finally {
+    metrics.jobSeconds.observe({ task }, (performance.now() - began) / 1000);
+  }
 }
 
 /** Snoozed entries come back as arrivals. */

@@ -1,6 +1,8 @@
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { enqueueByTenant, type Queue } from "#src/pipeline/queue.ts";
 import type { Store } from "#src/store/store.ts";
+import { requeueing } from "#src/telemetry/conventions.ts";
+import { withRootSpan } from "#src/telemetry/work-spans.ts";
 
 export type Released = { tenantId: string; id: string; priority: number; dueAt: Date };
 
@@ -25,6 +27,6 @@ export async function releaseDue(deps: { store: Store; queue: Queue }, now: Date
       select tenant_id as "tenantId", id, priority, due_at as "dueAt" from released
       order by priority desc, due_at, id`,
   );
-  await enqueueByTenant(deps.queue, released, now);
+  if (released.length > 0) await withRootSpan(requeueing("due"), () => enqueueByTenant(deps.queue, released, now));
   return released;
 }

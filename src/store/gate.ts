@@ -18,6 +18,13 @@ export type GateOptions = {
   deadlineMs: number;
 };
 
+export type Gate = (<T>(work: () => Promise<T>) => Promise<T>) & {
+  /** Calls at this moment. */
+  use(): GateUse;
+};
+
+export type GateUse = { size: number; inUse: number; waiting: number };
+
 /** While Postgres is away, one call tries it this often. */
 const RETRY_MS = 250;
 
@@ -30,7 +37,7 @@ const RETRY_MS = 250;
  *      ▲                                         │     one call at a time goes through, to see
  *      └─────────── a transaction began ─────────┘
  */
-export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): <T>(work: () => Promise<T>) => Promise<T> {
+export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): Gate {
   const waiting = new Set<PromiseWithResolvers<void>>();
   let running = 0;
   let reachedAt = 0;
@@ -72,7 +79,7 @@ export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): <T>(work:
     }
   }
 
-  return async (work) => {
+  const pass = async <T>(work: () => Promise<T>): Promise<T> => {
     const turn = enter();
     const limit = Promise.withResolvers<never>();
     const late = new Error("Postgres did not answer");
@@ -102,6 +109,7 @@ export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): <T>(work:
       leave();
     }
   };
+  return Object.assign(pass, { use: () => ({ size, inUse: running, waiting: waiting.size }) });
 }
 
 function isUnreached(error: unknown): boolean {

@@ -2,7 +2,7 @@ import { sql as statement } from "drizzle-orm";
 import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres, { type Sql, type TransactionSql } from "postgres";
 import { safeBegin } from "./begin.ts";
-import { poolGate } from "./gate.ts";
+import { type GateUse, poolGate } from "./gate.ts";
 import { pgSockets } from "./sockets.ts";
 
 export type StoreConfig = {
@@ -35,6 +35,8 @@ export type Store = AsyncDisposable & {
   system<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
   /** Runs Drizzle queries over all tenants in one transaction. Only for the operator's methods. */
   systemDb<T>(work: (db: Db) => Promise<T>): Promise<T>;
+  /** How the connections are used at this moment, by pool. */
+  pools(): ({ name: string } & GateUse)[];
 };
 
 /** Calls waiting for a connection beyond this are refused: a queue that only grows helps nobody. */
@@ -114,6 +116,12 @@ export function openStore(config: StoreConfig): Store {
       ),
     system: (work) => systemGate(() => retryDeadlock(() => begin(system, work))),
     systemDb: (work) => systemColdGate(() => retryDeadlock(() => systemColdDb.transaction(work))),
+    pools: () => [
+      { name: "hot", ...hotGate.use() },
+      { name: "cold", ...coldGate.use() },
+      { name: "system", ...systemGate.use() },
+      { name: "system_cold", ...systemColdGate.use() },
+    ],
     async [Symbol.asyncDispose]() {
       await Promise.all([hot, cold, system, systemCold].map((client) => client.end({ timeout: 5 })));
     },

@@ -1,5 +1,6 @@
 import { create, type DescField, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import type { SpanContext } from "@opentelemetry/api";
 import { LiveEvent_Kind, LiveEventSchema } from "#gen/posthorn/internal/v1/live_pb.ts";
 import { InboxCountsSchema, InboxEntrySchema } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
@@ -9,6 +10,7 @@ import {
   SubscribeResponseSchema,
 } from "#gen/posthorn/v1/stream_service_pb.ts";
 import type { InboxEntryRow } from "#src/inbox/entry.ts";
+import { format } from "#src/telemetry/message-traces.ts";
 import { encodeCursor } from "./cursor.ts";
 
 /** An entry that arrived in an inbox, with its inbox after it. */
@@ -26,6 +28,10 @@ export type Arrival = {
   senderId: string;
   arrivedAt: Date;
   expiresAt: Date | undefined;
+  /** Its trace, if it is recorded and followed to the stream. */
+  trace?: SpanContext | undefined;
+  /** When it was accepted, in Unix milliseconds, if its way to the stream is measured. */
+  acceptedMs?: number;
   counts: { unread: number; unseen: number; total: number; archived: number; snoozed: number };
 };
 
@@ -57,6 +63,8 @@ export function encodeLiveArrival(arrival: Arrival, delivered: boolean, out: Bin
     number(out, LIVE.priority, arrival.priority);
     for (const tag of arrival.tags) out.uint32(lengthOf(LIVE.tags)).string(tag);
     number(out, LIVE.delivered, delivered ? 1 : 0);
+    if (arrival.acceptedMs !== undefined) number(out, LIVE.acceptedMs, arrival.acceptedMs);
+    if (arrival.trace !== undefined) text(out, LIVE.traceparent, format(arrival.trace));
     out.uint32(lengthOf(LIVE.response)).fork();
     writeArrival(out, arrival);
     return out.join().finish();

@@ -20,6 +20,7 @@ import { ReceivedEvent } from "./live-event.ts";
 import { openingReader } from "./opening.ts";
 import type { Presence } from "./presence.ts";
 import { openSession, type Session } from "./session.ts";
+import { endingOf, KIND_NAMES, watchEvent } from "./watching.ts";
 
 export type HubConfig = {
   heartbeatMs: number;
@@ -109,6 +110,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
       return;
     }
     written[event.kind] = (written[event.kind] ?? 0) + members.size;
+    const given = event.watched ? watchEvent(deps.metrics, event, members.size) : undefined;
     let status: Encoded | undefined;
     for (const attached of members) {
       const { session } = attached;
@@ -123,6 +125,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
       else if (event.kind === Kind.ANNOUNCEMENT) session.announcement(event, event.response);
       else if (event.kind === Kind.MEMBERSHIP) void rejoinTopics(attached);
     }
+    given?.(clock());
   }
 
   async function rejoinTopics(attached: Attached): Promise<void> {
@@ -176,7 +179,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
             return { epoch: heads.get(userId)?.epoch, rows };
           }),
         head: async () => (await readOpening(tenantId, userId)).head,
-        onEnd: () => leave(),
+        onEnd: (fault) => leave(fault),
         onSlow: () => deps.metrics.streamSlowConsumers.inc(),
         onReplayed: (count) => deps.metrics.streamReplayed.inc(count),
         onReset: () => deps.metrics.streamResets.inc(),
@@ -192,7 +195,8 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
     ];
     const abort = () => session.finish(undefined);
     signal.addEventListener("abort", abort, { once: true });
-    const leave = () => {
+    const leave = (fault: Fault | undefined) => {
+      deps.metrics.streamsClosed.inc({ reason: endingOf(fault, signal) });
       signal.removeEventListener("abort", abort);
       for (const timer of timers) clearTimeout(timer);
       all.delete(attached);
@@ -204,6 +208,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
       else perUser.set(owner, left);
       deps.presence.leave(tenantId, userId, request.deviceId, session.options.streamId);
     };
+    deps.metrics.streamsOpened.inc();
     deps.presence.arrive(tenantId, userId, request.deviceId, session.options.streamId);
     void begin(attached);
     return session.events;
@@ -309,11 +314,3 @@ function expiryTimers(expiresAt: Date | undefined, now: Date, session: Session):
 function bounded(ms: number): number {
   return Math.min(Math.max(ms, 0), 2 ** 31 - 1);
 }
-
-const KIND_NAMES: Record<number, string> = {
-  [Kind.ARRIVAL]: "notification",
-  [Kind.STATUS]: "status",
-  [Kind.NOTICE]: "notice",
-  [Kind.ANNOUNCEMENT]: "announcement",
-  [Kind.MEMBERSHIP]: "membership",
-};

@@ -15,6 +15,10 @@ export class ReceivedEvent implements Filtered {
   epoch = 0;
   priority = 0;
   delivered = false;
+  /** When it was accepted, if its way is measured; else 0. */
+  acceptedMs = 0;
+  /** The notification's trace, if it is followed. */
+  traceparent = "";
   /** The SubscribeResponse for the streams. */
   response = NOTHING;
   readonly #bytes: Uint8Array;
@@ -44,6 +48,12 @@ export class ReceivedEvent implements Filtered {
         case FIELD.delivered.number:
           this.delivered = reader.bool();
           break;
+        case FIELD.acceptedMs.number:
+          this.acceptedMs = Number(reader.int64());
+          break;
+        case FIELD.traceparent.number:
+          this.traceparent = reader.string();
+          break;
         case FIELD.response.number:
           this.response = new Encoded(reader.bytes());
           break;
@@ -57,6 +67,10 @@ export class ReceivedEvent implements Filtered {
           reader.skip(wireType, number);
       }
     }
+  }
+
+  get watched(): boolean {
+    return this.acceptedMs !== 0 || this.traceparent !== "";
   }
 
   get type(): string {

@@ -46,7 +46,7 @@ export type SessionDeps = {
   /** The inbox as it stands. */
   head(): Promise<Head | undefined>;
   /** Nothing more is sent but what waits already. */
-  onEnd(): void;
+  onEnd(fault: Fault | undefined): void;
   onSlow(): void;
   onReplayed(count: number): void;
   onReset(): void;
@@ -102,7 +102,7 @@ export function openSession(options: SessionOptions, deps: SessionDeps) {
     if (queue.ended) return;
     queue.end(fault);
     clearTimeout(gapTimer);
-    deps.onEnd();
+    deps.onEnd(fault);
   }
 
   /** Says hello and sends what was missed. `head` was read after this session was attached to live events. */

@@ -1,18 +1,24 @@
 /**
  * Every instrument of Posthorn, made in one place. Labels are closed sets: never a tenant, a user or an id, because
  * each value is a time series for ever. What belongs to one tenant is in AnalyticsService.
+ *
+ * Stages count per chunk and per group, not per notification: what carries one notification pays for none of this.
  */
 
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
+import { WeightedHistogram } from "./weighted-histogram.ts";
 
 /** Seconds, from what a cached answer takes to what a caller gives up on. */
 const latency = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 /** Items of a group, a chunk or a batch. */
 const sizes = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500];
-/** Seconds of waiting that people notice. */
-const waits = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3_600];
+/** Seconds on the way through the whole platform: from what it aims at to what people notice. */
+const ways = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600];
 
-/** The labels there may be. `method` is the full name of an RPC of the contract, never what a caller sent. */
+/**
+ * The labels there may be: none that Prometheus gives itself (`job`, `instance`), and `method` is the full name of an RPC of
+ * the contract, never what a caller sent.
+ */
 type Label =
   | "transport"
   | "method"
@@ -22,12 +28,18 @@ type Label =
   | "status"
   | "reason"
   | "stage"
+  | "step"
   | "event"
   | "limit"
   | "decision"
   | "kind"
+  | "task"
   | "pool"
+  | "dependency"
   | "outcome";
+
+/** Has its instrument set by whoever knows the value, whenever somebody reads it. */
+type Sampled = { read(set: () => void): void };
 
 export type Metrics = ReturnType<typeof createMetrics>;
 
@@ -38,40 +50,72 @@ export function createMetrics(registry: Registry) {
     new Counter<L>({ name: `posthorn_${name}_total`, help, labelNames, registers });
   const gauge = <const L extends Label = never>(name: string, help: string, ...labelNames: L[]) =>
     new Gauge<L>({ name: `posthorn_${name}`, help, labelNames, registers });
+  const sampled = <const L extends Label = never>(
+    name: string,
+    help: string,
+    ...labelNames: L[]
+  ): Gauge<L> & Sampled => {
+    const readers: (() => void)[] = [];
+    const made = new Gauge<L>({
+      name: `posthorn_${name}`,
+      help,
+      labelNames,
+      registers,
+      collect() {
+        for (const read of readers) read();
+      },
+    });
+    return Object.assign(made, { read: (set: () => void) => void readers.push(set) });
+  };
   const histogram = <const L extends Label = never>(
     name: string,
     help: string,
     buckets: number[],
     ...labelNames: L[]
   ) => new Histogram<L>({ name: `posthorn_${name}`, help, buckets, labelNames, registers });
+  const weighted = <const L extends Label>(name: string, help: string, buckets: number[], label: L) =>
+    new WeightedHistogram<L>({ name: `posthorn_${name}`, help, buckets, label, registry });
 
   return {
     rpcRequests: counter("rpc_requests", "Calls answered.", "transport", "method", "code"),
-    rpcSeconds: histogram("rpc_seconds", "Time to answer a unary call.", latency, "transport", "method"),
+    rpcSeconds: histogram("rpc_seconds", "Time to answer a unary call.", latency, "method"),
     rpcActive: gauge("rpc_active", "Calls being answered, streams included.", "transport"),
+    rpcLimited: counter("rpc_limited", "Calls refused because the API limit was used up, by whose limit.", "limit"),
 
-    acceptGroupItems: histogram("accept_group_items", "Notifications in one accept commit.", sizes),
+    acceptWaitSeconds: histogram("accept_wait_seconds", "Longest wait of a Send for its group's commit.", latency),
+    acceptGroupItems: histogram("accept_group_items", "Sends in one accept commit.", sizes),
     acceptGroupSeconds: histogram("accept_group_seconds", "Time of one accept commit.", latency),
-    accepted: counter("notifications_accepted", "Notifications committed by Send.", "lane"),
-    deduplicated: counter("notifications_deduplicated", "Sends that an earlier one answered.", "kind"),
-    decided: counter("notifications_decided", "Decisions committed.", "channel", "status", "lane"),
-    verdicts: counter("verdicts", "Verdicts of gates other than deliver.", "reason", "lane"),
-    endToEndSeconds: histogram("end_to_end_seconds", "From accepted to in the inbox.", waits, "lane"),
+    accepted: counter("notifications_accepted", "Notifications committed, those of fan-outs included.", "lane"),
+    deduplicated: counter("notifications_deduplicated", "Sends or recipients that an earlier one answered.", "kind"),
 
-    routeChunkItems: histogram("route_chunk_items", "Notifications in one chunk.", sizes, "lane"),
-    routeChunkSeconds: histogram("route_chunk_seconds", "Time to decide and commit one chunk.", latency, "lane"),
+    queuePublished: counter("queue_published", "Chunks put on the queue.", "lane"),
     queuePublishFailures: counter(
       "queue_publish_failures",
       "Chunks the queue refused; the reconciler repeats them.",
       "lane",
     ),
+    queueWaitSeconds: histogram("queue_wait_seconds", "From on the queue to taken by a worker.", ways, "stage", "lane"),
     queueMessages: counter("queue_messages", "Queue messages handled.", "stage", "lane", "outcome"),
-    queueWaiting: gauge("queue_waiting", "Messages waiting in the queue.", "stage", "lane"),
+    queueWaiting: gauge("queue_waiting", "Messages on the queue, those at work included.", "stage", "lane"),
+    queueOldestSeconds: gauge("queue_oldest_seconds", "Age of the oldest message on the queue.", "stage", "lane"),
 
-    streamsOpen: gauge("streams_open", "Streams open on this process.", "transport"),
-    streamsOpened: counter("streams_opened", "Streams begun.", "transport"),
+    routeChunkItems: histogram("route_chunk_items", "Notifications in one chunk.", sizes, "lane"),
+    routeChunkSeconds: histogram("route_chunk_seconds", "Time to decide and commit one chunk.", latency, "lane"),
+    routeStepSeconds: histogram("route_step_seconds", "Time of one step of a chunk.", latency, "step"),
+    decided: counter("notifications_decided", "Decisions committed.", "channel", "status", "lane"),
+    verdicts: counter("verdicts", "Verdicts of gates other than deliver.", "reason", "lane"),
+    endToEndSeconds: weighted(
+      "end_to_end_seconds",
+      "From accepted to in the inbox, of what need not wait.",
+      ways,
+      "lane",
+    ),
+
+    streamsOpen: sampled("streams_open", "Streams open on this process."),
+    streamsOpened: counter("streams_opened", "Streams begun."),
     streamsClosed: counter("streams_closed", "Streams ended, by why.", "reason"),
-    streamEvents: counter("stream_events", "Events written to streams.", "event"),
+    streamEvents: counter("stream_events", "Events given to streams.", "event"),
+    streamSeconds: histogram("stream_seconds", "From accepted to on the stream, of one notification of a chunk.", ways),
     streamSlowConsumers: counter("stream_slow_consumers", "Streams told to resume because their queue was full."),
     streamReplayed: counter("stream_replayed_events", "Events replayed to resuming streams."),
     streamResets: counter("stream_resets", "Resumes whose history had been trimmed."),
@@ -81,11 +125,15 @@ export function createMetrics(registry: Registry) {
     redisSeconds: histogram("redis_seconds", "Time of one round trip to Redis.", latency),
 
     reconcilerRepublished: counter("reconciler_republished", "Notifications put back on the queue.", "lane"),
-    schedulerLagSeconds: histogram("scheduler_lag_seconds", "From due to released.", waits, "kind"),
+    schedulerLagSeconds: weighted("scheduler_lag_seconds", "From due to released.", ways, "kind"),
     schedulerReleased: counter("scheduler_released", "Due work released.", "kind"),
+    jobSeconds: histogram("job_seconds", "Time of one run of a periodic job.", latency, "task"),
+    jobFailures: counter("job_failures", "Runs of a periodic job that failed.", "task"),
 
-    poolInUse: gauge("pool_in_use", "Database connections in use.", "pool"),
-    poolWaiting: gauge("pool_waiting", "Statements waiting for a database connection.", "pool"),
-    dependencyUp: gauge("dependency_up", "1 while a dependency answers, 0 while it does not.", "kind"),
+    poolSize: sampled("pool_size", "Database connections there may be.", "pool"),
+    poolInUse: sampled("pool_in_use", "Database connections in use.", "pool"),
+    poolWaiting: sampled("pool_waiting", "Transactions waiting for a database connection.", "pool"),
+    dependencyUp: gauge("dependency_up", "1 while a dependency answers, 0 while it does not.", "dependency"),
+    draining: gauge("draining", "1 while this process goes out of service."),
   };
 }

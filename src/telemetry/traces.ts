@@ -15,7 +15,6 @@ import {
   trace,
 } from "@opentelemetry/api";
 import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-http";
-import { resourceFromAttributes } from "@opentelemetry/resources";
 import {
   AlwaysOffSampler,
   BatchSpanProcessor,
@@ -24,16 +23,10 @@ import {
   type SpanProcessor,
   TraceIdRatioBasedSampler,
 } from "@opentelemetry/sdk-trace-node";
-import { ATTR_SERVICE_INSTANCE_ID, ATTR_SERVICE_NAME } from "@opentelemetry/semantic-conventions";
 import type { Logger } from "./logger.ts";
+import { type OtlpConfig, resourceOf, targetOf, within } from "./otlp.ts";
 
-export interface TraceConfig {
-  readonly serviceName: string;
-  readonly instanceId?: string | undefined;
-  /** OTLP/HTTP base URL, without `/v1/traces`. Undefined: nothing is exported. */
-  readonly otlpEndpoint: string | undefined;
-  /** `name=value` pairs separated by commas, values percent-encoded (OpenTelemetry OTLP exporter specification). */
-  readonly otlpHeaders: string | undefined;
+export interface TraceConfig extends OtlpConfig {
   /** Share of traces recorded when the caller did not decide, 0 to 1. */
   readonly sampleRatio: number;
 }
@@ -57,13 +50,13 @@ export function startTracing(
     diag.setLogger(diagnosticsTo(log), { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true });
   const processor =
     options.processor ?? (config.otlpEndpoint === undefined ? undefined : exporting(config, config.otlpEndpoint));
-  const root = processor === undefined ? new AlwaysOffSampler() : new TraceIdRatioBasedSampler(config.sampleRatio);
+  const sampler =
+    processor === undefined
+      ? new AlwaysOffSampler()
+      : new ParentBasedSampler({ root: new TraceIdRatioBasedSampler(config.sampleRatio) });
   const provider = new NodeTracerProvider({
-    resource: resourceFromAttributes({
-      [ATTR_SERVICE_NAME]: config.serviceName,
-      ...(config.instanceId === undefined ? {} : { [ATTR_SERVICE_INSTANCE_ID]: config.instanceId }),
-    }),
-    sampler: new ParentBasedSampler({ root }),
+    resource: resourceOf(config),
+    sampler,
     // A span must not become a store of content.
     spanLimits: { attributeValueLengthLimit: 256, attributeCountLimit: 64, eventCountLimit: 32, linkCountLimit: 256 },
     spanProcessors: processor === undefined ? [] : [processor],
@@ -71,16 +64,10 @@ export function startTracing(
   provider.register();
   return {
     async [Symbol.asyncDispose]() {
-      const given = new AbortController();
-      const patience = new Promise((done) => {
-        const timer = setTimeout(done, flushMs);
-        given.signal.addEventListener("abort", () => clearTimeout(timer));
-      });
-      await Promise.race([
+      await within(
+        flushMs,
         provider.shutdown().catch((err) => log?.warn({ err }, "some traces were not sent")),
-        patience,
-      ]);
-      given.abort();
+      );
       trace.disable();
       context.disable();
       propagation.disable();
@@ -90,32 +77,12 @@ export function startTracing(
 }
 
 function exporting(config: TraceConfig, endpoint: string): SpanProcessor {
-  const exporter = new OTLPTraceExporter({
-    url: `${endpoint.replace(/\/+$/, "")}/v1/traces`,
-    headers: headersOf(config.otlpHeaders ?? ""),
-    timeoutMillis: 10_000,
-  });
+  const exporter = new OTLPTraceExporter(targetOf(config, endpoint, "traces"));
   return new BatchSpanProcessor(exporter, {
     maxQueueSize: 8_192,
     maxExportBatchSize: 512,
     scheduledDelayMillis: 1_000,
   });
-}
-
-function headersOf(pairs: string): Record<string, string> {
-  const entries = pairs.split(",").map((pair) => {
-    const equals = pair.indexOf("=");
-    return [pair.slice(0, equals).trim(), decoded(pair.slice(equals + 1).trim())] as const;
-  });
-  return Object.fromEntries(entries.filter(([name]) => name !== ""));
-}
-
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
 }
 
 function diagnosticsTo(log: Logger) {

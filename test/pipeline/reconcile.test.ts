@@ -46,7 +46,7 @@ const waiting = async () =>
   (await sql<[{ n: number }]>`select count(*)::int as n from notifications where status = 1`)[0].n;
 /** One round of the reconciler, as if so much time had passed. */
 const round = (laterMs: number, afterMs: number) => {
-  const queue = openQueue(broker, log, () => undefined);
+  const queue = openQueue(broker, log, createMetrics(new Registry()));
   const deps = { store, broker, queue, metrics: createMetrics(new Registry()) };
   return reconcile(deps, new Date(Date.now() + laterMs), afterMs);
 };

@@ -20,6 +20,7 @@ function failing(error: Error) {
     store,
     clock,
     metrics: createMetrics(new Registry()),
+    log,
     findType: () => ({ key: "general" }) as never,
     loadPreferences: async (_, userIds) => {
       if (userIds.includes("poison")) throw error;
@@ -38,6 +39,7 @@ const delivery = (attempt: number): Delivery => ({
   attempt,
   working: () => undefined,
   signal: new AbortController().signal,
+  traces: new Map(),
 });
 
 async function chunk() {

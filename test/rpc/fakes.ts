@@ -17,6 +17,7 @@ import { type HttpConfig, startHttp } from "#src/rpc/connect.ts";
 import { type GrpcConfig, startGrpc } from "#src/rpc/grpc.ts";
 import { createPipeline, type PipelineDeps } from "#src/rpc/pipeline.ts";
 import { createViolations, type Violations } from "#src/rpc/validate.ts";
+import { exposition } from "#src/telemetry/exposition.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
 
@@ -149,7 +150,7 @@ export async function startPorts(overrides: Overrides = {}) {
   const ready: Record<string, boolean> = { postgres: true };
   const grpc = await startGrpc({ pipeline, log }, { ...GRPC, ...overrides.grpc });
   const http = await startHttp(
-    { pipeline, log, ready: async () => ready, metrics: registry },
+    { pipeline, log, ready: async () => ready, metrics: exposition(registry) },
     { ...HTTP, ...overrides.http },
   );
   return {

@@ -13,7 +13,7 @@ import { UserService } from "#gen/posthorn/v1/user_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
 import { readConfig } from "#src/config.ts";
 import { type Platform, startPlatform } from "#src/main.ts";
-import { createLogger } from "#src/telemetry/logger.ts";
+import { createLogger, type Logger } from "#src/telemetry/logger.ts";
 import { freshServices, type TestServices } from "./services.ts";
 
 /** A client of every service, all with one credential, over stock gRPC. */
@@ -53,6 +53,8 @@ export type TestPlatformOptions = {
   env?: Record<string, string>;
   roles?: readonly ("api" | "stream" | "worker" | "scheduler")[];
   clock?: Clock;
+  /** Where its log goes; default: standard error, and silent unless POSTHORN_TEST_LOG names a level. */
+  log?: Logger;
   /** Share them to have several nodes; default: of its own, removed with it. */
   services?: TestServices;
   /** Belong to this tenant; default: a new one. */
@@ -102,7 +104,7 @@ export async function startTestPlatform(options: TestPlatformOptions = {}): Prom
     ...(logLevel === undefined ? {} : { POSTHORN_LOG_LEVEL: logLevel }),
     ...options.env,
   });
-  const log = createLogger({ ...config.telemetry });
+  const log = options.log ?? createLogger({ ...config.telemetry });
   const platform = stack.use(
     await startPlatform(config, { log, ...(options.clock === undefined ? {} : { clock: options.clock }) }),
   );

@@ -11,10 +11,13 @@ import type { Clock } from "#src/clock.ts";
 import { Fault, notFound } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Store } from "#src/store/store.ts";
+import { acceptCommit } from "#src/telemetry/conventions.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
+import { type NextIn, recordedTrace, withWorkSpans } from "#src/telemetry/work-spans.ts";
 import type { Queue, Queued } from "../queue.ts";
 import { commitGroup, type Stored } from "./commit.ts";
 import { groupCommit } from "./group.ts";
+import { measureGroup } from "./measure.ts";
 import { type Draft, prepare, type TypeDefaults } from "./prepare.ts";
 import type { Submission } from "./submission.ts";
 
@@ -53,15 +56,23 @@ export const DEFAULT_TYPE = "general";
 
 export function accepting(deps: AcceptDeps, config: AcceptConfig, slots: readonly number[]): Accept {
   let turn = 0;
-  const commit = async (tenantId: string, group: readonly Submission[]): Promise<Stored[]> => {
+  const commit = (tenantId: string, group: readonly Submission[]): Promise<Stored[]> =>
+    withWorkSpans(
+      () => acceptCommit(tenantId, group.length),
+      group.map((submission) => submission.trace),
+      (next) => commitTraced(tenantId, group, next),
+    );
+  const commitTraced = async (tenantId: string, group: readonly Submission[], next: NextIn): Promise<Stored[]> => {
+    const began = performance.now();
     const now = deps.clock();
     const slot = slots[turn++ % slots.length] ?? 0;
     const idempotencyTtlMs = config.idempotencyTtlHours * 3_600_000;
     const stored = await deps.store.tenant(tenantId, (tx) =>
       commitGroup(tx, tenantId, group, { now, slot, idempotencyTtlMs }),
     );
+    measureGroup(deps.metrics, group, stored, began);
     // Not awaited: what is committed will be queued, if not by this then by the reconciler.
-    void queueStored(deps.queue, tenantId, group, stored);
+    void queueStored(deps.queue, tenantId, group, stored, next);
     return stored;
   };
   const submit = groupCommit<Submission, Stored>(commit, weigh, claims, {
@@ -76,7 +87,9 @@ export function accepting(deps: AcceptDeps, config: AcceptConfig, slots: readonl
     request: SendRequest,
     draft: Draft,
     zones: ReadonlyMap<string, string>,
+    call: Pick<Submission, "submittedAt" | "trace">,
   ): Submission => ({
+    ...call,
     draft,
     rows: [...new Set(request.to?.userIds)].map((userId) => ({
       id: deps.newId(),
@@ -97,6 +110,7 @@ export function accepting(deps: AcceptDeps, config: AcceptConfig, slots: readonl
       orFault(() => prepare(request, types.get(request.type || DEFAULT_TYPE), now, deps.dedupWindowMs)),
     );
     const zones = await zonesOf(deps, tenantId, requests, drafts);
+    const call = { submittedAt: performance.now(), trace: recordedTrace() };
     const outcomes: (SendResponse | Fault)[] = [];
     let open = drafts.length;
     await new Promise<void>((resolve, reject) => {
@@ -110,7 +124,7 @@ export function accepting(deps: AcceptDeps, config: AcceptConfig, slots: readonl
           settled(index, draft ?? notFound("type"));
           return;
         }
-        submit(tenantId, submissionOf(sender, request, draft, zones), (result) => {
+        submit(tenantId, submissionOf(sender, request, draft, zones, call), (result) => {
           if ("outcome" in result)
             settled(index, result.outcome.kind === "refused" ? result.outcome.fault : result.outcome.response);
           else if (result.error instanceof Fault) settled(index, result.error);
@@ -172,6 +186,7 @@ async function queueStored(
   tenantId: string,
   group: readonly Submission[],
   stored: readonly Stored[],
+  next: NextIn,
 ): Promise<void> {
   const items: Queued[] = [];
   const fanouts: Promise<void>[] = [];
@@ -179,8 +194,10 @@ async function queueStored(
     const submission = group[index];
     if (result.kind !== "accepted" || submission === undefined) return;
     const priority = submission.draft.priority;
-    for (const row of result.rows) if (row.scheduledAt === undefined) items.push({ id: row.id, priority });
-    if (submission.fanout) fanouts.push(queue.enqueueFanout(tenantId, submission.fanout.id, priority, 0));
+    const trace = next(submission.trace);
+    for (const row of result.rows) if (row.scheduledAt === undefined) items.push({ id: row.id, priority, trace });
+    if (submission.fanout)
+      fanouts.push(queue.enqueueFanout(tenantId, { id: submission.fanout.id, priority, trace }, 0));
   });
   await Promise.all([queue.enqueue(tenantId, items, 0), ...fanouts]);
 }

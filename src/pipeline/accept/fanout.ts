@@ -2,6 +2,8 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { type Fanout_State, type SendRequest, SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { Tx } from "#src/store/store.ts";
 import { topicTag } from "#src/stream/filter.ts";
+import { recordedTrace } from "#src/telemetry/work-spans.ts";
+import { laneOf } from "../flow.ts";
 import type { AcceptDeps } from "./accept.ts";
 import { DEFAULT_TYPE } from "./accept.ts";
 import { claimDedupKeys, insertRows, lockCollapseKeys, supersedeRows } from "./commit.ts";
@@ -45,10 +47,12 @@ export async function runFanout(
   );
   if (stored === undefined || plan === undefined) return;
   const { priority } = plan.draft;
-  const queued = stored.rows.filter((row) => row.scheduledAt === undefined).map(({ id }) => ({ id, priority }));
+  const trace = recordedTrace();
+  const queued = stored.rows.filter((row) => row.scheduledAt === undefined).map(({ id }) => ({ id, priority, trace }));
+  deps.metrics.accepted.inc({ lane: laneOf(priority).name }, stored.rows.length);
   await deps.queue.enqueue(tenantId, queued, 0);
   // Should it be lost here, the reconciler goes on when the lease is over.
-  if (!stored.done) await deps.queue.enqueueFanout(tenantId, fanoutId, priority, stored.handled);
+  if (!stored.done) await deps.queue.enqueueFanout(tenantId, { id: fanoutId, priority, trace }, stored.handled);
 }
 
 async function readNext(tx: Tx, tenantId: string, fanoutId: string): Promise<Next | undefined> {

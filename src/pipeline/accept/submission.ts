@@ -1,3 +1,4 @@
+import type { SpanContext } from "@opentelemetry/api";
 import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { Draft } from "./prepare.ts";
 
@@ -15,4 +16,8 @@ export type Submission = {
   actor: string;
   /** Id for the audit entry of a limits bypass. */
   auditId: string;
+  /** When it began to wait for its group, by `performance.now()`. */
+  submittedAt: number;
+  /** The caller's trace, if it is recorded. */
+  trace: SpanContext | undefined;
 };

@@ -3,7 +3,9 @@ import type { Broker } from "#src/broker/broker.ts";
 import { instants, plain } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Store } from "#src/store/store.ts";
+import { requeueing } from "#src/telemetry/conventions.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
+import { withRootSpan } from "#src/telemetry/work-spans.ts";
 import { ingestShard, ingestStream, LANES, type LaneName, SHARDS } from "../flow.ts";
 import { enqueueByTenant, type Queue } from "../queue.ts";
 
@@ -30,7 +32,7 @@ export async function reconcile(deps: ReconcileDeps, now: Date, afterMs: number)
     const before = await missedBefore(deps.broker, lane.name, new Date(now.getTime() - afterMs));
     for (;;) {
       const lost = await claimLost(deps.store, lane.priority, before, now);
-      await enqueueByTenant(deps.queue, lost, now);
+      if (lost.length > 0) await withRootSpan(requeueing("lost"), () => enqueueByTenant(deps.queue, lost, now));
       count += lost.length;
       deps.metrics.reconcilerRepublished.inc({ lane: lane.name }, lost.length);
       if (lost.length === 0) break;
@@ -98,7 +100,7 @@ async function resumeFanouts(deps: { store: Store; queue: Queue }, now: Date): P
       returning tenant_id as "tenantId", id, priority`,
   );
   await Promise.all(
-    stalled.map(({ tenantId, id, priority }) => deps.queue.enqueueFanout(tenantId, id, priority, now.getTime())),
+    stalled.map(({ tenantId, ...fanout }) => deps.queue.enqueueFanout(tenantId, fanout, now.getTime())),
   );
   return stalled.length;
 }

@@ -1,9 +1,11 @@
-import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { SpanContext } from "@opentelemetry/api";
 import type { Clock } from "#src/clock.ts";
+import { madeAtMs } from "#src/ids.ts";
 import { channelsOf } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Arrival } from "#src/stream/arrival.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { laneOf } from "../flow.ts";
 import { commitDecisions, type Placed } from "./commit.ts";
@@ -11,11 +13,13 @@ import { conclude } from "./conclude.ts";
 import type { Conclusion, Reservation } from "./conclusion.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 import { loadWaiting, type Waiting } from "./load.ts";
+import { logDecisions, measureChunk } from "./measure.ts";
 
 export type RouteDeps = {
   store: Store;
   clock: Clock;
   metrics: Metrics;
+  log: Logger;
   /** The type, or undefined when it was deleted; cached. */
   findType(tenantId: string, key: string): Promise<object | undefined> | object | undefined;
   /** Preferences in force per user; cached, one round trip for the rest. */
@@ -37,6 +41,8 @@ export type RouteContext = {
   slot: number;
   /** Epoch for inboxes that begin. */
   epoch: number;
+  /** Of the notifications that are followed to the stream. */
+  traces?: ReadonlyMap<string, SpanContext>;
 };
 
 /**
@@ -52,6 +58,7 @@ export async function route(
   const started = performance.now();
   const waiting = await deps.store.tenant(tenantId, (tx) => loadWaiting(tx, tenantId, ids));
   if (waiting.length === 0) return;
+  const loaded = performance.now();
   const now = deps.clock();
   const preferences = await deps.loadPreferences(tenantId, [...new Set(waiting.map((row) => row.userId))]);
   const deleted = await deletedTypes(deps, tenantId, waiting);
@@ -65,15 +72,21 @@ export async function route(
     ...conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt),
     version: row.version,
   }));
+  const concluded = performance.now();
   const { decided, placed } = await deps.store.tenant(tenantId, (tx) =>
     commitDecisions(tx, tenantId, conclusions, { now, slot: context.slot, epoch: context.epoch }),
   );
+  const committed = performance.now();
   const rows = new Map(waiting.map((row) => [row.id, row]));
   deps.arrived(
     tenantId,
-    placed.flatMap((place) => {
+    placed.flatMap((place, index) => {
       const row = rows.get(place.id);
-      return row === undefined ? [] : [arrivalOf(row, place, now)];
+      if (row === undefined) return [];
+      const arrival = arrivalOf(row, place, now, context.traces?.get(row.id));
+      // One of each chunk is measured, if it did not have to wait.
+      if (index === 0 && row.attempts === 0 && row.scheduledAt === null) arrival.acceptedMs = madeAtMs(row.id);
+      return [arrival];
     }),
   );
   for (const conclusion of conclusions) {
@@ -81,8 +94,9 @@ export async function route(
     if (row === undefined || !decided.has(conclusion.id)) continue;
     deps.statusChanged(tenantId, row.userId, conclusion, now);
   }
-  const stored = conclusions.filter((conclusion) => decided.has(conclusion.id));
-  measure(deps.metrics, waiting, stored, started);
+  const steps = { started, loaded, concluded, committed };
+  measureChunk(deps.metrics, { waiting, conclusions, decided }, steps, deps.clock());
+  logDecisions(deps.log, tenantId, { waiting, conclusions, decided });
   // What was updated meanwhile is decided again as it is now, or the stream would tell of what is no longer so.
   const missed = waiting.filter((row) => !decided.has(row.id)).map((row) => row.id);
   if (missed.length > 0) await route(deps, tenantId, missed, context);
@@ -144,7 +158,7 @@ async function reserveFor(
   return result;
 }
 
-function arrivalOf(row: Waiting, place: Placed, now: Date): Arrival {
+function arrivalOf(row: Waiting, place: Placed, now: Date, trace: SpanContext | undefined): Arrival {
   return {
     notificationId: row.id,
     userId: row.userId,
@@ -158,6 +172,7 @@ function arrivalOf(row: Waiting, place: Placed, now: Date): Arrival {
     senderId: row.senderId ?? "",
     arrivedAt: now,
     expiresAt: row.expiresAt ?? undefined,
+    trace,
     counts: {
       unread: place.unread,
       unseen: place.headSeq - place.seenSeq,
@@ -166,34 +181,4 @@ function arrivalOf(row: Waiting, place: Placed, now: Date): Arrival {
       snoozed: place.snoozed,
     },
   };
-}
-
-const STATUS_NAMES = new Map<number, string>(
-  Object.entries(Status).map(([name, value]) => [value, name.toLowerCase()]),
-);
-const REASON_NAMES = new Map<number, string>(
-  Object.entries(Reason).map(([name, value]) => [value, name.toLowerCase()]),
-);
-
-function measure(
-  metrics: Metrics,
-  waiting: readonly Waiting[],
-  conclusions: readonly Conclusion[],
-  started: number,
-): void {
-  const lane = laneOf(waiting[0]?.priority ?? 0).name;
-  metrics.routeChunkItems.observe({ lane }, waiting.length);
-  metrics.routeChunkSeconds.observe({ lane }, (performance.now() - started) / 1000);
-  const counts = new Map<string, number>();
-  for (const conclusion of conclusions) {
-    const key = `${conclusion.status}:${conclusion.reason}`;
-    counts.set(key, (counts.get(key) ?? 0) + 1);
-  }
-  for (const [key, count] of counts) {
-    const [status = 0, reason = 0] = key.split(":").map(Number);
-    const channel = status === Status.DELIVERED ? "in_app" : "none";
-    metrics.decided.inc({ channel, status: STATUS_NAMES.get(status) ?? "unknown", lane }, count);
-    if (reason !== Reason.UNSPECIFIED)
-      metrics.verdicts.inc({ reason: REASON_NAMES.get(reason) ?? "unknown", lane }, count);
-  }
 }

@@ -14,7 +14,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/internal/v1/live.proto.
  */
 export const file_posthorn_internal_v1_live: GenFile = /*@__PURE__*/
-  fileDesc("Ch9wb3N0aG9ybi9pbnRlcm5hbC92MS9saXZlLnByb3RvEhRwb3N0aG9ybi5pbnRlcm5hbC52MSLaAgoJTGl2ZUV2ZW50EjIKBGtpbmQYASABKA4yJC5wb3N0aG9ybi5pbnRlcm5hbC52MS5MaXZlRXZlbnQuS2luZBIQCghzZXF1ZW5jZRgCIAEoAxINCgVlcG9jaBgDIAEoBRIMCgR0eXBlGAQgASgJEhAKCGNhdGVnb3J5GAUgASgJEicKCHByaW9yaXR5GAYgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHkSDAoEdGFncxgHIAMoCRIQCghyZXNwb25zZRgIIAEoDBIRCglkZWxpdmVyZWQYCSABKAgifAoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASEAoMS0lORF9BUlJJVkFMEAESDwoLS0lORF9TVEFUVVMQAhIPCgtLSU5EX05PVElDRRADEhUKEUtJTkRfQU5OT1VOQ0VNRU5UEAQSEwoPS0lORF9NRU1CRVJTSElQEAViBnByb3RvMw", [file_posthorn_v1_notification]);
+  fileDesc("Ch9wb3N0aG9ybi9pbnRlcm5hbC92MS9saXZlLnByb3RvEhRwb3N0aG9ybi5pbnRlcm5hbC52MSKEAwoJTGl2ZUV2ZW50EjIKBGtpbmQYASABKA4yJC5wb3N0aG9ybi5pbnRlcm5hbC52MS5MaXZlRXZlbnQuS2luZBIQCghzZXF1ZW5jZRgCIAEoAxINCgVlcG9jaBgDIAEoBRIMCgR0eXBlGAQgASgJEhAKCGNhdGVnb3J5GAUgASgJEicKCHByaW9yaXR5GAYgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHkSDAoEdGFncxgHIAMoCRIQCghyZXNwb25zZRgIIAEoDBIRCglkZWxpdmVyZWQYCSABKAgSEwoLYWNjZXB0ZWRfbXMYCiABKAMSEwoLdHJhY2VwYXJlbnQYCyABKAkifAoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASEAoMS0lORF9BUlJJVkFMEAESDwoLS0lORF9TVEFUVVMQAhIPCgtLSU5EX05PVElDRRADEhUKEUtJTkRfQU5OT1VOQ0VNRU5UEAQSEwoPS0lORF9NRU1CRVJTSElQEAViBnByb3RvMw", [file_posthorn_v1_notification]);
 
 /**
  * What a process tells the stream hubs over NATS. Delivered at most once: a hub
@@ -87,6 +87,21 @@ export type LiveEvent = Message<"posthorn.internal.v1.LiveEvent"> & {
    * @generated from field: bool delivered = 9;
    */
   delivered: boolean;
+
+  /**
+   * ARRIVAL: when the notification was accepted, in Unix milliseconds. Set for
+   * one of each chunk, which is measured; 0 for the others.
+   *
+   * @generated from field: int64 accepted_ms = 10;
+   */
+  acceptedMs: bigint;
+
+  /**
+   * W3C traceparent of the notification's trace, if it is recorded and followed.
+   *
+   * @generated from field: string traceparent = 11;
+   */
+  traceparent: string;
 };
 
 /**

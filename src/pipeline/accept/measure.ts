@@ -1,0 +1,36 @@
+import type { Metrics } from "#src/telemetry/metrics.ts";
+import { LANES, laneOf } from "../flow.ts";
+import type { Stored } from "./commit.ts";
+import type { Submission } from "./submission.ts";
+
+/** Counts what one accept commit stored. `began` and `Submission.submittedAt` are of `performance.now()`. */
+export function measureGroup(
+  metrics: Metrics,
+  group: readonly Submission[],
+  stored: readonly Stored[],
+  began: number,
+): void {
+  metrics.acceptGroupItems.observe(group.length);
+  metrics.acceptGroupSeconds.observe((performance.now() - began) / 1000);
+  metrics.acceptWaitSeconds.observe(Math.max(0, began - (group[0]?.submittedAt ?? began)) / 1000);
+  const accepted = new Map<string, number>();
+  let repeated = 0;
+  let suppressed = 0;
+  stored.forEach((result, index) => {
+    const submission = group[index];
+    if (submission === undefined || result.kind === "refused") return;
+    if (result.kind === "repeated") {
+      repeated++;
+      return;
+    }
+    const lane = laneOf(submission.draft.priority).name;
+    accepted.set(lane, (accepted.get(lane) ?? 0) + result.rows.length);
+    suppressed += submission.rows.length - result.rows.length;
+  });
+  for (const { name: lane } of LANES) {
+    const count = accepted.get(lane);
+    if (count !== undefined) metrics.accepted.inc({ lane }, count);
+  }
+  if (repeated > 0) metrics.deduplicated.inc({ kind: "idempotency_key" }, repeated);
+  if (suppressed > 0) metrics.deduplicated.inc({ kind: "dedup_key" }, suppressed);
+}

@@ -1,0 +1,138 @@
+import { Registry } from "prom-client";
+import { expect, test } from "vitest";
+import { createMetrics } from "#src/telemetry/metrics.ts";
+import { until } from "../support/until.ts";
+import { CANARY, traffic } from "./traffic.ts";
+
+const { front, back, collector, peaks, families, lines } = await traffic();
+const declared = Object.values(createMetrics(new Registry())) as unknown as { name: string; labelNames: string[] }[];
+
+test("every declared metric is fed", async () => {
+  const silent = declared.map(({ name }) => name).filter((name) => !((peaks.get(name) ?? 0) > 0));
+  // Set when a process goes out of service.
+  expect(silent).toEqual(["posthorn_draining"]);
+  for (const name of ["posthorn_event_loop_delay_seconds", "nodejs_gc_duration_seconds", "process_cpu_seconds_total"])
+    expect(peaks.get(name)).toBeGreaterThan(0);
+});
+
+test("what was counted is what was done", async () => {
+  const [, ofBack] = families();
+  const total = (name: string, labels: Record<string, string>) =>
+    ofBack
+      ?.get(name)
+      ?.samples.filter((sample) => Object.entries(labels).every(([key, value]) => sample.labels[key] === value))
+      .reduce((sum, { value }) => sum + value, 0) ?? 0;
+  const decided = total("posthorn_notifications_decided_total", { status: "delivered" });
+  const ways = families()[1]?.get("posthorn_end_to_end_seconds")?.samples ?? [];
+  const measured = ways.filter(({ name }) => name.endsWith("_count")).reduce((sum, { value }) => sum + value, 0);
+  expect(measured).toBeGreaterThan(200);
+  expect(measured).toBeLessThanOrEqual(decided);
+  // Each bucket holds those below it.
+  for (const lane of ["critical", "high", "normal", "low"]) {
+    const buckets = ways.filter(({ name, labels }) => name.endsWith("_bucket") && labels.lane === lane);
+    expect(buckets.map(({ value }) => value)).toEqual(buckets.map(({ value }) => value).toSorted((a, b) => a - b));
+    expect(buckets.at(-1)?.value).toBe(
+      ways.find(({ name, labels }) => name.endsWith("_count") && labels.lane === lane)?.value,
+    );
+  }
+});
+
+/** Series of one process. A label's value that a caller chooses would pass it soon. */
+const MOST_SERIES = 1500;
+
+test("no label holds a tenant, a user, an id or what a caller wrote, and series are few", () => {
+  for (const node of families()) {
+    const samples = [...node.values()].flatMap((family) => family.samples);
+    expect(samples.length).toBeGreaterThan(100);
+    expect(samples.length).toBeLessThan(MOST_SERIES);
+    const values = new Set(samples.flatMap(({ labels }) => Object.values(labels)));
+    const text = [...values].join("\n");
+    for (const secret of [front.tenant.tenantId, "user-", "reader", "slow\n", "news", CANARY, front.services.namespace])
+      expect(text.replaceAll(/^(slow|stream_slow.*)$/gm, "")).not.toContain(secret.trim());
+    expect(text).not.toMatch(/[0-9a-f]{8}-[0-9a-f]{4}/);
+    const names = new Set(samples.flatMap(({ labels }) => Object.keys(labels)));
+    const known = new Set([...declared.flatMap(({ labelNames }) => labelNames), "le", "quantile", "kind"]);
+    expect([...names].filter((name) => !known.has(name))).toEqual([]);
+  }
+});
+
+test("the collector is pushed the same metrics, and the traces of both nodes", async () => {
+  for (const [instance, node] of [
+    ["front", families()[0]],
+    ["back", families()[1]],
+  ] as const) {
+    const names = [...(node?.keys() ?? [])].map((name) => name.replace(/_total$/, ""));
+    const pushed = await until(
+      async () => collector.metrics(instance),
+      (metrics) => names.every((name) => metrics.has(name)),
+    );
+    const way = pushed.get("posthorn_route_chunk_seconds")?.histogram?.dataPoints ?? [];
+    for (const { bucketCounts = [], count, explicitBounds = [] } of way) {
+      expect(bucketCounts).toHaveLength(explicitBounds.length + 1);
+      expect(bucketCounts.reduce((sum, value) => sum + Number(value), 0)).toBe(Number(count));
+    }
+    if (instance === "back") {
+      expect(way.length).toBeGreaterThan(0);
+      expect(pushed.get("posthorn_queue_messages")?.sum?.isMonotonic).toBe(true);
+    }
+  }
+  // What is put on the queue again begins a trace of its own, which says why.
+  for (const why of ["due", "lost"]) {
+    const requeued = collector.spans.find(({ name }) => name === `requeue ${why}`);
+    expect(requeued?.parentSpanId ?? "").toBe("");
+    const trace = collector.spans.filter(({ traceId }) => traceId === requeued?.traceId).map(({ name }) => name);
+    expect(trace).toEqual(
+      expect.arrayContaining([expect.stringMatching(/^publish/), expect.stringMatching(/^process/)]),
+    );
+  }
+});
+
+test("the log has the fields that searches rely on, the trace in every line of a span, and no content", () => {
+  const decided = lines.filter(({ msg }) => msg === "decided");
+  expect(decided).toContainEqual({
+    level: "debug",
+    time: expect.any(String),
+    service: "posthorn",
+    instance: "back",
+    tenant: front.tenant.tenantId,
+    user: "reader",
+    notification: expect.stringMatching(/^[0-9a-f-]{36}$/),
+    type: "general",
+    channels: ["in_app"],
+    status: "delivered",
+    trace_id: expect.stringMatching(/^[0-9a-f]{32}$/),
+    span_id: expect.stringMatching(/^[0-9a-f]{16}$/),
+    msg: "decided",
+  });
+  const held = decided.find(({ status }) => status === "held");
+  expect(held).toMatchObject({ reason: "user_burst_limit" });
+  const calls = lines.filter(({ msg, method }) => msg === "call ended" && method === "posthorn.v1.SendService/Send");
+  expect(calls.length).toBeGreaterThan(5);
+  for (const call of calls)
+    expect(call).toMatchObject({
+      tenant: front.tenant.tenantId,
+      trace_id: expect.any(String),
+      span_id: expect.any(String),
+    });
+  // One search finds the call and the decision.
+  const traces = new Set(calls.map(({ trace_id }) => trace_id));
+  expect(decided.filter(({ trace_id }) => traces.has(trace_id)).length).toBeGreaterThan(3);
+  expect(JSON.stringify(lines)).not.toContain(CANARY);
+  expect(JSON.stringify(collector.spans)).not.toContain(CANARY);
+  expect(back.platform.httpUrl).not.toBe(front.platform.httpUrl);
+});
+
+test("who asks for OpenMetrics gets it", async () => {
+  const answer = await fetch(`${front.platform.httpUrl}/metrics`, {
+    headers: { accept: "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5" },
+  });
+  const text = await answer.text();
+  expect(answer.headers.get("content-type")).toBe("application/openmetrics-text; version=1.0.0; charset=utf-8");
+  expect(text).toMatch(/^# TYPE posthorn_rpc_requests counter$/m);
+  expect(text).toMatch(/^posthorn_rpc_requests_total\{.*\} \d+$/m);
+  expect(text).not.toMatch(/\n\n/);
+  expect(text.endsWith("\n# EOF\n")).toBe(true);
+  const plain = await fetch(`${front.platform.httpUrl}/metrics`);
+  expect(plain.headers.get("content-type")).toContain("text/plain; version=0.0.4");
+  expect(await plain.text()).toMatch(/^# TYPE posthorn_rpc_requests_total counter$/m);
+});
