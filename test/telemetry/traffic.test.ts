@@ -2,6 +2,9 @@ import { Registry } from "prom-client";
 import { expect, test } from "vitest";
 import { createMetrics } from "#src/telemetry/metrics.ts";
 import { until } from "../support/until.ts";
+import { expressions } from "./deployed.ts";
+import { usesOf } from "./promql.ts";
+import type { Family } from "./scrape.ts";
 import { CANARY, traffic } from "./traffic.ts";
 
 const { front, back, collector, peaks, families, lines } = await traffic();
@@ -135,4 +138,38 @@ test("who asks for OpenMetrics gets it", async () => {
   const plain = await fetch(`${front.platform.httpUrl}/metrics`);
   expect(plain.headers.get("content-type")).toContain("text/plain; version=0.0.4");
   expect(await plain.text()).toMatch(/^# TYPE posthorn_rpc_requests_total counter$/m);
+});
+
+test("every metric that dashboard and alerts name is there, of the right type, with the labels they use", () => {
+  const all = families();
+  const find = (metric: string): [string, Family[]] => {
+    const bare = metric.replace(/_(bucket|sum|count)$/, "");
+    const histogram = all.some((node) => node.get(bare)?.type === "histogram");
+    const name = histogram ? bare : metric;
+    return [name, all.flatMap((node) => node.get(name) ?? [])];
+  };
+  for (const { where, expr } of expressions()) {
+    for (const { metric, matchers, grouping, within } of usesOf(expr)) {
+      const [name, found] = find(metric);
+      expect(found.length, `${where}: ${metric}`).toBeGreaterThan(0);
+      const { type } = found[0] as Family;
+      const cumulative = within[0] === "rate" || within[0] === "increase";
+      if (within[0] !== "absent")
+        expect(cumulative ? ["counter", "histogram"] : ["gauge"], `${where}: ${metric} is a ${type}`).toContain(type);
+      expect(metric.endsWith("_bucket"), where).toBe(within.includes("histogram_quantile"));
+      const samples = found.flatMap(({ samples: each }) => each).filter((sample) => sample.name === metric);
+      expect(samples.length, `${where}: ${metric}`).toBeGreaterThan(0);
+      const labels = new Set([...samples.flatMap((sample) => Object.keys(sample.labels)), "job", "instance"]);
+      for (const label of [...grouping, ...matchers.map((matcher) => matcher.label)])
+        expect(labels, `${where}: ${label} of ${name}`).toContain(label);
+      for (const { label, op, value } of matchers) {
+        if (value.startsWith("$") || label === "job") continue;
+        const wanted = new RegExp(`^(?:${value})$`);
+        const seen = samples.some((sample) =>
+          op === "=" ? sample.labels[label] === value : wanted.test(sample.labels[label] ?? ""),
+        );
+        expect(seen || label === "code", `${where}: ${label}=${value} of ${name}`).toBe(true);
+      }
+    }
+  }
 });
