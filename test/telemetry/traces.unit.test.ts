@@ -96,6 +96,27 @@ describe("export", () => {
   });
 });
 
+it("while the collector is stuck, spans beyond a bound are dropped and nobody waits", async () => {
+  const released = Promise.withResolvers<void>();
+  let received = 0;
+  await using collector = await collecting(async (request) => {
+    await released.promise;
+    let body = "";
+    for await (const piece of request) body += piece;
+    received += body.split('"name":"flood"').length - 1;
+  });
+  {
+    await using _tracing = startTracing({ ...quiet, otlpEndpoint: collector.url }, { flushMs: 10_000 });
+    for (let n = 0; n < 30_000; n++) {
+      begin("flood").end();
+      if (n % 1_000 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    released.resolve();
+  }
+  expect(received).toBeGreaterThan(1_000);
+  expect(received).toBeLessThan(12_000);
+});
+
 it("starts and stops over and over, and leaves nothing behind", async () => {
   for (let round = 0; round < 200; round++) {
     await using _tracing = startTracing(quiet);
