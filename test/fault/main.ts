@@ -29,7 +29,7 @@ stopped.catch(() => undefined);
 
 /** A round that hangs is a failure like any other. */
 function late(scale: number): Promise<never> {
-  const ms = 300_000 + 600_000 * scale;
+  const ms = 180_000 + 600_000 * scale;
   return new Promise((_, reject) => {
     setTimeout(() => reject(new Error(`not done after ${ms / 1000} s`)), ms).unref();
   });
@@ -61,7 +61,7 @@ async function runAll(chosen: readonly FaultTest[], { rounds, seed, scale, verbo
         await using lab = openLab(corner, verbose ? (line) => say(`  ${line}`) : () => undefined);
         round.facts = await Promise.race([fault.run(lab, { seed: round.seed, scale }), late(scale), stopped]);
       } catch (error) {
-        round.failure = error instanceof Error ? error.message : String(error);
+        round.failure = reasonOf(error);
       }
       round.seconds = (performance.now() - began) / 1000;
       done.push(round);
@@ -71,6 +71,12 @@ async function runAll(chosen: readonly FaultTest[], { rounds, seed, scale, verbo
     }
   }
   return done;
+}
+
+/** The failure itself, where its end failed as well. */
+function reasonOf(error: unknown): string {
+  if (error instanceof SuppressedError) return reasonOf(error.suppressed);
+  return error instanceof Error ? error.message : String(error);
 }
 
 function parse(words: readonly string[]): { chosen: readonly FaultTest[]; options: Options } {

@@ -7,53 +7,6 @@ import { until } from "../support/until.ts";
 
 const services = await testServices();
 
-/** What keeps a process alive, by kind. */
-function held(): Map<string, number> {
-  const counts = new Map<string, number>();
-  for (const kind of process.getActiveResourcesInfo()) counts.set(kind, (counts.get(kind) ?? 0) + 1);
-  return counts;
-}
-
-const SOCKETS = ["TCPSocketWrap", "TCPServerWrap", "TCPWRAP", "TLSWRAP", "HTTP2SESSION", "PipeWrap"];
-const open = () => SOCKETS.map((kind) => held().get(kind) ?? 0);
-
-async function lifeOfOne(): Promise<void> {
-  const node = await startTestPlatform({ services });
-  const alice = await node.clientsFor("alice");
-  const reader = openReader(alice);
-  await reader.next("caughtUp");
-  const { results } = await node.key.send.send({
-    to: { userIds: ["alice"] },
-    content: { title: "Hi" },
-    waitForDecision: { seconds: 5n },
-  });
-  expect(results[0]?.status).toBe(Status.DELIVERED);
-  await reader.next("notification");
-  const ended = reader.ended;
-  await node[Symbol.asyncDispose]();
-  await ended;
-}
-
-test("a platform starts and stops again and again, and leaves nothing behind", async () => {
-  // What the first one leaves is there for good: modules, pools of the test itself.
-  await lifeOfOne();
-  const before = await until(
-    async () => open(),
-    () => true,
-  );
-  const timers = () => held().get("Timeout") ?? 0;
-  const timersBefore = timers();
-  for (let n = 0; n < 5; n++) await lifeOfOne();
-  await until(
-    async () => open(),
-    (now) => now.every((count, index) => count <= (before[index] ?? 0)),
-  );
-  await until(
-    async () => timers(),
-    (now) => now <= timersBefore + 2,
-  );
-});
-
 test("two nodes start at the same time on an empty NATS", async () => {
   const nodes = await Promise.all([startTestPlatform({ services }), startTestPlatform({ services })]);
   await Promise.all(nodes.map((node) => node[Symbol.asyncDispose]()));

@@ -28,7 +28,8 @@ export const clockSteps: FaultTest = {
     const first = lab.use(await nodeHere("first", lab.services, { clock: clockOf(0) }));
     const second = lab.use(await nodeHere("second", lab.services, { clock: clockOf(1) }));
     const site = { nodes: [first, second], ...(await first.bootstrap()) };
-    const client = lab.use(connectTo(first.address, site.apiKey));
+    const another = await first.bootstrap();
+    const client = lab.use(connectTo(first.address, another.apiKey));
     const step = (ms: number) => offsets.fill((offsets[0] ?? 0) + ms);
     const now = clockOf(0);
 

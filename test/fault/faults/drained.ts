@@ -22,28 +22,32 @@ export const drained: FaultTest = {
     const site = await lab.site(["a", "b"], scale < 0.5 ? inHaste : asShipped);
     const streams = Math.max(40, Math.round(2000 * scale));
     const perSecond = Math.max(40, Math.round(2000 * scale));
-    const ledger = await openLedger(lab, site, { seed, users: streams, perSecond });
+    const ledger = await openLedger(lab, site, { seed, users: streams, perSecond, deadlineMs: 30_000 });
     const leaving = seededRandom(seed).int(0, 1);
     const broken: string[] = [];
     let told = 0;
     const stopping = async () => {
       await delay(1500);
+      lab.say(`stopping ${leaving}`);
       const open = ledger.readers.openAt(leaving);
       const before = ledger.readers.cut;
       const { code, signal, ms } = (await site.nodes[leaving]?.stop()) ?? { code: null, signal: null, ms: 0 };
       if (code !== 0) broken.push(`it ended with ${signal ?? `exit code ${code}`}`);
       if (ms > GONE_WITHIN_MS) broken.push(`it took ${Math.round(ms)} ms to stop`);
+      lab.say(`stopped ${leaving} within ${Math.round(ms)} ms`);
       told = ledger.readers.reconnects.get(Reconnect_Cause.DRAIN) ?? 0;
       if (told < open) broken.push(`${told} of ${open} streams were told to go elsewhere`);
       if (ledger.readers.cut > before) broken.push(`${ledger.readers.cut - before} streams were cut without a word`);
       return ms;
     };
     const stopped = stopping();
+    const began = performance.now();
     await ledger.send(perSecond * 3, stopped);
+    const rate = Math.round((ledger.sent / (performance.now() - began)) * 1000);
     const others = [...ledger.failures].filter(([code]) => code !== status.UNAVAILABLE);
     if (others.length > 0)
       broken.push(`calls failed with ${others.map(([code, n]) => `code ${code} (${n})`).join(", ")}`);
     if (broken.length > 0) throw new PromisesBroken(broken);
-    return { told, stopMs: Math.round(await stopped), ...(await ledger.verify()) };
+    return { rate, told, stopMs: Math.round(await stopped), ...(await ledger.verify()) };
   },
 };

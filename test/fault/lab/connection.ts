@@ -51,7 +51,7 @@ export function connectTo(address: string, credential: string, headers: Record<s
   for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
   const path = (method: { parent: { typeName: string }; name: string }) => `/${method.parent.typeName}/${method.name}`;
   return {
-    call(method, request, timeoutMs = 5000) {
+    call(method, request, timeoutMs = 10_000) {
       return new Promise((resolve, reject) => {
         client.makeUnaryRequest(
           path(method),

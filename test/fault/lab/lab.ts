@@ -68,13 +68,20 @@ export function openLab(services: TestServices, say: (line: string) => void): La
   };
 }
 
+/** Nothing is broken yet: what it takes is a matter of the machine. */
+const SETUP_MS = 60_000;
+
 async function newTenant(address: string): Promise<{ tenantId: string; apiKey: string }> {
   using operator = connectTo(address, OPERATOR_KEY);
-  const { tenant } = await operator.call(AdminService.method.createTenant, { displayName: "Faults" });
+  const { tenant } = await operator.call(AdminService.method.createTenant, { displayName: "Faults" }, SETUP_MS);
   const tenantId = tenant?.id ?? "";
   using within = connectTo(address, OPERATOR_KEY, { "posthorn-tenant": tenantId });
   const scopes = Object.values(Scope).filter((scope) => scope !== Scope.UNSPECIFIED);
-  const { secret } = await within.call(AdminService.method.createApiKey, { displayName: "Everything", scopes });
+  const { secret } = await within.call(
+    AdminService.method.createApiKey,
+    { displayName: "Everything", scopes },
+    SETUP_MS,
+  );
   return { tenantId, apiKey: secret };
 }
 

@@ -17,6 +17,8 @@ export type LedgerOptions = {
   callers?: number;
   /** Call at this rate instead, however long answers take. */
   perSecond?: number;
+  /** How long a caller waits for one answer before it asks elsewhere; default: ten seconds. */
+  deadlineMs?: number;
   /** The time as the nodes take it; default: this machine's. */
   now?: () => Date;
 };
@@ -43,10 +45,18 @@ export type Ledger = {
 };
 
 export async function openLedger(lab: Lab, site: Site<Address>, options: LedgerOptions): Promise<Ledger> {
-  const { seed, users, streams = users, callers = 16, perSecond, now = () => new Date() } = options;
+  const {
+    seed,
+    users,
+    streams = users,
+    callers = 16,
+    perSecond,
+    deadlineMs = 10_000,
+    now = () => new Date(),
+  } = options;
   const random = seededRandom(seed);
   const connections: Connection[] = site.nodes.map(({ address }) => lab.use(connectTo(address, site.apiKey)));
-  const { account, some } = sender({ connections, random, users, name: `n${seed}`, now });
+  const { account, some } = sender({ connections, random, users, name: `n${seed}`, deadlineMs, now });
   await fillTopic(connections[0], Math.min(users, 40));
   const readers = lab.use(await openReaders(site, streams, random.int(0, 2 ** 31 - 1)));
   let sent = 0;
@@ -120,15 +130,19 @@ export async function openLedger(lab: Lab, site: Site<Address>, options: LedgerO
   };
 }
 
-/** Begins calls at a rate, and waits for all of them at the end. */
+/** Begins calls at a rate, as long as they are answered within about a second, and waits for all of them at the end. */
 async function atRate(perSecond: number, call: () => Promise<void>, more: () => boolean): Promise<void> {
-  const calls: Promise<void>[] = [];
+  const underWay = new Set<Promise<void>>();
   const began = performance.now();
-  while (more()) {
-    while (calls.length < ((performance.now() - began) / 1000) * perSecond) calls.push(call());
-    await delay(10);
+  for (let begun = 0; more(); await delay(10)) {
+    const due = ((performance.now() - began) / 1000) * perSecond;
+    for (; begun < due; begun++) {
+      if (underWay.size >= perSecond) continue;
+      const one = call().finally(() => underWay.delete(one));
+      underWay.add(one);
+    }
   }
-  await Promise.all(calls);
+  await Promise.all(underWay);
 }
 
 /** The topic that some Sends go to. */

@@ -42,6 +42,7 @@ export type Sending = {
   users: number;
   /** Begins the name of every key of this sending. */
   name: string;
+  deadlineMs: number;
   now: () => Date;
 };
 
@@ -52,7 +53,7 @@ export const TOPIC = "crew";
  * it. Among the plain Sends there are some that are repeated though they succeeded, some to the same user with one dedup
  * key, some scheduled for the next second, some in batches, some to a topic.
  */
-export function sender({ connections, random, users, name, now }: Sending) {
+export function sender({ connections, random, users, name, deadlineMs, now }: Sending) {
   const account: Account = {
     acknowledged: new Map(),
     fanouts: new Map(),
@@ -97,14 +98,14 @@ export function sender({ connections, random, users, name, now }: Sending) {
   }
 
   async function one(body: Request): Promise<void> {
-    const answer = await untilAnswered((connection) => connection.call(SendService.method.send, body));
+    const answer = await untilAnswered((connection) => connection.call(SendService.method.send, body, deadlineMs));
     if (answer === undefined) account.unanswered++;
     else record(body, answer);
   }
 
   async function batch(items: readonly Request[]): Promise<void> {
     const answer = await untilAnswered((connection) =>
-      connection.call(SendService.method.sendBatch, { items: [...items] }),
+      connection.call(SendService.method.sendBatch, { items: [...items] }, deadlineMs),
     );
     const again: Request[] = [];
     for (const [index, item] of items.entries()) {
