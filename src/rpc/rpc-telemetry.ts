@@ -1,5 +1,6 @@
 import { type Context, context, ROOT_CONTEXT, type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
 import { Code, type Fault } from "#src/errors.ts";
+import { ATTR } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { extractTrace } from "#src/telemetry/traces.ts";
@@ -25,8 +26,8 @@ export function startSpan(
     {
       kind: SpanKind.SERVER,
       attributes: {
-        "rpc.system.name": transport === "connect" ? "connectrpc" : "grpc",
-        "rpc.method": procedure.name,
+        [ATTR.rpcSystem]: transport === "connect" ? "connectrpc" : "grpc",
+        [ATTR.rpcMethod]: procedure.name,
         "network.protocol.name": transport,
       },
     },
@@ -78,9 +79,8 @@ export function rpcTelemetry(metrics: Pick<Metrics, "rpcRequests" | "rpcSeconds"
       const code = codeNames.get(fault?.code ?? 0) ?? "UNKNOWN";
       metrics.rpcActive.dec({ transport });
       requests(transport, procedure.name, code).inc();
-      if (procedure.kind === "unary")
-        metrics.rpcSeconds.observe({ transport, method: procedure.name }, milliseconds / 1000);
-      if (span.isRecording()) recordOutcome(span, code, fault);
+      if (procedure.kind === "unary") metrics.rpcSeconds.observe({ method: procedure.name }, milliseconds / 1000);
+      if (span.isRecording()) recordOutcome(span, code, outcome);
       span.end();
       logOutcome(log, outcome, code);
     },
@@ -88,11 +88,14 @@ export function rpcTelemetry(metrics: Pick<Metrics, "rpcRequests" | "rpcSeconds"
 }
 
 /** Server spans are errors only when the server is to blame (RPC semantic conventions). */
-function recordOutcome(span: Span, code: string, fault: Fault | undefined): void {
-  span.setAttribute("rpc.response.status_code", code);
+function recordOutcome(span: Span, code: string, { fault, tenantId }: Outcome): void {
+  span.setAttribute(ATTR.rpcStatusCode, code);
+  if (tenantId) span.setAttribute(ATTR.tenant, tenantId);
   if (fault === undefined) return;
-  span.setAttribute("error.type", reasonName(fault));
-  if (isOurs(fault)) span.setStatus({ code: SpanStatusCode.ERROR, message: reasonName(fault) });
+  span.setAttribute(ATTR.reason, reasonName(fault));
+  if (!isOurs(fault)) return;
+  span.setAttribute(ATTR.errorType, code);
+  span.setStatus({ code: SpanStatusCode.ERROR, message: reasonName(fault) });
 }
 
 function isOurs(fault: Fault): boolean {
@@ -105,18 +108,21 @@ function logOutcome(log: Logger, outcome: Outcome, code: string): void {
   const level =
     fault?.code === Code.INTERNAL ? "error" : fault?.code === Code.UNAVAILABLE && fault.cause ? "warn" : "debug";
   if (!log.isLevelEnabled(level)) return;
-  log[level](
-    {
-      method: outcome.procedure.name,
-      transport: outcome.transport,
-      code,
-      ms: Math.round(outcome.milliseconds * 100) / 100,
-      request_id: outcome.requestId,
-      ...(outcome.actor === undefined ? {} : { actor: outcome.actor }),
-      ...(outcome.tenantId ? { tenant: outcome.tenantId } : {}),
-      ...(fault === undefined ? {} : { reason: reasonName(fault) }),
-      ...(fault?.cause === undefined ? {} : { err: fault.cause }),
-    },
-    "call ended",
-  );
+  // The call may end outside of its own context: by its deadline, or its connection.
+  context.with(trace.setSpan(ROOT_CONTEXT, outcome.span), () => log[level](callFields(outcome, code), "call ended"));
+}
+
+function callFields(outcome: Outcome, code: string): object {
+  const { fault } = outcome;
+  return {
+    method: outcome.procedure.name,
+    transport: outcome.transport,
+    code,
+    ms: Math.round(outcome.milliseconds * 100) / 100,
+    request_id: outcome.requestId,
+    ...(outcome.actor === undefined ? {} : { actor: outcome.actor }),
+    ...(outcome.tenantId ? { tenant: outcome.tenantId } : {}),
+    ...(fault === undefined ? {} : { reason: reasonName(fault) }),
+    ...(fault?.cause === undefined ? {} : { err: fault.cause }),
+  };
 }

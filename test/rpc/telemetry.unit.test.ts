@@ -66,7 +66,7 @@ test("a call's span continues the caller's trace, and is active in handler and l
     expect(span?.name).toBe("posthorn.v1.SendService/Send");
     expect(span?.attributes).toMatchObject({
       "rpc.method": "posthorn.v1.SendService/Send",
-      "rpc.response.status_code": "INTERNAL",
+      "rpc.status_code": "INTERNAL",
       "error.type": "INTERNAL",
     });
     expect(active).toEqual([traceId]);
@@ -109,6 +109,8 @@ test("each call is one line in the log, without what it carries", async () => {
         code: "INTERNAL",
         actor: "key:k1",
         request_id: expect.any(String),
+        trace_id: expect.any(String),
+        span_id: expect.any(String),
       },
     ]);
     expect(JSON.stringify(ports.lines)).not.toMatch(/canary|Bearer|key:SEND/);
