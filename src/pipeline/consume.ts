@@ -1,14 +1,15 @@
 import type { SpanContext } from "@opentelemetry/api";
-import type { ConsumerMessages, JsMsg, Subscription } from "nats";
+import type { ConsumerMessages, Subscription } from "nats";
 import type { Broker } from "#src/broker/broker.ts";
 import type { Clock } from "#src/clock.ts";
 import { ATTR, processing } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
-import { readTraces, type TracedItems } from "#src/telemetry/message-traces.ts";
+import type { TracedItems } from "#src/telemetry/message-traces.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type NextIn, withWorkSpans } from "#src/telemetry/work-spans.ts";
-import { ACK_WAIT_MS, decodeWork, ingestStream, LANES, type Lane, routeConsumer, SHARDS, type Work } from "./flow.ts";
+import { ACK_WAIT_MS, ingestStream, LANES, type Lane, routeConsumer, SHARDS, type Work } from "./flow.ts";
 import { ensureQueues } from "./queue.ts";
+import { readWaiting, type Together, takeTogether, tracesTogether, type Waiting } from "./together.ts";
 
 export type Delivery = {
   /** How often this message has been given out, this time included. */
@@ -33,6 +34,9 @@ export type ConsumeDeps = {
   metrics: Pick<Metrics, "queueMessages" | "queueWaitSeconds">;
 };
 
+/** Messages of a shard that a worker holds beside those it works on. A worker that is killed keeps them for ack_wait. */
+const AHEAD = 8;
+
 /** A chunk that failed this often is handled alone, id by id, and at the last attempt ended. */
 export const POISON_ATTEMPTS = 8;
 
@@ -52,37 +56,52 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   const running = new Set<Promise<void>>();
 
   async function consumeShard(lane: Lane, shard: number, slots: Slots): Promise<void> {
+    const line: Line = { queue: [], serving: undefined };
     while (!stopping.signal.aborted) {
       let messages: ConsumerMessages | undefined;
       try {
         const consumer = await broker.js.consumers.get(ingestStream(broker.namespace, lane.name), routeConsumer(shard));
-        messages = await consumer.consume({ max_messages: 4, expires: 30_000, idle_heartbeat: 5_000 });
+        messages = await consumer.consume({ max_messages: AHEAD, expires: 30_000, idle_heartbeat: 5_000 });
         const current = messages;
         const stop = () => void drain(current);
         stopping.signal.addEventListener("abort", stop, { once: true });
         if (stopping.signal.aborted) stop();
         void watch(current);
         for await (const message of current) {
-          await slots.take();
-          if (late.signal.aborted) {
-            slots.give();
-            message.nak();
-            continue;
-          }
-          const job = work(message, lane).finally(() => {
-            slots.give();
-            running.delete(job);
-          });
-          running.add(job);
+          line.queue.push(readWaiting(message));
+          line.serving ??= serve(lane, line, slots);
+          // What is here cannot be taken by another worker; as long as a slot is waited for, these will do.
+          if (line.queue.length >= AHEAD) await line.serving;
         }
         stopping.signal.removeEventListener("abort", stop);
       } catch (error) {
         if (!stopping.signal.aborted)
           log.warn({ err: error, lane: lane.name, shard }, "a consumer stopped; it starts again");
       }
+      await line.serving;
       await messages?.close().catch(() => undefined);
       if (!stopping.signal.aborted) await restore();
     }
+  }
+
+  /** Asks for one slot after the other until nothing waits any more; each takes along what came meanwhile. */
+  async function serve(lane: Lane, line: Line, slots: Slots): Promise<void> {
+    while (line.queue.length > 0) {
+      await slots.take();
+      const together = takeTogether(line.queue);
+      if (late.signal.aborted) {
+        slots.give();
+        for (const { message } of together.waiting) message.nak();
+        continue;
+      }
+      const job = work(together, lane).finally(() => {
+        slots.give();
+        running.delete(job);
+      });
+      running.add(job);
+    }
+    // Before anything else can come in: who comes later begins anew.
+    line.serving = undefined;
   }
 
   /** A consumer that was deleted with its stream never says so by itself: missing heartbeats do. */
@@ -113,44 +132,51 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   }
 
   let workedAt = Number.NEGATIVE_INFINITY;
-  async function work(message: JsMsg, lane: Lane): Promise<void> {
-    const { deliveryCount: attempt, timestampNanos } = message.info;
+  async function work(together: Together, lane: Lane): Promise<void> {
+    const messages = together.waiting.map(({ message }) => message);
+    const [first] = messages;
+    if (first === undefined) return;
+    const { deliveryCount: attempt } = first.info;
     const labels = { stage: "route", lane: lane.name };
     // A redelivery has waited for its turn as well as for its message.
     if (attempt === 1)
-      metrics.queueWaitSeconds.observe(labels, Math.max(0, clock().getTime() - timestampNanos / 1e6) / 1000);
-    const beat = setInterval(() => message.working(), ACK_WAIT_MS / 3);
-    let tenant: string | undefined;
+      for (const { info } of messages)
+        metrics.queueWaitSeconds.observe(labels, Math.max(0, clock().getTime() - info.timestampNanos / 1e6) / 1000);
+    const working = () => {
+      for (const message of messages) message.working();
+    };
+    const beat = setInterval(working, ACK_WAIT_MS / 3);
+    const tenant = together.work?.tenantId;
     try {
-      const data = decodeWork(message.data);
-      tenant = data.tenantId;
+      const data = together.work;
+      if (data === undefined) throw new Error("the message is none of ours");
       const ids = "ids" in data ? data.ids : [];
-      const traced = readTraces(message.headers, ids.length);
+      const traced = tracesTogether(together);
       const shape = () =>
         processing(`ingest.${lane.name}`, {
-          [ATTR.messagingDestination]: message.subject,
-          [ATTR.messagingConsumerGroup]: message.info.consumer,
+          [ATTR.messagingDestination]: first.subject,
+          [ATTR.messagingConsumerGroup]: first.info.consumer,
           [ATTR.items]: ids.length,
           [ATTR.attempt]: attempt,
           [ATTR.tenant]: data.tenantId,
         });
       await withWorkSpans(shape, traced.keys(), (next) => {
         const traces = followed(ids, traced, next);
-        return handle(data, { attempt, working: () => message.working(), signal: stopping.signal, traces });
+        return handle(data, { attempt, working, signal: stopping.signal, traces });
       });
-      message.ack();
-      metrics.queueMessages.inc({ ...labels, outcome: "done" });
+      for (const message of messages) message.ack();
+      metrics.queueMessages.inc({ ...labels, outcome: "done" }, messages.length);
       workedAt = performance.now();
     } catch (error) {
       const fields = { err: error, lane: lane.name, ...(tenant === undefined ? {} : { tenant }), attempt };
       if (givesBack(attempt, performance.now() - workedAt)) {
         metrics.queueMessages.inc({ ...labels, outcome: "given_back" });
         log.error(fields, "a chunk fails always; it goes back to the reconciler");
-        message.ack();
+        for (const message of messages) message.ack();
       } else {
-        metrics.queueMessages.inc({ ...labels, outcome: "failed" });
+        metrics.queueMessages.inc({ ...labels, outcome: "failed" }, messages.length);
         log.warn(fields, "a chunk failed; it is given out again");
-        message.nak(retryDelay(attempt));
+        for (const message of messages) message.nak(retryDelay(attempt));
       }
     } finally {
       clearInterval(beat);
@@ -223,6 +249,9 @@ function followed(ids: readonly string[], traced: TracedItems, next: NextIn): Ma
   }
   return result;
 }
+
+/** A shard's messages that wait for a slot, and the asking for one, while there is any. */
+type Line = { readonly queue: Waiting[]; serving: Promise<void> | undefined };
 
 type Slots = { take(): Promise<void>; give(): void };
 

@@ -1,0 +1,64 @@
+import type { SpanContext } from "@opentelemetry/api";
+import type { JsMsg } from "nats";
+import { readTraces, type TracedItems } from "#src/telemetry/message-traces.ts";
+import { CHUNK, decodeWork, type Work } from "./flow.ts";
+
+/** A message that waits for its turn. */
+export type Waiting = {
+  readonly message: Pick<JsMsg, "headers" | "ack" | "nak" | "working" | "info" | "subject">;
+  /** Undefined: it cannot be read. */
+  readonly work: Work | undefined;
+};
+
+/** Messages that are handled as one. */
+export type Together = { readonly waiting: readonly Waiting[]; readonly work: Work | undefined };
+
+export function readWaiting(message: JsMsg): Waiting {
+  try {
+    return { message, work: decodeWork(message.data) };
+  } catch {
+    return { message, work: undefined };
+  }
+}
+
+/**
+ * Takes the first message, and with it those behind it that go on with the same tenant's ids, up to one chunk: where
+ * callers send one by one, each commit queues a few ids, and to decide 250 costs little more than to decide ten. What has
+ * failed before is taken alone, so that it cannot make others fail with it.
+ */
+export function takeTogether(queue: Waiting[]): Together {
+  const [first] = queue;
+  if (first === undefined) return { waiting: [], work: undefined };
+  const { work } = first;
+  if (work === undefined || !mayJoin(first)) return { waiting: queue.splice(0, 1), work };
+  const ids: string[] = [];
+  let count = 0;
+  for (const next of queue) {
+    if (!mayJoin(next) || next.work.tenantId !== work.tenantId) break;
+    if (count > 0 && ids.length + next.work.ids.length > CHUNK) break;
+    ids.push(...next.work.ids);
+    count++;
+  }
+  return { waiting: queue.splice(0, count), work: { tenantId: work.tenantId, ids } };
+}
+
+function mayJoin(waiting: Waiting): waiting is Waiting & { work: { tenantId: string; ids: string[] } } {
+  return waiting.work !== undefined && "ids" in waiting.work && waiting.message.info.deliveryCount === 1;
+}
+
+/** The traces of the ids, by their positions among all that are taken together. */
+export function tracesTogether({ waiting }: Together): TracedItems {
+  const traced: TracedItems = new Map<SpanContext, number[]>();
+  let before = 0;
+  for (const { message, work } of waiting) {
+    const size = work !== undefined && "ids" in work ? work.ids.length : 0;
+    for (const [from, positions] of readTraces(message.headers, size)) {
+      traced.set(
+        from,
+        positions.map((position) => before + position),
+      );
+    }
+    before += size;
+  }
+  return traced;
+}
