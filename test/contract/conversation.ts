@@ -43,16 +43,30 @@ function answered(method: DescMethod, world: World): Row[] {
 }
 
 function refused(method: DescMethod, world: World): Row[] {
+  const may = best(ruleOf(method), world);
+  const rows = [
+    row(method, "nothing in it", {}, ...may),
+    row(method, "everything wrong", brokenRequest(method.input), ...may),
+  ];
+  if (weight(method) !== CREATING)
+    rows.push(row(method, "what does not exist", whole(method, strangers(world.fill), NOBODY), ...may));
+  if (EXAMPLES.has(method)) rows.push(...refusedCallers(method, world));
+  return rows;
+}
+
+/**
+ * Who may call is asked before anything of a request is read, by the same code for every method: on the wire the first
+ * method of each service and those that stream stand for all. (That it is asked of all has a test of its own.)
+ */
+const EXAMPLES = new Set(METHODS.filter((each) => each.methodKind !== "unary" || each === each.parent.methods[0]));
+
+function refusedCallers(method: DescMethod, world: World): Row[] {
   const rule = ruleOf(method);
-  const id = idFor(method, world);
-  const request = whole(method, world.fill, id);
-  const may = best(rule, world);
+  const request = whole(method, world.fill, idFor(method, world));
   const { key, sendKey, inboxKey, user, operator } = world.as;
   const rows = [
     row(method, "no credential", request, undefined),
     row(method, "a forged credential", request, "Bearer forged"),
-    row(method, "nothing in it", {}, ...may),
-    row(method, "everything wrong", brokenRequest(method.input), ...may),
   ];
   if (typeof rule.key === "number")
     rows.push(row(method, "a key without the scope", request, rule.key === Scope.SEND ? inboxKey : sendKey));
@@ -61,8 +75,6 @@ function refused(method: DescMethod, world: World): Row[] {
   else rows.push(row(method, "a user about another", whole(method, { ...world.fill, ...BERT }, "bert"), user));
   if (rule.operator === undefined) rows.push(row(method, "the operator, who may not", request, operator));
   if (rule.operator === "tenant") rows.push(row(method, "the operator without a tenant", request, operator));
-  if (weight(method) !== CREATING)
-    rows.push(row(method, "what does not exist", whole(method, strangers(world.fill), NOBODY), ...may));
   return rows;
 }
 
