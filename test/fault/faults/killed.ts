@@ -8,7 +8,7 @@ import { type Random, seededRandom } from "../lab/random.ts";
 /** JetStream's for this test: a killed worker's chunks come back after it. */
 const ACK_WAIT_MS = 2000;
 /** A node that has not come to its failpoint after this long is killed where it is. */
-const MAY_MISS_MS = 5000;
+const MAY_MISS_MS = 8000;
 /** Passed once a Send, or a chunk; the others only when something was scheduled, lost or for a topic. */
 const OFTEN = /^(accept|decide|enqueue|work|ack|announce):/;
 

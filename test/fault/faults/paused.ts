@@ -1,9 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
+import { type Connection, connectTo } from "../lab/connection.ts";
 import type { Failpoint } from "../lab/failpoints.ts";
 import type { FaultTest, Lab } from "../lab/lab.ts";
 import { openLedger } from "../lab/ledger.ts";
 import type { FaultNode } from "../lab/node.ts";
-import { seededRandom } from "../lab/random.ts";
+import { type Random, seededRandom } from "../lab/random.ts";
 
 const ACK_WAIT_MS = 1500;
 /** Longer than JetStream waits for a worker, and shorter than Postgres for a transaction or a lock. */
@@ -44,14 +46,15 @@ export const paused: FaultTest = {
     }));
     await pausing.kill();
     await pausing.start({ failAt: { by: "SIGSTOP", points } });
-    const pauseAll = pauseAt(lab, pausing, pauses);
-    await ledger.send(Math.round(10_000 * scale), pauseAll);
-    return { pauses: await pauseAll, ...(await ledger.verify()) };
+    const other = lab.use(connectTo(site.nodes[1]?.address ?? "", site.apiKey));
+    const pausesDone = pauseAll(lab, pausing, pauses, random.fork(), other);
+    await ledger.send(Math.round(10_000 * scale), pausesDone);
+    return { pauses: await pausesDone, ...(await ledger.verify()) };
   },
 };
 
 /** Resumes the node whenever it has stopped long enough; returns how often it did. */
-async function pauseAt(lab: Lab, node: FaultNode, pauses: number): Promise<number> {
+async function pauseAll(lab: Lab, node: FaultNode, pauses: number, random: Random, other: Connection): Promise<number> {
   for (let n = 0; n < pauses; n++) {
     const missed = new AbortController();
     const point = await Promise.race([
@@ -61,8 +64,22 @@ async function pauseAt(lab: Lab, node: FaultNode, pauses: number): Promise<numbe
     missed.abort();
     if (point === undefined) return n;
     lab.say(`${node.name} stopped at ${point}`);
-    await delay(PAUSE_MS);
+    // What it is about to write was changed since it read it: by the other node's decision, or by an update alone.
+    if (point === "decide:before-write") await changeWaiting(lab, other);
+    if (point !== "decide:before-write" || random.chance(0.5)) await delay(PAUSE_MS);
     node.resume();
   }
   return pauses;
+}
+
+/** Gives what waits for its decision another title. Its stream must tell the title that the inbox shows. */
+async function changeWaiting({ sql, say }: Lab, connection: Connection): Promise<void> {
+  const waiting = await sql<{ id: string }[]>`select id from notifications where status = 1 limit 100`;
+  const updates = waiting.map(({ id }) =>
+    connection.call(SendService.method.updateNotification, { id, content: { title: "changed" } }).then(
+      () => true,
+      () => false, // It has been decided meanwhile.
+    ),
+  );
+  say(`changed ${(await Promise.all(updates)).filter(Boolean).length} that wait`);
 }

@@ -5,10 +5,12 @@ import type { Address, Site } from "./lab.ts";
 import { type Random, seededRandom } from "./random.ts";
 import { userName } from "./sender.ts";
 
+export type Entry = { seq: number; id: string; title: string };
+
 /** What the devices of users saw, one stream each that resumes wherever it is cut. */
 export type Readers = Disposable & {
   /** By user: the entries its stream was given, in that order. */
-  readonly seen: ReadonlyMap<string, readonly { seq: number; id: string }[]>;
+  readonly seen: ReadonlyMap<string, readonly Entry[]>;
   /** What a stream must never do: skip, repeat, go back, or reset where nothing was trimmed. */
   readonly broken: readonly string[];
   /** How often streams that had been open were opened again. */
@@ -33,7 +35,7 @@ type State = {
   node: number;
   heardAt: number;
   open: boolean;
-  entries: { seq: number; id: string }[];
+  entries: Entry[];
   stream: { cancel(): void } | undefined;
   /** Streams of earlier lives say nothing any more. */
   life: number;
@@ -108,7 +110,8 @@ export async function openReaders(site: Site<Address>, users: number, seed: numb
       const seq = Number(event.value.entry?.sequence);
       const last = state.entries.at(-1)?.seq ?? 0;
       if (seq !== last + 1) broken.push(`${state.userId}'s stream gave ${seq} after ${last}`);
-      state.entries.push({ seq, id: event.value.entry?.notificationId ?? "" });
+      const { notificationId: id = "", content } = event.value.entry ?? {};
+      state.entries.push({ seq, id, title: content?.title ?? "" });
     }
     if (event.value !== undefined && "cursor" in event.value) state.cursor = event.value.cursor || state.cursor;
   }

@@ -1,5 +1,6 @@
+import { fromBinary } from "@bufbuild/protobuf";
 import type { Sql } from "postgres";
-import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { ContentSchema, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { wrongInAppCounters, wrongInboxes } from "../../support/recount.ts";
 import type { Readers } from "./readers.ts";
 import type { Account } from "./sender.ts";
@@ -71,9 +72,11 @@ async function wrongFanouts(sql: Sql, tenantId: string, account: Account): Promi
 
 /** Inboxes with gaps (nobody deletes in these tests), and streams that did not give what the inbox holds. */
 async function wrongSequences(sql: Sql, tenantId: string, readers: Readers | undefined): Promise<string[]> {
-  const entries = await sql<{ userId: string; seq: number; id: string }[]>`
-    select user_id as "userId", seq::int, notification_id as id from inbox where tenant_id = ${tenantId}
-    order by user_id, seq`;
+  const entries = await sql<{ userId: string; seq: number; id: string; content: Uint8Array }[]>`
+    select i.user_id as "userId", i.seq::int, n.id, coalesce(n.content, f.content) as content
+    from inbox i join notifications n on n.tenant_id = i.tenant_id and n.id = i.notification_id
+    left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id
+    where i.tenant_id = ${tenantId} order by i.user_id, i.seq`;
   const inboxes = Map.groupBy(entries, (entry) => entry.userId);
   const broken: string[] = [];
   for (const [userId, inbox] of inboxes) {
@@ -87,8 +90,14 @@ async function wrongSequences(sql: Sql, tenantId: string, readers: Readers | und
     if (seen.length !== inbox.length) broken.push(`${userId}'s stream gave ${seen.length} of ${inbox.length} entries`);
     const other = seen.find(({ seq, id }) => inbox[seq - 1]?.id !== id);
     if (other !== undefined) broken.push(`${userId}'s stream gave ${other.id} as ${other.seq}, the inbox does not`);
+    const stale = seen.find(({ seq, title }) => inbox[seq - 1] && titleOf(inbox[seq - 1]?.content) !== title);
+    if (stale) broken.push(`${userId}'s stream gave «${stale.title}» as ${stale.seq}, the inbox shows another title`);
   }
   return broken;
+}
+
+function titleOf(content: Uint8Array | undefined): string {
+  return fromBinary(ContentSchema, content ?? new Uint8Array()).title;
 }
 
 /** Statuses counted otherwise than notifications came to them. */
