@@ -7,9 +7,9 @@ import { type Random, seededRandom } from "../lab/random.ts";
 
 /** JetStream's for this test: a killed worker's chunks come back after it. */
 const ACK_WAIT_MS = 2000;
-/** A node that has not come to its failpoint after this long is killed where it is. */
-const MAY_MISS_MS = 8000;
-/** Passed once a Send, or a chunk; the others only when something was scheduled, lost or for a topic. */
+/** A node that has not come to its failpoint after this long is killed where it is: nobody has sent to the topic. */
+const MAY_MISS_MS = { often: 30_000, seldom: 8000 };
+/** Passed once a Send, or a chunk. */
 const OFTEN = /^(accept|decide|enqueue|work|ack|announce):/;
 
 /**
@@ -43,6 +43,7 @@ async function liveAndDie(
   next: () => Failpoint,
 ): Promise<number> {
   let fell = 0;
+  let patience = 0;
   for (let n = 0; n < kills; n++) {
     if (n % 2 === 0) {
       await delay(random.int(0, 1500));
@@ -50,11 +51,12 @@ async function liveAndDie(
       await node.kill();
       const point = next();
       const pass = OFTEN.test(point) ? random.int(1, 20) : random.int(1, 2);
+      patience = OFTEN.test(point) ? MAY_MISS_MS.often : MAY_MISS_MS.seldom;
       const last = n === kills - 1;
       await node.start(last ? {} : { failAt: { by: "SIGKILL", points: [{ point, pass }] } });
       lab.say(`${node.name} is back${last ? "" : ` and falls at ${point}, pass ${pass}`}`);
     } else {
-      const missed = await Promise.race([node.exited().then(() => false), delay(MAY_MISS_MS, true)]);
+      const missed = await Promise.race([node.exited().then(() => false), delay(patience, true)]);
       lab.say(`${node.name} ${missed ? "missed its failpoint" : "fell"}`);
       if (!missed) fell++;
       await node.kill();
