@@ -12,7 +12,7 @@ const isThere = Number(minor) >= 23;
 
 // Only the part without dependencies: the rest is compiled by every benchmark.
 test.skipIf(!isThere)(
-  "the load client's sense of time passes its tests (needs go)",
+  "the load client's sense of time passes its tests (needs go 1.23)",
   () => {
     const { status, stdout, stderr } = go("test", "-count=1", "./measure");
     expect(`${stdout}${stderr}`).toMatch(/^ok/m);

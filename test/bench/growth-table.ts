@@ -1,4 +1,4 @@
-import { written } from "./figures.ts";
+import { aligned, written } from "./figures.ts";
 
 /** One figure at two sizes. */
 export type GrowthRow = {
@@ -12,24 +12,37 @@ export type GrowthRow = {
 };
 
 /** How the cost grew: flat, with its size, or in between. */
-export function grew({ sizes, values }: GrowthRow): "flat" | "falls" | "below linear" | "linear" | "ABOVE LINEAR" {
+export function grew({
+  sizes,
+  values,
+}: GrowthRow): "flat" | "falls" | "below linear" | "linear" | "ABOVE LINEAR" | "not measured" {
   const size = sizes[1] / sizes[0];
   const cost = values[1] / values[0];
   // As a power of the size, so that it means the same whatever the step was.
   const power = Math.log(cost) / Math.log(size);
+  if (!Number.isFinite(power)) return "not measured";
   if (power < -0.2) return "falls";
   if (power <= 0.2) return "flat";
   if (power < 0.8) return "below linear";
   return power <= 1.2 ? "linear" : "ABOVE LINEAR";
 }
 
+const HEAD = ["more", "what", "from", "to", "it is"];
+
+function cellsOf(row: GrowthRow): string[] {
+  const [small, large] = row.sizes.map(
+    (size, n) => `${size.toLocaleString("en")}: ${written(row.figure, row.values[n])}`,
+  );
+  return [row.of, row.what, small ?? "", large ?? "", grew(row)];
+}
+
+/** For a terminal. */
+export function growthLines(rows: readonly GrowthRow[]): string[] {
+  return aligned([HEAD, ...rows.map(cellsOf)]);
+}
+
 /** In Markdown. */
 export function growthTable(rows: readonly GrowthRow[]): string {
-  const lines = rows.map((row) => {
-    const { of, what, figure, sizes, values } = row;
-    const at = values.map((value) => written(figure, value));
-    const size = sizes.map((each) => each.toLocaleString("en"));
-    return `| ${of} | ${what} | ${size[0]}: ${at[0]} | ${size[1]}: ${at[1]} | ${grew(row)} |`;
-  });
-  return ["| more | what | from | to | it is |", "| --- | --- | --- | --- | --- |", ...lines].join("\n");
+  const lines = [HEAD, HEAD.map(() => "---"), ...rows.map(cellsOf)];
+  return lines.map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 }

@@ -40,4 +40,6 @@ const KEPT = [
   "callP50Ms",
   "callP99Ms",
   "acceptedPerSecond",
+  "countsP50Ms",
+  "countsP99Ms",
 ];

@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
+import { connect } from "nats";
+import { ingestStream, LANES } from "#src/pipeline/flow.ts";
 import { type Child, nodeChild } from "./child.ts";
 import type { Lab } from "./lab.ts";
 import type { Command } from "./server.ts";
@@ -38,9 +40,13 @@ export function newNamespace(): string {
   return `bench${randomBytes(4).toString("hex")}`;
 }
 
-/** Starts the platform, with all its roles unless told. Settings of the environment go over ours, to try them out. */
+/**
+ * Starts the platform, with all its roles unless told. Settings of the environment go over ours, to try them out. Its
+ * queues go with it, because each reserves a gigabyte, unless a namespace was given, for another process to work on.
+ */
 export async function startServer(lab: Lab, settings: Record<string, string> = {}, name = "server"): Promise<Server> {
   const { services, say, signal } = lab;
+  const { POSTHORN_NAMESPACE = newNamespace() } = settings;
   const given = Object.entries(process.env).filter(([name]) => name.startsWith("POSTHORN_"));
   const { PATH, HOME, TMPDIR, NODE_OPTIONS } = process.env;
   const child = nodeChild(join(import.meta.dirname, "server.ts"), {
@@ -54,7 +60,7 @@ export async function startServer(lab: Lab, settings: Record<string, string> = {
       POSTHORN_LOG_LEVEL: "warn",
       POSTHORN_GRPC_PORT: "0",
       POSTHORN_HTTP_PORT: "0",
-      POSTHORN_NAMESPACE: newNamespace(),
+      POSTHORN_NAMESPACE,
       POSTHORN_STREAM_DRAIN_MS: "0",
       POSTHORN_SHUTDOWN_DRAIN_MS: "1000",
       ...UNLIMITED,
@@ -86,7 +92,10 @@ export async function startServer(lab: Lab, settings: Record<string, string> = {
       work: async () => void (await done("work")),
       rest: async () => void (await done("rest")),
       settle: async () => void (await done("settle")),
-      [Symbol.asyncDispose]: () => child[Symbol.asyncDispose](),
+      async [Symbol.asyncDispose]() {
+        await child[Symbol.asyncDispose]();
+        if (settings.POSTHORN_NAMESPACE === undefined) await removeQueues(services.natsUrl, POSTHORN_NAMESPACE);
+      },
     };
   } catch (error) {
     await child[Symbol.asyncDispose]();
@@ -101,10 +110,20 @@ export async function startServer(lab: Lab, settings: Record<string, string> = {
 export async function startTwo(lab: Lab, settings: Record<string, string> = {}): Promise<Server> {
   const POSTHORN_NAMESPACE = newNamespace();
   await using stack = new AsyncDisposableStack();
+  stack.defer(() => removeQueues(lab.services.natsUrl, POSTHORN_NAMESPACE));
   const front = { ...settings, POSTHORN_NAMESPACE, POSTHORN_ROLES: "api,stream,scheduler" };
   const server = stack.use(await startServer(lab, front));
   const back = { ...settings, POSTHORN_NAMESPACE, POSTHORN_ROLES: "worker" };
   const worker = stack.use(await startServer(lab, back, "worker"));
   const both = stack.move();
   return { ...server, worker: worker.child, [Symbol.asyncDispose]: () => both.disposeAsync() };
+}
+
+/** Those that are gone already, or with their server, are no trouble. */
+export async function removeQueues(natsUrl: string, namespace: string): Promise<void> {
+  const connection = await connect({ servers: natsUrl, maxReconnectAttempts: 0 }).catch(() => undefined);
+  if (connection === undefined) return;
+  const manager = await connection.jetstreamManager();
+  for (const { name } of LANES) await manager.streams.delete(ingestStream(namespace, name)).catch(() => undefined);
+  await connection.close();
 }

@@ -10,10 +10,13 @@ const CHART = "test/bench/chart.svg";
 const START = "<!-- bench:start -->";
 const END = "<!-- bench:end -->";
 
-/** The last result of each scenario, in this order; those never run are left out. */
+/** The last result of each scenario, in this order; those never run, or written by an older benchmark, are left out. */
 export async function lastResults(names: readonly string[]): Promise<Result[]> {
   const files = names.map((name) => join(RESULTS, `${name}.json`)).filter((file) => existsSync(file));
-  return Promise.all(files.map(async (file) => JSON.parse(await readFile(file, "utf8")) as Result));
+  const found = await Promise.all(
+    files.map(async (file) => JSON.parse(await readFile(file, "utf8")) as Partial<Result>),
+  );
+  return found.filter((result) => result.adjusted !== undefined) as Result[];
 }
 
 /** Puts the last results into the README, and their picture beside the benchmarks. @throws when there are none. */

@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { aligned, number } from "./figures.ts";
+import { growthLines } from "./growth-table.ts";
 import { ELSEWHERE, STOLEN } from "./processes.ts";
 import { type Figures, type Finding, isSkipped, reached, type Scenario } from "./scenario.ts";
 
@@ -49,7 +50,7 @@ export function linesOf(scenario: Scenario, report: Report): string[] {
   return [
     "",
     `${report.scenario}: ${about}${changed.length === 0 ? "" : ` (but ${changed.join(", ")})`}`,
-    ...aligned(rows).map((line) => `  ${line}`),
+    ...(Array.isArray(figures.grown) ? growthLines(figures.grown) : aligned(rows)).map((line) => `  ${line}`),
     ...Object.entries(peers).flatMap(([name, peer]) =>
       isSkipped(peer) ? [`  skipped: ${name} (${peer.skipped})`] : [],
     ),

@@ -108,6 +108,7 @@ test("growth is named by its power, not by its factor", () => {
     "linear",
     "ABOVE LINEAR",
   ]);
+  expect([row(0, 1), row(1, 0), row(Number.NaN, 1)].map(grew)).toEqual(Array(3).fill("not measured"));
   expect(growthTable([row(2, 2)])).toContain("| rows | a page | 1,000: 2 ms | 10,000: 2 ms | flat |");
 });
 

@@ -5,7 +5,7 @@ import { loadOn } from "../load-on.ts";
 import { type Outcome, outcomeOf } from "../outcome.ts";
 import { loadOnPeer, onPeer, type RunningPeer } from "../peers/peer.ts";
 import { socketStack } from "../peers/socket-stack.ts";
-import { newNamespace, startServer } from "../posthorn.ts";
+import { newNamespace, removeQueues, startServer } from "../posthorn.ts";
 import { coresBetween, cpuTime, microsecondsEach, peakRssMb, rssMb } from "../processes.ts";
 import { type Recorded, recordOf } from "../record.ts";
 import { ratiosOf, type Scenario } from "../scenario.ts";
@@ -56,6 +56,8 @@ async function posthorn(lab: Lab, queued: number): Promise<Outcome> {
   await using record = recordOf(lab.services.databaseUrl);
   await using worker = await startServer(lab, { POSTHORN_NAMESPACE, POSTHORN_ROLES: "worker" }, "worker");
   const drained = await drain(lab, worker.child.pid, "worker", queued, () => record.waiting(tenantId));
+  await worker[Symbol.asyncDispose]();
+  await removeQueues(lab.services.natsUrl, POSTHORN_NAMESPACE);
   const left: Recorded = await record.settled(tenantId, { withinMs: 0, signal: lab.signal });
   return {
     figures: { ...drained, queued, acceptedPerSecond: filled.figures.acceptedPerSecond },

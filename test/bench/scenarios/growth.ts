@@ -1,4 +1,4 @@
-import { type GrowthRow, growthTable } from "../growth-table.ts";
+import type { GrowthRow } from "../growth-table.ts";
 import type { Lab, Wishes } from "../lab.ts";
 import type { Figures, Finding, Scenario } from "../scenario.ts";
 import { backlog } from "./backlog.ts";
@@ -49,7 +49,6 @@ export const growth: Scenario = {
         ["rate", "decided"],
       ]),
     ];
-    for (const line of growthTable(grown).split("\n")) lab.say(line);
     return { figures: { grown }, peers: {}, ratios: {}, faults };
   },
 };
