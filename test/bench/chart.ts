@@ -43,7 +43,8 @@ export function chart(results: readonly Result[]): string {
       parts.push(
         `<text class="quiet" x="${LABELS - 8}" y="${y + 15}" text-anchor="end">${escaped(peer)}</text>`,
         `<rect class="${ahead ? "ahead" : "behind"}" x="${round(from)}" y="${y + 3}" width="${round(Math.max(to - from, 1))}" height="${ROW - 6}" rx="2"><title>${escaped(`${result.scenario}, ${figure}: ${factor(advantage)} of ${peer}`)}</title></rect>`,
-        `<text x="${round(ahead ? to + 5 : from - 5)}" y="${y + 15}" text-anchor="${ahead ? "start" : "end"}">${factor(advantage)}</text>`,
+        // Always to the right, where the name of no peer is.
+        `<text x="${round(Math.max(to, middle) + 5)}" y="${y + 15}">${factor(advantage)}</text>`,
       );
       y += ROW;
     }
