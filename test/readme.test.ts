@@ -14,6 +14,12 @@ const blocks = [...readme.matchAll(/^```(ts|sh)\n([\s\S]*?)^```$/gm)].map(([, la
   text,
 }));
 
+/** What gets and generates, which other tests run or nothing can. */
+const COMMANDS = /^(npm|npx posthorn|pip|go get) /;
+
+/** Without indentation, which depends on where lines stand. */
+const trimmed = (text: string) => text.replaceAll(/^\s+|\s+$/gm, "");
+
 const services = await testServices();
 let serving: Serving;
 let token: string;
@@ -28,8 +34,20 @@ test("its configuration table is what the program reads: `npm run gen` writes it
 });
 
 test("every example in it is run here, or is only commands", () => {
-  const commands = blocks.filter(({ language, text }) => language === "sh" && /^(npm|npx) /.test(text));
-  expect(blocks.length - commands.length).toBe(5);
+  const commands = blocks.filter(({ language, text }) => language === "sh" && COMMANDS.test(text));
+  expect(blocks.length - commands.length).toBe(6);
+});
+
+test.each([
+  ["python", "python/client.py"],
+  ["go", "go/main.go"],
+  ["java", "java/src/main/java/examples/Client.java"],
+])("what it shows of %s is from the client that test/interop runs", (language, file) => {
+  const client = trimmed(readFileSync(join(root, "test/interop", file), "utf8"));
+  const [, shown = ""] = new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, "m").exec(readme) ?? [];
+  const excerpts = shown.split("\n\n").map(trimmed);
+  expect(excerpts.length).toBeGreaterThan(3);
+  for (const excerpt of excerpts) expect(client).toContain(excerpt);
 });
 
 test("the TypeScript example sends", async () => {
@@ -69,6 +87,12 @@ test("the curl example subscribes", async () => {
   const example = run(exampleWith("sh", "application/connect+json"));
   await example.until("caughtUp");
   await arrives(example, "Hello, curl");
+});
+
+test("the buf curl example subscribes", async () => {
+  const example = run(exampleWith("sh", "buf curl"));
+  await example.until("caughtUp");
+  await arrives(example, "Hello, buf");
 });
 
 /** Sends until it is seen: an example does not say when it is connected. */

@@ -1,0 +1,178 @@
+// Clients in other languages, generated from proto/ by each language's stock tools. Each goes through the same story, with a
+// node that limits calls, and through a connection that is cut while another node goes on sending.
+import { beforeAll, describe, expect, test } from "vitest";
+import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { startTestPlatform, type TestPlatform } from "../support/platform.ts";
+import { testServices } from "../support/services.ts";
+import { cuttable } from "./cuttable.ts";
+import { type Fact, listenTo, type Story } from "./story.ts";
+import { build, type Tool } from "./toolchain.ts";
+
+type Language = { name: string; directory: string; tools: readonly Tool[]; command: readonly string[] };
+
+const LANGUAGES: readonly Language[] = [
+  {
+    name: "Python",
+    directory: "python",
+    tools: [{ command: "python3", args: ["--version"], version: /Python 3\.(\d+)/, atLeast: 10 }],
+    command: ["env", "PYTHONPATH=gen", "venv/bin/python", "client.py"],
+  },
+  {
+    name: "Go",
+    directory: "go",
+    tools: [{ command: "go", args: ["version"], version: /go1\.(\d+)/, atLeast: 24 }],
+    command: ["./client"],
+  },
+  {
+    name: "Java",
+    directory: "java",
+    tools: [
+      { command: "javac", args: ["-version"], version: /javac (\d+)/, atLeast: 17 },
+      { command: "mvn", args: ["--version"], version: /Apache Maven (\d+)/, atLeast: 3 },
+    ],
+    command: ["java", "-cp", "target/classes:target/lib/*", "examples.Client"],
+  },
+];
+
+/** Low enough to be met by a client that does nothing else; it only counts at the node the clients call. */
+const LIMITS = { POSTHORN_API_KEY_REQUESTS_PER_SECOND: "5", POSTHORN_API_KEY_BURST: "60" };
+
+/** A story takes two reconnects of a second or two, and the start of a virtual machine for Java's. */
+const STORIES_MS = 120_000;
+
+const services = await testServices();
+const builds = await Promise.all(LANGUAGES.map(({ directory, tools }) => attempt(build(directory, tools))));
+const stories = new Map<string, Told | Error>();
+
+beforeAll(async () => {
+  await using limited = await startTestPlatform({ services, roles: ["api", "stream"], env: LIMITS });
+  await using unlimited = await startTestPlatform({ services, roles: ["api", "worker"], tenant: limited.tenant });
+  await Promise.all(
+    LANGUAGES.map(async (language, n) => {
+      const built = builds[n];
+      if (built instanceof Error || built?.kind !== "built") return;
+      stories.set(language.name, await attempt(tell(language, built.directory, limited, unlimited)));
+    }),
+  );
+}, STORIES_MS);
+
+for (const [n, { name }] of LANGUAGES.entries()) {
+  const built = builds[n];
+  if (built !== undefined && "kind" in built && built.kind === "missing") {
+    test.skip(`clients in ${name} (needs ${built.what})`, () => undefined);
+    continue;
+  }
+  const told = (): Told => {
+    const story = built instanceof Error ? built : stories.get(name);
+    if (story === undefined || story instanceof Error) throw story ?? new Error("there is no story");
+    return story;
+  };
+
+  describe(`a client in ${name}`, () => {
+    test("is told that the service is healthy", () => {
+      expect(told().one("health")).toMatchObject({ status: "SERVING" });
+    });
+
+    test("sends again with the same idempotency key, and nothing is sent again", () => {
+      const [id] = told().one("sent").ids as string[];
+      expect(id).toMatch(/^[0-9a-f-]{36}$/);
+      expect(told().one("repeated").ids).toEqual([id]);
+    });
+
+    test("reads which field is wrong, and why, from the details of a refusal", () => {
+      expect(told().one("refused")).toMatchObject({
+        code: "INVALID_ARGUMENT",
+        reason: "INVALID_REQUEST",
+        fields: { "to.user_ids[0]": expect.stringMatching(/\w/) },
+      });
+    });
+
+    test("pages a list to its end", () => {
+      const { pages, sent, ids } = told().one("listed") as unknown as { pages: number; sent: string[]; ids: string[] };
+      expect(pages).toBe(3);
+      expect(sent).toHaveLength(25);
+      expect(ids).toEqual(sent.toReversed());
+    });
+
+    test("reads how long to wait from the details of a refusal, and is let in then", () => {
+      const { reason, retryDelayMs } = told().one("limited");
+      expect(reason).toBe("API_LIMIT_EXCEEDED");
+      expect(retryDelayMs).toBeGreaterThan(0);
+      expect(retryDelayMs).toBeLessThanOrEqual(1000 / Number(LIMITS.POSTHORN_API_KEY_REQUESTS_PER_SECOND));
+      told().one("allowed again");
+    });
+
+    test("loses its connection twice while it is sent to, and gets everything once and in order", () => {
+      const { story, sent } = told();
+      const arrived = story.of("arrived");
+      expect(arrived.map(({ title }) => title).slice(-sent.length)).toEqual(sent);
+      const sequences = arrived.map(({ sequence }) => Number(sequence));
+      expect(sequences).toEqual(sequences.map((_, i) => (sequences[0] ?? 0) + i));
+      expect(story.of("caught up")).toHaveLength(3);
+      expect(story.of("cut").length).toBeGreaterThanOrEqual(2);
+      expect(new Set(story.of("cut").map(({ code }) => code))).toEqual(new Set(["UNAVAILABLE"]));
+      expect(arrived.filter(({ replayed }) => replayed).length).toBeGreaterThanOrEqual(2 * MISSED);
+      expect(story.of("reset")).toEqual([]);
+    });
+  });
+}
+
+type Told = { story: Story; sent: readonly string[]; one(fact: string): Fact };
+
+/** Notifications sent while the client is away, each time. */
+const MISSED = 20;
+
+/** Lets a client tell its whole story, and cuts its connection in the middle. */
+async function tell(
+  language: Language,
+  directory: string,
+  limited: TestPlatform,
+  unlimited: TestPlatform,
+): Promise<Told> {
+  const user = language.directory;
+  const scopes = [Scope.SEND, Scope.NOTIFICATIONS_READ, Scope.ADMIN];
+  const { secret } = await unlimited.key.admin.createApiKey({ displayName: language.name, scopes });
+  await using connection = await cuttable(limited.platform.grpcUrl);
+  await using story = listenTo(language.command, directory, {
+    POSTHORN_ADDRESS: connection.address,
+    POSTHORN_API_KEY: secret,
+    POSTHORN_USER: user,
+  });
+  const sent: string[] = [];
+  const send = async (title: string) => {
+    const to = { userIds: [user] };
+    // Decided one after the other, so that they arrive in this order.
+    await unlimited.key.send.send({ to, content: { title }, waitForDecision: { seconds: 10n } });
+    sent.push(title);
+  };
+  const sendSome = async (count: number) => {
+    for (let i = 0; i < count; i++) await send(`number ${sent.length + 1}`);
+  };
+
+  await story.told("caught up");
+  for (const [n, how] of (["fin", "rst"] as const).entries()) {
+    const live = sendSome(MISSED);
+    await story.told("arrived", sent.length + MISSED / 2);
+    connection.cut(how);
+    await story.told("cut", story.of("cut").length + 1);
+    await live;
+    await sendSome(MISSED);
+    connection.mend();
+    await Promise.all([sendSome(MISSED), story.told("caught up", n + 2)]);
+  }
+  await send("The end");
+  expect(await story.ended, story.complaints()).toBe(0);
+  return {
+    story,
+    sent,
+    one(fact) {
+      const [only, ...more] = story.of(fact);
+      if (only === undefined || more.length > 0) throw new Error(`it told "${fact}" ${story.of(fact).length} times`);
+      return only;
+    },
+  };
+}
+
+function attempt<T>(promise: Promise<T>): Promise<T | Error> {
+  return promise.catch((error: unknown) => (error instanceof Error ? error : new Error(String(error))));
+}

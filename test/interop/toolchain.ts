@@ -1,0 +1,118 @@
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { accessSync, constants } from "node:fs";
+import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { delimiter, join, relative } from "node:path";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+const root = join(import.meta.dirname, "../..");
+
+/** Where the programs of `npm ci` are, buf among them. */
+const PATH = [join(root, "node_modules/.bin"), process.env.PATH].join(delimiter);
+
+/** A program of a language, built here; or what this machine lacks for it. */
+export type Built =
+  | { readonly kind: "built"; readonly directory: string }
+  | { readonly kind: "missing"; readonly what: string };
+
+/** A command whose output says its version, and the least one that will do. */
+export type Tool = { command: string; args: readonly string[]; version: RegExp; atLeast: number };
+
+/**
+ * Runs `build.sh` of `test/interop/<language>` in a copy of that directory under `.cache/interop`, unless nothing of it nor of
+ * the contract has changed since it last succeeded. Its tools and what they download are pinned by the files there.
+ *
+ * @throws when it fails for another reason than a tool or a registry that is not to be had.
+ */
+export async function build(language: string, tools: readonly Tool[]): Promise<Built> {
+  for (const tool of tools) {
+    const found = await versionOf(tool);
+    if (found === undefined || found < tool.atLeast) {
+      const instead = found === undefined ? "not found" : `${found} found`;
+      return { kind: "missing", what: `${tool.command} ${tool.atLeast} or newer, ${instead}` };
+    }
+  }
+  const sources = join(import.meta.dirname, language);
+  const directory = join(root, ".cache/interop", language);
+  const stamp = join(directory, ".built");
+  const current = await hashOf([sources, join(root, "proto")]);
+  if ((await readFile(stamp, "utf8").catch(() => "")) === current) return { kind: "built", directory };
+  await mkdir(directory, { recursive: true });
+  await rm(stamp, { force: true });
+  await cp(sources, directory, { recursive: true });
+  try {
+    // Java's tools and Go's would take as many threads as there are cores from the tests that run meanwhile.
+    await run("sh", ["build.sh"], { cwd: directory, env: { ...process.env, PATH }, maxBuffer: 1 << 26 });
+  } catch (error) {
+    const said = outputOf(error);
+    if (UNREACHABLE.test(said)) return { kind: "missing", what: `what ${language} needs from its package registry` };
+    throw new Error(`build.sh of ${language} failed:\n${said}`);
+  }
+  await writeFile(stamp, current);
+  return { kind: "built", directory };
+}
+
+/** `go install` of one program into `.cache/interop`, unless it is there. */
+export async function goInstall(program: string, module: string): Promise<string | undefined> {
+  const bin = join(root, ".cache/interop/bin");
+  const installed = join(bin, program);
+  if (!isExecutable(installed)) {
+    if (!isOnPath("go")) return undefined;
+    const env = { ...process.env, GOBIN: bin, GOFLAGS: "", CGO_ENABLED: "0" };
+    try {
+      await run("go", ["install", module], { env, maxBuffer: 1 << 26 });
+    } catch (error) {
+      if (UNREACHABLE.test(outputOf(error))) return undefined;
+      throw error;
+    }
+  }
+  return installed;
+}
+
+export function isOnPath(program: string): boolean {
+  return PATH.split(delimiter).some((directory) => isExecutable(join(directory, program)));
+}
+
+/** How the tools of the languages say that they did not get what they asked for. */
+const UNREACHABLE = new RegExp(
+  [
+    "No matching distribution|NewConnectionError|ReadTimeoutError|ensurepip is not", // pip
+    "dial tcp|i/o timeout|no such host|proxyconnect|requires go >=", // go
+    "Could not transfer|Could not find artifact|could not be resolved|Unable to resolve artifact", // Maven
+  ].join("|"),
+);
+
+async function versionOf({ command, args, version }: Tool): Promise<number | undefined> {
+  try {
+    const { stdout, stderr } = await run(command, args, { env: { ...process.env, PATH } });
+    const found = version.exec(stdout + stderr)?.[1];
+    return found === undefined ? undefined : Number(found);
+  } catch {
+    return undefined;
+  }
+}
+
+async function hashOf(directories: readonly string[]): Promise<string> {
+  const hash = createHash("sha256");
+  for (const directory of directories) {
+    const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+    const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+    for (const file of files.sort()) hash.update(`${relative(root, file)}\0`).update(await readFile(file));
+  }
+  return hash.digest("hex");
+}
+
+function isExecutable(file: string): boolean {
+  try {
+    accessSync(file, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function outputOf(error: unknown): string {
+  const { stdout = "", stderr = "" } = error as { stdout?: string; stderr?: string };
+  return `${stdout}${stderr}` || String(error);
+}
