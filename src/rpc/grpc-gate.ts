@@ -7,6 +7,7 @@ import { type BaseCall, type OnStream, statusOf, wrap } from "./grpc-own-errors.
 import type { OpenExchanges } from "./open-exchanges.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { callerTimeout } from "./timeout.ts";
+import { takingTurns } from "./turns.ts";
 
 export type Gate = Disposable & {
   /** Gives calls that end before their handler runs a way to say so. */
@@ -30,6 +31,7 @@ const LINGER_MS = 5_000;
 export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchanges, requestTimeoutMs: number): Gate {
   const exchanges = new WeakMap<object, Exchange>();
   const watched = new Map<ServerHttp2Stream, Watched>();
+  const turns = takingTurns();
 
   const begin = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, goOn: () => void) => {
     const procedure = pipeline.procedures.get(headers[":path"] as string);
@@ -61,8 +63,8 @@ export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchange
   wrap<OnStream>(server, "_streamHandler", (original) => (extra, stream, headers) => {
     // grpc-js listens only once it has the call.
     stream.on("error", () => undefined);
-    // In the next turn: of calls that are cancelled as they come (rapid reset), only the frames are read.
-    setImmediate(() => {
+    // Later: of calls that are cancelled as they come (rapid reset), only the frames are read.
+    turns(stream.session ?? stream, () => {
       if (stream.closed || stream.destroyed) return;
       begin(stream, headers, () => {
         original(extra, stream, headers);

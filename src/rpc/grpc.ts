@@ -168,7 +168,9 @@ async function listen(config: GrpcConfig, take: (socket: Socket) => void): Promi
   const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: config.keepaliveTimeMs });
   server.on("connection", (socket) => {
     sockets.add(socket);
-    const timer = setTimeout(() => socket.bytesRead === 0 && socket.destroy(), config.helloTimeoutMs);
+    // In the turn after: what has come while this process was busy is read first.
+    const hangUp = () => setImmediate(() => socket.bytesRead === 0 && socket.destroy());
+    const timer = setTimeout(hangUp, config.helloTimeoutMs);
     timer.unref();
     socket.on("error", () => socket.destroy());
     socket.once("close", () => {

@@ -15,6 +15,7 @@ import { createServer as createHttps } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { type ConnectionLimits, limitConnections } from "./connections.ts";
+import { takingTurns } from "./turns.ts";
 
 export type HttpRequest = IncomingMessage | Http2ServerRequest;
 export type HttpResponse = ServerResponse | Http2ServerResponse;
@@ -101,15 +102,16 @@ async function http1Server(config: DualConfig, onRequest: OnRequest): Promise<Ht
 }
 
 function http2Server(config: DualConfig, onRequest: OnRequest) {
+  const turns = takingTurns();
   const server = createHttp2(
     {
       settings: { maxConcurrentStreams: config.maxConcurrentStreams, maxHeaderListSize: 32 * 1024, enablePush: false },
       // Without it a client that has not read the setting yet could open as many as it likes.
       peerMaxConcurrentStreams: config.maxConcurrentStreams,
     },
-    // In the next turn: of requests that are cancelled as they come (rapid reset), only the frames are read.
+    // Later: of requests that are cancelled as they come (rapid reset), only the frames are read.
     (request, response) =>
-      setImmediate(() => {
+      turns(request.stream.session ?? request, () => {
         if (!request.stream.closed && !request.stream.destroyed) onRequest(request, response);
       }),
   );
@@ -139,7 +141,9 @@ function splitByPreface(
   server.removeAllListeners("connection");
   for (const listener of others) server.on("connection", listener as (socket: Socket) => void);
   server.on("connection", (socket: Socket) => {
-    const timer = setTimeout(() => socket.destroy(), patienceMs);
+    let decided = false;
+    // In the turn after: what has come while this process was busy is read first.
+    const timer = setTimeout(() => setImmediate(() => decided || socket.destroy()), patienceMs);
     socket.on("error", () => socket.destroy());
     socket.once("close", () => clearTimeout(timer));
     let seen = Buffer.alloc(0);
@@ -148,6 +152,7 @@ function splitByPreface(
       const length = Math.min(seen.length, PREFACE.length);
       const fits = seen.subarray(0, length).equals(PREFACE.subarray(0, length));
       if (fits && length < PREFACE.length) return;
+      decided = true;
       clearTimeout(timer);
       socket.off("data", look);
       socket.pause();

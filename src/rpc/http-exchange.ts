@@ -59,9 +59,19 @@ export async function respond(
     }
     if (answer.trailer !== undefined) response.addTrailers(plain(answer.trailer));
     response.end();
+    cutUntaken(response, stallMs);
   } finally {
     chunks?.return?.().catch(() => undefined);
   }
+}
+
+/** The end of an answer waits in this process too until it is taken. */
+function cutUntaken(response: HttpResponse, stallMs: number): void {
+  const timer = setTimeout(() => response.destroy(), stallMs);
+  timer.unref();
+  const taken = () => clearTimeout(timer);
+  response.once("finish", taken);
+  response.once("close", taken);
 }
 
 /**
