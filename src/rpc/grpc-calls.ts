@@ -8,13 +8,14 @@ import {
   type ServerWritableStream,
 } from "@grpc/grpc-js";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { Fault } from "#src/errors.ts";
+import { Code, Fault } from "#src/errors.ts";
 import { Exchange } from "./exchange.ts";
 import type { Gate } from "./grpc-gate.ts";
 import { statusOf } from "./grpc-own-errors.ts";
 import type { OpenExchanges } from "./open-exchanges.ts";
 import { type Answers, callStream, callUnary, type Pipeline } from "./pipeline.ts";
 import type { Procedure } from "./procedure.ts";
+import { unreadable } from "./to-fault.ts";
 
 /** Messages pass grpc-js as bytes: the pipeline decodes them after authentication, and broadcasts are encoded once. */
 export type Bytes = Buffer;
@@ -130,10 +131,17 @@ async function* requests(exchange: Exchange, call: ServerDuplexStream<Bytes, Byt
     // Leaving off must not destroy the call: its status still has to be sent.
     const source = call.iterator({ destroyOnReturn: false });
     for await (const bytes of source) yield exchange.accept(exchange.procedure.decode(bytes));
+    if (endsWithinMessage(call)) throw unreadable(Code.INVALID_ARGUMENT, "its last message is cut off");
   } catch (error) {
     // The transport destroys the source when the caller has gone; that is no defect.
     throw exchange.ended || isPrematureClose(error) ? new Fault(ErrorReason.CANCELLED) : error;
   }
+}
+
+/** grpc-js takes half a message at the end of a stream for a good end; its decoder knows better. */
+function endsWithinMessage(call: object): boolean {
+  const inner = Reflect.get(call, "call") as { decoder?: { readState?: number } } | undefined;
+  return (inner?.decoder?.readState ?? 0) !== 0;
 }
 
 function isPrematureClose(error: unknown): boolean {

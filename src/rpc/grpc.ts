@@ -5,6 +5,7 @@ import { HealthImplementation } from "grpc-health-check";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { type ConnectionLimits, limitConnections } from "./connections.ts";
 import { type Bytes, grpcCalls } from "./grpc-calls.ts";
+import { decompressInTurn } from "./grpc-decompress.ts";
 import { gateCalls } from "./grpc-gate.ts";
 import { completeStatus, completeUnknown } from "./grpc-own-errors.ts";
 import { addReflection } from "./grpc-reflection.ts";
@@ -46,7 +47,7 @@ export async function startGrpc(
   const { pipeline, log } = deps;
   // It writes refused header values, credentials included, to standard error.
   setLogVerbosity(logVerbosity.NONE);
-  const interceptors = [completeStatus];
+  const interceptors = [completeStatus, decompressInTurn(config.maxReceiveBytes)];
   const server = new Server({ ...channelOptions(config), interceptors });
   const open = openExchanges();
   completeUnknown(server);

@@ -1,10 +1,11 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { frame, headerBlock, settings, Type, uint32 } from "./frames.ts";
 import { begin, callHead, rawSession } from "./raw-session.ts";
 import { besieged } from "./siege.ts";
 
 /** Attack 27: frames that cost the sender next to nothing. */
 
+vi.setConfig({ testTimeout: 90_000 });
 const { target, during } = await besieged();
 
 const SEND = "/posthorn.v1.SendService/Send";

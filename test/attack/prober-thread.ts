@@ -1,10 +1,11 @@
 // Asks both ports for their health and sends notifications, again and again, from a thread of its own: the attacker's work
 // must not be taken for the server's.
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { connect } from "node:http2";
 import { setTimeout as delay } from "node:timers/promises";
 import { parentPort, workerData } from "node:worker_threads";
-import { createClient } from "@connectrpc/connect";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { envelope } from "./frames.ts";
@@ -70,12 +71,20 @@ const probes: Record<string, () => Promise<void>> = {
       undefined,
       (seen, body) => seen[":status"] === 200 && String(body) === "ok\n",
     ),
+  // As clients do: what may be tried again is, and is sent once.
   Send: async () => {
-    const { results } = await sender.send(
-      { to: { userIds: ["probe"] }, content: { title: "still there" } },
-      { headers: { authorization: `Bearer ${apiKey}` }, timeoutMs: GIVE_UP_MS },
-    );
-    if (results.length !== 1) throw new Error("was not accepted");
+    const request = { to: { userIds: ["probe"] }, content: { title: "still there" }, idempotencyKey: randomUUID() };
+    for (let tries = 1; ; tries++) {
+      try {
+        const options = { headers: { authorization: `Bearer ${apiKey}` }, timeoutMs: GIVE_UP_MS };
+        const { results } = await sender.send(request, options);
+        if (results.length !== 1) throw new Error("was not accepted");
+        return;
+      } catch (error) {
+        if (tries === 3 || ![Code.Unavailable, Code.DeadlineExceeded].includes(ConnectError.from(error).code))
+          throw error;
+      }
+    }
   },
 };
 

@@ -1,10 +1,11 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import { createClient } from "@connectrpc/connect";
+import { type Client, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { expect } from "vitest";
 import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { TestServices } from "../support/services.ts";
 import { until } from "../support/until.ts";
 
@@ -25,6 +26,8 @@ export type Target = AsyncDisposable &
     /** A user's token, and the user. */
     readonly userId: string;
     readonly userToken: string;
+    /** With the tenant's key. */
+    readonly sender: Client<typeof SendService>;
     /** Calls that are open now, on both ports. */
     openCalls(): Promise<number>;
     held(): Promise<Held>;
@@ -39,7 +42,7 @@ export type TargetOptions = {
 };
 
 /** What an attack may leave behind: caches, compiled code and the allocator's own room. The attacks offer gigabytes. */
-const ROOM_RSS = 96 * 2 ** 20;
+const ROOM_RSS = 128 * 2 ** 20;
 const ROOM_MEMORY = 24 * 2 ** 20;
 const ROOM_SOCKETS = 3;
 
@@ -91,17 +94,20 @@ export async function startTarget(services: TestServices, options: TargetOptions
   });
   const grpc = port("grpc", started.grpcUrl);
   const http = port("http", started.httpUrl);
-  const admin = createClient(
-    AdminService,
-    createGrpcTransport({
-      baseUrl: `${tls === undefined ? "http" : "https"}://localhost:${grpc.port}`,
-      ...(tls === undefined ? {} : { nodeOptions: { ca: tls.ca } }),
-      idleConnectionTimeoutMs: 100,
-    }),
-  );
-  const headers = { authorization: `Bearer ${started.apiKey}` };
+  const transport = createGrpcTransport({
+    baseUrl: `${tls === undefined ? "http" : "https"}://localhost:${grpc.port}`,
+    ...(tls === undefined ? {} : { nodeOptions: { ca: tls.ca } }),
+    idleConnectionTimeoutMs: 100,
+    interceptors: [
+      (next) => (request) => {
+        request.header.set("authorization", `Bearer ${started.apiKey}`);
+        return next(request);
+      },
+    ],
+  });
+  const admin = createClient(AdminService, transport);
   const userId = "victim";
-  const { token: userToken } = await admin.createUserToken({ userId }, { headers });
+  const { token: userToken } = await admin.createUserToken({ userId });
 
   const held = async () => {
     child.send("held");
@@ -115,6 +121,7 @@ export async function startTarget(services: TestServices, options: TargetOptions
     ports: [grpc, http],
     userId,
     userToken,
+    sender: createClient(SendService, transport),
     held,
     alive: () => child.exitCode === null && child.signalCode === null,
     async openCalls() {
