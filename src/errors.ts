@@ -130,6 +130,17 @@ export function invalidField(field: string, description: string): Fault {
   });
 }
 
+/** INVALID_REQUEST about several fields: it names every one, and its message the first. */
+export function invalidRequest(fields: readonly FieldFault[]): Fault {
+  const [first] = fields;
+  const path = first?.field === "" ? "request" : first?.field;
+  const more = fields.length > 1 ? ` (and ${fields.length - 1} more)` : "";
+  return new Fault(ErrorReason.INVALID_REQUEST, {
+    ...(first === undefined ? {} : { message: `${path}: ${first.description}${more}` }),
+    fields: [...fields],
+  });
+}
+
 /** NOT_FOUND of a kind of resource. The same answer whether it never existed or belongs to somebody else. */
 export function notFound(resource: string): Fault {
   return new Fault(ErrorReason.NOT_FOUND, {

@@ -22,10 +22,11 @@ import { unreadable } from "./to-fault.ts";
 type Spec = Parameters<ProtocolHandlerFactory>[0];
 
 /** The exchange and the answer of the HTTP request that a handler of the library is serving. */
-const served = createContextKey<{ exchange: Exchange; response: HttpResponse } | undefined>(undefined);
+type Served = { readonly exchange: Exchange; readonly response: HttpResponse; readonly unreadableField: () => string };
+const served = createContextKey<Served | undefined>(undefined);
 
-export function contextOf(exchange: Exchange, response: HttpResponse) {
-  return createContextValues().set(served, { exchange, response });
+export function contextOf(of: Served) {
+  return createContextValues().set(served, of);
 }
 
 /**
@@ -90,10 +91,10 @@ function unarySpec(procedure: Procedure): Spec {
 
 function streamingSpec(procedure: Procedure, pipeline: Pipeline): Spec {
   const impl = async function* (requests: AsyncIterable<Message>, context: HandlerContext) {
-    const { exchange, response } = servedBy(context);
+    const { exchange, response, unreadableField } = servedBy(context);
     let answers: AsyncIterator<unknown> | undefined;
     try {
-      const accepted = acceptEach(exchange, requests);
+      const accepted = acceptEach(exchange, requests, unreadableField);
       const request = procedure.kind === "bidi_streaming" ? accepted : await theOnly(accepted);
       if (procedure.kind === "unary") {
         const output = procedure.message(await exchange.race(callUnary(exchange, request as Message)));
@@ -119,11 +120,15 @@ function streamingSpec(procedure: Procedure, pipeline: Pipeline): Spec {
   return { kind: "bidi_streaming", method: procedure.method, impl } as unknown as Spec;
 }
 
-async function* acceptEach(exchange: Exchange, requests: AsyncIterable<Message>): AsyncGenerator<Message> {
+async function* acceptEach(
+  exchange: Exchange,
+  requests: AsyncIterable<Message>,
+  unreadableField: () => string,
+): AsyncGenerator<Message> {
   try {
     for await (const request of requests) yield exchange.accept(request);
   } catch (error) {
-    throw faultOfConnect(error);
+    throw faultOfConnect(error, unreadableField);
   }
 }
 
@@ -134,7 +139,7 @@ async function theOnly(requests: AsyncGenerator<Message>): Promise<Message> {
   return first.value;
 }
 
-function servedBy(context: HandlerContext): { exchange: Exchange; response: HttpResponse } {
+function servedBy(context: HandlerContext): Served {
   const found = context.values.get(served);
   if (found === undefined) throw new Error("a call came in beside the server");
   return found;

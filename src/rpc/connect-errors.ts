@@ -20,19 +20,21 @@ export function connectErrorOf(fault: Fault): ConnectError {
 }
 
 /** An error the Connect library made while it read a request, as ours. Others are returned as they are. */
-export function faultOfConnect(error: unknown): unknown {
+export function faultOfConnect(error: unknown, unreadableField: () => string): unknown {
   if (!(error instanceof ConnectError)) return error;
-  return unreadable(error.code, error.code === Code.INVALID_ARGUMENT ? hintIn(error.rawMessage) : undefined);
+  const hint = error.code === Code.INVALID_ARGUMENT ? hintIn(error.rawMessage) : undefined;
+  return unreadable(error.code, hint, unreadableField());
 }
 
 /** A refusal of the library as read from its answer to a unary Connect call, `{ "code": …, "message": … }`. */
-export async function faultOfBody(response: UniversalServerResponse): Promise<Fault> {
+export async function faultOfBody(response: UniversalServerResponse, unreadableField: () => string): Promise<Fault> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of response.body ?? []) chunks.push(chunk);
   try {
     const { code, message } = JSON.parse(Buffer.concat(chunks).toString("utf8")) as { code?: string; message?: string };
     if (code === "resource_exhausted") return unreadable(Code.RESOURCE_EXHAUSTED);
-    return unreadable(Code.INVALID_ARGUMENT, code === "invalid_argument" ? hintIn(message ?? "") : undefined);
+    const hint = code === "invalid_argument" ? hintIn(message ?? "") : undefined;
+    return unreadable(Code.INVALID_ARGUMENT, hint, unreadableField());
   } catch {
     return unreadable(Code.INVALID_ARGUMENT);
   }

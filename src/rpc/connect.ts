@@ -10,6 +10,7 @@ import { corsFor } from "./http-cors.ts";
 import { type DualConfig, type HttpRequest, type HttpResponse, listenDual } from "./http-dual.ts";
 import { bodyOf, leaveUnread, respond } from "./http-exchange.ts";
 import { probes, type Readiness, send } from "./http-probes.ts";
+import { keptRequest } from "./kept-request.ts";
 import type { Listening } from "./listening.ts";
 import { openExchanges } from "./open-exchanges.ts";
 import type { Pipeline } from "./pipeline.ts";
@@ -64,21 +65,23 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
       if (!exchange.ended) exchange.abort(new Fault(ErrorReason.CANCELLED));
     });
     if (draining) exchange.abort(new Fault(ErrorReason.SHUTTING_DOWN));
+    const kept = keptRequest(request);
+    const unreadableField = () => kept.unreadableField(procedure.method.input);
     let answer = await handler({
       httpVersion: request.httpVersion,
       method: request.method ?? "",
       // Only the query is read from it. The caller's host is left out, because it need not be a valid one.
       url: `http://posthorn${request.url}`,
       header: libraryHeaders(request),
-      body: bodyOf(request, exchange, config.requestTimeoutMs),
+      body: kept.keeping(bodyOf(request, exchange, config.requestTimeoutMs)),
       signal: exchange.signal,
-      contextValues: contextOf(exchange, response),
+      contextValues: contextOf({ exchange, response, unreadableField }),
     });
     // A refusal of the library's own: it never came to our code, and says too little.
     if (transport === "connect" && procedure.kind === "unary" && isRefusal(answer) && !exchange.refused) {
       if (exchange.ended)
         log.error({ method: procedure.name, request_id: exchange.requestId }, "an answer has no JSON");
-      const fault = exchange.ended ? internal(exchange) : exchange.fail(await faultOfBody(answer));
+      const fault = exchange.ended ? internal(exchange) : exchange.fail(await faultOfBody(answer, unreadableField));
       answer = unaryConnectError(fault);
     }
     await respond(answer, response, exchange, config.requestTimeoutMs);

@@ -37,7 +37,8 @@ export class Exchange implements Call {
   readonly #pipeline: Pipeline;
   readonly #authorization: string | undefined;
   readonly #tenantHeader: string | undefined;
-  readonly #invalidTimeout: boolean;
+  /** The header of a time-out that is none. */
+  readonly #invalidTimeout: string | undefined;
   readonly #timer: NodeJS.Timeout | undefined;
   #principal: Principal | undefined;
   #controller: AbortController | undefined;
@@ -60,7 +61,8 @@ export class Exchange implements Call {
     this.context = context;
     const { defaultUnaryMs, maxUnaryMs } = pipeline.deadlines;
     const timeoutMs = arrival.timeoutMs === "invalid" ? undefined : arrival.timeoutMs;
-    this.#invalidTimeout = arrival.timeoutMs === "invalid";
+    if (arrival.timeoutMs === "invalid")
+      this.#invalidTimeout = arrival.header("grpc-timeout") === undefined ? "connect-timeout-ms" : "grpc-timeout";
     const limitMs = procedure.kind === "unary" ? Math.min(timeoutMs ?? defaultUnaryMs, maxUnaryMs) : timeoutMs;
     // Longer than a timer can be (2^31 ms) is as good as none.
     if (limitMs !== undefined && limitMs < 2 ** 31) this.#timer = setTimeout(expire, Math.max(0, limitMs), this);
@@ -134,7 +136,8 @@ export class Exchange implements Call {
     this.procedure.access.admit(principal);
     const exceeded = limits(principal);
     if (exceeded !== undefined) throw exceeded;
-    if (this.#invalidTimeout) throw unreadable(Code.INVALID_ARGUMENT, "its time-out is not one");
+    if (this.#invalidTimeout !== undefined)
+      throw unreadable(Code.INVALID_ARGUMENT, "its time-out is not one", this.#invalidTimeout);
   }
 
   /** Whether the caller may ask for this, and whether it is valid. For every message of a streaming request. */

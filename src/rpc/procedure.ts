@@ -1,10 +1,11 @@
 import { create, type DescMethod, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
-import { Code } from "#src/errors.ts";
+import { Code, invalidRequest } from "#src/errors.ts";
 import { type Access, accessOf, nameOf } from "./access.ts";
 import type { AccessRule } from "./access-rules.ts";
 import { type Call, Encoded, type Principal, type Service } from "./call.ts";
 import { unreadable } from "./to-fault.ts";
-import { invalidRequest, type Violations } from "./validate.ts";
+import { unreadableField } from "./unreadable-field.ts";
+import type { Violations } from "./validate.ts";
 
 /** A handler of any shape, behind the types of its method. */
 type AnyHandler = (request: unknown, call: Call) => unknown;
@@ -59,7 +60,8 @@ function procedure(method: DescMethod, handler: AnyHandler, rule: AccessRule, vi
       try {
         return fromBinary(input, bytes, readOptions);
       } catch {
-        throw unreadable(Code.INVALID_ARGUMENT);
+        const field = unreadableField(input, bytes, "binary");
+        throw unreadable(Code.INVALID_ARGUMENT, field === "" ? "" : "malformed", field);
       }
     },
     encode: (value) => (value instanceof Encoded ? value.bytes : toBinary(output, create(output, value as Message))),

@@ -21,8 +21,9 @@ function internal(cause: unknown, requestId: string): Fault {
  *
  * @param code the library's status code (google.rpc.Code)
  * @param hint what was wrong with it, if that helps the caller; shortened
+ * @param field the field that cannot be read; empty: the request as a whole
  */
-export function unreadable(code: number, hint?: string): Fault {
+export function unreadable(code: number, hint = "", field = ""): Fault {
   switch (code) {
     case Code.CANCELLED:
       return new Fault(ErrorReason.CANCELLED);
@@ -30,9 +31,13 @@ export function unreadable(code: number, hint?: string): Fault {
       return new Fault(ErrorReason.DEADLINE_EXCEEDED);
     case Code.RESOURCE_EXHAUSTED:
       return new Fault(ErrorReason.MESSAGE_TOO_LARGE);
-    default:
+    default: {
+      const description = hint.slice(0, 300).toWellFormed();
+      const said = [field, description].filter((part) => part !== "").join(": ");
       return new Fault(ErrorReason.INVALID_REQUEST, {
-        message: `The request cannot be read${hint ? `: ${hint.slice(0, 300).toWellFormed()}` : ""}.`,
+        message: `The request cannot be read${said === "" ? "" : `: ${said}`}.`,
+        fields: [{ field, description: description || "cannot be read" }],
       });
+    }
   }
 }

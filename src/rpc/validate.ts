@@ -1,8 +1,8 @@
-import type { DescMessage, Message } from "@bufbuild/protobuf";
+import { type DescMessage, getOption, type Message } from "@bufbuild/protobuf";
 import { pathToString } from "@bufbuild/protobuf/reflect";
-import { createValidator } from "@bufbuild/protovalidate";
-import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { Fault, type FieldFault } from "#src/errors.ts";
+import { createValidator, type Violation } from "@bufbuild/protovalidate";
+import { message as messageRules } from "#gen/buf/validate/validate_pb.ts";
+import type { FieldFault } from "#src/errors.ts";
 import { unrepresentable } from "./representable.ts";
 import { surelyValid } from "./surely-valid.ts";
 
@@ -26,22 +26,24 @@ export function createViolations(): Violations {
     const result = validator.validate(schema, message);
     if (result.kind === "error") throw result.error;
     const broken = result.kind === "valid" ? [] : result.violations;
+<<<<<<< HEAD
     return broken.map(({ field, message: description }) => ({ field: pathToString(field), description }));
   };
   return (schema, message) => {
     const fields = judge(schema, message);
+=======
+    const fields = broken.flatMap((violation) => faultsOf(schema, violation));
+>>>>>>> db816c2 (Name the field in every refusal of a request)
     const fault = unrepresentable(schema, message);
     return fault === undefined ? fields : [...fields, fault];
   };
 }
 
-/** INVALID_REQUEST that names every refused field; the message names the first. */
-export function invalidRequest(fields: readonly FieldFault[]): Fault {
-  const [first] = fields;
-  const path = first?.field === "" ? "request" : first?.field;
-  const more = fields.length > 1 ? ` (and ${fields.length - 1} more)` : "";
-  return new Fault(ErrorReason.INVALID_REQUEST, {
-    ...(first === undefined ? {} : { message: `${path}: ${first.description}${more}` }),
-    fields: [...fields],
-  });
+/** A rule about a whole request (`give either ids or a filter`) has no path of its own: it names the fields it weighs. */
+function faultsOf(schema: DescMessage, { field, message: description, ruleId }: Violation): FieldFault[] {
+  const path = pathToString(field);
+  if (path !== "") return [{ field: path, description }];
+  const rule = getOption(schema, messageRules).cel.find(({ id }) => id === ruleId);
+  const weighed = new Set([...(rule?.expression ?? "").matchAll(/\bthis\.(\w+)/g)].map(([, name = ""]) => name));
+  return weighed.size === 0 ? [{ field: "", description }] : [...weighed].map((name) => ({ field: name, description }));
 }

@@ -1,6 +1,5 @@
 import { durationMs, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { AdminService, Tenant_State, WhoAmIResponse_Kind } from "#gen/posthorn/v1/admin_service_pb.ts";
-import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { auditEntriesBefore } from "#src/audit/queries.ts";
 import { type ApiKeysDeps, createApiKey, revokeApiKey, rotateApiKey, toApiKey } from "#src/auth/api-keys.ts";
 import { OWN_AUDIENCE } from "#src/auth/issuer.ts";
@@ -9,7 +8,7 @@ import type { Reach } from "#src/auth/jwks-fetch.ts";
 import { pageApiKeys, pageTokenIssuers } from "#src/auth/queries.ts";
 import { distrustIssuer, toTokenIssuer, trustIssuer } from "#src/auth/token-issuers.ts";
 import { createUserToken, revokeUserTokens, type UserTokensDeps } from "#src/auth/user-tokens.ts";
-import { Fault, invalidField, notFound } from "#src/errors.ts";
+import { invalidField, invalidRequest, notFound } from "#src/errors.ts";
 import { type Principal, type Service, service } from "#src/rpc/call.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
@@ -185,5 +184,5 @@ function expiry(expiresAt: Date | undefined) {
 /** INVALID_REQUEST for what the contract's validation cannot refuse. */
 function checkTexts(texts: Record<string, string>): void {
   const fields = textFaults(texts);
-  if (fields.length > 0) throw new Fault(ErrorReason.INVALID_REQUEST, { fields });
+  if (fields.length > 0) throw invalidRequest(fields);
 }

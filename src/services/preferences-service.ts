@@ -1,13 +1,12 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import {
   type Preferences,
   PreferencesSchema,
   PreferencesService,
   type UpdatePreferencesRequest,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
-import { Fault, invalidField, notFound } from "#src/errors.ts";
+import { invalidField, invalidRequest, notFound } from "#src/errors.ts";
 import { type ChangeDeps, changePreferences } from "#src/preferences/change.ts";
 import { etagOf } from "#src/preferences/document.ts";
 import { effective } from "#src/preferences/effective.ts";
@@ -99,7 +98,7 @@ function reasonOf({ reason }: { reason: string }, { principal }: Call): string {
     throw invalidField("reason", "is required when an API key changes a user's preferences");
   }
   const fields = textFaults({ reason });
-  if (fields.length > 0) throw new Fault(ErrorReason.INVALID_REQUEST, { fields });
+  if (fields.length > 0) throw invalidRequest(fields);
   return reason;
 }
 

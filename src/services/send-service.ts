@@ -16,8 +16,12 @@ import {
   UpdateNotificationRequestSchema,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
+<<<<<<< HEAD
 import { Fault, invalidField, notFound } from "#src/errors.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
+=======
+import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
+>>>>>>> db816c2 (Name the field in every refusal of a request)
 import { latestDecision, type NotificationRow, toNotification, toTimeline } from "#src/notifications/notification.ts";
 import {
   type Changes,
@@ -41,7 +45,7 @@ import { hasScope, scopeMissing } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { maskPaths } from "#src/rpc/field-mask.ts";
 import { itemError } from "#src/rpc/item-error.ts";
-import { invalidRequest, type Violations } from "#src/rpc/validate.ts";
+import type { Violations } from "#src/rpc/validate.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Store, Tx } from "#src/store/store.ts";

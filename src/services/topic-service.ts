@@ -1,9 +1,8 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { type Topic, TopicSchema, TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
-import { Fault, notFound } from "#src/errors.ts";
+import { invalidRequest, notFound } from "#src/errors.ts";
 import { targetUser } from "#src/rpc/access.ts";
 import { type Service, service } from "#src/rpc/call.ts";
 import { keysetPage } from "#src/store/keyset.ts";
@@ -38,7 +37,7 @@ export function topicService({ store, pageTokens, clock, membershipChanged }: To
     async upsertTopic(request, call) {
       const { key, description } = request.topic ?? create(TopicSchema);
       const fields = textFaults({ "topic.description": description });
-      if (fields.length > 0) throw new Fault(ErrorReason.INVALID_REQUEST, { fields });
+      if (fields.length > 0) throw invalidRequest(fields);
       const row = await store.tenantDb(call.tenantId, (db) =>
         upsertTopic(db, { tenantId: call.tenantId, key, description, createdAt: clock() }),
       );

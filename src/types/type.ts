@@ -1,9 +1,8 @@
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs, durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { type NotificationType, NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
-import { Fault } from "#src/errors.ts";
+import { invalidRequest } from "#src/errors.ts";
 import type { types } from "#src/store/schema/users.ts";
 import { textFaults } from "#src/store/storable.ts";
 
@@ -81,5 +80,5 @@ export function changesOf(
 /** INVALID_REQUEST for what the contract's validation cannot refuse. */
 export function checkDefinition({ displayName, description }: TypeDefinition): void {
   const fields = textFaults({ "type.display_name": displayName, "type.description": description });
-  if (fields.length > 0) throw new Fault(ErrorReason.INVALID_REQUEST, { fields });
+  if (fields.length > 0) throw invalidRequest(fields);
 }

@@ -1,8 +1,7 @@
 import { create, type JsonObject, toBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { type User, UserSchema } from "#gen/posthorn/v1/user_service_pb.ts";
-import { Fault, type FieldFault } from "#src/errors.ts";
+import { type FieldFault, invalidRequest } from "#src/errors.ts";
 import { jsonFault, textFaults } from "#src/store/storable.ts";
 import { isTimeZone } from "./time-zone.ts";
 
@@ -74,10 +73,7 @@ export function profileFaults(profile: Profile): FieldFault[] {
 export function checkProfile(parent: string, profile: Profile): void {
   const fields = profileFaults(profile).map(({ field, description }) => ({ field: `${parent}.${field}`, description }));
   if (fields.length === 0) return;
-  throw new Fault(ErrorReason.INVALID_REQUEST, {
-    message: fields.map(({ field, description }) => `${field}: ${description}`).join("; "),
-    fields,
-  });
+  throw invalidRequest(fields);
 }
 
 function attributesFault(attributes: JsonObject | null): FieldFault | undefined {

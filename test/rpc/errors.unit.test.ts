@@ -1,14 +1,22 @@
 import { createServer } from "node:net";
+import { create } from "@bufbuild/protobuf";
 import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { ErrorInfo } from "#gen/google/rpc/error_details_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
+import { CancelNotificationsRequestSchema, SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
-import { Code, Fault, invalidField } from "#src/errors.ts";
+import { NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
+import { Code, Fault, invalidField, invalidRequest } from "#src/errors.ts";
 import { isDependencyDown } from "#src/rpc/dependency-errors.ts";
+<<<<<<< HEAD
 import { everyTransport, type TransportCaller } from "../contract/transports.ts";
 import { type Answer, reasonOf } from "./callers.ts";
+=======
+import { createViolations } from "#src/rpc/validate.ts";
+import { checkDefinition, definitionOf } from "#src/types/type.ts";
+import { type Answer, type Caller, callers, reasonOf } from "./callers.ts";
+>>>>>>> db816c2 (Name the field in every refusal of a request)
 import { startPorts } from "./fakes.ts";
 
 let thrown: () => unknown = () => undefined;
@@ -170,4 +178,18 @@ test("a real driver that finds nobody is a dependency that is away", async () =>
   expect(isDependencyDown(Object.assign(new Error("x"), { severity: "ERROR", code: "23505" }))).toBe(false);
   expect(isDependencyDown(Object.assign(new Error("x"), { severity: "ERROR", code: "57014" }))).toBe(true);
   expect(isDependencyDown(new TypeError("x is not a function"))).toBe(false);
+});
+
+test("a rule about a whole request names the fields it weighs", () => {
+  const both = create(CancelNotificationsRequestSchema, { ids: [crypto.randomUUID()], filter: { userId: "u1" } });
+  for (const request of [both, create(CancelNotificationsRequestSchema)]) {
+    const fields = createViolations()(CancelNotificationsRequestSchema, request);
+    expect(fields.map(({ field }) => field)).toEqual(["ids", "filter"]);
+    expect(invalidRequest(fields).message).toBe("ids: give either ids or a filter, not both (and 1 more)");
+  }
+});
+
+test("a refusal that the contract's rules cannot say names its field in the message too", () => {
+  const definition = { ...definitionOf(create(NotificationTypeSchema, { key: "k" })), description: "\0" };
+  expect(() => checkDefinition(definition)).toThrow(/^type\.description: must not hold U\+0000/);
 });

@@ -236,6 +236,32 @@ describe("hostile input", () => {
     await stillAlive(url);
   });
 
+  test("the field that cannot be read is named, in a body, a query and a stream", async () => {
+    const { url } = await start();
+    const fieldOf = async (answer: Response) => {
+      const { details } = (await answer.json()) as { details: { debug: { fieldViolations?: { field?: string }[] } }[] };
+      return details.flatMap(({ debug }) => debug.fieldViolations ?? []).map(({ field }) => field ?? "");
+    };
+    const post = (body: Body) => fetch(url + SEND, { method: "POST", headers: json, body });
+    expect(await fieldOf(await post('{"to":{"userIds":["a",1]}}'))).toEqual(["to.user_ids[1]"]);
+    expect(await fieldOf(await post("{"))).toEqual([""]);
+    const late = await fetch(url + SEND, {
+      method: "POST",
+      headers: { ...json, "connect-timeout-ms": "x" },
+      body: "{}",
+    });
+    expect(await fieldOf(late)).toEqual(["connect-timeout-ms"]);
+    const get = `${url}/posthorn.v1.SendService/GetNotification?connect=v1&encoding=json&message=`;
+    expect(await fieldOf(await fetch(`${get}${encodeURIComponent('{"id":{}}')}`, { headers: json }))).toEqual(["id"]);
+    const body = '{"filter":{"types":"news"}}';
+    const stream = await fetch(`${url}/posthorn.v1.StreamService/Subscribe`, {
+      method: "POST",
+      headers: { ...json, "content-type": "application/connect+json" },
+      body: `\0\0\0\0${String.fromCharCode(body.length)}${body}`,
+    });
+    expect(await stream.text()).toContain('"field":"filter.types"');
+  });
+
   test("a wrong content type or verb is told so", async () => {
     const { url } = await start();
     const text = await fetch(url + SEND, {

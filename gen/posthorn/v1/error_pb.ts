@@ -86,6 +86,7 @@ export const FieldViolationSchema: GenMessage<FieldViolation> = /*@__PURE__*/
  * Why a call was refused. The name without its prefix is the `reason` of the
  * google.rpc.ErrorInfo that every Posthorn error carries (domain "posthorn").
  * INVALID_ARGUMENT errors also carry google.rpc.BadRequest naming each field;
+ * a field that is empty is the request as a whole, which cannot be read;
  * retryable ones carry google.rpc.RetryInfo; exhausted quotas carry
  * google.rpc.QuotaFailure (AIP-193).
  *
@@ -283,6 +284,7 @@ export const ErrorReason = {
  * Why a call was refused. The name without its prefix is the `reason` of the
  * google.rpc.ErrorInfo that every Posthorn error carries (domain "posthorn").
  * INVALID_ARGUMENT errors also carry google.rpc.BadRequest naming each field;
+ * a field that is empty is the request as a whole, which cannot be read;
  * retryable ones carry google.rpc.RetryInfo; exhausted quotas carry
  * google.rpc.QuotaFailure (AIP-193).
  *
