@@ -50,7 +50,8 @@ function fieldsOf(error: unknown, depth: number): ErrorFields {
     ...(stack === "" ? {} : { stack }),
     ...(error.cause !== undefined && deeper ? { cause: errorFields(error.cause, depth + 1) } : {}),
     ...(error instanceof AggregateError && deeper
-      ? { errors: error.errors.slice(0, maxCauses).map((each) => errorFields(each, depth + 1)) }
+      ? // An aggregate within others tells its first only: five in five in five would fill the log.
+        { errors: error.errors.slice(0, depth === 0 ? maxCauses : 1).map((each) => errorFields(each, depth + 1)) }
       : {}),
   };
 }
@@ -78,7 +79,7 @@ function framesOf(error: Error): string {
   return lines
     .filter((line) => /^\s+at .*(:\d+:\d+\)?|\(<anonymous>\)|native\)?)$/.test(line))
     .slice(0, 20)
-    .map((line) => line.trim())
+    .map((line) => line.trim().slice(0, 300))
     .join("\n");
 }
 

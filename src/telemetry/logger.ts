@@ -67,9 +67,12 @@ function safeArguments([first, ...rest]: readonly unknown[]): unknown[] {
 }
 
 function errorIn(fields: unknown): Error | undefined {
-  return typeof fields === "object" && fields !== null && "err" in fields && fields.err instanceof Error
-    ? fields.err
-    : undefined;
+  try {
+    const found = typeof fields === "object" && fields !== null && "err" in fields ? fields.err : undefined;
+    return found instanceof Error ? found : undefined;
+  } catch {
+    return undefined; // A proxy may refuse even to say what it is.
+  }
 }
 
 function activeTrace(): object {

@@ -6,6 +6,10 @@ const redacted = "[redacted]";
 const maxDepth = 6;
 const maxItems = 50;
 const maxText = 1_000;
+/** Values in one line, all levels together: fifty on each of six would be billions. */
+const maxValues = 200;
+
+type Room = { left: number };
 
 /** What people wrote or how they are reached. E-mail subjects too: a NATS subject is logged as `natsSubject`. */
 const content = new Set(
@@ -28,7 +32,8 @@ export function isForbidden(name: string): boolean {
  * A copy fit to be logged: bounded in depth, length and count, forbidden names redacted, errors reduced to facts.
  * Total: what throws when it is read becomes "[unreadable]".
  */
-export function loggable(value: unknown, depth = 0): unknown {
+export function loggable(value: unknown, depth = 0, room: Room = { left: maxValues }): unknown {
+  if (room.left-- <= 0) return "[too much]";
   switch (typeof value) {
     case "string":
       return shortened(value);
@@ -39,7 +44,7 @@ export function loggable(value: unknown, depth = 0): unknown {
       return `[${typeof value}]`;
     case "object":
       try {
-        return value === null ? null : loggableObject(value, depth);
+        return value === null ? null : loggableObject(value, depth, room);
       } catch {
         return "[unreadable]";
       }
@@ -51,16 +56,17 @@ export function loggable(value: unknown, depth = 0): unknown {
 /** The same for the fields of one log call. */
 export function loggableFields(fields: object): Record<string, unknown> {
   const result: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(fields)) result[name] = loggableField(name, value, 0);
+  const room = { left: maxValues };
+  for (const [name, value] of Object.entries(fields)) result[name] = loggableField(name, value, 0, room);
   return result;
 }
 
-function loggableField(name: string, value: unknown, depth: number): unknown {
+function loggableField(name: string, value: unknown, depth: number, room: Room): unknown {
   const harmless = value === undefined || value === null || typeof value === "boolean";
-  return !harmless && isForbidden(name) ? redacted : loggable(value, depth);
+  return !harmless && isForbidden(name) ? redacted : loggable(value, depth, room);
 }
 
-function loggableObject(value: object, depth: number): unknown {
+function loggableObject(value: object, depth: number, room: Room): unknown {
   if (value instanceof Error) return errorFields(value);
   if (value instanceof Date) return Number.isNaN(value.getTime()) ? "[invalid date]" : value.toISOString();
   if (ArrayBuffer.isView(value)) return `[${value.byteLength} bytes]`;
@@ -68,17 +74,17 @@ function loggableObject(value: object, depth: number): unknown {
   if ("$typeName" in value) return `[message ${String(value.$typeName)}]`;
   if (depth >= maxDepth) return "[too deep]";
   // Times, URLs, and the configuration, which knows what not to show.
-  if ("toJSON" in value && typeof value.toJSON === "function") return loggable(value.toJSON(), depth + 1);
-  if (Array.isArray(value) || value instanceof Set) return loggableList([...value], depth);
+  if ("toJSON" in value && typeof value.toJSON === "function") return loggable(value.toJSON(), depth + 1, room);
+  if (Array.isArray(value) || value instanceof Set) return loggableList([...value], depth, room);
   const entries =
     value instanceof Map ? [...value].map(([key, item]) => [String(key), item] as const) : Object.entries(value);
-  const kept = entries.slice(0, maxItems).map(([name, item]) => [name, loggableField(name, item, depth + 1)]);
+  const kept = entries.slice(0, maxItems).map(([name, item]) => [name, loggableField(name, item, depth + 1, room)]);
   if (entries.length > maxItems) kept.push(["…", `${entries.length - maxItems} more`]);
   return Object.fromEntries(kept);
 }
 
-function loggableList(items: readonly unknown[], depth: number): unknown[] {
-  const kept = items.slice(0, maxItems).map((item) => loggable(item, depth + 1));
+function loggableList(items: readonly unknown[], depth: number, room: Room): unknown[] {
+  const kept = items.slice(0, maxItems).map((item) => loggable(item, depth + 1, room));
   return items.length > maxItems ? [...kept, `${items.length - maxItems} more`] : kept;
 }
 
