@@ -1,0 +1,169 @@
+import { type ClientHttp2Session, connect } from "node:http2";
+import fc from "fast-check";
+import type { Answer, Outgoing } from "./answer.ts";
+import { judge } from "./judge.ts";
+import { overConnect } from "./over-connect.ts";
+import { overGrpc } from "./over-grpc.ts";
+import { type Step, sequences } from "./steps.ts";
+import { shapeToBinary } from "./to-binary.ts";
+import { shapeToJson } from "./to-json.ts";
+import { openWorld, type Target, type World } from "./world.ts";
+
+export type FuzzOptions = {
+  seed: number;
+  /** Sequences of up to `length` calls. */
+  runs: number;
+  length?: number;
+  /** Ends before all runs are done. */
+  withinMs?: number;
+  patienceMs?: number;
+};
+
+/** A defect, with the shortest sequence that was found to show it. */
+export type Finding = { problem: string; seed: number; path: string | null; steps: object[] };
+
+export type Report = {
+  calls: number;
+  byOutcome: Record<string, number>;
+  byMethod: Record<string, number>;
+  findings: Finding[];
+};
+
+const SHRINKS = 150;
+
+/**
+ * Makes calls of every method in random sequences and judges every answer. A finding is made as small as can be, and then
+ * looked past, so that one run tells of many.
+ */
+export async function fuzz(target: Target, options: FuzzOptions): Promise<Report> {
+  const { seed, runs, length = 6, withinMs = Number.POSITIVE_INFINITY, patienceMs = 20_000 } = options;
+  await using lines = openLines(target);
+  const world = await openWorld(target);
+  const report: Report = { calls: 0, byOutcome: {}, byMethod: {}, findings: [] };
+  const known = new Set<string>();
+  const until = performance.now() + withinMs;
+  let done = 0;
+  let shrinks = 0;
+
+  const play = async (steps: Step[]): Promise<void> => {
+    if (performance.now() > until || shrinks > SHRINKS) return;
+    await world.mend();
+    const under: Promise<void>[] = [];
+    const problems: string[] = [];
+    for (const step of steps) {
+      if (!step.together) await Promise.all(under.splice(0));
+      under.push(
+        lines.send(step, world, patienceMs).then((answer) => {
+          count(report, step, answer);
+          for (const message of answer.messages) world.learn(step.method, message);
+          for (const problem of judge(answer, step))
+            problems.push(`${step.method.parent.name}.${step.method.name}: ${problem}`);
+        }),
+      );
+    }
+    await Promise.all(under);
+    const fresh = problems.find((problem) => !known.has(kindOf(problem)));
+    if (shrinks > 0) shrinks++;
+    if (fresh === undefined) {
+      done += shrinks > 0 ? 0 : 1;
+      return;
+    }
+    if (shrinks === 0) shrinks = 1;
+    throw new Error(fresh);
+  };
+
+  while (done < runs && performance.now() < until) {
+    shrinks = 0;
+    const result = await fc.check(fc.asyncProperty(sequences(length), play), {
+      seed: seed + done,
+      numRuns: runs - done,
+    });
+    if (!result.failed) break;
+    const problem = String((result.errorInstance as Error | null)?.message ?? result.errorInstance);
+    known.add(kindOf(problem));
+    const steps = (result.counterexample?.[0] ?? []).map((step) => readable(step, world));
+    report.findings.push({ problem, seed: result.seed, path: result.counterexamplePath, steps });
+    done++;
+  }
+  return report;
+}
+
+/** HTTP/2 says so of requests that came to a connection about to go, or too many on it. */
+const UNPROCESSED = /NGHTTP2_REFUSED_STREAM|NGHTTP2_ENHANCE_YOUR_CALM/;
+
+/** The connections to both ports; a broken one is made anew. */
+function openLines({ grpcUrl, httpUrl }: Target) {
+  const sessions = new Map<string, ClientHttp2Session>();
+  const session = (url: string) => {
+    const open = sessions.get(url);
+    if (open !== undefined && !open.destroyed && !open.closed) return open;
+    const fresh = connect(url);
+    fresh.on("error", () => undefined);
+    // The server may ask a connection to go; what is under way on it still ends there.
+    fresh.on("goaway", () => sessions.delete(url));
+    sessions.set(url, fresh);
+    return fresh;
+  };
+  const grpc = async (url: string, outgoing: Outgoing) => {
+    const answer = await overGrpc(session(url), outgoing);
+    if (!UNPROCESSED.test(answer.words)) return answer;
+    // The server has not looked at it and says so (RFC 9113 §8.7): as every gRPC client does, it is sent again.
+    sessions.get(url)?.close();
+    sessions.delete(url);
+    return overGrpc(session(url), outgoing);
+  };
+  return {
+    send(step: Step, world: World, patienceMs: number): Promise<Answer> {
+      const { method, transport } = step;
+      const bodies = bodiesOf(step, world).map((body) => step.mutation.apply(body));
+      const headers = { ...world.headersOf(step.caller), ...step.headers };
+      const outgoing: Outgoing = { method, bodies, headers, patienceMs };
+      switch (transport) {
+        case "grpc":
+          return grpc(`http://${grpcUrl}`, outgoing);
+        case "grpc-http":
+          return grpc(httpUrl, outgoing);
+        case "connect-get":
+          return overConnect(httpUrl, "json", true, outgoing);
+        default:
+          return overConnect(httpUrl, transport === "connect-json" ? "json" : "proto", false, outgoing);
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      for (const open of sessions.values()) open.destroy();
+    },
+  };
+}
+
+function bodiesOf({ shapes, transport }: Step, world: World): Uint8Array[] {
+  const json = transport === "connect-json" || transport === "connect-get";
+  const now = Date.now();
+  return shapes.map((shape) =>
+    json ? Buffer.from(shapeToJson(shape, world.resolve, now)) : shapeToBinary(shape, world.resolve, now),
+  );
+}
+
+function count(report: Report, { method }: Step, { outcome }: Answer): void {
+  report.calls++;
+  report.byOutcome[outcome] = (report.byOutcome[outcome] ?? 0) + 1;
+  if (outcome === 0) report.byMethod[method.name] = (report.byMethod[method.name] ?? 0) + 1;
+}
+
+/** Problems that differ only in numbers and quoted text are one. */
+function kindOf(problem: string): string {
+  return problem.replaceAll(/"[^"]*"|'[^']*'|\d+/g, "…").slice(0, 120);
+}
+
+function readable(step: Step, world: World): object {
+  const { method, transport, caller, headers, mutation } = step;
+  const bytes = bodiesOf({ ...step, transport: "grpc" }, world).map((body) => Buffer.from(mutation.apply(body)));
+  return {
+    method: `${method.parent.typeName}/${method.name}`,
+    transport,
+    caller,
+    headers,
+    mutation: mutation.name,
+    json: step.shapes.map((shape) => shapeToJson(shape, world.resolve, Date.now()).slice(0, 2000)),
+    hex: bytes.map((each) => each.subarray(0, 500).toString("hex")),
+  };
+}
