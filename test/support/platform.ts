@@ -156,7 +156,8 @@ export async function platformOfTest(options?: TestPlatformOptions): Promise<Tes
   return started;
 }
 
-function clientsOver(
+/** Clients of every service over one connection. */
+export function clientsOver(
   baseUrl: string,
   sessionManager: Http2SessionManager,
   credential: string,

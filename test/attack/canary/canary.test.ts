@@ -1,0 +1,190 @@
+import { mkdtempSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Http2SessionManager } from "@connectrpc/connect-node";
+import postgres from "postgres";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { startServices } from "#src/dev/services.ts";
+import { ALL_SCOPES } from "../../support/call.ts";
+import { type Clients, clientsOver } from "../../support/platform.ts";
+import { type RedisProxy, redisProxy } from "../../support/redis-proxy.ts";
+import { until } from "../../support/until.ts";
+import { type PosthornProcess, startPosthorn } from "../posthorn-process.ts";
+import { foundIn } from "./canaries.ts";
+import { exercise, knock, makeCanaries, PHONE } from "./exercise.ts";
+import { filesUnder, natsHeads, postgresContent, redisContent, spanSink } from "./places.ts";
+
+// A process that says all it can, on servers of its own whose files can be read, each behind a proxy that can be cut.
+// What nobody should read is put into every field that takes it, in good times and in every kind of bad ones; then
+// everything that was written anywhere is searched.
+
+const canary = makeCanaries();
+const secrets: Record<string, string> = { ...canary, phone: PHONE };
+const stack = new AsyncDisposableStack();
+afterAll(() => stack.disposeAsync());
+
+let directory: string;
+let direct: { databaseUrl: string; natsUrl: string; redisUrl: string };
+let database: RedisProxy;
+let nats: RedisProxy;
+let redis: RedisProxy;
+let heads: { heads(): string };
+let sink: { spans(): Buffer };
+let posthorn: PosthornProcess;
+let clients: Clients;
+let authorization: string;
+/** What was said to others than who wrote it, or about credentials. */
+const errors: string[] = [];
+
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), "posthorn-canary-"));
+  const services = stack.use(
+    await startServices({ dataDir: directory, keep: false, durable: false, log: () => undefined }),
+  );
+  direct = services;
+  database = stack.use(await redisProxy(services.databaseUrl));
+  nats = stack.use(await redisProxy(services.natsUrl));
+  redis = stack.use(await redisProxy(services.redisUrl));
+  heads = stack.use(await natsHeads(services.natsUrl));
+  const spans = stack.use(await spanSink());
+  sink = spans;
+  posthorn = stack.use(
+    await startPosthorn(
+      { databaseUrl: database.url, natsUrl: nats.url, redisUrl: redis.url, namespace: "canary" },
+      {
+        POSTHORN_LOG_LEVEL: "trace",
+        POSTHORN_OTLP_ENDPOINT: spans.url,
+        POSTHORN_TRACE_SAMPLE_RATIO: "1",
+        POSTHORN_DEADLINE_DEFAULT_MS: "8000",
+        POSTHORN_DEADLINE_MAX_MS: "8000",
+        POSTHORN_RECONCILE_AFTER_MS: "1000",
+        POSTHORN_RECONCILE_INTERVAL_MS: "500",
+      },
+    ),
+  );
+  const session = new Http2SessionManager(`http://${posthorn.grpcUrl}`);
+  stack.defer(() => session.abort());
+  const over = (credential: string, tenantId?: string) =>
+    clientsOver(`http://${posthorn.grpcUrl}`, session, credential, tenantId);
+  const { tenant } = await over(posthorn.operatorKey).admin.createTenant({ displayName: "Canaries" });
+  const operator = over(posthorn.operatorKey, tenant?.id);
+  const { secret } = await operator.admin.createApiKey({ displayName: "tests", scopes: [...ALL_SCOPES] });
+  const { token } = await operator.admin.createUserToken({ userId: "someone" });
+  secrets.apiKey = secret;
+  secrets.apiKeyAlone = secret.slice(-20);
+  secrets.userToken = token.slice(-30);
+  secrets.operatorKey = posthorn.operatorKey;
+  authorization = `Bearer ${secret}`;
+  clients = over(secret);
+  await over(token).admin.whoAmI({});
+}, 120_000);
+
+describe("everything is done with it", () => {
+  test("in good times", async () => {
+    await exercise(clients, canary, "someone", "good");
+    errors.push(...(await knock(posthorn.httpUrl, authorization, canary)).slice(0, 4));
+    await until(
+      () => clients.inbox.getCounts({ userId: "someone" }),
+      ({ counts }) => (counts?.total ?? 0) > 1,
+    );
+  });
+
+  test("while Postgres refuses every row with a constraint", async () => {
+    const sql = postgres(direct.databaseUrl, { max: 1, onnotice: () => undefined });
+    const tables = ["users", "notifications", "inbox", "topics", "types", "preferences", "api_keys", "audit_entries"];
+    const known = await sql<{ name: string }[]>`select relname as name from pg_class where relkind in ('r', 'p')`;
+    const refusing = tables.filter((table) => known.some(({ name }) => name === table));
+    expect(refusing.length).toBeGreaterThan(5);
+    for (const table of refusing)
+      await sql`alter table ${sql(table)} add constraint canary check (tenant_id is null) not valid`;
+    const said = await exercise(clients, canary, "other", "bad");
+    expect(said.join("\n")).toContain("INTERNAL");
+    for (const table of refusing) await sql`alter table ${sql(table)} drop constraint canary`;
+    await sql.end();
+  }, 60_000);
+
+  test.each([
+    ["Postgres", () => database],
+    ["NATS", () => nats],
+    ["Redis", () => redis],
+  ])(
+    "while %s is cut off in the middle",
+    async (_, proxy) => {
+      const under = exercise(clients, canary, "someone", "bad");
+      await clients.admin.whoAmI({});
+      proxy().cut();
+      await under;
+      await exercise(clients, canary, "third", "bad");
+      proxy().speak();
+      await until(
+        () =>
+          clients.users.upsertUser({ user: { id: "back" } }).then(
+            () => true,
+            () => false,
+          ),
+        (back) => back,
+        30_000,
+      );
+    },
+    120_000,
+  );
+});
+
+describe("and it is not", () => {
+  test("in anything that the process says, at any level", () => {
+    expect(posthorn.said().length).toBeGreaterThan(200);
+    const leaking = posthorn.said().filter((line) => foundIn(line, secrets).length > 0);
+    expect([...new Set(leaking.map((line) => `${foundIn(line, secrets)}: ${line.slice(0, 600)}`))].slice(0, 8)).toEqual(
+      [],
+    );
+  });
+
+  test("in spans", async () => {
+    const spans = await until(
+      async () => sink.spans(),
+      (bytes) => bytes.includes("posthorn.v1.SendService/Send"),
+    );
+    expect(foundIn(spans, secrets)).toEqual([]);
+  });
+
+  test("in metrics", async () => {
+    const metrics = await (await fetch(`${posthorn.httpUrl}/metrics`)).text();
+    expect(metrics).toContain("posthorn.v1.SendService/Send");
+    expect(foundIn(metrics, secrets)).toEqual([]);
+  });
+
+  test("in the files of JetStream", async () => {
+    const files = await filesUnder(join(directory, "services/nats/jetstream"));
+    expect(files.length).toBeGreaterThan(1000);
+    expect(foundIn(files, secrets)).toEqual([]);
+  });
+
+  test("in subjects and headers of NATS", () => {
+    expect(heads.heads()).toContain("canary");
+    expect(foundIn(heads.heads(), secrets)).toEqual([]);
+  });
+
+  test("in Redis", async () => {
+    const content = await redisContent(direct.redisUrl);
+    expect(content.length).toBeGreaterThan(50);
+    expect(foundIn(content, secrets)).toEqual([]);
+  });
+
+  test("in the logs of Postgres, NATS and Redis", async () => {
+    for (const server of ["postgres", "nats", "redis"]) {
+      const log = await readFile(join(directory, "services", server, "log"));
+      expect([server, foundIn(log, secrets)]).toEqual([server, []]);
+    }
+  });
+
+  test("in what others are told", () => expect(errors.flatMap((error) => foundIn(error, secrets))).toEqual([]));
+});
+
+test("Postgres keeps content and contacts, and of credentials only what cannot be used", async () => {
+  const all = Object.values(await postgresContent(direct.databaseUrl)).join("\n");
+  const kept = foundIn(all, secrets);
+  for (const name of ["title", "body", "email", "attribute", "tag"]) expect(kept).toContain(name);
+  for (const name of ["apiKey", "apiKeyAlone", "userToken", "operatorKey", "issuerSecret", "forgedKey", "forgedToken"])
+    expect(kept).not.toContain(name);
+});

@@ -1,0 +1,62 @@
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { expect, test } from "vitest";
+import { platformOfFile } from "../../support/platform.ts";
+import { openReader } from "../../support/stream-reader.ts";
+import { canaries, foundIn } from "./canaries.ts";
+import { postgresContent, redisContent } from "./places.ts";
+
+const node = await platformOfFile();
+const { key } = node;
+
+const contact = canaries("displayName", "email", "attribute", "attributeName");
+const written = canaries("title", "body", "senderId", "dedupKey", "tag");
+const userId = Object.values(canaries("userId"))[0] ?? "";
+
+/** Which tables a canary is in, by its name. */
+async function tablesHolding(all: Record<string, string>): Promise<Record<string, string[]>> {
+  const content = await postgresContent(node.services.databaseUrl);
+  const holding = Object.entries(content).map(([table, rows]) => [table, foundIn(rows, all)] as const);
+  return Object.fromEntries(holding.filter(([, found]) => found.length > 0));
+}
+
+test("of a deleted user no contact data is left, and what is left of them is known", async () => {
+  const attributes = { [contact.attributeName]: contact.attribute };
+  const user = {
+    id: userId,
+    displayName: contact.displayName,
+    email: `${contact.email}@example.com`,
+    roles: ["r"],
+    attributes,
+  };
+  await key.users.upsertUser({ user });
+  await key.topics.upsertTopic({ topic: { key: "news" } });
+  await key.topics.addMembers({ key: "news", userIds: [userId] });
+  await key.preferences.updatePreferences({ userId, preferences: { timeZone: "UTC" }, reason: "test" });
+  const content = { title: written.title, body: written.body };
+  const { senderId, dedupKey, tag } = written;
+  const to = { userIds: [userId] };
+  await key.send.send({ to, content, senderId, dedupKey, tags: [tag], waitForDecision: { seconds: 10n } });
+  const later = { case: "scheduleTime", value: timestampFromMs(Date.now() + 3_600_000) } as const;
+  await key.send.send({ to, content, schedule: later });
+  const reader = openReader(await node.clientsFor(userId), { deviceId: "phone" });
+  await reader.next("caughtUp");
+  expect(Object.keys(await tablesHolding(contact))).toEqual(["users"]);
+
+  await key.users.deleteUser({ id: userId });
+  await reader.ended;
+
+  expect(await tablesHolding(contact)).toEqual({});
+  const inRedis = await redisContent(node.services.redisUrl);
+  expect(foundIn(inRedis, contact)).toEqual([]);
+  // The record of what was sent stays until its month expires; DeleteUser does not promise to erase it.
+  expect(await tablesHolding(written)).toEqual({
+    dedup_keys: ["dedupKey"],
+    notifications: ["title", "body", "senderId", "dedupKey", "tag"],
+  });
+  expect(Object.keys(await tablesHolding({ userId }))).toEqual([
+    "audit_entries",
+    "dedup_keys",
+    "notifications",
+    "token_revocations",
+  ]);
+});
