@@ -3,11 +3,14 @@
 // JavaScript, because an older Node has to be able to read it.
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
+import module from "node:module";
 import { fileURLToPath } from "node:url";
 
 const OLDEST = 24;
 
 if (Number(process.versions.node.split(".")[0]) >= OLDEST) {
+  // What TypeScript becomes is kept, in the system's folder for such, so that a command answers at once.
+  module.enableCompileCache?.();
   await import("./main.ts");
 } else {
   const pinned = fileURLToPath(new URL("../../node_modules/.bin/node", import.meta.url));

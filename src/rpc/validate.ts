@@ -26,14 +26,10 @@ export function createViolations(): Violations {
     const result = validator.validate(schema, message);
     if (result.kind === "error") throw result.error;
     const broken = result.kind === "valid" ? [] : result.violations;
-<<<<<<< HEAD
-    return broken.map(({ field, message: description }) => ({ field: pathToString(field), description }));
+    return broken.flatMap((violation) => faultsOf(schema, violation));
   };
   return (schema, message) => {
     const fields = judge(schema, message);
-=======
-    const fields = broken.flatMap((violation) => faultsOf(schema, violation));
->>>>>>> db816c2 (Name the field in every refusal of a request)
     const fault = unrepresentable(schema, message);
     return fault === undefined ? fields : [...fields, fault];
   };

@@ -16,12 +16,8 @@ import {
   UpdateNotificationRequestSchema,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
-<<<<<<< HEAD
-import { Fault, invalidField, notFound } from "#src/errors.ts";
-import { encodeContent } from "#src/notifications/encode-content.ts";
-=======
 import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
->>>>>>> db816c2 (Name the field in every refusal of a request)
+import { encodeContent } from "#src/notifications/encode-content.ts";
 import { latestDecision, type NotificationRow, toNotification, toTimeline } from "#src/notifications/notification.ts";
 import {
   type Changes,

@@ -9,14 +9,10 @@ import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
 import { Code, Fault, invalidField, invalidRequest } from "#src/errors.ts";
 import { isDependencyDown } from "#src/rpc/dependency-errors.ts";
-<<<<<<< HEAD
-import { everyTransport, type TransportCaller } from "../contract/transports.ts";
-import { type Answer, reasonOf } from "./callers.ts";
-=======
 import { createViolations } from "#src/rpc/validate.ts";
 import { checkDefinition, definitionOf } from "#src/types/type.ts";
-import { type Answer, type Caller, callers, reasonOf } from "./callers.ts";
->>>>>>> db816c2 (Name the field in every refusal of a request)
+import { everyTransport, type TransportCaller } from "../contract/transports.ts";
+import { type Answer, reasonOf } from "./callers.ts";
 import { startPorts } from "./fakes.ts";
 
 let thrown: () => unknown = () => undefined;
