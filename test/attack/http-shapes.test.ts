@@ -1,9 +1,10 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { rawConnection } from "./raw-session.ts";
 import { besieged } from "./siege.ts";
 
 /** Requests on the HTTP port whose form is the attack: paths, framing, hosts, methods, origins. */
 
+vi.setConfig({ testTimeout: 90_000 });
 const { target, during } = await besieged({ env: { POSTHORN_HTTP_CORS_ORIGINS: "https://app.example" } });
 const SEND = "/posthorn.v1.SendService/Send";
 const BODY = '{"to":{"userIds":["u"]},"content":{"title":"t"}}';

@@ -1,14 +1,15 @@
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
 
+import { startProxy } from "../fault/lab/proxy.ts";
 import { platformOfTest, type TestPlatform } from "../support/platform.ts";
-import { redisProxy } from "../support/redis-proxy.ts";
 import { freshServices, testServices } from "../support/services.ts";
 
 /** Attack 29: ways around limits. */
 
+vi.setConfig({ testTimeout: 90_000 });
 const services = await testServices();
 const USER_LIMITS = {
   POSTHORN_USER_BURST: "5",
@@ -79,9 +80,10 @@ test("29: a batch, and many senders on two servers", async () => {
 
 test("29: while Redis is away", async () => {
   await using own = await freshServices();
-  await using proxy = await redisProxy(own.redisUrl);
+  await using proxy = await startProxy(own.redisUrl);
   const node = await platformOfTest({ services: { ...own, redisUrl: proxy.url }, env: USER_LIMITS });
-  proxy.cut();
+  await proxy.refuse("close");
+  proxy.cut("rst");
   await Promise.all(Array.from({ length: 40 }, () => node.key.send.send({ ...to("flooded"), ...decided })));
   const through = await delivered(node, "flooded");
   expect(through).toBeGreaterThan(0);
