@@ -6,9 +6,9 @@ import { Http2SessionManager } from "@connectrpc/connect-node";
 import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startServices } from "#src/dev/services.ts";
+import { startProxy, type TcpProxy } from "../../fault/lab/proxy.ts";
 import { ALL_SCOPES } from "../../support/call.ts";
 import { type Clients, clientsOver } from "../../support/platform.ts";
-import { type RedisProxy, redisProxy } from "../../support/redis-proxy.ts";
 import { until } from "../../support/until.ts";
 import { type PosthornProcess, startPosthorn } from "../posthorn-process.ts";
 import { foundIn } from "./canaries.ts";
@@ -26,9 +26,9 @@ afterAll(() => stack.disposeAsync());
 
 let directory: string;
 let direct: { databaseUrl: string; natsUrl: string; redisUrl: string };
-let database: RedisProxy;
-let nats: RedisProxy;
-let redis: RedisProxy;
+let database: TcpProxy;
+let nats: TcpProxy;
+let redis: TcpProxy;
 let heads: { heads(): string };
 let sink: { spans(): Buffer };
 let posthorn: PosthornProcess;
@@ -43,9 +43,9 @@ beforeAll(async () => {
     await startServices({ dataDir: directory, keep: false, durable: false, log: () => undefined }),
   );
   direct = services;
-  database = stack.use(await redisProxy(services.databaseUrl));
-  nats = stack.use(await redisProxy(services.natsUrl));
-  redis = stack.use(await redisProxy(services.redisUrl));
+  database = stack.use(await startProxy(services.databaseUrl));
+  nats = stack.use(await startProxy(services.natsUrl));
+  redis = stack.use(await startProxy(services.redisUrl));
   heads = stack.use(await natsHeads(services.natsUrl));
   const spans = stack.use(await spanSink());
   sink = spans;
@@ -113,10 +113,11 @@ describe("everything is done with it", () => {
     async (_, proxy) => {
       const under = exercise(clients, canary, "someone", "bad");
       await clients.admin.whoAmI({});
-      proxy().cut();
+      await proxy().refuse("close");
+      proxy().cut("rst");
       await under;
       await exercise(clients, canary, "third", "bad");
-      proxy().speak();
+      await proxy().heal();
       await until(
         () =>
           clients.users.upsertUser({ user: { id: "back" } }).then(
