@@ -24,7 +24,7 @@ export type LoadRun = {
   cores: Record<string, number>;
   /** Microseconds of processor time each took for one of what was counted. */
   cpuUs: Record<string, number>;
-  /** Most memory of the system under load. */
+  /** Most memory of the system under load, of all its processes. */
   rssMb: number | undefined;
 };
 
@@ -78,8 +78,12 @@ export async function loadOn(lab: Lab, job: Job, target: Target, watch: Watch = 
     result: result as LoadResult,
     cores: coresBetween(before, after, seconds),
     cpuUs: Number(count) > 0 ? microsecondsEach(before, after, Number(count)) : {},
-    rssMb: peakRssMb(target.pid),
+    rssMb: together(peakRssMb(target.pid), target.worker && peakRssMb(target.worker.pid)),
   };
+}
+
+function together(one: number | undefined, other = 0): number | undefined {
+  return one === undefined ? undefined : one + other;
 }
 
 async function keepProfile({ scenario, say }: Lab, child: Child): Promise<void> {
