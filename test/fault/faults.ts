@@ -5,5 +5,11 @@ import { paused } from "./faults/paused.ts";
 import { restarted } from "./faults/restarted.ts";
 import type { FaultTest } from "./lab/lab.ts";
 
-/** Every fault there is a test for. A new one: a file in faults/ and its line here. */
+/**
+ * Every fault there is a test for. A new one: a file in faults/ and its line here.
+ *
+ * Each fails without what guards against it: `killed` without the reconciler; `paused` without the condition in
+ * commitDecisions that a row is still ACCEPTED as it was read, without the heads' row lock, and without the unique keys of
+ * idempotency and dedup.
+ */
 export const faults: readonly FaultTest[] = [killed, paused, clockSteps, restarted, drained];

@@ -74,7 +74,7 @@ export const SETTINGS: Settings = {
 
 const CLI = join(import.meta.dirname, "../../../src/cli/posthorn.js");
 const FAILING = join(import.meta.dirname, "failing-node.ts");
-const READY_WITHIN_MS = 60_000;
+const READY_WITHIN_MS = 180_000;
 const KEPT_LINES = 2000;
 
 /** Reserves ports for a node; it does not run yet. */

@@ -89,7 +89,10 @@ export function sender({ connections, random, users, name, deadlineMs, now }: Se
         return await call(connections[at++ % connections.length] as Connection);
       } catch (error) {
         const { code, message } = error as { code: number; message: string };
-        if (!retryable(error)) account.broken.push(`a Send was refused with ${message}`);
+        if (!retryable(error)) {
+          account.broken.push(`a Send was refused with ${message}`);
+          return undefined;
+        }
         account.failures.set(code, (account.failures.get(code) ?? 0) + 1);
         await new Promise((done) => setTimeout(done, pause * (0.5 + random.fraction())));
       }
