@@ -42,6 +42,7 @@ import { typeService } from "#src/services/type-service.ts";
 import { userService } from "#src/services/user-service.ts";
 import { migrate } from "#src/store/migrate.ts";
 import { pageTokens } from "#src/store/page-token.ts";
+import { postgresReady } from "#src/store/ready.ts";
 import { openStore, type Store } from "#src/store/store.ts";
 import { startHub } from "#src/stream/hub.ts";
 import { type Live, livePublisher } from "#src/stream/live.ts";
@@ -110,8 +111,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const broker = stack.use(await connectBroker({ ...nats, namespace }, log));
   const cache = stack.use(await connectCache({ ...redis, namespace }, log));
   await ensureQueues(broker);
-  const answers = () => store.system((tx) => tx`select 1`).then(() => true);
-  stack.use(watchSources(metrics, { postgres: answers, nats: broker.up, redis: cache.up }, opened.pools));
+  const askPostgres = postgresReady(store);
+  stack.use(watchSources(metrics, { postgres: askPostgres, nats: broker.up, redis: cache.up }, opened.pools));
 
   // What stages and services share.
   const invalidations = stack.use(startInvalidations(broker));
@@ -267,7 +268,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
         log,
         metrics: config.telemetry.metricsEnabled ? expose : undefined,
         // Not Redis: without it everything works, only with local limits.
-        ready: async () => ({ postgres: await answers().catch(() => false), nats: broker.up() }),
+        ready: async () => ({ postgres: await askPostgres(), nats: broker.up() }),
       },
       config.http,
     ),
