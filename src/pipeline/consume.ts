@@ -58,6 +58,10 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   async function consumeShard(lane: Lane, shard: number, slots: Slots): Promise<void> {
     const line: Line = { queue: [], serving: undefined };
     while (!stopping.signal.aborted) {
+      if (!broker.up()) {
+        await restore();
+        continue;
+      }
       let messages: ConsumerMessages | undefined;
       try {
         const consumer = await broker.js.consumers.get(ingestStream(broker.namespace, lane.name), routeConsumer(shard));
@@ -66,6 +70,9 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
         const stop = () => void drain(current);
         stopping.signal.addEventListener("abort", stop, { once: true });
         if (stopping.signal.aborted) stop();
+        // And begins anew when NATS is back. Left to itself, the client asks then whether the consumer is still there, and
+        // takes no work for half a minute should that question get lost in the same trouble.
+        using _ = broker.onInterruption(() => void current.close());
         void watch(current);
         for await (const message of current) {
           line.queue.push(readWaiting(message));
