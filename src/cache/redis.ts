@@ -17,6 +17,9 @@ export type CacheConfig = {
  */
 export type Cache = AsyncDisposable & { readonly redis: Redis; readonly namespace: string; up(): boolean };
 
+/** How long it counts as away after a command went unanswered: shorter than the pause after which callers try it again. */
+const SILENT_MS = 250;
+
 export async function connectCache(config: CacheConfig, log: Logger): Promise<Cache> {
   const redis = new Redis(config.url, {
     lazyConnect: true,
@@ -39,12 +42,21 @@ export async function connectCache(config: CacheConfig, log: Logger): Promise<Ca
     if (!told) log.info("connected to Redis again");
     told = true;
   });
+  // Whoever waited in vain tells the others, or a chunk that asks two things of it would wait twice.
+  let silentUntil = 0;
+  const send = redis.sendCommand.bind(redis);
+  redis.sendCommand = (command, stream) => {
+    command.promise.catch((error: Error) => {
+      if (error.message === "Command timed out") silentUntil = performance.now() + SILENT_MS;
+    });
+    return send(command, stream);
+  };
   // A Redis that is away must not keep the process from starting: it is optional by design.
   await redis.connect().catch(() => undefined);
   return {
     redis,
     namespace: config.namespace,
-    up: () => redis.status === "ready",
+    up: () => redis.status === "ready" && performance.now() >= silentUntil,
     async [Symbol.asyncDispose]() {
       redis.disconnect();
     },
