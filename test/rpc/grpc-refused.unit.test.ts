@@ -14,9 +14,9 @@ afterEach(async () => {
   disposing = new AsyncDisposableStack();
 });
 
-const frame = (payload: Uint8Array, length = payload.byteLength) => {
+const frame = (payload: Uint8Array) => {
   const head = Buffer.alloc(5);
-  head.writeUInt32BE(length, 1);
+  head.writeUInt32BE(payload.byteLength, 1);
   return Buffer.concat([head, payload]);
 };
 const items = frame(
@@ -61,22 +61,8 @@ describe("a refused call leaves nothing on its connection", () => {
     ["without a credential, unary", { path: "SendService/Send", body: items }, Code.UNAUTHENTICATED],
     ["without a credential, server streaming", { path: "StreamService/Subscribe", body: items }, Code.UNAUTHENTICATED],
     [
-      "with a message of no sense among others",
-      {
-        path: "SendService/SendStream",
-        authorization: key,
-        body: Buffer.concat([frame(Buffer.from([7])), items, items]),
-      },
-      Code.INVALID_ARGUMENT,
-    ],
-    [
       "with two messages",
       { path: "SendService/Send", authorization: key, body: Buffer.concat([items, items]) },
-      Code.INVALID_ARGUMENT,
-    ],
-    [
-      "with half a message",
-      { path: "SendService/SendStream", authorization: key, body: frame(Buffer.alloc(10), 90_000) },
       Code.INVALID_ARGUMENT,
     ],
     [
@@ -90,11 +76,6 @@ describe("a refused call leaves nothing on its connection", () => {
       Code.INVALID_ARGUMENT,
     ],
     ["of an unknown method", { path: "SendService/None", authorization: key, body: items }, Code.UNIMPLEMENTED],
-    [
-      "with a time-out that is over",
-      { path: "SendService/Send", authorization: key, headers: { "grpc-timeout": "0m" }, body: items },
-      Code.DEADLINE_EXCEEDED,
-    ],
   ])("%s", async (_, sent, code) => {
     const { grpc } = disposing.use(await startPorts({ grpc: { maxConcurrentStreams: 20 } }));
     const session = connect(`http://127.0.0.1:${grpc.port}`);
