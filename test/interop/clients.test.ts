@@ -38,7 +38,7 @@ const LANGUAGES: readonly Language[] = [
 const LIMITS = { POSTHORN_API_KEY_REQUESTS_PER_SECOND: "5", POSTHORN_API_KEY_BURST: "60" };
 
 /** A story takes two reconnects of a second or two, and the start of a virtual machine for Java's. */
-const STORIES_MS = 120_000;
+const STORIES_MS = 240_000;
 
 const services = await testServices();
 const builds = await Promise.all(LANGUAGES.map(({ directory, tools }) => attempt(build(directory, tools))));

@@ -9,13 +9,16 @@ export type Story = AsyncDisposable & {
   /** All that was told until now, in order. */
   readonly facts: readonly Fact[];
   of(fact: string): Fact[];
-  /** Resolves when it has told this so many times; fails when the client ends before, with what it wrote. */
+  /** Resolves when it has told this so many times; fails when the client ends before, or is silent about it for too long. */
   told(fact: string, times?: number): Promise<void>;
   /** Its exit code. */
   readonly ended: Promise<number | null>;
   /** What went to standard error. */
   complaints(): string;
 };
+
+/** For a client that starts slowly and waits between its connections. */
+const PATIENCE_MS = 60_000;
 
 /** Starts a client and listens. */
 export function listenTo(command: readonly string[], cwd: string, env: Record<string, string>): Story {
@@ -60,13 +63,22 @@ export function listenTo(command: readonly string[], cwd: string, env: Record<st
     complaints: () => complaints,
     told: (fact, times = 1) =>
       new Promise((resolve, reject) => {
+        const fail = (how: string) => {
+          const count = of(fact).length;
+          reject(new Error(`it ${how} and told "${fact}" ${count} times, not ${times}: ${complaints}`));
+        };
         const each = () => {
           const enough = of(fact).length >= times;
           if (!enough && !over) return;
           waiting.delete(each);
+          clearTimeout(timer);
           if (enough) resolve();
-          else reject(new Error(`it ended and told "${fact}" ${of(fact).length} times, not ${times}: ${complaints}`));
+          else fail("ended");
         };
+        const timer = setTimeout(() => {
+          waiting.delete(each);
+          fail("was waited for");
+        }, PATIENCE_MS);
         waiting.add(each);
         each();
       }),
