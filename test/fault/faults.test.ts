@@ -8,7 +8,9 @@ import { openLab } from "./lab/lab.ts";
 const SCALE = 0.02;
 const seed = Math.floor(Math.random() * 1e9);
 
-test.each(faults)("$name: $about", { timeout: 300_000 }, async (fault) => {
+test.for(faults)("$name: $about", { timeout: 300_000 }, async (fault, { skip }) => {
+  const lacking = await fault.lacks?.();
+  if (lacking !== undefined) return skip(lacking);
   await using services = await freshServices();
   await using lab = openLab(services, () => undefined);
   const run = fault.run(lab, { seed, scale: SCALE });

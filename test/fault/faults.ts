@@ -1,7 +1,13 @@
 import { clockSteps } from "./faults/clock-steps.ts";
+import { diskFull } from "./faults/disk-full.ts";
 import { drained } from "./faults/drained.ts";
+import { jetstreamDeleted } from "./faults/jetstream-deleted.ts";
 import { killed } from "./faults/killed.ts";
+import { natsAway } from "./faults/nats-away.ts";
+import { natsSilent } from "./faults/nats-silent.ts";
 import { paused } from "./faults/paused.ts";
+import { postgresAway } from "./faults/postgres-away.ts";
+import { redisAway } from "./faults/redis-away.ts";
 import { restarted } from "./faults/restarted.ts";
 import type { FaultTest } from "./lab/lab.ts";
 
@@ -12,4 +18,16 @@ import type { FaultTest } from "./lab/lab.ts";
  * commitDecisions that a row is still ACCEPTED as it was read, without the heads' row lock, and without the unique keys of
  * idempotency and dedup.
  */
-export const faults: readonly FaultTest[] = [killed, paused, clockSteps, restarted, drained];
+export const faults: readonly FaultTest[] = [
+  killed,
+  paused,
+  clockSteps,
+  restarted,
+  drained,
+  postgresAway,
+  natsAway,
+  natsSilent,
+  redisAway,
+  jetstreamDeleted,
+  diskFull,
+];

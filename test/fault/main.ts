@@ -54,6 +54,11 @@ async function runAll(chosen: readonly FaultTest[], { rounds, seed, scale, verbo
   for (let n = 0; n < rounds; n++) {
     for (const fault of chosen) {
       if (stop.signal.aborted) return done;
+      const lacking = await fault.lacks?.();
+      if (lacking !== undefined) {
+        say(`skipped: ${fault.name} (${lacking})`);
+        continue;
+      }
       const began = performance.now();
       const round: Round = { name: fault.name, seed: seed + n, seconds: 0 };
       try {

@@ -43,6 +43,8 @@ export type Facts = Record<string, number | readonly number[] | string>;
 export type FaultTest = {
   name: string;
   about: string;
+  /** What it takes and is not to be had here, if anything: then it is skipped. */
+  lacks?(): Promise<string | undefined>;
   /** Throws when a promise is broken. */
   run(lab: Lab, options: FaultOptions): Promise<Facts>;
 };

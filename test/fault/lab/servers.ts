@@ -2,6 +2,7 @@ import { chmodSync, existsSync, mkdtempSync, realpathSync } from "node:fs";
 import { readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import postgres from "postgres";
 import { installedServers, NATS_SERVER, REDIS_SERVER } from "#src/dev/install.ts";
 import { type Mark, serversNaming } from "#src/dev/leftovers.ts";
 import { startNats } from "#src/dev/nats.ts";
@@ -14,6 +15,7 @@ import { until } from "../../support/until.ts";
 /** A real server that faults may be done to. It keeps its address and its data through all of them. */
 export type LabServer = {
   readonly url: string;
+  running(): Promise<boolean>;
   /** Sends the signal and returns when the server has gone. */
   end(signal: NodeJS.Signals): Promise<void>;
   /** Starts it again, at the same address and with the same data. */
@@ -55,15 +57,15 @@ export async function startServers({ dirs = {}, log = () => undefined }: Servers
     nats: { program: "nats-server", path: join(at.nats.dir, "nats.conf") },
     redis: { program: "redis-server", path: join(at.redis.dir, "redis.conf") },
   };
-  const [postgres, nats, redis] = await Promise.all([
-    // Durable: what a kill may lose is what the fault is about.
-    labServer(marks.postgres, stack, () => startPostgres({ ...at.postgres, durable: true })),
+  const [database, nats, redis] = await Promise.all([
+    labServer(marks.postgres, stack, () => startPostgres({ ...at.postgres, durable: false })),
     labServer(marks.nats, stack, () => startNats(programs(NATS_SERVER), at.nats)),
     labServer(marks.redis, stack, () => startRedis(programs(REDIS_SERVER), at.redis)),
   ]);
+  await keepCommitted(database.url);
   const running = stack.move();
   return {
-    postgres,
+    postgres: database,
     nats: {
       ...nats,
       async wipe() {
@@ -75,6 +77,13 @@ export async function startServers({ dirs = {}, log = () => undefined }: Servers
     redis,
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
+}
+
+/** Against the end of a process, not of the machine: a commit is with the kernel when it is answered. */
+async function keepCommitted(databaseUrl: string): Promise<void> {
+  const sql = postgres(databaseUrl, { max: 1 });
+  await sql`alter database posthorn set synchronous_commit = on`;
+  await sql.end();
 }
 
 async function labServer(
@@ -97,6 +106,7 @@ async function labServer(
   });
   return {
     url,
+    running: async () => (await serversNaming(mark)).length > 0,
     async end(signal) {
       for (const pid of await serversNaming(mark)) deliver(pid, signal);
       await until(

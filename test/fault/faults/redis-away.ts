@@ -1,0 +1,59 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { Redis } from "ioredis";
+import type { FaultTest } from "../lab/lab.ts";
+import { lasting, throughOutage, throughWays, type Ways } from "../lab/outage.ts";
+import { deliversAgain } from "../lab/vigil.ts";
+
+const WAYS: Ways = {
+  async flushed({ ground: { servers } }) {
+    const redis = new Redis(servers.redis.url);
+    await redis.flushall();
+    await redis.script("FLUSH");
+    redis.disconnect();
+  },
+  async stopped({ ground: { servers }, scale }) {
+    await servers.redis.end("SIGTERM");
+    await delay(lasting(20, scale));
+    await servers.redis.start();
+  },
+  async slow({ ground: { network }, scale }) {
+    network.redis.delay(300); // Beyond the command time-out.
+    await delay(lasting(20, scale));
+    await network.redis.heal();
+  },
+  async paused({ ground: { servers }, scale }) {
+    await servers.redis.pause();
+    await delay(lasting(20, scale));
+    await servers.redis.resume();
+  },
+  async reset({ ground: { network } }) {
+    network.redis.cut("rst");
+  },
+};
+
+/** Under this policy a notification comes through within a second, whatever Redis does. */
+function meanwhile(way: NonNullable<Ways[string]>): NonNullable<Ways[string]> {
+  return async (scene) => {
+    let over = false;
+    const going = way(scene).finally(() => {
+      over = true;
+    });
+    while (!over) await deliversAgain(scene.site, 1000);
+    await going;
+  };
+}
+
+/** A node is ready without Redis: what happens then is a policy, one in each round. */
+export const redisAway: FaultTest = {
+  name: "redis-away",
+  about: "Redis flushed, stopped, slow, paused, reset, under either policy for that",
+  run: (lab, options) => {
+    const policy = options.seed % 2 === 0 ? "open-local" : "closed";
+    const settings = { POSTHORN_LIMITS_ON_REDIS_DOWN: policy };
+    const going = Object.fromEntries(Object.entries(WAYS).map(([name, way]) => [name, meanwhile(way)]));
+    return throughOutage(lab, options, { settings }, async (scene) => ({
+      policy,
+      ...(await throughWays(scene, options, policy === "closed" ? WAYS : going)),
+    }));
+  },
+};

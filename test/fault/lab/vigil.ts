@@ -1,0 +1,126 @@
+import { readFile } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
+import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
+import { connectTo } from "./connection.ts";
+import type { Facts, Site } from "./lab.ts";
+import type { FaultNode } from "./node.ts";
+
+/** What is seen of the nodes from outside while their servers are done things to. */
+export type Vigil = AsyncDisposable & {
+  /** How long until every node says it is not ready, or is ready again. Fails after `withinMs`. */
+  ready(whether: boolean, withinMs: number): Promise<number>;
+  /**
+   * Ends it.
+   *
+   * @throws when a node died, did not answer its liveness probe in time, or took more memory than an outage should.
+   */
+  end(): Promise<Facts>;
+};
+
+const EVERY_MS = 100;
+const LIVENESS_WITHIN_MS = 2000;
+/** What a node may grow by within a fault: garbage not yet collected, a queue that is bounded. Not a leak. */
+const GROWTH_MB = 200;
+
+export function keepVigil(nodes: readonly FaultNode[]): Vigil {
+  const broken: string[] = [];
+  const watches = nodes.map((node) => ({
+    node,
+    pid: node.pid,
+    ready: undefined as boolean | undefined,
+    first: 0,
+    peak: 0,
+  }));
+  const stop = new AbortController();
+
+  async function watch(each: (typeof watches)[number]): Promise<void> {
+    while (!stop.signal.aborted) {
+      const { node, pid } = each;
+      if (node.pid !== pid) {
+        broken.push(`${node.name} has ended: ${node.lines().slice(-5).join("\n")}`);
+        return;
+      }
+      const rss = await rssMb(pid);
+      each.first ||= rss;
+      each.peak = Math.max(each.peak, rss);
+      const [alive, ready] = await Promise.all([
+        probe(`${node.httpUrl}/healthz`, LIVENESS_WITHIN_MS),
+        probe(`${node.httpUrl}/readyz`, 5000),
+      ]);
+      if (alive !== 200 && !stop.signal.aborted) broken.push(`${node.name} was not alive: ${alive}`);
+      each.ready = ready === 200;
+      await delay(EVERY_MS);
+    }
+  }
+  const watching = watches.map(watch);
+
+  async function finish(): Promise<void> {
+    stop.abort();
+    await Promise.all(watching);
+  }
+
+  return {
+    async ready(whether, withinMs) {
+      const began = performance.now();
+      while (watches.some(({ ready }) => ready !== whether)) {
+        if (performance.now() - began > withinMs)
+          throw new Error(`after ${withinMs} ms a node still says it is ${whether ? "not " : ""}ready`);
+        await delay(20);
+      }
+      return Math.round(performance.now() - began);
+    },
+    async end() {
+      await finish();
+      const grown = Math.max(...watches.map(({ first, peak }) => peak - first));
+      if (grown > GROWTH_MB) broken.push(`a node grew by ${Math.round(grown)} MB`);
+      if (broken.length > 0) throw new Error(broken.slice(0, 5).join("\n"));
+      return { grownMb: Math.round(grown), peakMb: Math.round(Math.max(...watches.map(({ peak }) => peak))) };
+    },
+    [Symbol.asyncDispose]: finish,
+  };
+}
+
+/** How long from now until a notification is delivered that is sent from now on: the way through everything. */
+export async function deliversAgain(site: Site, withinMs: number): Promise<number> {
+  const began = performance.now();
+  const [node] = site.nodes;
+  using caller = connectTo(node?.address ?? "", site.apiKey);
+  let last: unknown;
+  for (let n = 0; performance.now() - began < withinMs; n++) {
+    try {
+      const { results } = await caller.call(
+        SendService.method.send,
+        {
+          to: { userIds: ["canary"] },
+          content: { title: "Again?" },
+          tags: [`canary-${n}-${Math.round(began)}`],
+          // Past whatever has piled up meanwhile, which is looked at in the end.
+          priority: Priority.CRITICAL,
+          waitForDecision: { seconds: 5n },
+        },
+        8000,
+      );
+      if (results[0]?.status === Status.DELIVERED) return Math.round(performance.now() - began);
+      last = `status ${results[0]?.status}`;
+    } catch (error) {
+      last = error;
+    }
+    await delay(50);
+  }
+  const said = node?.lines().slice(-8).join("\n  ");
+  throw new Error(`nothing was delivered within ${withinMs} ms: ${last}\n  ${said}`);
+}
+
+async function probe(url: string, withinMs: number): Promise<number | string> {
+  try {
+    return (await fetch(url, { signal: AbortSignal.timeout(withinMs) })).status;
+  } catch (error) {
+    return String(error);
+  }
+}
+
+async function rssMb(pid: number | undefined): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+  return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024;
+}
