@@ -2,9 +2,9 @@
 // node that limits calls, and through a connection that is cut while another node goes on sending.
 import { beforeAll, describe, expect, test } from "vitest";
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { startProxy } from "../fault/lab/proxy.ts";
 import { startTestPlatform, type TestPlatform } from "../support/platform.ts";
 import { testServices } from "../support/services.ts";
-import { cuttable } from "./cuttable.ts";
 import { type Fact, listenTo, type Story } from "./story.ts";
 import { build, type Tool } from "./toolchain.ts";
 
@@ -14,21 +14,21 @@ const LANGUAGES: readonly Language[] = [
   {
     name: "Python",
     directory: "python",
-    tools: [{ command: "python3", args: ["--version"], version: /Python 3\.(\d+)/, atLeast: 10 }],
+    tools: [{ name: "Python 3.10", command: "python3", args: ["--version"], version: /Python 3\.(\d+)/, atLeast: 10 }],
     command: ["env", "PYTHONPATH=gen", "venv/bin/python", "client.py"],
   },
   {
     name: "Go",
     directory: "go",
-    tools: [{ command: "go", args: ["version"], version: /go1\.(\d+)/, atLeast: 24 }],
+    tools: [{ name: "Go 1.24", command: "go", args: ["version"], version: /go1\.(\d+)/, atLeast: 24 }],
     command: ["./client"],
   },
   {
     name: "Java",
     directory: "java",
     tools: [
-      { command: "javac", args: ["-version"], version: /javac (\d+)/, atLeast: 17 },
-      { command: "mvn", args: ["--version"], version: /Apache Maven (\d+)/, atLeast: 3 },
+      { name: "a JDK 17", command: "javac", args: ["-version"], version: /javac (\d+)/, atLeast: 17 },
+      { name: "Maven 3", command: "mvn", args: ["--version"], version: /Apache Maven (\d+)/, atLeast: 3 },
     ],
     command: ["java", "-cp", "target/classes:target/lib/*", "examples.Client"],
   },
@@ -132,9 +132,9 @@ async function tell(
   const user = language.directory;
   const scopes = [Scope.SEND, Scope.NOTIFICATIONS_READ, Scope.ADMIN];
   const { secret } = await unlimited.key.admin.createApiKey({ displayName: language.name, scopes });
-  await using connection = await cuttable(limited.platform.grpcUrl);
+  await using network = await startProxy(`http://${limited.platform.grpcUrl}`);
   await using story = listenTo(language.command, directory, {
-    POSTHORN_ADDRESS: connection.address,
+    POSTHORN_ADDRESS: new URL(network.url).host,
     POSTHORN_API_KEY: secret,
     POSTHORN_USER: user,
   });
@@ -153,11 +153,12 @@ async function tell(
   for (const [n, how] of (["fin", "rst"] as const).entries()) {
     const live = sendSome(MISSED);
     await story.told("arrived", sent.length + MISSED / 2);
-    connection.cut(how);
+    await network.refuse("close");
+    network.cut(how);
     await story.told("cut", story.of("cut").length + 1);
     await live;
     await sendSome(MISSED);
-    connection.mend();
+    await network.heal();
     await Promise.all([sendSome(MISSED), story.told("caught up", n + 2)]);
   }
   await send("The end");

@@ -16,8 +16,8 @@ export type Built =
   | { readonly kind: "built"; readonly directory: string }
   | { readonly kind: "missing"; readonly what: string };
 
-/** A command whose output says its version, and the least one that will do. */
-export type Tool = { command: string; args: readonly string[]; version: RegExp; atLeast: number };
+/** A command whose output says its version, and the least one that will do, as people say it and as a number. */
+export type Tool = { name: string; command: string; args: readonly string[]; version: RegExp; atLeast: number };
 
 /**
  * Runs `build.sh` of `test/interop/<language>` in a copy of that directory under `.cache/interop`, unless nothing of it nor of
@@ -29,8 +29,7 @@ export async function build(language: string, tools: readonly Tool[]): Promise<B
   for (const tool of tools) {
     const found = await versionOf(tool);
     if (found === undefined || found < tool.atLeast) {
-      const instead = found === undefined ? "not found" : `${found} found`;
-      return { kind: "missing", what: `${tool.command} ${tool.atLeast} or newer, ${instead}` };
+      return { kind: "missing", what: `${tool.name} or newer` };
     }
   }
   const sources = join(import.meta.dirname, language);
