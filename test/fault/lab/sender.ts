@@ -10,6 +10,7 @@ type Request = {
   tags: string[];
   idempotencyKey: string;
   dedupKey?: string;
+  dedupWindow?: { seconds: bigint };
   schedule?: { case: "scheduleTime"; value: { seconds: bigint } };
 };
 
@@ -34,6 +35,9 @@ export type Account = {
 const PRIORITIES = [Priority.LOW, Priority.NORMAL, Priority.NORMAL, Priority.HIGH, Priority.CRITICAL];
 /** How long a caller goes on trying. Longer than any fault lasts. */
 const PATIENCE_MS = 180_000;
+
+/** Longer than any clock is set forward between two Sends of one key. */
+const A_WEEK = { seconds: 604_800n };
 
 export type Sending = {
   /** A connection to each node: callers begin at one and go to the next when it fails. */
@@ -152,7 +156,7 @@ export function sender({ connections, random, users, name, deadlineMs, now }: Se
     if (way < 0.15) {
       const key = `dedup-${first.idempotencyKey}`;
       const second = { ...request(), to: { userIds: first.to.userIds } };
-      await Promise.all([first, second].map((each) => one({ ...each, dedupKey: key })));
+      await Promise.all([first, second].map((each) => one({ ...each, dedupKey: key, dedupWindow: A_WEEK })));
       return size;
     }
     if (way < 0.16) {
