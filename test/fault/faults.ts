@@ -16,7 +16,8 @@ import type { FaultTest } from "./lab/lab.ts";
  *
  * Each fails without what guards against it: `killed` without the reconciler; `paused` without the condition in
  * commitDecisions that a row is still ACCEPTED as it was read, without the heads' row lock, and without the unique keys of
- * idempotency and dedup.
+ * idempotency and dedup; `jetstream-deleted` without the reconciler; `nats-away` on a busy machine without consumers that
+ * begin anew after an interruption. The four of test/store/outage.test.ts fail without the gate and its sockets.
  */
 export const faults: readonly FaultTest[] = [
   killed,
