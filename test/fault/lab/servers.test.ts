@@ -37,12 +37,19 @@ test.each(["postgres", "nats", "redis"] as const)("%s is killed, paused, and bac
 });
 
 test("what Postgres has committed outlives a kill", async () => {
-  const sql = postgres(servers.postgres.url, { max: 1 });
-  await sql`create table kept as select 42 as answer`;
+  const ask = async (question: string) => {
+    const sql = postgres(servers.postgres.url, { max: 1 });
+    try {
+      return await sql.unsafe(question);
+    } finally {
+      await sql.end({ timeout: 5 });
+    }
+  };
+  await ask("create table kept as select 42 as answer");
   await servers.postgres.end("SIGKILL");
   await servers.postgres.start();
-  expect(await sql`select answer from kept`.catch(() => sql`select answer from kept`)).toEqual([{ answer: 42 }]);
-  await sql.end();
+  // By a connection that the kill did not cut: that one may refuse more than one question before it is opened anew.
+  expect(await ask("select answer from kept")).toEqual([{ answer: 42 }]);
 });
 
 test("what JetStream holds outlives a kill, and not its files", async () => {
