@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config";
+import { LongestFirst } from "./test/support/longest-first.ts";
 
 const UNIT = "test/**/*.unit.test.ts";
 
@@ -7,8 +8,10 @@ export default defineConfig({
     environment: "node",
     pool: "forks",
     maxWorkers: 2, // The servers need their share of two cores.
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    maxConcurrency: 4, // Of tests that ask to run side by side within a file.
+    sequence: { sequencer: LongestFirst },
+    testTimeout: 90_000, // For a machine that is busy otherwise; nothing waits for it when all goes well.
+    hookTimeout: 90_000,
     coverage: { provider: "v8", include: ["src/**/*.ts"], reporter: ["text-summary", "html", "json-summary"] },
     projects: [
       // Pure rules: no server is started for them.

@@ -103,7 +103,7 @@ async function arrives(example: Example, title: string): Promise<void> {
         await serving.world.run(["send", "ada", "-t", title, "--bypass-rate-limit"]);
         return example.output();
       },
-      { timeout: 20_000, interval: 200 },
+      { timeout: 60_000, interval: 200 },
     )
     .toContain(title);
 }
@@ -145,6 +145,6 @@ function run({ language, text }: { language: string; text: string }): Example {
   return {
     ended: new Promise((resolve) => child.once("close", resolve)),
     output: () => output,
-    until: (words) => expect.poll(() => output, { timeout: 20_000 }).toContain(words),
+    until: (words) => expect.poll(() => output, { timeout: 60_000 }).toContain(words),
   };
 }

@@ -17,8 +17,9 @@ const { redisUrl, namespace } = await testServices();
 const log = createLogger({ serviceName: "test", logLevel: "silent", logFormat: "json" });
 const opened = new AsyncDisposableStack();
 afterAll(() => opened.disposeAsync());
-const connected = async (url = redisUrl) =>
-  opened.use(await connectCache({ url, namespace, commandTimeoutMs: 100 }, log));
+// On a busy machine an answer may take its time; only a Redis that is meant to be silent is given up soon.
+const connected = async (url = redisUrl, commandTimeoutMs = 10_000) =>
+  opened.use(await connectCache({ url, namespace, commandTimeoutMs }, log));
 const cache = await connected();
 
 const CONFIG: NotificationLimitsConfig = {
@@ -196,7 +197,7 @@ test("the limit of all tenants together is not passed, and what others refuse is
   await cache.redis.ping();
   await vi.waitFor(async () => {
     expect(allowed(await reserve(randomUUID(), [...wanted(4), ...wanted(3, "bob")], noon(start + 60)))).toBe(7);
-  });
+  }, 20_000);
 });
 
 test("a caller whose clock is behind does not open a window anew", async () => {
@@ -251,24 +252,25 @@ test("this process by itself decides as Redis does", async () => {
 
 test("while Redis does not answer this process counts by itself, without waiting, until it answers again", async () => {
   await using proxy = await startProxy(redisUrl);
-  const { reserve, alerts, state } = await limiter({}, await connected(proxy.url));
+  const { reserve, alerts, state } = await limiter({}, await connected(proxy.url, 500));
   const tenant = randomUUID();
   expect(allowed(await reserve(tenant, wanted(1), noon(0)))).toBe(1);
   proxy.silence();
   const started = performance.now();
   expect(allowed(await reserve(tenant, wanted(9), noon(1)))).toBe(5);
-  expect(performance.now() - started).toBeLessThan(300);
+  expect(performance.now() - started).toBeLessThan(5000);
   expect(alerts).toEqual(["redis-down"]);
   const again = performance.now();
   for (let n = 0; n < 100; n++) expect(allowed(await reserve(tenant, wanted(1), noon(2)))).toBe(0);
-  expect(performance.now() - again).toBeLessThan(100);
+  // One that waited would take the time-out each time.
+  expect(performance.now() - again).toBeLessThan(5000);
 
   await proxy.heal();
   await vi.waitFor(async () => {
     state.nowMs += 1000;
     await reserve(randomUUID(), wanted(1), noon(10));
     expect(alerts).toEqual(["redis-down", "recovered"]);
-  });
+  }, 20_000);
 });
 
 test("the closed policy holds all but the exempt for five seconds", async () => {
@@ -277,7 +279,7 @@ test("the closed policy holds all but the exempt for five seconds", async () => 
   const { reserve, alerts } = await limiter({ onRedisDown: "closed" }, on);
   await proxy.refuse("close");
   proxy.cut("fin");
-  await vi.waitFor(() => expect(on.up()).toBe(false));
+  await vi.waitFor(() => expect(on.up()).toBe(false), 20_000);
   const answers = await reserve(randomUUID(), [...wanted(1), ...wanted(1, "ann", { exempt: true })], noon(0));
   expect(answers).toEqual([
     {

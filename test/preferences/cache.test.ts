@@ -34,7 +34,9 @@ afterAll(async () => {
 
 /** A process with its own memory and connections, on the same servers as the others. */
 async function node({ url = redisUrl, alone = false } = {}) {
-  const cache = opened.use(await connectCache({ url, namespace, commandTimeoutMs: 100 }, log));
+  // Only a Redis that is meant to be away is given up soon.
+  const commandTimeoutMs = url === redisUrl ? 10_000 : 100;
+  const cache = opened.use(await connectCache({ url, namespace, commandTimeoutMs }, log));
   const broker = alone ? undefined : opened.use(await connectBroker({ url: natsUrl, namespace, replicas: 1 }, log));
   const invalidations = broker === undefined ? localInvalidations() : opened.use(startInvalidations(broker));
   const state = { connected: true, now: new Date(), reads: 0, afterRead: async () => {} };

@@ -1,5 +1,5 @@
 /** Asks again until the answer is good, for what nothing announces; fails with the last answer. */
-export async function until<T>(ask: () => Promise<T>, good: (answer: T) => boolean, withinMs = 15_000): Promise<T> {
+export async function until<T>(ask: () => Promise<T>, good: (answer: T) => boolean, withinMs = 45_000): Promise<T> {
   const deadline = performance.now() + withinMs;
   for (;;) {
     const answer = await ask();
