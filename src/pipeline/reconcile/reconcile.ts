@@ -6,7 +6,7 @@ import type { Store } from "#src/store/store.ts";
 import { requeueing } from "#src/telemetry/conventions.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { withRootSpan } from "#src/telemetry/work-spans.ts";
-import { ingestShard, ingestStream, LANES, type LaneName, SHARDS } from "../flow.ts";
+import { ingestShard, ingestStream, LANES, type LaneName, routeConsumer, SHARDS } from "../flow.ts";
 import { enqueueByTenant, type Queue } from "../queue.ts";
 
 type Lost = { tenantId: string; id: string; priority: number };
@@ -49,15 +49,25 @@ async function missedBefore({ jsm, namespace }: Broker, lane: LaneName, latest: 
   return Promise.all(
     Array.from({ length: SHARDS }, async (_, shard) => {
       if (nothingOlder) return latest;
-      const oldest = await oldestOn(jsm, stream, ingestShard(namespace, lane, shard));
+      const oldest = await oldestOn(jsm, stream, ingestShard(namespace, lane, shard), routeConsumer(shard));
       return oldest === undefined ? latest : new Date(Math.min(latest.getTime(), oldest.getTime() - MARGIN_MS));
     }),
   );
 }
 
-async function oldestOn(jsm: JetStreamManager, stream: string, subject: string): Promise<Date | undefined> {
+/**
+ * When the oldest message came that is not done. Those up to the consumer's floor are: a NATS that was killed between noting an
+ * ack and removing the message keeps it for ever, and gives it to nobody.
+ */
+async function oldestOn(
+  jsm: JetStreamManager,
+  stream: string,
+  subject: string,
+  consumer: string,
+): Promise<Date | undefined> {
+  const info = await jsm.consumers.info(stream, consumer).catch(() => undefined); // Missing: it begins at the first.
   // The client's types know this request of the server only for reading past its API.
-  const first = { seq: 1, next_by_subj: subject } as { seq: number };
+  const first = { seq: (info?.ack_floor.stream_seq ?? 0) + 1, next_by_subj: subject } as { seq: number };
   try {
     return (await jsm.streams.getMessage(stream, first)).time;
   } catch (error) {
