@@ -43,14 +43,17 @@ export async function greetNats(url: string): Promise<string> {
   }
 }
 
-/** The limits are far above what development needs, and below what would fill a small disk. */
+/**
+ * Memory is limited far above what development needs. Of the disk each namespace reserves what its streams may grow to,
+ * and takes what they hold: room for many, as tests run many side by side.
+ */
 function configuration(port: number, storeDir: string): string {
   return `listen: "127.0.0.1:${port}"
 server_name: "posthorn-dev"
 jetstream {
   store_dir: ${JSON.stringify(storeDir)}
   max_memory_store: 512MB
-  max_file_store: 16GB
+  max_file_store: 256GB
 }
 `;
 }
