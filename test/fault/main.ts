@@ -1,5 +1,5 @@
 // `npm run test:faults -- [name] [options]`: breaks Posthorn, again and again, each round with another seed, and looks
-// whether every promise held. `npm test` runs a short round of each (faults.test.ts).
+// whether every promise held. `npm test` runs a short round of each (faults.test.ts, faults-here.test.ts).
 //
 // Everything is real: nodes are processes, and Postgres, NATS and Redis run in .data/faults, which goes with the run. A round
 // that failed prints its seed and the command that repeats it. Exit code 1 when one did.

@@ -21,6 +21,7 @@ const MINUTE = 60_000;
 export const clockSteps: FaultTest = {
   name: "clock-steps",
   about: "the clocks of two nodes jump forward and back while work is scheduled, held and deduplicated",
+  alone: true,
   async run(lab, { seed, scale }) {
     const random = seededRandom(seed);
     const offsets = [0, 0];

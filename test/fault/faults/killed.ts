@@ -9,6 +9,8 @@ import { type Random, seededRandom } from "../lab/random.ts";
 const ACK_WAIT_MS = 2000;
 /** A node that has not come to its failpoint after this long is killed where it is: nobody has sent to the topic. */
 const MAY_MISS_MS = { often: 30_000, seldom: 8000 };
+/** In a short round, where little is sent. */
+const MAY_MISS_SOON_MS = { often: 5000, seldom: 2000 };
 /** Passed once a Send, or a chunk. */
 const OFTEN = /^(accept|decide|enqueue|work|ack|announce):/;
 
@@ -27,7 +29,8 @@ export const killed: FaultTest = {
     const kills = Math.max(2, Math.round(20 * scale));
     let turn = seed * kills;
     const next = () => FAILPOINTS[turn++ % FAILPOINTS.length] as Failpoint;
-    const lives = Promise.all(site.nodes.map((node) => liveAndDie(lab, node, kills, random.fork(), next)));
+    const mayMissMs = scale < 0.05 ? MAY_MISS_SOON_MS : MAY_MISS_MS;
+    const lives = Promise.all(site.nodes.map((node) => liveAndDie(lab, node, kills, random.fork(), next, mayMissMs)));
     await ledger.send(Math.round(20_000 * scale), lives);
     const atFailpoints = (await lives).reduce((sum, fell) => sum + fell, 0);
     return { kills: kills * site.nodes.length, atFailpoints, ...(await ledger.verify()) };
@@ -41,6 +44,7 @@ async function liveAndDie(
   kills: number,
   random: Random,
   next: () => Failpoint,
+  mayMissMs: typeof MAY_MISS_MS,
 ): Promise<number> {
   let fell = 0;
   let patience = 0;
@@ -51,7 +55,7 @@ async function liveAndDie(
       await node.kill();
       const point = next();
       const pass = OFTEN.test(point) ? random.int(1, 20) : random.int(1, 2);
-      patience = OFTEN.test(point) ? MAY_MISS_MS.often : MAY_MISS_MS.seldom;
+      patience = OFTEN.test(point) ? mayMissMs.often : mayMissMs.seldom;
       const last = n === kills - 1;
       await node.start(last ? {} : { failAt: { by: "SIGKILL", points: [{ point, pass }] } });
       lab.say(`${node.name} is back${last ? "" : ` and falls at ${point}, pass ${pass}`}`);

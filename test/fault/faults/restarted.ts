@@ -14,6 +14,7 @@ import { openReaders } from "../lab/readers.ts";
 export const restarted: FaultTest = {
   name: "restarted",
   about: "started, used and stopped 200 times in one process: no handle, listener or connection is left",
+  alone: true,
   async run(lab, { seed, scale }) {
     const times = Math.max(10, Math.round(200 * scale));
     // What the first one leaves is there for good: modules, and what they hold. So are the lab's own connections.

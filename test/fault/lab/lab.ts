@@ -43,6 +43,8 @@ export type Facts = Record<string, number | readonly number[] | string>;
 export type FaultTest = {
   name: string;
   about: string;
+  /** It counts what its process holds, or moves that one's clocks: nothing may run beside it there. */
+  alone?: true;
   /** What it takes and is not to be had here, if anything: then it is skipped. */
   lacks?(): Promise<string | undefined>;
   /** Throws when a promise is broken. */

@@ -25,6 +25,7 @@ export async function throughOutage(
 ): Promise<Facts> {
   const ground = await breakableGround(lab, servers);
   const site = await ground.site(["a"], settings);
+  if (isShort(scale)) await ground.lab.shortenAckWait(2000);
   const users = Math.max(20, Math.round(500 * scale));
   // Few callers: the outage is what is waited for, and not what piles up behind it.
   const ledger = await openLedger(ground.lab, site, { seed, users, callers: 3 });
@@ -38,6 +39,11 @@ export async function throughOutage(
   await ledger.send(Math.round(10_000 * scale), outage());
   const kept = await ledger.verify(90_000);
   return { ...facts, ...(await vigil.end()), ...kept };
+}
+
+/** A round of `npm test`. */
+function isShort(scale: number): boolean {
+  return scale < 0.05;
 }
 
 /** So long it lasts: as long as the issue says at scale 1, and long enough to be noticed. */
@@ -55,7 +61,7 @@ export async function throughWays(scene: Scene, { seed, scale }: FaultOptions, w
   const names = Object.keys(ways);
   const turned = [...names.slice(seed % names.length), ...names.slice(0, seed % names.length)];
   const facts: Record<string, number> = {};
-  for (const name of scale < 0.05 ? turned.slice(0, 2) : turned) {
+  for (const name of isShort(scale) ? turned.slice(0, 2) : turned) {
     scene.ground.lab.say(`it is ${name}`);
     await ways[name]?.(scene);
     const began = performance.now();
