@@ -141,6 +141,9 @@ function splitByPreface(
   server.removeAllListeners("connection");
   for (const listener of others) server.on("connection", listener as (socket: Socket) => void);
   server.on("connection", (socket: Socket) => {
+    // Of connections that are half closed only node:http knows. On HTTP/2 and before there is a request, who hangs up has
+    // gone; the socket would stay, and count, until it had been idle for long.
+    socket.allowHalfOpen = false;
     let decided = false;
     // In the turn after: what has come while this process was busy is read first.
     const timer = setTimeout(() => setImmediate(() => decided || socket.destroy()), patienceMs);
@@ -159,6 +162,7 @@ function splitByPreface(
       socket.unshift(seen);
       if (fits) http2.emit("connection", socket);
       else {
+        socket.allowHalfOpen = true;
         http1?.call(server, socket);
         process.nextTick(() => socket.resume());
       }

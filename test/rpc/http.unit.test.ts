@@ -343,6 +343,20 @@ describe("hostile input", () => {
     await stillAlive(url);
   });
 
+  test("who hangs up without a word is hung up on", async () => {
+    const patient = { headersTimeoutMs: 60_000, requestTimeoutMs: 60_000, sessionIdleMs: 60_000 };
+    const { port } = await start({ http: patient });
+    const preface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", "latin1");
+    for (const said of [preface, preface.subarray(0, 2), Buffer.alloc(0)]) {
+      const { socket, closed } = raw(port);
+      await once(socket, "connect");
+      if (said.length > 0) socket.write(said);
+      if (said === preface) await once(socket, "data");
+      socket.end();
+      await closed;
+    }
+  });
+
   test("an answer that nobody reads is cut off", async () => {
     const ended = Promise.withResolvers<void>();
     const { url } = await start({
