@@ -47,7 +47,8 @@ async function many(
         stream.on("data", (chunk: string) => {
           answer.body += chunk;
         });
-        stream.end(body);
+        // Node has ended the request of a GET already.
+        if (headers[":method"] !== "GET") stream.end(body);
         await once(stream, "close");
         return answer;
       }),
