@@ -13,7 +13,7 @@ import type { HttpRequest, HttpResponse } from "./http-dual.ts";
 export async function* bodyOf(request: HttpRequest, exchange: Exchange, timeoutMs: number): AsyncGenerator<Uint8Array> {
   const chunks = request.iterator({ destroyOnReturn: false });
   const timer =
-    exchange.procedure.kind === "server_streaming"
+    exchange.procedure.kind !== "bidi_streaming"
       ? setTimeout(() => exchange.abort(new Fault(ErrorReason.DEADLINE_EXCEEDED)), timeoutMs)
       : undefined;
   try {
