@@ -19,6 +19,7 @@ export type Gate = Disposable & {
 type Watched = { readonly exchange: Exchange; readonly since: number; endedAt: number | undefined };
 
 const LOOK_EVERY_MS = 1_000;
+const CALLS_AT_ONCE = 32;
 /** How long a caller has to take a refusal before the stream is reset. */
 const LINGER_MS = 5_000;
 
@@ -31,7 +32,7 @@ const LINGER_MS = 5_000;
 export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchanges, requestTimeoutMs: number): Gate {
   const exchanges = new WeakMap<object, Exchange>();
   const watched = new Map<ServerHttp2Stream, Watched>();
-  const turns = takingTurns();
+  const turns = takingTurns(CALLS_AT_ONCE);
 
   const begin = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, goOn: () => void) => {
     const procedure = pipeline.procedures.get(headers[":path"] as string);

@@ -15,6 +15,7 @@ import { createServer as createHttps } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { type ConnectionLimits, limitConnections } from "./connections.ts";
+import { oneAtATime } from "./http-pipelining.ts";
 import { takingTurns } from "./turns.ts";
 
 export type HttpRequest = IncomingMessage | Http2ServerRequest;
@@ -38,6 +39,9 @@ export type DualServer = {
   /** Takes no more connections and cuts every open one. Resolves when the port is free. */
   destroy(): Promise<void>;
 };
+
+/** Fewer than on the gRPC port: each takes several times as long here. */
+const CALLS_AT_ONCE = 8;
 
 /**
  * HTTP/1.1 and HTTP/2 on one port: by ALPN under TLS, else by the preface with which HTTP/2 begins (RFC 9113 §3.4).
@@ -95,14 +99,14 @@ async function http1Server(config: DualConfig, onRequest: OnRequest): Promise<Ht
     keepAlive: true,
     keepAliveInitialDelay: 60_000,
   };
-  if (config.tls === undefined) return createHttp1(options, onRequest);
+  if (config.tls === undefined) return createHttp1(options, oneAtATime(onRequest));
   const [cert, key] = await Promise.all([readFile(config.tls.certFile), readFile(config.tls.keyFile)]);
   const tls = { cert, key, ALPNProtocols: ["h2", "http/1.1"], handshakeTimeout: config.headersTimeoutMs };
-  return createHttps({ ...options, ...tls }, onRequest);
+  return createHttps({ ...options, ...tls }, oneAtATime(onRequest));
 }
 
 function http2Server(config: DualConfig, onRequest: OnRequest) {
-  const turns = takingTurns();
+  const turns = takingTurns(CALLS_AT_ONCE);
   const server = createHttp2(
     {
       settings: { maxConcurrentStreams: config.maxConcurrentStreams, maxHeaderListSize: 32 * 1024, enablePush: false },

@@ -1,14 +1,12 @@
 /** Runs `work` soon, in its source's turn. */
 export type Turns = (source: object, work: () => void) => void;
 
-/** Between so many, the event loop looks after everything else. */
-const AT_ONCE = 32;
-
 /**
  * Takes pieces of work in turns, one of each source: a connection with a thousand calls at once waits for itself, and
- * nobody else waits for it. A piece is never run in the turn it came in.
+ * nobody else waits for it. A piece is never run in the turn it came in. Between `atOnce` of them the event loop looks
+ * after everything else.
  */
-export function takingTurns(): Turns {
+export function takingTurns(atOnce: number): Turns {
   const waiting = new Map<object, (() => void)[]>();
   let due = false;
   const schedule = () => {
@@ -17,7 +15,7 @@ export function takingTurns(): Turns {
   };
   const turn = () => {
     due = false;
-    let left = AT_ONCE;
+    let left = atOnce;
     // Who has more goes to the end of the map, and its turn comes again after all others'.
     for (const [source, queue] of waiting) {
       if (left-- === 0) break;

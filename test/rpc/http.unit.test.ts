@@ -339,7 +339,11 @@ describe("hostile input", () => {
     stalled.on("error", () => undefined);
     stalled.resume();
     stalled.write("half");
+    const half = h2.request({ ":method": "POST", ":path": SEND, ...json });
+    half.on("error", () => undefined);
+    half.write("{");
     await Promise.all([silent.closed, slowHead.closed, slowPreface.closed, slowBody.closed, once(stalled, "close")]);
+    await once(half.resume(), "close");
     await stillAlive(url);
   });
 
@@ -355,6 +359,25 @@ describe("hostile input", () => {
       socket.end();
       await closed;
     }
+  });
+
+  test("requests that do not wait for answers are taken one after the other", async () => {
+    let [atOnce, most] = [0, 0];
+    const handlers = {
+      "SendService.Send": async () => {
+        most = Math.max(most, ++atOnce);
+        await new Promise((resolve) => setImmediate(resolve));
+        atOnce--;
+        return {};
+      },
+    };
+    const { port } = await start({ handlers });
+    const head = `POST ${SEND} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer key:*\r\n`;
+    const sent = (more: string) => `${head}${more}Content-Length: ${valid.length}\r\n\r\n${valid}`;
+    const { socket, closed } = raw(port);
+    socket.write(sent("").repeat(20) + sent("Connection: close\r\n"));
+    expect((await closed).match(/HTTP\/1.1 200 /g)).toHaveLength(21);
+    expect(most).toBe(1);
   });
 
   test("an answer that nobody reads is cut off", async () => {

@@ -4,7 +4,7 @@ import { takingTurns } from "#src/rpc/turns.ts";
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 test("a source with much to do does not keep another waiting", async () => {
-  const turns = takingTurns();
+  const turns = takingTurns(32);
   const [busy, other] = [{}, {}];
   const done: string[] = [];
   for (let n = 0; n < 1_000; n++) turns(busy, () => done.push("busy"));
@@ -18,7 +18,7 @@ test("a source with much to do does not keep another waiting", async () => {
 });
 
 test("the work of one source keeps its order, and what it adds comes later", async () => {
-  const turns = takingTurns();
+  const turns = takingTurns(32);
   const source = {};
   const done: number[] = [];
   for (let n = 0; n < 5; n++)
