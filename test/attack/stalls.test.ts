@@ -132,9 +132,9 @@ describe.each(target.ports)("on the $name port", (port) => {
         );
       }
       await until(target.openCalls, (open) => open >= streams.length);
-      // More than the buffers below a stream hold.
+      // More than the buffers of a stream hold: 64 KiB by Node's default.
       const userIds = streams.map((id) => `silent-${id}`);
-      for (let n = 0; n < 10; n++)
+      for (let n = 0; n < 25; n++)
         await target.sender.send({ to: { userIds }, content: { title: "t", body: "x".repeat(4_000) } });
       await allEnd(session, streams.length);
     });
