@@ -41,7 +41,7 @@ export type DualServer = {
 };
 
 /** Fewer than on the gRPC port: each takes several times as long here. */
-const CALLS_AT_ONCE = 8;
+const CALLS_AT_ONCE = 16;
 
 /**
  * HTTP/1.1 and HTTP/2 on one port: by ALPN under TLS, else by the preface with which HTTP/2 begins (RFC 9113 §3.4).
@@ -99,10 +99,11 @@ async function http1Server(config: DualConfig, onRequest: OnRequest): Promise<Ht
     keepAlive: true,
     keepAliveInitialDelay: 60_000,
   };
-  if (config.tls === undefined) return createHttp1(options, oneAtATime(onRequest));
+  const inTurn = oneAtATime(takingTurns(CALLS_AT_ONCE), onRequest);
+  if (config.tls === undefined) return createHttp1(options, inTurn);
   const [cert, key] = await Promise.all([readFile(config.tls.certFile), readFile(config.tls.keyFile)]);
   const tls = { cert, key, ALPNProtocols: ["h2", "http/1.1"], handshakeTimeout: config.headersTimeoutMs };
-  return createHttps({ ...options, ...tls }, oneAtATime(onRequest));
+  return createHttps({ ...options, ...tls }, inTurn);
 }
 
 function http2Server(config: DualConfig, onRequest: OnRequest) {

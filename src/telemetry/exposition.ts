@@ -10,8 +10,13 @@ export type Exposition = (accept: string | undefined) => Promise<{ contentType: 
  * differ in little: what describes a counter leaves out `_total`, there are no empty lines, and the end is told.
  */
 export function exposition(registry: Registry): Exposition {
+  let collecting: Promise<string> | undefined;
   return async (accept) => {
-    const text = await registry.metrics();
+    // Who asks at the same time gets the same: it costs milliseconds, and anybody may ask.
+    collecting ??= registry.metrics().finally(() => {
+      collecting = undefined;
+    });
+    const text = await collecting;
     if (!accept?.includes("application/openmetrics-text")) return { contentType: registry.contentType, body: text };
     const described = text.replaceAll(/^(# (?:HELP|TYPE) \S+)_total /gm, "$1 ").replaceAll(/\n\n+/g, "\n");
     return { contentType: Registry.OPENMETRICS_CONTENT_TYPE, body: `${described}# EOF\n` };
