@@ -138,7 +138,7 @@ const ATTACKS: Record<string, Record<string, readonly string[]>> = {
       "28: large requests without a credential are not read",
       "28: answers that nobody takes",
       "28: streams that nobody reads",
-      "28: twenty connections full of streams on one token",
+      "28: ten connections full of streams on one token",
       "28: slow heads (slowloris) and slow bodies (R-U-Dead-Yet)",
       "28: a pipeline of requests whose answers nobody reads",
     ],

@@ -140,13 +140,13 @@ describe.each(target.ports)("on the $name port", (port) => {
     });
   });
 
-  test("28: twenty connections full of streams on one token", async () => {
+  test("28: ten connections full of streams on one token", async () => {
     await during(async () => {
       const perSession = streamsOf(port);
       const body = envelope(toBinary(SubscribeRequestSchema, create(SubscribeRequestSchema)));
       const head = callHead(port, SUBSCRIBE, target.userToken);
       const sessions: RawSession[] = [];
-      for (let connection = 0; connection < 20; connection++) {
+      for (let connection = 0; connection < 10; connection++) {
         const session = await rawSession(port, { from: FROM });
         sessions.push(session);
         for (const id of ids(perSession))
