@@ -88,9 +88,6 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<Report
   return report;
 }
 
-/** HTTP/2 says so of requests that came to a connection about to go, or too many on it. */
-const UNPROCESSED = /NGHTTP2_REFUSED_STREAM|NGHTTP2_ENHANCE_YOUR_CALM/;
-
 /** The connections to both ports; a broken one is made anew. */
 function openLines({ grpcUrl, httpUrl }: Target) {
   const sessions = new Map<string, ClientHttp2Session>();
@@ -104,14 +101,6 @@ function openLines({ grpcUrl, httpUrl }: Target) {
     sessions.set(url, fresh);
     return fresh;
   };
-  const grpc = async (url: string, outgoing: Outgoing) => {
-    const answer = await overGrpc(session(url), outgoing);
-    if (!UNPROCESSED.test(answer.words)) return answer;
-    // The server has not looked at it and says so (RFC 9113 §8.7): as every gRPC client does, it is sent again.
-    sessions.get(url)?.close();
-    sessions.delete(url);
-    return overGrpc(session(url), outgoing);
-  };
   return {
     send(step: Step, world: World, patienceMs: number): Promise<Answer> {
       const { method, transport } = step;
@@ -120,9 +109,9 @@ function openLines({ grpcUrl, httpUrl }: Target) {
       const outgoing: Outgoing = { method, bodies, headers, patienceMs };
       switch (transport) {
         case "grpc":
-          return grpc(`http://${grpcUrl}`, outgoing);
+          return overGrpc(session(`http://${grpcUrl}`), outgoing);
         case "grpc-http":
-          return grpc(httpUrl, outgoing);
+          return overGrpc(session(httpUrl), outgoing);
         case "connect-get":
           return overConnect(httpUrl, "json", true, outgoing);
         default:
