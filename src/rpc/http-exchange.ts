@@ -80,6 +80,9 @@ function cutUntaken(response: HttpResponse, stallMs: number): void {
  */
 export function leaveUnread(request: HttpRequest, response: HttpResponse, timeoutMs: number): void {
   if (request.complete) return;
+  // A body that was left in the middle is still listened to by its iterator, and then `resume` does nothing.
+  request.removeAllListeners("readable");
+  request.on("data", () => undefined);
   request.resume();
   if (!("stream" in response)) return;
   const timer = setTimeout(() => response.stream?.close(constants.NGHTTP2_NO_ERROR), timeoutMs);

@@ -380,6 +380,28 @@ describe("hostile input", () => {
     expect(most).toBe(1);
   });
 
+  test.each(["key:*", "none"])("what comes after a refusal is let go by (%s)", async (credential) => {
+    const handlers = {
+      "UserService.ImportUsers": async function* (requests: AsyncIterable<unknown>) {
+        for await (const _ of requests) yield {};
+      },
+    };
+    const { url } = await start({ http: { requestTimeoutMs: 60_000 }, handlers });
+    const stream = session(url).request({
+      ":method": "POST",
+      ":path": "/posthorn.v1.UserService/ImportUsers",
+      "content-type": "application/grpc",
+      authorization: `Bearer ${credential}`,
+    });
+    stream.resume();
+    stream.write(Buffer.alloc(5));
+    // More than fits into HTTP/2's window, and no window opens where nobody reads.
+    for (let n = 0; n < 4; n++)
+      stream.write(Buffer.concat([Buffer.from([0, 0, 3, 0x0d, 0x40]), Buffer.alloc(200_000)]));
+    stream.end();
+    await once(stream, "close");
+  });
+
   test("an answer that nobody reads is cut off", async () => {
     const ended = Promise.withResolvers<void>();
     const { url } = await start({
