@@ -16,6 +16,7 @@ import type { Metrics } from "#src/telemetry/metrics.ts";
 import { encodeDelivered } from "./arrival.ts";
 import type { Cursor } from "./cursor.ts";
 import type { Filtered } from "./filter.ts";
+import { inTurn } from "./in-turn.ts";
 import { ReceivedEvent } from "./live-event.ts";
 import { openingReader } from "./opening.ts";
 import type { Presence } from "./presence.ts";
@@ -63,6 +64,8 @@ export type Hub = AsyncDisposable & {
 };
 
 const BEAT_SLICES = 20;
+/** Inboxes read at the same time for streams that have missed something: what the pool has connections for, twice. */
+const REPLAYS = 8;
 const WARN_BEFORE_EXPIRY_MS = 60_000;
 
 type Attached = { session: Session; tenantId: string; userId: string; topics: Set<string>; slice: number };
@@ -72,6 +75,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   const { broker, clock } = deps;
   const { namespace } = broker;
   const readOpening = openingReader(deps.store);
+  const replayInTurn = inTurn(REPLAYS);
   const all = new Set<Attached>();
   const subjects = new Map<string, { subscription: Subscription; members: Set<Attached> }>();
   const perUser = new Map<string, number>();
@@ -171,13 +175,15 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
         random: deps.random,
         // The head after the entries: were it another inbox's, they might be too.
         replay: (afterSeq, limit) =>
-          deps.store.tenant(tenantId, async (tx) => {
-            const [rows, heads] = await Promise.all([
-              replay(tx, tenantId, userId, { seq: afterSeq, limit, now: clock() }),
-              readHeads(tx, tenantId, [userId]),
-            ]);
-            return { epoch: heads.get(userId)?.epoch, rows };
-          }),
+          replayInTurn(() =>
+            deps.store.tenant(tenantId, async (tx) => {
+              const [rows, heads] = await Promise.all([
+                replay(tx, tenantId, userId, { seq: afterSeq, limit, now: clock() }),
+                readHeads(tx, tenantId, [userId]),
+              ]);
+              return { epoch: heads.get(userId)?.epoch, rows };
+            }),
+          ),
         head: async () => (await readOpening(tenantId, userId)).head,
         onEnd: (fault) => leave(fault),
         onSlow: () => deps.metrics.streamSlowConsumers.inc(),

@@ -34,6 +34,8 @@ const UNLIMITED = {
   POSTHORN_USER_MAX_PER_DAY: "1000000",
   POSTHORN_USER_BURST: "1000000",
   POSTHORN_TENANT_MAX_PER_MINUTE: "0",
+  // All devices are at one address here.
+  POSTHORN_GRPC_MAX_CONNECTIONS_PER_ADDRESS: "60000",
 };
 
 export function newNamespace(): string {
