@@ -81,7 +81,8 @@ export async function startServers({ dirs = {}, log = () => undefined }: Servers
 
 /** Against the end of a process, not of the machine: a commit is with the kernel when it is answered. */
 async function keepCommitted(databaseUrl: string): Promise<void> {
-  const sql = postgres(databaseUrl, { max: 1 });
+  // In this session too: a kill right afterwards would take back the very setting.
+  const sql = postgres(databaseUrl, { max: 1, connection: { synchronous_commit: "on" } });
   await sql`alter database posthorn set synchronous_commit = on`;
   await sql.end();
 }
