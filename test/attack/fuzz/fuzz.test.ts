@@ -3,8 +3,8 @@ import { freshServices } from "../../support/services.ts";
 import { startPosthorn } from "../posthorn-process.ts";
 import { fuzz } from "./fuzz.ts";
 
-// A short look every time, always the same until the open defect is mended that fuzz.ts tells of; other seeds are for
-// `npx node test/attack/fuzz/main.ts`, the long one.
+// A short look, the same every time, so that a failure is of the change at hand; `npx node test/attack/fuzz/main.ts`
+// looks longer, and elsewhere each time.
 const seed = Number(process.env.POSTHORN_FUZZ_SEED ?? 1);
 const runs = Number(process.env.POSTHORN_FUZZ_RUNS ?? 120);
 
