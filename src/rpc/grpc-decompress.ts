@@ -2,6 +2,7 @@ import { promisify } from "node:util";
 import { gunzip, inflate } from "node:zlib";
 import type { ServerInterceptor } from "@grpc/grpc-js";
 import { Code } from "#src/errors.ts";
+import { inTurn } from "#src/in-turn.ts";
 
 type Compressed = { decompressMessage(message: Buffer, encoding: string): Buffer | Promise<Buffer> };
 
@@ -18,19 +19,7 @@ const ways = new Map([
  * connection would be four gigabytes. It replaces a private method of grpc-js 1.14; where there is none, nothing changes.
  */
 export function decompressInTurn(maxBytes: number): ServerInterceptor {
-  let running = 0;
-  const waiting: (() => void)[] = [];
-  const inTurn = async (work: () => Promise<Buffer>): Promise<Buffer> => {
-    if (running >= AT_ONCE) await new Promise<void>((resolve) => waiting.push(resolve));
-    else running++;
-    try {
-      return await work();
-    } finally {
-      const next = waiting.shift();
-      if (next === undefined) running--;
-      else next();
-    }
-  };
+  const aFew = inTurn(AT_ONCE);
   return (_definition, call) => {
     const its = call as unknown as Compressed;
     const original = its.decompressMessage;
@@ -38,7 +27,7 @@ export function decompressInTurn(maxBytes: number): ServerInterceptor {
       its.decompressMessage = function (message, encoding) {
         const way = ways.get(encoding);
         if (way === undefined) return original.call(this, message, encoding);
-        return inTurn(() => way(message.subarray(PREFIX_BYTES), { maxOutputLength: maxBytes })).catch((error) => {
+        return aFew(() => way(message.subarray(PREFIX_BYTES), { maxOutputLength: maxBytes })).catch((error) => {
           const tooLarge = error instanceof RangeError;
           throw { code: tooLarge ? Code.RESOURCE_EXHAUSTED : Code.INTERNAL, details: "" };
         });

@@ -1,6 +1,6 @@
 /**
- * Runs at most `size` pieces of work at a time; the others wait in the order they came. For what comes by the ten thousand
- * when a server restarts, and would be refused as too much if it were all asked for at once.
+ * Runs at most `size` pieces of work at a time; the others wait in the order they came. For what may come by the ten
+ * thousand, and would take too much memory or be refused if it were all begun at once.
  */
 export function inTurn(size: number): <T>(work: () => Promise<T>) => Promise<T> {
   let running = 0;

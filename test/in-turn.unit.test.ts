@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { inTurn } from "#src/stream/in-turn.ts";
+import { inTurn } from "#src/in-turn.ts";
 
 test("so many run at a time and no more, in the order they came, and a failure makes room as well", async () => {
   const turn = inTurn(2);
