@@ -97,5 +97,5 @@ test("the environment, the clock and chance come in through the front door", () 
       );
     });
   // grpc-js gives a deadline as an instant of the real clock; it can only be compared with that.
-  expect(offenders).toEqual(["rpc/grpc-calls.ts: Date.now()"]);
+  expect(offenders).toEqual(["rpc/grpc/calls.ts: Date.now()"]);
 });

@@ -9,7 +9,7 @@ const node = (id: number, functionName: string, url = "", lineNumber = 9) => ({
 test("tells native functions apart by who called them", () => {
   const profile: CpuProfile = {
     nodes: [
-      { ...node(1, "flush", "file:///work/src/rpc/grpc.ts"), children: [2] },
+      { ...node(1, "flush", "file:///work/src/rpc/grpc/server.ts"), children: [2] },
       { ...node(2, "write", "node:net"), children: [3] },
       node(3, "writeBuffer"),
     ],
@@ -17,7 +17,7 @@ test("tells native functions apart by who called them", () => {
     timeDeltas: [3_000, 1_000],
   };
   expect(selfTimes(profile, "/work").functions).toEqual([
-    { name: "writeBuffer  for flush  src/rpc/grpc.ts", ms: 3, share: 0.75 },
+    { name: "writeBuffer  for flush  src/rpc/grpc/server.ts", ms: 3, share: 0.75 },
     { name: "write  node:net:10", ms: 1, share: 0.25 },
   ]);
 });

@@ -3,11 +3,11 @@ import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { codeToHttpStatus, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Code, Fault } from "#src/errors.ts";
-import { detailsOf, messageOf, statusBytes } from "./fault-details.ts";
-import type { HttpResponse } from "./http-dual.ts";
+import { detailsOf, messageOf, statusBytes } from "../fault-details.ts";
+import type { Transport } from "../rpc-telemetry.ts";
+import { unreadable } from "../to-fault.ts";
+import type { HttpResponse } from "./dual.ts";
 import { writeHead } from "./http-exchange.ts";
-import type { Transport } from "./rpc-telemetry.ts";
-import { unreadable } from "./to-fault.ts";
 
 /** A fault as the Connect library sends it, on all of its protocols. */
 export function connectErrorOf(fault: Fault): ConnectError {

@@ -9,13 +9,13 @@ import {
 } from "@grpc/grpc-js";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Code, Fault } from "#src/errors.ts";
-import { Exchange } from "./exchange.ts";
-import type { Gate } from "./grpc-gate.ts";
-import { statusOf } from "./grpc-own-errors.ts";
-import type { OpenExchanges } from "./open-exchanges.ts";
-import { type Answers, callStream, callUnary, type Pipeline } from "./pipeline.ts";
-import type { Procedure } from "./procedure.ts";
-import { unreadable } from "./to-fault.ts";
+import { Exchange } from "../exchange.ts";
+import type { OpenExchanges } from "../open-exchanges.ts";
+import { type Answers, callStream, callUnary, type Pipeline } from "../pipeline.ts";
+import type { Procedure } from "../procedure.ts";
+import { unreadable } from "../to-fault.ts";
+import type { Gate } from "./gate.ts";
+import { statusOf } from "./own-errors.ts";
 
 /** Messages pass grpc-js as bytes: the pipeline decodes them after authentication, and broadcasts are encoded once. */
 export type Bytes = Buffer;

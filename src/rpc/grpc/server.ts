@@ -3,16 +3,16 @@ import { type AddressInfo, createServer, type Socket } from "node:net";
 import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLogVerbosity } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
 import type { Logger } from "#src/telemetry/logger.ts";
-import { type ConnectionLimits, limitConnections } from "./connections.ts";
-import { type Bytes, grpcCalls } from "./grpc-calls.ts";
-import { decompressInTurn } from "./grpc-decompress.ts";
-import { gateCalls } from "./grpc-gate.ts";
-import { completeStatus, completeUnknown } from "./grpc-own-errors.ts";
-import { addReflection } from "./grpc-reflection.ts";
-import type { Listening } from "./listening.ts";
-import { openExchanges } from "./open-exchanges.ts";
-import type { Pipeline } from "./pipeline.ts";
-import type { Procedure } from "./procedure.ts";
+import { type ConnectionLimits, limitConnections } from "../connections.ts";
+import type { Listening } from "../listening.ts";
+import { openExchanges } from "../open-exchanges.ts";
+import type { Pipeline } from "../pipeline.ts";
+import type { Procedure } from "../procedure.ts";
+import { type Bytes, grpcCalls } from "./calls.ts";
+import { decompressInTurn } from "./decompress.ts";
+import { gateCalls } from "./gate.ts";
+import { completeStatus, completeUnknown } from "./own-errors.ts";
+import { addReflection } from "./reflection.ts";
 
 /** Settings of the gRPC port; see src/config/transports.ts. Sizes in bytes. */
 export type GrpcConfig = ConnectionLimits & {

@@ -1,5 +1,5 @@
 import type { Exposition } from "#src/telemetry/exposition.ts";
-import type { HttpRequest, HttpResponse } from "./http-dual.ts";
+import type { HttpRequest, HttpResponse } from "./dual.ts";
 
 /** What a dependency check found, by name: `{ postgres: true, nats: false }`. */
 export type Readiness = () => Promise<Readonly<Record<string, boolean>>>;

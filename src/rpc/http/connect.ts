@@ -3,20 +3,20 @@ import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
 import type { Exposition } from "#src/telemetry/exposition.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
+import { Exchange } from "../exchange.ts";
+import type { Listening } from "../listening.ts";
+import { openExchanges } from "../open-exchanges.ts";
+import type { Pipeline } from "../pipeline.ts";
+import type { Procedure } from "../procedure.ts";
+import type { Transport } from "../rpc-telemetry.ts";
+import { callerTimeout } from "../timeout.ts";
 import { connectHandlers, contextOf } from "./connect-calls.ts";
 import { answerUnknownMethod, faultOfBody, unaryConnectError } from "./connect-errors.ts";
-import { Exchange } from "./exchange.ts";
-import { corsFor } from "./http-cors.ts";
-import { type DualConfig, type HttpRequest, type HttpResponse, listenDual } from "./http-dual.ts";
+import { corsFor } from "./cors.ts";
+import { type DualConfig, type HttpRequest, type HttpResponse, listenDual } from "./dual.ts";
 import { bodyOf, leaveUnread, respond } from "./http-exchange.ts";
-import { probes, type Readiness, send } from "./http-probes.ts";
 import { keptRequest } from "./kept-request.ts";
-import type { Listening } from "./listening.ts";
-import { openExchanges } from "./open-exchanges.ts";
-import type { Pipeline } from "./pipeline.ts";
-import type { Procedure } from "./procedure.ts";
-import type { Transport } from "./rpc-telemetry.ts";
-import { callerTimeout } from "./timeout.ts";
+import { probes, type Readiness, send } from "./probes.ts";
 
 /** Settings of the HTTP port; see src/config/transports.ts. Sizes in bytes. */
 export type HttpConfig = DualConfig & {

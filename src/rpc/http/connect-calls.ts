@@ -11,13 +11,13 @@ import { createHandlerFactory as grpcProtocol } from "@connectrpc/connect/protoc
 import { createHandlerFactory as grpcWebProtocol } from "@connectrpc/connect/protocol-grpc-web";
 import { compressionGzip } from "@connectrpc/connect-node";
 import { Code } from "#src/errors.ts";
+import type { Exchange } from "../exchange.ts";
+import { callStream, callUnary, type Pipeline } from "../pipeline.ts";
+import type { Procedure } from "../procedure.ts";
+import { unreadable } from "../to-fault.ts";
 import { connectErrorOf, faultOfConnect } from "./connect-errors.ts";
-import type { Exchange } from "./exchange.ts";
-import type { HttpResponse } from "./http-dual.ts";
+import type { HttpResponse } from "./dual.ts";
 import { sendHead } from "./http-exchange.ts";
-import { callStream, callUnary, type Pipeline } from "./pipeline.ts";
-import type { Procedure } from "./procedure.ts";
-import { unreadable } from "./to-fault.ts";
 
 type Spec = Parameters<ProtocolHandlerFactory>[0];
 

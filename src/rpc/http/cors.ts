@@ -1,5 +1,5 @@
 import { cors } from "@connectrpc/connect";
-import type { HttpRequest, HttpResponse } from "./http-dual.ts";
+import type { HttpRequest, HttpResponse } from "./dual.ts";
 
 const ALLOWED_HEADERS = [...cors.allowedHeaders, "Authorization", "Posthorn-Tenant", "Traceparent", "Tracestate"].join(
   ", ",

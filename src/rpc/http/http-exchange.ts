@@ -3,8 +3,8 @@ import { constants } from "node:http2";
 import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
-import type { Exchange } from "./exchange.ts";
-import type { HttpRequest, HttpResponse } from "./http-dual.ts";
+import type { Exchange } from "../exchange.ts";
+import type { HttpRequest, HttpResponse } from "./dual.ts";
 
 /**
  * The body of a request. Reading fails as soon as the call is aborted, and, unless the method streams its requests, when

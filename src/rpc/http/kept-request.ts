@@ -1,6 +1,6 @@
 import type { DescMessage } from "@bufbuild/protobuf";
-import type { HttpRequest } from "./http-dual.ts";
-import { unreadableField } from "./unreadable-field.ts";
+import { unreadableField } from "../unreadable-field.ts";
+import type { HttpRequest } from "./dual.ts";
 
 /** A longer request is not looked into again; keeping it would cost memory on every call for the sake of few. */
 const MAX_BYTES = 64 * 1024;

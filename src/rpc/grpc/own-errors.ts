@@ -2,9 +2,9 @@ import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { Metadata, type Server, type ServerInterceptor, type StatusObject } from "@grpc/grpc-js";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
-import { messageOf, statusBytes } from "./fault-details.ts";
-import { callerTimeout } from "./timeout.ts";
-import { unreadable } from "./to-fault.ts";
+import { messageOf, statusBytes } from "../fault-details.ts";
+import { callerTimeout } from "../timeout.ts";
+import { unreadable } from "../to-fault.ts";
 
 /**
  * grpc-js refuses some calls before any handler sees them: unknown methods, messages that are too large or cannot be

@@ -2,12 +2,12 @@ import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "nod
 import type { Server, ServerInterceptor } from "@grpc/grpc-js";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
-import { Exchange } from "./exchange.ts";
-import { type BaseCall, type OnStream, statusOf, wrap } from "./grpc-own-errors.ts";
-import type { OpenExchanges } from "./open-exchanges.ts";
-import type { Pipeline } from "./pipeline.ts";
-import { callerTimeout } from "./timeout.ts";
-import { takingTurns } from "./turns.ts";
+import { Exchange } from "../exchange.ts";
+import type { OpenExchanges } from "../open-exchanges.ts";
+import type { Pipeline } from "../pipeline.ts";
+import { callerTimeout } from "../timeout.ts";
+import { takingTurns } from "../turns.ts";
+import { type BaseCall, type OnStream, statusOf, wrap } from "./own-errors.ts";
 
 export type Gate = Disposable & {
   /** Gives calls that end before their handler runs a way to say so. */

@@ -14,9 +14,9 @@ import {
 import { createServer as createHttps } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
-import { type ConnectionLimits, limitConnections } from "./connections.ts";
-import { oneAtATime } from "./http-pipelining.ts";
-import { takingTurns } from "./turns.ts";
+import { type ConnectionLimits, limitConnections } from "../connections.ts";
+import { takingTurns } from "../turns.ts";
+import { oneAtATime } from "./pipelining.ts";
 
 export type HttpRequest = IncomingMessage | Http2ServerRequest;
 export type HttpResponse = ServerResponse | Http2ServerResponse;

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Turns } from "./turns.ts";
+import type { Turns } from "../turns.ts";
 
 type OnRequest = (request: IncomingMessage, response: ServerResponse) => void;
 
