@@ -20,7 +20,8 @@ export function limitConnections(server: Server, { maxConnectionsPerAddress }: C
     const count = open.get(address) ?? 0;
     if (count >= maxConnectionsPerAddress) return socket.destroy();
     open.set(address, count + 1);
-    socket.once("close", () => {
+    // A socket closes once; `once` would hold two closures more for every connection.
+    socket.on("close", () => {
       const left = (open.get(address) ?? 1) - 1;
       if (left === 0) open.delete(address);
       else open.set(address, left);

@@ -43,7 +43,7 @@ export class Exchange implements Call {
   #principal: Principal | undefined;
   #controller: AbortController | undefined;
   #log: Logger | undefined;
-  readonly #racing = new Set<(fault: Fault) => void>();
+  #racing: Set<(fault: Fault) => void> | undefined;
   #end: { readonly fault: Fault | undefined } | undefined;
   /** Called once if the call is aborted, with what the caller is to be told. The transport answers there. */
   onAbort: ((fault: Fault) => void) | undefined;
@@ -153,8 +153,9 @@ export class Exchange implements Call {
         work.catch(() => undefined); // Nobody else hears of it, and what nobody hears of ends the process.
         return reject(this.#end.fault);
       }
+      this.#racing ??= new Set();
       this.#racing.add(reject);
-      work.then(resolve, reject).finally(() => this.#racing.delete(reject));
+      work.then(resolve, reject).finally(() => this.#racing?.delete(reject));
     });
   }
 
@@ -175,7 +176,7 @@ export class Exchange implements Call {
     if (!this.#finish(fault)) return;
     this.#controller?.abort(fault);
     this.onAbort?.(fault);
-    for (const reject of this.#racing) reject(fault);
+    for (const reject of this.#racing ?? []) reject(fault);
   }
 
   #finish(fault: Fault | undefined): boolean {

@@ -20,7 +20,7 @@ import type { Filtered } from "./filter.ts";
 import { ReceivedEvent } from "./live-event.ts";
 import { openingReader } from "./opening.ts";
 import type { Presence } from "./presence.ts";
-import { openSession, type Session } from "./session.ts";
+import { Session, type SessionDeps } from "./session.ts";
 import { endingOf, KIND_NAMES, watchEvent } from "./watching.ts";
 
 export type HubConfig = {
@@ -63,12 +63,21 @@ export type Hub = AsyncDisposable & {
   open(): number;
 };
 
+const NO_TOPICS: ReadonlySet<string> = new Set();
 const BEAT_SLICES = 20;
 /** Inboxes read at the same time for streams that have missed something: what the pool has connections for, twice. */
 const REPLAYS = 8;
 const WARN_BEFORE_EXPIRY_MS = 60_000;
 
-type Attached = { session: Session; tenantId: string; userId: string; topics: Set<string>; slice: number };
+type Attached = {
+  readonly session: Session;
+  /** Undefined: none. */
+  topics: Set<string> | undefined;
+  readonly slice: number;
+  readonly signal: AbortSignal;
+  readonly timers: NodeJS.Timeout[];
+  readonly abort: () => void;
+};
 
 /** Holds this process's streams and feeds them from NATS: one subscription per subject, however many streams need it. */
 export function startHub(deps: HubDeps, config: HubConfig): Hub {
@@ -76,21 +85,45 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   const { namespace } = broker;
   const readOpening = openingReader(deps.store);
   const replayInTurn = inTurn(REPLAYS);
-  const all = new Set<Attached>();
+  const all = new Map<Session, Attached>();
   const subjects = new Map<string, { subscription: Subscription; members: Set<Attached> }>();
   const perUser = new Map<string, number>();
   /** Events written since they were last counted, by kind: a metric for each would cost as much as the event. */
   const written: number[] = [];
   let draining = false;
   let slice = 0;
+  const sessionDeps: SessionDeps = {
+    now: clock,
+    random: deps.random,
+    // The head after the entries: were it another inbox's, they might be too.
+    replay: ({ options: { tenantId, userId } }, afterSeq, limit) =>
+      replayInTurn(() =>
+        deps.store.tenant(tenantId, async (tx) => {
+          const [rows, heads] = await Promise.all([
+            replay(tx, tenantId, userId, { seq: afterSeq, limit, now: clock() }),
+            readHeads(tx, tenantId, [userId]),
+          ]);
+          return { epoch: heads.get(userId)?.epoch, rows };
+        }),
+      ),
+    head: async ({ options: { tenantId, userId } }) => (await readOpening(tenantId, userId)).head,
+    onEnd: leave,
+    onSlow: () => deps.metrics.streamSlowConsumers.inc(),
+    onReplayed: (count) => deps.metrics.streamReplayed.inc(count),
+    onReset: () => deps.metrics.streamResets.inc(),
+  };
 
-  const global = broker.nats.subscribe(live.all(namespace), { callback: (_, message) => deliver(message.data, all) });
+  const global = broker.nats.subscribe(live.all(namespace), {
+    callback: (_, message) => deliver(message.data, all.values(), all.size),
+  });
 
   function attach(subject: string, attached: Attached): void {
     let entry = subjects.get(subject);
     if (entry === undefined) {
       const members = new Set<Attached>();
-      const subscription = broker.nats.subscribe(subject, { callback: (_, message) => deliver(message.data, members) });
+      const subscription = broker.nats.subscribe(subject, {
+        callback: (_, message) => deliver(message.data, members, members.size),
+      });
       entry = { subscription, members };
       subjects.set(subject, entry);
     }
@@ -105,7 +138,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
     subjects.delete(subject);
   }
 
-  function deliver(data: Uint8Array, members: ReadonlySet<Attached>): void {
+  function deliver(data: Uint8Array, members: Iterable<Attached>, count: number): void {
     let event: ReceivedEvent;
     try {
       event = new ReceivedEvent(data);
@@ -113,8 +146,8 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
       deps.log.warn({ err: error }, "an event on the live subjects is not one of ours");
       return;
     }
-    written[event.kind] = (written[event.kind] ?? 0) + members.size;
-    const given = event.watched ? watchEvent(deps.metrics, event, members.size) : undefined;
+    written[event.kind] = (written[event.kind] ?? 0) + count;
+    const given = event.watched ? watchEvent(deps.metrics, event, count) : undefined;
     let status: Encoded | undefined;
     for (const attached of members) {
       const { session } = attached;
@@ -133,33 +166,37 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   }
 
   async function rejoinTopics(attached: Attached): Promise<void> {
+    const { tenantId, userId } = attached.session.options;
     try {
-      joinTopics(attached, (await readOpening(attached.tenantId, attached.userId)).topics);
+      joinTopics(attached, (await readOpening(tenantId, userId)).topics);
     } catch (error) {
       deps.log.warn({ err: error }, "could not read a user's topics for a stream");
     }
   }
 
   function joinTopics(attached: Attached, topics: readonly string[]): void {
-    if (!all.has(attached)) return;
+    const { session, topics: joined = NO_TOPICS } = attached;
+    if (!all.has(session)) return;
     const wanted = new Set(topics);
-    const subject = (topic: string) => live.topic(namespace, attached.tenantId, topic);
-    for (const topic of wanted.difference(attached.topics)) attach(subject(topic), attached);
-    for (const topic of attached.topics.difference(wanted)) detach(subject(topic), attached);
-    attached.topics = wanted;
+    const subject = (topic: string) => live.topic(namespace, session.options.tenantId, topic);
+    for (const topic of wanted.difference(joined)) attach(subject(topic), attached);
+    for (const topic of joined.difference(wanted)) detach(subject(topic), attached);
+    attached.topics = wanted.size === 0 ? undefined : wanted;
   }
 
   function subscribe(request: OpenStream): EncodedStream {
     const { tenantId, userId, signal } = request;
-    const owner = `${tenantId}\0${userId}`;
+    const owner = ownerOf(tenantId, userId);
     const streams = perUser.get(owner) ?? 0;
     if (draining) throw new Fault(ErrorReason.SHUTTING_DOWN);
     if (streams >= config.maxStreamsPerUser) throw new Fault(ErrorReason.TOO_MANY_STREAMS);
     perUser.set(owner, streams + 1);
     const now = clock();
     const closeAt = new Date(now.getTime() + config.maxAgeMs * (0.9 + 0.1 * deps.random()));
-    const session = openSession(
+    const session = new Session(
       {
+        tenantId,
+        userId,
         streamId: deps.newId(),
         deviceId: request.deviceId,
         cursor: request.cursor,
@@ -170,66 +207,58 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
         queueMaxBytes: config.queueMaxBytes,
         closeAt: request.expiresAt !== undefined && request.expiresAt < closeAt ? request.expiresAt : closeAt,
       },
-      {
-        now: clock,
-        random: deps.random,
-        // The head after the entries: were it another inbox's, they might be too.
-        replay: (afterSeq, limit) =>
-          replayInTurn(() =>
-            deps.store.tenant(tenantId, async (tx) => {
-              const [rows, heads] = await Promise.all([
-                replay(tx, tenantId, userId, { seq: afterSeq, limit, now: clock() }),
-                readHeads(tx, tenantId, [userId]),
-              ]);
-              return { epoch: heads.get(userId)?.epoch, rows };
-            }),
-          ),
-        head: async () => (await readOpening(tenantId, userId)).head,
-        onEnd: (fault) => leave(fault),
-        onSlow: () => deps.metrics.streamSlowConsumers.inc(),
-        onReplayed: (count) => deps.metrics.streamReplayed.inc(count),
-        onReset: () => deps.metrics.streamResets.inc(),
-      },
+      sessionDeps,
     );
-    const attached: Attached = { session, tenantId, userId, topics: new Set(), slice: slice++ % BEAT_SLICES };
-    all.add(attached);
+    const age = setTimeout(reconnectForAge, bounded(closeAt.getTime() - now.getTime()), session);
+    const attached: Attached = {
+      session,
+      topics: undefined,
+      slice: slice++ % BEAT_SLICES,
+      signal,
+      timers: [age, ...expiryTimers(request.expiresAt, now, session)],
+      abort: () => session.finish(undefined),
+    };
+    all.set(session, attached);
     attach(live.user(namespace, tenantId, userId), attached);
     attach(live.tenant(namespace, tenantId), attached);
-    const timers = [
-      setTimeout(() => session.reconnect(Reconnect_Cause.MAX_AGE, 1000), bounded(closeAt.getTime() - now.getTime())),
-      ...expiryTimers(request.expiresAt, now, session),
-    ];
-    const abort = () => session.finish(undefined);
-    signal.addEventListener("abort", abort, { once: true });
-    const leave = (fault: Fault | undefined) => {
-      deps.metrics.streamsClosed.inc({ reason: endingOf(fault, signal) });
-      signal.removeEventListener("abort", abort);
-      for (const timer of timers) clearTimeout(timer);
-      all.delete(attached);
-      detach(live.user(namespace, tenantId, userId), attached);
-      detach(live.tenant(namespace, tenantId), attached);
-      for (const topic of attached.topics) detach(live.topic(namespace, tenantId, topic), attached);
-      const left = (perUser.get(owner) ?? 1) - 1;
-      if (left === 0) perUser.delete(owner);
-      else perUser.set(owner, left);
-      deps.presence.leave(tenantId, userId, request.deviceId, session.options.streamId);
-    };
+    signal.addEventListener("abort", attached.abort, { once: true });
     deps.metrics.streamsOpened.inc();
     deps.presence.arrive(tenantId, userId, request.deviceId, session.options.streamId);
     void begin(attached);
     return session.events;
   }
 
+  function leave(session: Session, fault: Fault | undefined): void {
+    const attached = all.get(session);
+    if (attached === undefined) return;
+    const { tenantId, userId, deviceId, streamId } = session.options;
+    const { signal, timers, topics, abort } = attached;
+    deps.metrics.streamsClosed.inc({ reason: endingOf(fault, signal) });
+    signal.removeEventListener("abort", abort);
+    for (const timer of timers) clearTimeout(timer);
+    all.delete(session);
+    detach(live.user(namespace, tenantId, userId), attached);
+    detach(live.tenant(namespace, tenantId), attached);
+    for (const topic of topics ?? []) detach(live.topic(namespace, tenantId, topic), attached);
+    const owner = ownerOf(tenantId, userId);
+    const left = (perUser.get(owner) ?? 1) - 1;
+    if (left === 0) perUser.delete(owner);
+    else perUser.set(owner, left);
+    deps.presence.leave(tenantId, userId, deviceId, streamId);
+  }
+
   /** The order matters: attached above, then the server knows of the subscription, then the head is read. */
   async function begin(attached: Attached): Promise<void> {
+    const { session } = attached;
+    const { tenantId, userId } = session.options;
     try {
       await flush();
-      const { head, topics } = await readOpening(attached.tenantId, attached.userId);
+      const { head, topics } = await readOpening(tenantId, userId);
       joinTopics(attached, topics);
-      await attached.session.begin(head);
+      await session.begin(head);
     } catch (error) {
       const fault = error instanceof Fault ? error : new Fault(ErrorReason.DEPENDENCY_UNAVAILABLE, { cause: error });
-      attached.session.finish(fault);
+      session.finish(fault);
     }
   }
 
@@ -248,23 +277,16 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   /** Each tick serves a slice of the streams: one read of heads per tenant, one pipeline for presence. */
   async function beat(): Promise<void> {
     countWritten();
-    const due = [...all].filter((attached) => attached.slice === turn);
+    const due = [...all.values()].filter((attached) => attached.slice === turn).map(({ session }) => session);
     turn = (turn + 1) % BEAT_SLICES;
-    deps.presence.renew(
-      due.map(({ tenantId, userId, session }) => ({
-        tenantId,
-        userId,
-        deviceId: session.options.deviceId,
-        streamId: session.options.streamId,
-      })),
-    );
-    for (const [tenantId, members] of Map.groupBy(due, (attached) => attached.tenantId)) {
-      const userIds = [...new Set(members.map((member) => member.userId))];
+    deps.presence.renew(due.map(({ options }) => options));
+    for (const [tenantId, sessions] of Map.groupBy(due, ({ options }) => options.tenantId)) {
+      const userIds = [...new Set(sessions.map(({ options }) => options.userId))];
       const heads = await deps.store
         .tenant(tenantId, (tx) => readHeads(tx, tenantId, userIds))
         // Without Postgres the stream still lives: it beats without counts.
         .catch(() => new Map<string, Head>());
-      for (const { session, userId } of members) session.heartbeat(heads.get(userId));
+      for (const session of sessions) session.heartbeat(heads.get(session.options.userId));
     }
   }
 
@@ -284,10 +306,10 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   async function drain(): Promise<void> {
     if (draining) return;
     draining = true;
-    const waiting = [...all];
+    const waiting = [...all.keys()];
     const batch = Math.max(1, Math.ceil(waiting.length / 20));
     for (let start = 0; start < waiting.length; start += batch) {
-      for (const { session } of waiting.slice(start, start + batch))
+      for (const session of waiting.slice(start, start + batch))
         session.reconnect(Reconnect_Cause.DRAIN, config.drainMs);
       if (start + batch < waiting.length) await new Promise((done) => setTimeout(done, config.drainMs / 20));
     }
@@ -301,10 +323,18 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
       clearInterval(ticker);
       interruption[Symbol.dispose]();
       draining = true;
-      for (const { session } of all) session.reconnect(Reconnect_Cause.DRAIN, 1000);
+      for (const session of [...all.keys()]) session.reconnect(Reconnect_Cause.DRAIN, 1000);
       global.unsubscribe();
     },
   };
+}
+
+function ownerOf(tenantId: string, userId: string): string {
+  return `${tenantId}\0${userId}`;
+}
+
+function reconnectForAge(session: Session): void {
+  session.reconnect(Reconnect_Cause.MAX_AGE, 1000);
 }
 
 function expiryTimers(expiresAt: Date | undefined, now: Date, session: Session): NodeJS.Timeout[] {

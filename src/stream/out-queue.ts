@@ -1,97 +1,101 @@
 import type { Encoded } from "#src/rpc/call.ts";
 
+type Answer = IteratorResult<Encoded, undefined>;
+
 /** What waits for one reader. Bounded, so that a reader who does not read costs no more than that. */
-export type OutQueue = {
+export class OutQueue {
+  readonly #maxMessages: number;
+  readonly #maxBytes: number;
+  readonly #queue: Encoded[] = [];
+  #bytes = 0;
+  #taken = 0;
+  #ending: { error: unknown } | undefined;
+  #reader: PromiseWithResolvers<Answer> | undefined;
+  #roomy: (() => void) | undefined;
+
+  constructor(maxMessages: number, maxBytes: number) {
+    this.#maxMessages = maxMessages;
+    this.#maxBytes = maxBytes;
+  }
+
   /** False when it is full: nothing was taken. */
-  push(message: Encoded): boolean;
+  push(message: Encoded): boolean {
+    if (this.#ending !== undefined) return true;
+    if (this.#reader !== undefined) {
+      this.#taken++;
+      this.#reader.resolve({ done: false, value: message });
+      this.#reader = undefined;
+      return true;
+    }
+    // What is larger than all the room there is goes alone.
+    const size = message.bytes.length;
+    const length = this.#queue.length;
+    if (length >= this.#maxMessages || (length > 0 && this.#bytes + size > this.#maxBytes)) return false;
+    message.keep();
+    this.#queue.push(message);
+    this.#bytes += size;
+    return true;
+  }
+
   /** At most half of the room is used, or the queue has ended. */
-  hasRoom(): boolean;
+  hasRoom(): boolean {
+    if (this.#ending !== undefined) return true;
+    return this.#queue.length <= this.#maxMessages / 2 && this.#bytes <= this.#maxBytes / 2;
+  }
+
   /** Settles when it has room. */
-  room(): Promise<void>;
+  async room(): Promise<void> {
+    while (!this.hasRoom()) {
+      await new Promise<void>((resolve) => {
+        this.#roomy = resolve;
+      });
+    }
+  }
+
   /** The reader gets what waits, and then the error or a quiet end. The first end counts. */
-  end(error: unknown): void;
+  end(error: unknown): void {
+    if (this.#ending !== undefined) return;
+    this.#ending = { error };
+    if (this.#reader !== undefined) settle(this.#reader, error);
+    this.#reader = undefined;
+    this.#roomy?.();
+  }
+
   /** For the one reader: what waits, without waiting. */
-  take(): Encoded | undefined;
-  /** For the one reader, who asks again only when it was answered. */
-  next(): Promise<IteratorResult<Encoded, undefined>>;
-  readonly length: number;
-  /** How many the reader has taken so far. */
-  readonly taken: number;
-  readonly ended: boolean;
-};
-
-export function outQueue(maxMessages: number, maxBytes: number): OutQueue {
-  const queue: Encoded[] = [];
-  let bytes = 0;
-  let taken = 0;
-  let ending: { error: unknown } | undefined;
-  let reader: PromiseWithResolvers<IteratorResult<Encoded, undefined>> | undefined;
-  let roomy: (() => void) | undefined;
-  const halfFull = () => ending === undefined && (queue.length > maxMessages / 2 || bytes > maxBytes / 2);
-
-  function take(): Encoded | undefined {
-    const message = queue.shift();
+  take(): Encoded | undefined {
+    const message = this.#queue.shift();
     if (message === undefined) return undefined;
-    bytes -= message.bytes.length;
-    taken++;
-    if (roomy !== undefined && !halfFull()) roomy();
+    this.#bytes -= message.bytes.length;
+    this.#taken++;
+    if (this.#roomy !== undefined && this.hasRoom()) this.#roomy();
     return message;
   }
 
-  function settle({ resolve, reject }: PromiseWithResolvers<IteratorResult<Encoded, undefined>>): void {
-    if (ending?.error !== undefined) reject(ending.error);
-    else resolve({ done: true, value: undefined });
+  /** For the one reader, who asks again only when it was answered. */
+  next(): Promise<Answer> {
+    const message = this.take();
+    if (message !== undefined) return Promise.resolve({ done: false, value: message });
+    const waiting = Promise.withResolvers<Answer>();
+    if (this.#ending === undefined) this.#reader = waiting;
+    else settle(waiting, this.#ending.error);
+    return waiting.promise;
   }
 
-  return {
-    push(message) {
-      if (ending !== undefined) return true;
-      if (reader !== undefined) {
-        taken++;
-        reader.resolve({ done: false, value: message });
-        reader = undefined;
-        return true;
-      }
-      // What is larger than all the room there is goes alone.
-      const size = message.bytes.length;
-      if (queue.length >= maxMessages || (queue.length > 0 && bytes + size > maxBytes)) return false;
-      message.keep();
-      queue.push(message);
-      bytes += size;
-      return true;
-    },
-    hasRoom: () => !halfFull(),
-    async room() {
-      while (halfFull()) {
-        await new Promise<void>((resolve) => {
-          roomy = resolve;
-        });
-      }
-    },
-    end(error) {
-      if (ending !== undefined) return;
-      ending = { error };
-      if (reader !== undefined) settle(reader);
-      reader = undefined;
-      roomy?.();
-    },
-    take,
-    next() {
-      const message = take();
-      if (message !== undefined) return Promise.resolve({ done: false, value: message });
-      const waiting = Promise.withResolvers<IteratorResult<Encoded, undefined>>();
-      if (ending === undefined) reader = waiting;
-      else settle(waiting);
-      return waiting.promise;
-    },
-    get length() {
-      return queue.length;
-    },
-    get taken() {
-      return taken;
-    },
-    get ended() {
-      return ending !== undefined;
-    },
-  };
+  get length(): number {
+    return this.#queue.length;
+  }
+
+  /** How many the reader has taken so far. */
+  get taken(): number {
+    return this.#taken;
+  }
+
+  get ended(): boolean {
+    return this.#ending !== undefined;
+  }
+}
+
+function settle({ resolve, reject }: PromiseWithResolvers<Answer>, error: unknown): void {
+  if (error !== undefined) reject(error);
+  else resolve({ done: true, value: undefined });
 }

@@ -4,11 +4,11 @@ import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { type Reconnect_Cause, Reset_Cause, SubscribeResponseSchema } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { Fault } from "#src/errors.ts";
 import { type Head, type InboxEntryRow, toCounts } from "#src/inbox/entry.ts";
-import { Encoded } from "#src/rpc/call.ts";
+import { Encoded, type EncodedStream } from "#src/rpc/call.ts";
 import { encodeReplayed } from "./arrival.ts";
 import { type Cursor, encodeCursor } from "./cursor.ts";
 import type { Filtered } from "./filter.ts";
-import { outQueue } from "./out-queue.ts";
+import { OutQueue } from "./out-queue.ts";
 
 // One stream of one user.
 //
@@ -16,7 +16,7 @@ import { outQueue } from "./out-queue.ts";
 //                    ▲          │ a sequence is missing, the reader is behind,
 //                    └──────────┘ or the inbox may have been erased
 //
-// Live arrivals are attached before the inbox's head is read. While the inbox is read they wait in `ahead`, as far as
+// Live arrivals are attached before the inbox's head is read. While the inbox is read they wait in `#ahead`, as far as
 // there is room; what found none is read from the inbox as well, and so is everything while the reader is behind. What is
 // emitted is strictly in sequence, whatever order processes publish in and whatever is lost or doubled on the way.
 
@@ -27,6 +27,8 @@ const PAGE = 200;
 const OUT_OF_ORDER_MS = 20;
 
 export type SessionOptions = {
+  tenantId: string;
+  userId: string;
   streamId: string;
   deviceId: string;
   cursor: Cursor | undefined;
@@ -38,15 +40,20 @@ export type SessionOptions = {
   closeAt: Date;
 };
 
+/** One for all sessions of a process. */
 export type SessionDeps = {
   now: () => Date;
   random: () => number;
   /** Entries after a sequence, oldest first, and the epoch of the inbox they were read from. */
-  replay(afterSeq: number, limit: number): Promise<{ epoch: number | undefined; rows: InboxEntryRow[] }>;
+  replay(
+    session: Session,
+    afterSeq: number,
+    limit: number,
+  ): Promise<{ epoch: number | undefined; rows: InboxEntryRow[] }>;
   /** The inbox as it stands. */
-  head(): Promise<Head | undefined>;
+  head(session: Session): Promise<Head | undefined>;
   /** Nothing more is sent but what waits already. */
-  onEnd(fault: Fault | undefined): void;
+  onEnd(session: Session, fault: Fault | undefined): void;
   onSlow(): void;
   onReplayed(count: number): void;
   onReset(): void;
@@ -54,264 +61,307 @@ export type SessionDeps = {
 
 type Event = NonNullable<MessageInitShape<typeof SubscribeResponseSchema>["event"]>;
 
-export type Session = ReturnType<typeof openSession>;
-
-export function openSession(options: SessionOptions, deps: SessionDeps) {
-  const queue = outQueue(options.queueMaxMessages, options.queueMaxBytes);
+/** A class and not closures: ten thousand of them are open at a time. */
+export class Session {
+  readonly options: SessionOptions;
+  readonly #deps: SessionDeps;
+  readonly #queue: OutQueue;
   /** What came before Hello, which is first of all. */
-  let early: Encoded[] | undefined = [];
+  #early: Encoded[] | undefined = [];
   /** The newest arrival of each epoch that came while opening. */
-  const earlyArrivals = new Map<number, number>();
+  #earlyArrivals: Map<number, number> | undefined;
   /** Undefined until the user has an inbox. */
-  let epoch: number | undefined;
+  #epoch: number | undefined;
   /** Everything up to here has been queued for the reader. */
-  let lastSeq = 0;
+  #lastSeq = 0;
   /** The newest arrival heard of. */
-  let wanted = 0;
-  let reading = true;
+  #wanted = 0;
+  #reading = true;
   /** The inbox may have been erased: nothing is sent before its head has been read again. */
-  let doubt = false;
-  const ahead = new Map<number, { message: Encoded; passes: boolean }>();
-  let gapTimer: NodeJS.Timeout | undefined;
+  #doubt = false;
+  /** What came too early, by sequence; undefined when there is none. */
+  #ahead: Map<number, { message: Encoded; passes: boolean }> | undefined;
+  #gapTimer: NodeJS.Timeout | undefined;
   /** How much the reader had taken, and since when that has not changed. */
-  let progress = { taken: 0, since: deps.now().getTime() };
+  #taken = 0;
+  #takenSince: number;
 
-  const cursor = () => encodeCursor({ epoch: epoch ?? 0, seq: lastSeq });
-
-  function put(message: Encoded): void {
-    if (early !== undefined) {
-      message.keep();
-      early.push(message);
-    }
-    if (early === undefined ? !queue.push(message) : early.length > options.queueMaxMessages) tooSlow();
+  constructor(options: SessionOptions, deps: SessionDeps) {
+    this.options = options;
+    this.#deps = deps;
+    this.#queue = new OutQueue(options.queueMaxMessages, options.queueMaxBytes);
+    this.#takenSince = deps.now().getTime();
   }
 
-  function tooSlow(): void {
-    if (queue.ended) return;
-    deps.onSlow();
-    finish(
+  /** The reader's side: ends with the fault, or quietly after Reconnect. */
+  get events(): EncodedStream {
+    return { [Symbol.asyncIterator]: () => new Reader(this, this.#queue) };
+  }
+
+  #cursor(): string {
+    return encodeCursor({ epoch: this.#epoch ?? 0, seq: this.#lastSeq });
+  }
+
+  /** Writes an encoded SubscribeResponse. */
+  put(message: Encoded): void {
+    if (this.#early !== undefined) {
+      message.keep();
+      this.#early.push(message);
+      if (this.#early.length > this.options.queueMaxMessages) this.#tooSlow();
+    } else if (!this.#queue.push(message)) this.#tooSlow();
+  }
+
+  #tooSlow(): void {
+    if (this.#queue.ended) return;
+    this.#deps.onSlow();
+    this.finish(
       new Fault(ErrorReason.OVERLOADED, { message: "The stream is read too slowly. Resume with the last cursor." }),
     );
   }
 
-  function tell(event: Event): void {
-    put(new Encoded(toBinary(SubscribeResponseSchema, create(SubscribeResponseSchema, { event }))));
+  #tell(event: Event): void {
+    this.put(new Encoded(toBinary(SubscribeResponseSchema, create(SubscribeResponseSchema, { event }))));
   }
 
-  function finish(fault: Fault | undefined): void {
-    if (queue.ended) return;
-    queue.end(fault);
-    clearTimeout(gapTimer);
-    deps.onEnd(fault);
+  finish(fault: Fault | undefined): void {
+    if (this.#queue.ended) return;
+    this.#queue.end(fault);
+    clearTimeout(this.#gapTimer);
+    this.#deps.onEnd(this, fault);
   }
 
   /** Says hello and sends what was missed. `head` was read after this session was attached to live events. */
-  async function begin(head: Head | undefined): Promise<void> {
-    const waiting = early ?? [];
-    early = undefined;
-    tell({
+  async begin(head: Head | undefined): Promise<void> {
+    const waiting = this.#early ?? [];
+    this.#early = undefined;
+    this.#tell({
       case: "hello",
       value: {
-        streamId: options.streamId,
-        deviceId: options.deviceId,
-        serverTime: timestampFromDate(deps.now()),
-        heartbeatInterval: durationFromMs(options.heartbeatMs),
+        streamId: this.options.streamId,
+        deviceId: this.options.deviceId,
+        serverTime: timestampFromDate(this.#deps.now()),
+        heartbeatInterval: durationFromMs(this.options.heartbeatMs),
         headSequence: BigInt(head?.seq ?? 0),
-        closeTime: timestampFromDate(options.closeAt),
+        closeTime: timestampFromDate(this.options.closeAt),
       },
     });
-    const from = options.cursor;
+    const from = this.options.cursor;
     const cause = from === undefined ? undefined : whyReset(from, head);
-    epoch = head?.epoch;
-    lastSeq = from === undefined || cause !== undefined ? (head?.seq ?? 0) : from.seq;
-    if (cause !== undefined) reset(cause, head);
-    for (const message of waiting) put(message);
-    for (const [itsEpoch, seq] of earlyArrivals) {
-      if (itsEpoch === epoch) wanted = Math.max(wanted, seq);
-      else doubt = true;
+    this.#epoch = head?.epoch;
+    this.#lastSeq = from === undefined || cause !== undefined ? (head?.seq ?? 0) : from.seq;
+    if (cause !== undefined) this.#reset(cause, head);
+    for (const message of waiting) this.put(message);
+    for (const [itsEpoch, seq] of this.#earlyArrivals ?? []) {
+      if (itsEpoch === this.#epoch) this.#wanted = Math.max(this.#wanted, seq);
+      else this.#doubt = true;
     }
-    await readTo(head?.seq ?? 0);
-    tell({ case: "caughtUp", value: { cursor: cursor(), counts: toCounts(head) } });
-    await read(() => Promise.resolve());
+    this.#earlyArrivals = undefined;
+    await this.#readTo(head?.seq ?? 0);
+    this.#tell({ case: "caughtUp", value: { cursor: this.#cursor(), counts: toCounts(head) } });
+    await this.#read(() => Promise.resolve());
   }
 
   /** Everything that reads the inbox after the beginning: one at a time, and afterwards live again. */
-  async function read(work: () => Promise<void>): Promise<void> {
-    reading = true;
-    clearTimeout(gapTimer);
-    gapTimer = undefined;
+  async #read(work: () => Promise<void>): Promise<void> {
+    this.#reading = true;
+    clearTimeout(this.#gapTimer);
+    this.#gapTimer = undefined;
     try {
       await work();
-      while (doubt && !queue.ended) await lookAgain();
+      while (this.#doubt && !this.#queue.ended) await this.#lookAgain();
       // Were many released at once, they could fill the queue of a reader who is quick.
-      while (ahead.size > options.queueMaxMessages / 4 && !doubt && !queue.ended) {
-        await queue.room();
-        await readTo(wanted);
-        forgetAhead();
+      while ((this.#ahead?.size ?? 0) > this.options.queueMaxMessages / 4 && !this.#doubt && !this.#queue.ended) {
+        await this.#queue.room();
+        await this.#readTo(this.#wanted);
+        this.#forgetAhead();
       }
-      reading = false;
-      release();
+      this.#reading = false;
+      this.#release();
     } catch {
       // The next heartbeat tries again.
-      reading = false;
+      this.#reading = false;
     }
   }
 
   /** Reads and sends everything up to `target`, waiting for the reader where it is slower. */
-  async function readTo(target: number): Promise<void> {
-    while (lastSeq < target && !doubt && !queue.ended) {
-      const page = await deps.replay(lastSeq, PAGE);
-      if (page.epoch !== epoch) {
-        doubt = true;
+  async #readTo(target: number): Promise<void> {
+    while (this.#lastSeq < target && !this.#doubt && !this.#queue.ended) {
+      const page = await this.#deps.replay(this, this.#lastSeq, PAGE);
+      if (page.epoch !== this.#epoch) {
+        this.#doubt = true;
         return;
       }
       for (const row of page.rows) {
-        await queue.room();
-        lastSeq = row.seq;
-        if (options.passes({ ...row, tags: row.tags ?? [] })) put(new Encoded(encodeReplayed(row, page.epoch ?? 0)));
+        await this.#queue.room();
+        this.#lastSeq = row.seq;
+        if (this.options.passes({ ...row, tags: row.tags ?? [] }))
+          this.put(new Encoded(encodeReplayed(row, page.epoch ?? 0)));
       }
-      deps.onReplayed(page.rows.length);
+      this.#deps.onReplayed(page.rows.length);
       // What is not there was deleted or has expired.
-      if (page.rows.length < PAGE) lastSeq = Math.max(lastSeq, target);
+      if (page.rows.length < PAGE) this.#lastSeq = Math.max(this.#lastSeq, target);
     }
   }
 
   /** Goes by the inbox's head, which is newer than the events that raised the doubt. */
-  async function lookAgain(): Promise<void> {
-    doubt = false;
-    const head = await deps.head().catch((error: unknown) => {
-      doubt = true;
+  async #lookAgain(): Promise<void> {
+    this.#doubt = false;
+    const head = await this.#deps.head(this).catch((error: unknown) => {
+      this.#doubt = true;
       throw error;
     });
-    if (head === undefined || head.epoch !== epoch) {
-      ahead.clear();
-      wanted = 0;
+    if (head === undefined || head.epoch !== this.#epoch) {
+      this.#ahead = undefined;
+      this.#wanted = 0;
     }
     if (head === undefined) return;
-    if (head.epoch !== epoch) {
-      const began = epoch === undefined;
-      epoch = head.epoch;
-      lastSeq = began ? 0 : head.seq;
-      if (!began) reset(Reset_Cause.NEW_EPOCH, head);
+    if (head.epoch !== this.#epoch) {
+      const began = this.#epoch === undefined;
+      this.#epoch = head.epoch;
+      this.#lastSeq = began ? 0 : head.seq;
+      if (!began) this.#reset(Reset_Cause.NEW_EPOCH, head);
     }
-    await readTo(head.seq);
+    await this.#readTo(head.seq);
   }
 
-  function reset(cause: Reset_Cause, head: Head | undefined): void {
-    deps.onReset();
-    tell({ case: "reset", value: { cause, cursor: cursor(), counts: toCounts(head) } });
+  #reset(cause: Reset_Cause, head: Head | undefined): void {
+    this.#deps.onReset();
+    this.#tell({ case: "reset", value: { cause, cursor: this.#cursor(), counts: toCounts(head) } });
   }
 
-  function arrived(seq: number, itsEpoch: number, event: Filtered, message: Encoded): void {
-    if (queue.ended) return;
-    if (early !== undefined) {
-      earlyArrivals.set(itsEpoch, Math.max(seq, earlyArrivals.get(itsEpoch) ?? 0));
+  arrived(seq: number, itsEpoch: number, event: Filtered, message: Encoded): void {
+    if (this.#queue.ended) return;
+    if (this.#early !== undefined) {
+      this.#earlyArrivals ??= new Map();
+      this.#earlyArrivals.set(itsEpoch, Math.max(seq, this.#earlyArrivals.get(itsEpoch) ?? 0));
       return;
     }
     // The first that ever arrives tells of its inbox itself; that spares a read for every new user.
-    if (epoch === undefined && seq === 1 && !reading) epoch = itsEpoch;
-    if (itsEpoch !== epoch) {
-      doubt = true;
-      if (!reading) void read(() => Promise.resolve());
+    if (this.#epoch === undefined && seq === 1 && !this.#reading) this.#epoch = itsEpoch;
+    if (itsEpoch !== this.#epoch) {
+      this.#doubt = true;
+      if (!this.#reading) void this.#read(() => Promise.resolve());
       return;
     }
-    if (seq <= lastSeq) return;
-    wanted = Math.max(wanted, seq);
+    if (seq <= this.#lastSeq) return;
+    this.#wanted = Math.max(this.#wanted, seq);
     // As it nearly always is: the next one, with nothing in its way.
-    if (seq === lastSeq + 1 && !reading && ahead.size === 0 && queue.hasRoom()) {
-      lastSeq = seq;
-      if (options.passes(event)) put(message);
-      if (gapTimer !== undefined || wanted > seq) release();
+    if (seq === this.#lastSeq + 1 && !this.#reading && this.#ahead === undefined && this.#queue.hasRoom()) {
+      this.#lastSeq = seq;
+      if (this.options.passes(event)) this.put(message);
+      if (this.#gapTimer !== undefined || this.#wanted > seq) this.#release();
       return;
     }
-    if (ahead.size < options.queueMaxMessages) {
+    this.#ahead ??= new Map();
+    if (this.#ahead.size < this.options.queueMaxMessages) {
       message.keep();
-      ahead.set(seq, { message, passes: options.passes(event) });
+      this.#ahead.set(seq, { message, passes: this.options.passes(event) });
     }
-    if (!reading) release();
+    if (!this.#reading) this.#release();
   }
 
   /** Sends what is next in sequence; if something is missing, gives it a moment and then reads the inbox. */
-  function release(): void {
-    for (let next = ahead.get(lastSeq + 1); next !== undefined; next = ahead.get(lastSeq + 1)) {
+  #release(): void {
+    for (;;) {
+      const next = this.#ahead?.get(this.#lastSeq + 1);
+      if (next === undefined) break;
       // A burst for a reader who is quick, but not as quick as that: read it from the inbox as they take it.
-      if (!queue.hasRoom()) {
-        void read(() => readTo(wanted));
+      if (!this.#queue.hasRoom()) {
+        void this.#read(() => this.#readTo(this.#wanted));
         return;
       }
-      lastSeq++;
-      ahead.delete(lastSeq);
-      if (next.passes) put(next.message);
+      this.#lastSeq++;
+      this.#ahead?.delete(this.#lastSeq);
+      if (next.passes) this.put(next.message);
     }
-    forgetAhead();
-    if (wanted > lastSeq) gapTimer ??= setTimeout(() => void read(() => readTo(wanted)), OUT_OF_ORDER_MS);
+    this.#forgetAhead();
+    if (this.#wanted > this.#lastSeq)
+      this.#gapTimer ??= setTimeout(() => void this.#read(() => this.#readTo(this.#wanted)), OUT_OF_ORDER_MS);
     else {
-      clearTimeout(gapTimer);
-      gapTimer = undefined;
+      clearTimeout(this.#gapTimer);
+      this.#gapTimer = undefined;
     }
   }
 
-  function forgetAhead(): void {
-    for (const seq of ahead.keys()) if (seq <= lastSeq) ahead.delete(seq);
+  #forgetAhead(): void {
+    if (this.#ahead === undefined) return;
+    for (const seq of this.#ahead.keys()) if (seq <= this.#lastSeq) this.#ahead.delete(seq);
+    if (this.#ahead.size === 0) this.#ahead = undefined;
   }
 
   /** Also closes the stream of a reader who has taken nothing of what waits for the time between two heartbeats. */
-  function heartbeat(head: Head | undefined): void {
-    const now = deps.now().getTime();
-    if (queue.length === 0 || queue.taken !== progress.taken) progress = { taken: queue.taken, since: now };
-    else if (now - progress.since >= options.heartbeatMs) tooSlow();
-    if (queue.ended || early !== undefined || reading) return;
-    if (head !== undefined && head.epoch !== epoch) doubt = true;
-    if (doubt) {
-      void read(() => Promise.resolve());
+  heartbeat(head: Head | undefined): void {
+    const now = this.#deps.now().getTime();
+    if (this.#queue.length === 0 || this.#queue.taken !== this.#taken) {
+      this.#taken = this.#queue.taken;
+      this.#takenSince = now;
+    } else if (now - this.#takenSince >= this.options.heartbeatMs) this.#tooSlow();
+    if (this.#queue.ended || this.#early !== undefined || this.#reading) return;
+    if (head !== undefined && head.epoch !== this.#epoch) this.#doubt = true;
+    if (this.#doubt) {
+      void this.#read(() => Promise.resolve());
       return;
     }
-    if (head !== undefined && head.seq > lastSeq) void read(() => readTo(head.seq));
+    if (head !== undefined && head.seq > this.#lastSeq) void this.#read(() => this.#readTo(head.seq));
     // To a reader that has not taken what there is, a heartbeat says nothing.
-    if (queue.length > 0) return;
-    tell({
+    if (this.#queue.length > 0) return;
+    this.#tell({
       case: "heartbeat",
       value: {
-        cursor: cursor(),
-        headSequence: BigInt(head?.seq ?? lastSeq),
+        cursor: this.#cursor(),
+        headSequence: BigInt(head?.seq ?? this.#lastSeq),
         ...(head === undefined ? {} : { counts: toCounts(head) }),
       },
     });
   }
 
-  function reconnect(cause: Reconnect_Cause, withinMs: number): void {
+  reconnect(cause: Reconnect_Cause, withinMs: number): void {
     // Not open yet, it has no cursor to give: the client opens another with the one it has.
-    if (early !== undefined) {
-      finish(new Fault(ErrorReason.SHUTTING_DOWN));
+    if (this.#early !== undefined) {
+      this.finish(new Fault(ErrorReason.SHUTTING_DOWN));
       return;
     }
-    tell({
+    this.#tell({
       case: "reconnect",
-      value: { after: durationFromMs(Math.round(deps.random() * withinMs)), cause, cursor: cursor() },
+      value: { after: durationFromMs(Math.round(this.#deps.random() * withinMs)), cause, cursor: this.#cursor() },
     });
-    finish(undefined);
+    this.finish(undefined);
   }
 
-  async function leave(): Promise<IteratorReturnResult<undefined>> {
-    finish(undefined);
+  status(message: Encoded): void {
+    if (this.options.includeStatus) this.put(message);
+  }
+
+  announcement(event: Filtered, message: Encoded): void {
+    if (this.options.passes(event)) this.put(message);
+  }
+
+  tokenExpires(at: Date): void {
+    this.#tell({ case: "tokenExpiring", value: { expireTime: timestampFromDate(at) } });
+  }
+}
+
+class Reader implements AsyncIterator<Encoded, undefined> {
+  readonly #session: Session;
+  readonly #queue: OutQueue;
+
+  constructor(session: Session, queue: OutQueue) {
+    this.#session = session;
+    this.#queue = queue;
+  }
+
+  take(): Encoded | undefined {
+    return this.#queue.take();
+  }
+
+  next(): Promise<IteratorResult<Encoded, undefined>> {
+    return this.#queue.next();
+  }
+
+  async return(): Promise<IteratorReturnResult<undefined>> {
+    this.#session.finish(undefined);
     return { done: true, value: undefined };
   }
-
-  return {
-    options,
-    /** The reader's side: ends with the fault, or quietly after Reconnect. */
-    events: { [Symbol.asyncIterator]: () => ({ take: queue.take, next: queue.next, return: leave }) },
-    begin,
-    arrived,
-    heartbeat,
-    reconnect,
-    finish,
-    /** Writes an encoded SubscribeResponse. */
-    put,
-    status: (message: Encoded) => (options.includeStatus ? put(message) : undefined),
-    announcement: (event: Filtered, message: Encoded) => (options.passes(event) ? put(message) : undefined),
-    tokenExpires: (at: Date) => tell({ case: "tokenExpiring", value: { expireTime: timestampFromDate(at) } }),
-  };
 }
 
 /** Why a cursor cannot be continued; undefined when it can. */

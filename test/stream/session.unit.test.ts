@@ -14,7 +14,7 @@ import type { Head, InboxEntryRow } from "#src/inbox/entry.ts";
 import { Encoded } from "#src/rpc/call.ts";
 import { encodeArrival, encodeReplayed } from "#src/stream/arrival.ts";
 import { type Cursor, decodeCursor } from "#src/stream/cursor.ts";
-import { MAX_REPLAY, openSession, type Session, whyReset } from "#src/stream/session.ts";
+import { MAX_REPLAY, Session, whyReset } from "#src/stream/session.ts";
 
 // Plays an inbox, the live events about it, and a client that resumes whenever its stream ends, in any order of events:
 // live events lost, doubled and out of order, reads of the inbox that take their time, erasures, a reader that pauses.
@@ -91,8 +91,10 @@ class World {
   open(): void {
     this.began = false;
     const stream = ++this.streams;
-    this.session = openSession(
+    this.session = new Session(
       {
+        tenantId: "t",
+        userId: "u",
         streamId: "s",
         deviceId: "d",
         cursor: this.client,
@@ -107,7 +109,7 @@ class World {
         now: () => now,
         random: () => 0.5,
         head: () => this.#slow(() => this.head()),
-        replay: (after, limit) =>
+        replay: (_, after, limit) =>
           this.#slow(() => ({
             epoch: this.epoch,
             rows: Array.from({ length: Math.max(0, Math.min(this.seq - after, limit)) }, (_, n) =>
@@ -301,8 +303,10 @@ async function begun(
     archived: 0,
     snoozed: 0,
   });
-  const session = openSession(
+  const session = new Session(
     {
+      tenantId: "t",
+      userId: "u",
       streamId: "s",
       deviceId: "d",
       cursor: options.cursor === undefined ? undefined : { epoch: 1, seq: options.cursor },
@@ -317,7 +321,7 @@ async function begun(
       now: () => new Date(now.getTime() + world.passed),
       random: () => 0.5,
       head: async () => head(),
-      async replay(after, limit) {
+      async replay(_, after, limit) {
         world.reads++;
         const rows = Array.from({ length: Math.min(world.seq - after, limit) }, (_, n) => rowOf(after + 1 + n));
         return { epoch: 1, rows: rows.map((row) => ({ ...row, content: options.bytes ?? content })) };

@@ -20,18 +20,17 @@ const ways = new Map([
  */
 export function decompressInTurn(maxBytes: number): ServerInterceptor {
   const aFew = inTurn(AT_ONCE);
+  function decompressMessage(this: Compressed, message: Buffer, encoding: string): Buffer | Promise<Buffer> {
+    const way = ways.get(encoding);
+    if (way === undefined) return Object.getPrototypeOf(this).decompressMessage.call(this, message, encoding);
+    return aFew(() => way(message.subarray(PREFIX_BYTES), { maxOutputLength: maxBytes })).catch((error) => {
+      const tooLarge = error instanceof RangeError;
+      throw { code: tooLarge ? Code.RESOURCE_EXHAUSTED : Code.INTERNAL, details: "" };
+    });
+  }
   return (_definition, call) => {
     const its = call as unknown as Compressed;
-    const original = its.decompressMessage;
-    if (typeof original === "function")
-      its.decompressMessage = function (message, encoding) {
-        const way = ways.get(encoding);
-        if (way === undefined) return original.call(this, message, encoding);
-        return aFew(() => way(message.subarray(PREFIX_BYTES), { maxOutputLength: maxBytes })).catch((error) => {
-          const tooLarge = error instanceof RangeError;
-          throw { code: tooLarge ? Code.RESOURCE_EXHAUSTED : Code.INTERNAL, details: "" };
-        });
-      };
+    if (typeof its.decompressMessage === "function") its.decompressMessage = decompressMessage;
     return call as ReturnType<ServerInterceptor>;
   };
 }

@@ -43,13 +43,7 @@ export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchange
       header: (name) => headers[name] as string | undefined,
       timeoutMs: callerTimeout(headers, Number.POSITIVE_INFINITY),
     });
-    open.add(exchange);
-    watched.set(stream, { exchange, since: performance.now(), endedAt: undefined });
-    stream.once("close", () => {
-      open.delete(exchange);
-      watched.delete(stream);
-      if (!exchange.ended) exchange.abort(new Fault(ErrorReason.CANCELLED));
-    });
+    watch(stream, exchange);
     exchange.onAbort = (fault) => refuse(stream, fault);
     exchange.admit().then(
       () => {
@@ -61,9 +55,20 @@ export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchange
     );
   };
 
+  // Apart from `begin`, whose variables, the headers among them, would live as long as the stream otherwise.
+  function watch(stream: ServerHttp2Stream, exchange: Exchange): void {
+    open.add(exchange);
+    watched.set(stream, { exchange, since: performance.now(), endedAt: undefined });
+    stream.on("close", () => {
+      open.delete(exchange);
+      watched.delete(stream);
+      if (!exchange.ended) exchange.abort(new Fault(ErrorReason.CANCELLED));
+    });
+  }
+
   wrap<OnStream>(server, "_streamHandler", (original) => (extra, stream, headers) => {
     // grpc-js listens only once it has the call.
-    stream.on("error", () => undefined);
+    stream.on("error", ignore);
     // Later: of calls that are cancelled as they come (rapid reset), only the frames are read.
     turns(stream.session ?? stream, () => {
       if (stream.closed || stream.destroyed) return;
@@ -103,6 +108,8 @@ export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchange
     [Symbol.dispose]: () => clearInterval(timer),
   };
 }
+
+function ignore(): void {}
 
 /** Answers with nothing but the status. What still comes of the request goes nowhere. */
 function refuse(stream: ServerHttp2Stream, fault: Fault): void {

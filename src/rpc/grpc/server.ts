@@ -166,20 +166,37 @@ type Listener = {
 /** The port is ours and not grpc-js's, so that connections can be counted and silent ones closed. */
 async function listen(config: GrpcConfig, take: (socket: Socket) => void): Promise<Listener> {
   const sockets = new Set<Socket>();
+  /** Those that have said nothing yet, oldest first, and since when. */
+  const silent = new Map<Socket, number>();
+  // One timer for all connections: a process holds ten thousand.
+  const timer = setInterval(
+    () => {
+      const before = performance.now() - config.helloTimeoutMs;
+      for (const [socket, since] of silent) {
+        if (since > before) break;
+        silent.delete(socket);
+        // In the turn after: what has come while this process was busy is read first.
+        setImmediate(() => socket.bytesRead === 0 && socket.destroy());
+      }
+    },
+    Math.min(1_000, config.helloTimeoutMs / 4),
+  );
+  timer.unref();
   const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: config.keepaliveTimeMs });
   server.on("connection", (socket) => {
     sockets.add(socket);
-    // In the turn after: what has come while this process was busy is read first.
-    const hangUp = () => setImmediate(() => socket.bytesRead === 0 && socket.destroy());
-    const timer = setTimeout(hangUp, config.helloTimeoutMs);
-    timer.unref();
-    socket.on("error", () => socket.destroy());
-    socket.once("close", () => {
-      clearTimeout(timer);
-      sockets.delete(socket);
-    });
+    silent.set(socket, performance.now());
+    socket.on("error", onError);
+    socket.on("close", onClose);
     take(socket);
   });
+  function onError(this: Socket): void {
+    this.destroy();
+  }
+  function onClose(this: Socket): void {
+    sockets.delete(this);
+    silent.delete(this);
+  }
   limitConnections(server, config);
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
@@ -190,7 +207,10 @@ async function listen(config: GrpcConfig, take: (socket: Socket) => void): Promi
   });
   return {
     port: (server.address() as AddressInfo).port,
-    free: () => new Promise((resolve) => server.close(() => resolve())),
+    free() {
+      clearInterval(timer);
+      return new Promise((resolve) => server.close(() => resolve()));
+    },
     destroy() {
       for (const socket of sockets) socket.destroy();
     },
