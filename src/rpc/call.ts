@@ -29,14 +29,34 @@ export type Call = {
  */
 export class Encoded {
   bytes: Uint8Array;
+  #framed: Buffer | undefined;
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
   }
 
+  /** As gRPC writes it (see `framed`), made once however many streams it goes to. */
+  get framed(): Buffer {
+    this.#framed ??= framed(this.bytes);
+    return this.#framed;
+  }
+
   /** Before it waits: a view would keep the whole packet in memory that it came in. */
   keep(): void {
-    if (this.bytes.byteLength < this.bytes.buffer.byteLength) this.bytes = Uint8Array.from(this.bytes);
+    if (this.#framed !== undefined || this.bytes.byteLength === this.bytes.buffer.byteLength) return;
+    this.#framed = framed(this.bytes, Buffer.allocUnsafeSlow);
+    this.bytes = this.#framed.subarray(PREFIX_BYTES);
   }
+}
+
+const PREFIX_BYTES = 5;
+
+/** A message behind its prefix: a byte that says it is not compressed, and its length (gRPC over HTTP/2). */
+export function framed(bytes: Uint8Array, allocate = Buffer.allocUnsafe): Buffer {
+  const frame = allocate(PREFIX_BYTES + bytes.byteLength);
+  frame[0] = 0;
+  frame.writeUInt32BE(bytes.byteLength, 1);
+  frame.set(bytes, PREFIX_BYTES);
+  return frame;
 }
 
 /** Answers of a stream, of which the next can be had without a turn of the event loop when it is there already. */

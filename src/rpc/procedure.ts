@@ -2,7 +2,7 @@ import { create, type DescMethod, fromBinary, type Message, toBinary } from "@bu
 import { Code, invalidRequest } from "#src/errors.ts";
 import { type Access, accessOf, nameOf } from "./access.ts";
 import type { AccessRule } from "./access-rules.ts";
-import { type Call, Encoded, type Principal, type Service } from "./call.ts";
+import { type Call, Encoded, framed, type Principal, type Service } from "./call.ts";
 import { unreadable } from "./to-fault.ts";
 import { unreadableField } from "./unreadable-field.ts";
 import type { Violations } from "./validate.ts";
@@ -22,6 +22,8 @@ export type Procedure = {
   decode(bytes: Uint8Array): Message;
   /** What a handler answered, as bytes. */
   encode(output: unknown): Uint8Array;
+  /** The same in the frame of a stream (see `framed`); an Encoded is one already. */
+  frame(output: unknown): Buffer;
   /** What a handler answered, as a message. */
   message(output: unknown): Message;
   /** Throws unless the caller may ask for this and the request is valid. */
@@ -64,7 +66,9 @@ function procedure(method: DescMethod, handler: AnyHandler, rule: AccessRule, vi
         throw unreadable(Code.INVALID_ARGUMENT, field === "" ? "" : "malformed", field);
       }
     },
-    encode: (value) => (value instanceof Encoded ? value.bytes : toBinary(output, create(output, value as Message))),
+    encode: (value) => toBinary(output, create(output, value as Message)),
+    frame: (value) =>
+      value instanceof Encoded ? value.framed : framed(toBinary(output, create(output, value as Message))),
     message,
     check(principal, request) {
       access.check(principal, request);

@@ -1,3 +1,4 @@
+import { constants, type ServerHttp2Stream } from "node:http2";
 import {
   type handleBidiStreamingCall,
   type handleServerStreamingCall,
@@ -28,6 +29,8 @@ type AnyCall = Pick<ServerUnaryCall<Bytes, Bytes>, "metadata" | "getDeadline"> &
 /** How long a caller has to read the end of a stream that was closed on it before the connection to it is reset. */
 const LINGER_MS = 5_000;
 
+type Limits = { readonly stallMs: number; readonly maxSendBytes: number };
+
 export type GrpcCalls = {
   unary(procedure: Procedure): handleUnaryCall<Bytes, Bytes>;
   serverStreaming(procedure: Procedure): handleServerStreamingCall<Bytes, Bytes>;
@@ -37,9 +40,10 @@ export type GrpcCalls = {
 /**
  * Runs calls of grpc-js through the pipeline.
  *
- * @param stallMs how long a caller may leave a stream unread
+ * @param limits.stallMs how long a caller may leave a stream unread
+ * @param limits.maxSendBytes of one message
  */
-export function grpcCalls(pipeline: Pipeline, open: OpenExchanges, gate: Gate, stallMs: number): GrpcCalls {
+export function grpcCalls(pipeline: Pipeline, open: OpenExchanges, gate: Gate, limits: Limits): GrpcCalls {
   const begin = (procedure: Procedure, call: AnyCall): Exchange => {
     const letIn = gate.exchangeOf(call);
     if (letIn !== undefined) return letIn;
@@ -70,12 +74,12 @@ export function grpcCalls(pipeline: Pipeline, open: OpenExchanges, gate: Gate, s
     },
     serverStreaming: (procedure) => (call) => {
       const exchange = begin(procedure, call);
-      void pump(exchange, call, stallMs, pipeline, () => exchange.accept(procedure.decode(call.request)));
+      void pump(exchange, call, limits, pipeline, () => exchange.accept(procedure.decode(call.request)));
     },
     bidi: (procedure) => (call) => {
       const exchange = begin(procedure, call);
       oneAtATime(call);
-      void pump(exchange, call, stallMs, pipeline, () => requests(exchange, call));
+      void pump(exchange, call, limits, pipeline, () => requests(exchange, call));
     },
   };
 }
@@ -87,11 +91,14 @@ async function answerUnary(exchange: Exchange, request: Bytes): Promise<Bytes> {
   return asBuffer(procedure.encode(output));
 }
 
-/** Writes the handler's answers as fast as the caller reads them, and no faster. */
+/**
+ * Writes the handler's answers as fast as the caller reads them, and no faster. They go to the HTTP/2 stream itself: through
+ * grpc-js each would wait in a second queue, and be copied into a frame of its own though one goes to ten thousand streams.
+ */
 async function pump(
   exchange: Exchange,
   call: Writable,
-  stallMs: number,
+  { stallMs, maxSendBytes }: Limits,
   pipeline: Pipeline,
   request: () => unknown,
 ): Promise<void> {
@@ -101,6 +108,8 @@ async function pump(
     if (!exchange.admitted) await exchange.admit();
     pipeline.watch(exchange);
     answers = callStream(exchange, request());
+    const stream = streamOf(call);
+    if (stream === undefined) throw new Error("grpc-js keeps its HTTP/2 stream elsewhere");
     call.sendMetadata(new Metadata());
     for (;;) {
       let value = answers.take?.();
@@ -110,8 +119,10 @@ async function pump(
         value = next.value;
       }
       if (exchange.ended) break;
-      if (call.write(asBuffer(exchange.procedure.encode(value)))) continue;
-      if (!(await room(call, stallMs))) {
+      const frame = exchange.procedure.frame(value);
+      if (frame.byteLength > maxSendBytes) throw unreadable(Code.RESOURCE_EXHAUSTED);
+      if (stream.write(frame)) continue;
+      if (!(await room(stream, stallMs))) {
         exchange.abort(new Fault(ErrorReason.CANCELLED));
         return resetStream(call);
       }
@@ -149,19 +160,19 @@ function isPrematureClose(error: unknown): boolean {
 }
 
 /** False: nothing was read for `stallMs`. */
-function room(call: Writable, stallMs: number): Promise<boolean> {
+function room(stream: ServerHttp2Stream, stallMs: number): Promise<boolean> {
   return new Promise((resolve) => {
     const settle = (read: boolean) => () => {
       clearTimeout(timer);
-      call.off("drain", onDrain);
-      call.off("close", onDrain);
+      stream.off("drain", onDrain);
+      stream.off("close", onDrain);
       resolve(read);
     };
     const onDrain = settle(true);
     const timer = setTimeout(settle(false), stallMs);
-    call.on("drain", onDrain);
-    call.on("close", onDrain);
-    if (call.destroyed) onDrain();
+    stream.on("drain", onDrain);
+    stream.on("close", onDrain);
+    if (stream.destroyed) onDrain();
   });
 }
 
@@ -175,10 +186,15 @@ function endWith(call: Writable, fault: Fault): void {
   call.emit("error", statusOf(fault));
 }
 
-/** grpc-js has no way to reset a stream, so this reaches for the HTTP/2 stream below it. Does nothing if it moved. */
+/** grpc-js has no way to reset a stream. */
 function resetStream(call: object): void {
-  const inner = Reflect.get(call, "call") as { stream?: { close?: (code: number) => void } } | undefined;
-  inner?.stream?.close?.(8);
+  streamOf(call)?.close(constants.NGHTTP2_CANCEL);
+}
+
+/** The HTTP/2 stream below a call of grpc-js 1.14, which has no name for it. */
+function streamOf(call: object): ServerHttp2Stream | undefined {
+  const inner = Reflect.get(call, "call") as { stream?: ServerHttp2Stream } | undefined;
+  return inner?.stream;
 }
 
 /** grpc-js reads 16 messages ahead, which could be 64 MiB for one slow stream of batches. One is enough. */

@@ -53,7 +53,8 @@ export async function startGrpc(
   completeUnknown(server);
   const gate = gateCalls(server, pipeline, open, config.requestTimeoutMs);
   interceptors.push(gate.interceptor);
-  const calls = grpcCalls(pipeline, open, gate, config.requestTimeoutMs);
+  const limits = { stallMs: config.requestTimeoutMs, maxSendBytes: config.maxSendBytes };
+  const calls = grpcCalls(pipeline, open, gate, limits);
   for (const { descriptor } of pipeline.services) {
     const own = [...pipeline.procedures].filter(([, { method }]) => method.parent === descriptor);
     server.addService(
