@@ -7,6 +7,7 @@ export default defineConfig({
   test: {
     environment: "node",
     pool: "forks",
+    execArgv: ["--import", "./src/store/resolve-drizzle.ts"],
     maxWorkers: 2, // The servers need their share of two cores.
     maxConcurrency: 4, // Of tests that ask to run side by side within a file.
     sequence: { sequencer: LongestFirst },

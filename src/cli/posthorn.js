@@ -11,6 +11,7 @@ const OLDEST = 24;
 if (Number(process.versions.node.split(".")[0]) >= OLDEST) {
   // What TypeScript becomes is kept, in the system's folder for such, so that a command answers at once.
   module.enableCompileCache?.();
+  await import("../store/resolve-drizzle.ts");
   await import("./main.ts");
 } else {
   const pinned = fileURLToPath(new URL("../../node_modules/.bin/node", import.meta.url));

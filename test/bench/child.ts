@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 /** One line that a child writes: what happened, and whatever belongs to it. */
@@ -34,9 +35,11 @@ export type ChildOptions = {
 const LAST_WORDS = 8;
 const MAY_TAKE_TO_END_MS = 5_000;
 
+const RESOLVE_DRIZZLE = join(import.meta.dirname, "../../src/store/resolve-drizzle.ts");
+
 /** Node as it runs this process: the pinned one. */
 export function nodeChild(script: string, options: Omit<ChildOptions, "command" | "args">): Child {
-  return startChild({ ...options, command: process.execPath, args: [script] });
+  return startChild({ ...options, command: process.execPath, args: ["--import", RESOLVE_DRIZZLE, script] });
 }
 
 export function startChild(options: ChildOptions): Child {

@@ -74,6 +74,7 @@ export const SETTINGS: Settings = {
 
 const CLI = join(import.meta.dirname, "../../../src/cli/posthorn.js");
 const FAILING = join(import.meta.dirname, "failing-node.ts");
+const RESOLVE_DRIZZLE = join(import.meta.dirname, "../../../src/store/resolve-drizzle.ts");
 const READY_WITHIN_MS = 180_000;
 const KEPT_LINES = 2000;
 
@@ -103,7 +104,8 @@ export async function faultNode(name: string, services: TestServices, own: Setti
   async function start({ failAt, settings = {} }: Parameters<FaultNode["start"]>[0] = {}): Promise<void> {
     if (child !== undefined) throw new Error(`${name} runs already`);
     const { PATH, HOME, TMPDIR } = process.env;
-    const command = failAt === undefined ? [CLI, "serve", "--json"] : [FAILING, JSON.stringify(failAt)];
+    const failing = ["--import", RESOLVE_DRIZZLE, FAILING, JSON.stringify(failAt)];
+    const command = failAt === undefined ? [CLI, "serve", "--json"] : failing;
     const started = spawn(process.execPath, command, {
       env: {
         PATH,
