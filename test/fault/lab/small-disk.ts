@@ -16,6 +16,16 @@ export type SmallDisk = AsyncDisposable & {
   empty(): Promise<void>;
 };
 
+/** Blocks of zeros without end. */
+function* endless(size: number): Generator<Buffer> {
+  const zeros = Buffer.alloc(size);
+  for (;;) yield zeros;
+}
+
+function unlessFull(error: NodeJS.ErrnoException): void {
+  if (error.code !== "ENOSPC") throw error;
+}
+
 /** Mounts one, which takes root on Linux. */
 export async function smallDisk(megabytes: number): Promise<SmallDisk> {
   const dir = mkdtempSync(join(tmpdir(), "posthorn-disk-"));
@@ -29,13 +39,11 @@ export async function smallDisk(megabytes: number): Promise<SmallDisk> {
   return {
     dir,
     async fill() {
-      const { bavail, bsize } = await statfs(dir);
+      const { bsize } = await statfs(dir);
       const file = await open(ballast, "w");
       try {
-        for (let left = bavail * bsize; left > 0; left -= bsize) await file.appendFile(Buffer.alloc(bsize));
-      } catch (error) {
-        // Others write too: the last block may be theirs.
-        if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+        // Coarsely, and then to the last block; others write too.
+        for (const size of [2 ** 20, bsize]) await file.appendFile(endless(size)).catch(unlessFull);
       } finally {
         await file.close();
       }
