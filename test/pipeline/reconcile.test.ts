@@ -45,9 +45,9 @@ const purge = () => Promise.all(LANES.map(({ name }) => manager.streams.purge(in
 const waiting = async () =>
   (await sql<[{ n: number }]>`select count(*)::int as n from notifications where status = 1`)[0].n;
 /** One round of the reconciler, as if so much time had passed. */
-const round = (laterMs: number, afterMs: number) => {
+const round = (laterMs: number, afterMs: number, as: Broker = broker) => {
   const queue = openQueue(broker, log, createMetrics(new Registry()));
-  const deps = { store, broker, queue, metrics: createMetrics(new Registry()) };
+  const deps = { store, broker: as, queue, metrics: createMetrics(new Registry()) };
   return reconcile(deps, new Date(Date.now() + laterMs), afterMs);
 };
 const sendOnEveryLane = async (users: number) => {
@@ -136,4 +136,27 @@ test("the backlog of a tenant hides nothing that others lost", async () => {
   expect(await round(60 * MINUTE, MINUTE)).toBe(2);
   expect(await until(queued, (count) => count === 2)).toBe(2);
   expect(await round(60 * MINUTE, MINUTE)).toBe(0);
+});
+
+test("a message that is done and was kept hides nothing that was lost before it", async () => {
+  await purge();
+  await sql`update notifications set status = ${Status.DELIVERED} where status = 1`;
+  await api.key.send.send({ to: { userIds: ["lost"] }, content: hi, priority: Priority.HIGH });
+  await until(queued, (count) => count === 1);
+  await purge();
+  await api.key.send.send({ to: { userIds: ["done"] }, content: hi, priority: Priority.HIGH });
+  await until(queued, (count) => count === 1);
+  await sql`update notifications set status = ${Status.DELIVERED} where user_id = 'done'`;
+  await sql`update notifications set queued_at = null where status = 1`;
+  expect(await round(60 * MINUTE, MINUTE)).toBe(0);
+  const { state } = await manager.streams.info(ingestStream(services.namespace, "high"));
+  // A NATS that was killed at the right moment says so of its consumer; it cannot be told to.
+  const consumers = new Proxy(broker.jsm.consumers, {
+    get: (all, name) =>
+      name === "info" ? async () => ({ ack_floor: { stream_seq: state.last_seq } }) : Reflect.get(all, name),
+  });
+  const jsm = new Proxy(broker.jsm, {
+    get: (all, name) => (name === "consumers" ? consumers : Reflect.get(all, name)),
+  });
+  expect(await round(60 * MINUTE, MINUTE, { ...broker, jsm })).toBe(1);
 });
