@@ -2,7 +2,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Scope, TokenAlgorithm } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { OPERATOR_KEY, type TestPlatform } from "../support/platform.ts";
 import { until } from "../support/until.ts";
-import type { Fill } from "../tenancy/requests.ts";
+import { type Fill, NAMED_VAULT } from "../tenancy/requests.ts";
 
 /** A tenant with one of everything in it, and a credential of every kind. All worlds are alike but for ids and times. */
 export type World = {
@@ -75,17 +75,7 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       notification_id: delivered,
       notification_ids: [delivered],
       fanout_id: fanoutId,
-      key: "vault",
-      topic: "vault",
-      topics: ["vault"],
-      type: "vault",
-      types: ["vault"],
-      category: "vault",
-      categories: ["vault"],
-      role: "vault",
-      roles: ["vault"],
-      tag: "vault",
-      tags: ["vault"],
+      ...NAMED_VAULT,
       cursor: "",
       device_id: "phone",
       idempotency_key: "",

@@ -3,40 +3,23 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ConnectError } from "@connectrpc/connect";
 import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { AdminService, Scope, TokenAlgorithm } from "#gen/posthorn/v1/admin_service_pb.ts";
-import { AnalyticsService } from "#gen/posthorn/v1/analytics_service_pb.ts";
-import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
+import { Scope, TokenAlgorithm } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
-import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
-import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
-import { TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
-import { UserService } from "#gen/posthorn/v1/user_service_pb.ts";
 import { ACCESS_RULES, type AccessRule } from "#src/rpc/access-rules.ts";
+import { SERVICES } from "../support/contract.ts";
 import { type Clients, platformOfFile } from "../support/platform.ts";
 import { toRefusal } from "../support/refusal.ts";
 import { openReader } from "../support/stream-reader.ts";
 import { contentOf } from "../support/tenant-tables.ts";
 import { until } from "../support/until.ts";
-import { type Fill, requestsOf } from "./requests.ts";
+import { type Fill, NAMED_VAULT, requestsOf } from "./requests.ts";
 
 // The victim is the file's tenant, `node.key`. Each method is called by a tenant of its own, which has nothing.
 const node = await platformOfFile({ roles: ["api", "stream", "worker"] });
 const sql = postgres(node.services.databaseUrl, { max: 1, onnotice: () => undefined });
 afterAll(() => sql.end());
 
-const SERVICES = {
-  admin: AdminService,
-  analytics: AnalyticsService,
-  inbox: InboxService,
-  preferences: PreferencesService,
-  send: SendService,
-  stream: StreamService,
-  topics: TopicService,
-  types: TypeService,
-  users: UserService,
-} as const;
 const METHODS = Object.entries(SERVICES).flatMap(([client, service]) =>
   service.methods.map((method): [string, { client: keyof Clients; method: DescMethod }] => [
     `${service.typeName}.${method.name}`,
@@ -153,17 +136,7 @@ beforeAll(async () => {
     notification_id: delivered,
     notification_ids: [delivered, scheduled],
     fanout_id: fanout.fanoutId,
-    key: "vault",
-    topic: "vault",
-    topics: ["vault"],
-    type: "vault",
-    types: ["vault"],
-    category: "vault",
-    categories: ["vault"],
-    role: "vault",
-    roles: ["vault"],
-    tag: "vault",
-    tags: ["vault"],
+    ...NAMED_VAULT,
     cursor: seen.cursor(),
     device_id: "phone",
     idempotency_key: "same",

@@ -17,6 +17,21 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
  */
 export type Fill = Readonly<Record<string, unknown>>;
 
+/** For whatever a request names by a key that its caller chose: all of it is called "vault". */
+export const NAMED_VAULT: Fill = {
+  key: "vault",
+  topic: "vault",
+  topics: ["vault"],
+  type: "vault",
+  types: ["vault"],
+  category: "vault",
+  categories: ["vault"],
+  role: "vault",
+  roles: ["vault"],
+  tag: "vault",
+  tags: ["vault"],
+};
+
 /** Left empty: filters that would hide what they should find, and what the server fills itself. */
 const SKIP = new Set([
   "update_mask",
