@@ -3,6 +3,7 @@ import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
 import type { FieldMask } from "@bufbuild/protobuf/wkt";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
+import { MAX_PATHS } from "./oversize.ts";
 
 /**
  * The paths an update is about (AIP-134, AIP-161): snake_case field names, into singular messages and into maps by
@@ -12,7 +13,7 @@ import { Fault } from "#src/errors.ts";
  * Without a mask: every field that is set in `message` – the top-level ones, or with `leaves` each innermost one, so
  * that setting a part of a nested message leaves the rest of it alone.
  *
- * @throws INVALID_FIELD_MASK naming the first path that does not exist.
+ * @throws INVALID_FIELD_MASK naming the first path that does not exist, or when there are more than 1,000.
  */
 export function maskPaths(
   mask: FieldMask | undefined,
@@ -24,6 +25,13 @@ export function maskPaths(
     if (unmasked === "leaves") return [...leaves(schema, message).keys()];
     const reflected = reflect(schema, message);
     return schema.fields.filter((field) => reflected.isSet(field)).map((field) => field.name);
+  }
+  if (mask.paths.length > MAX_PATHS) {
+    const description = `must contain no more than ${MAX_PATHS} item(s)`;
+    throw new Fault(ErrorReason.INVALID_FIELD_MASK, {
+      message: `update_mask.paths: ${description}`,
+      fields: [{ field: "update_mask.paths", description }],
+    });
   }
   const named = new Set<string>();
   mask.paths.forEach((path, index) => {

@@ -3,6 +3,7 @@ import { Code, invalidRequest } from "#src/errors.ts";
 import { type Access, accessOf, nameOf } from "./access.ts";
 import type { AccessRule } from "./access-rules.ts";
 import { type Call, Encoded, framed, type Principal, type Service } from "./call.ts";
+import { oversizeBytes } from "./oversize.ts";
 import { unreadable } from "./to-fault.ts";
 import { unreadableField } from "./unreadable-field.ts";
 import type { Violations } from "./validate.ts";
@@ -59,6 +60,8 @@ function procedure(method: DescMethod, handler: AnyHandler, rule: AccessRule, vi
     handler,
     access,
     decode(bytes) {
+      const tooLarge = oversizeBytes(input, bytes);
+      if (tooLarge !== undefined) throw invalidRequest([tooLarge]);
       try {
         return fromBinary(input, bytes, readOptions);
       } catch {

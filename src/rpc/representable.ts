@@ -1,9 +1,10 @@
 import type { DescField, DescMessage, Message } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { FieldFault } from "#src/errors.ts";
+import { MAX_VALUES } from "./oversize.ts";
 
 /**
- * The first value in the message that is legal in binary and has no JSON form, if any: an infinite or NaN number in a
+ * The first value in the message that is legal in binary and has no JSON form, or is far too large, if any: an infinite or NaN number in a
  * `google.protobuf.Struct` (which slips through JSON as `1e400`), a Timestamp outside the years 1 to 9999, a Duration
  * beyond 10,000 years or with parts of different signs. It could be stored but never answered, or not even stored.
  *
@@ -34,11 +35,10 @@ type Check = (value: unknown) => string | undefined;
 /** Without a check: one of its own fields has one. */
 type Reached = { field: DescField; check: Check | undefined };
 
-const finite: Check = (value) => (allFinite(value) ? undefined : "numbers must be finite");
 const CHECKS: ReadonlyMap<string, Check> = new Map([
-  ["google.protobuf.Struct", finite],
-  ["google.protobuf.Value", finite],
-  ["google.protobuf.ListValue", finite],
+  ["google.protobuf.Struct", checkValues],
+  ["google.protobuf.Value", checkValues],
+  ["google.protobuf.ListValue", checkValues],
   ["google.protobuf.Timestamp", checkTimestamp],
   ["google.protobuf.Duration", checkDuration],
 ]);
@@ -78,12 +78,14 @@ function checkDuration(value: unknown): string | undefined {
   return inRange && oneSign ? undefined : "must be a duration of at most 10,000 years whose parts have one sign";
 }
 
-function allFinite(root: unknown): boolean {
+function checkValues(root: unknown): string | undefined {
   const waiting: unknown[] = [root];
-  while (waiting.length > 0) {
+  for (let count = 0; waiting.length > 0; count++) {
+    if (count > MAX_VALUES) return `must hold no more than ${MAX_VALUES} values`;
     const value = waiting.pop();
-    if (typeof value === "number" && !Number.isFinite(value)) return false;
-    if (typeof value === "object" && value !== null) waiting.push(...Object.values(value));
+    if (typeof value === "number" && !Number.isFinite(value)) return "numbers must be finite";
+    if (typeof value !== "object" || value === null) continue;
+    for (const item of Object.values(value)) waiting.push(item);
   }
-  return true;
+  return undefined;
 }

@@ -3,6 +3,7 @@ import { pathToString } from "@bufbuild/protobuf/reflect";
 import { createValidator, type Violation } from "@bufbuild/protovalidate";
 import { message as messageRules } from "#gen/buf/validate/validate_pb.ts";
 import type { FieldFault } from "#src/errors.ts";
+import { oversize } from "./oversize.ts";
 import { unrepresentable } from "./representable.ts";
 import { surelyValid } from "./surely-valid.ts";
 
@@ -23,6 +24,8 @@ export function createViolations(): Violations {
       quick.set(schema, isSurelyValid);
     }
     if (isSurelyValid(message)) return [];
+    const tooLarge = oversize(schema, message);
+    if (tooLarge !== undefined) return [tooLarge];
     const result = validator.validate(schema, message);
     if (result.kind === "error") throw result.error;
     const broken = result.kind === "valid" ? [] : result.violations;

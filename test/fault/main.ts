@@ -15,6 +15,9 @@ export type Round = { name: string; seed: number; seconds: number; facts?: Facts
 
 type Options = { rounds: number; seed: number; scale: number; verbose: boolean };
 
+/** Of what was done before a round failed. */
+const LAST_WORDS = 8;
+
 const stop = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(signal, () => {
@@ -61,12 +64,17 @@ async function runAll(chosen: readonly FaultTest[], { rounds, seed, scale, verbo
       }
       const began = performance.now();
       const round: Round = { name: fault.name, seed: seed + n, seconds: 0 };
+      const said: string[] = [];
+      const hear = (line: string) => {
+        said.push(line);
+        if (verbose) say(`  ${line}`);
+      };
       try {
         await using corner = await servicesOn(shared);
-        await using lab = openLab(corner, verbose ? (line) => say(`  ${line}`) : () => undefined);
+        await using lab = openLab(corner, hear);
         round.facts = await Promise.race([fault.run(lab, { seed: round.seed, scale }), late(scale), stopped]);
       } catch (error) {
-        round.failure = reasonOf(error);
+        round.failure = [reasonOf(error), ...said.slice(-LAST_WORDS)].join("\n  ");
       }
       round.seconds = (performance.now() - began) / 1000;
       done.push(round);

@@ -1,0 +1,86 @@
+import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
+import { describe, expect, test } from "vitest";
+import { MarkReadRequestSchema } from "#gen/posthorn/v1/inbox_service_pb.ts";
+import { UpdatePreferencesRequestSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { SendBatchRequestSchema, SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
+import { oversize, oversizeBytes } from "#src/rpc/oversize.ts";
+import { createViolations } from "#src/rpc/validate.ts";
+
+const violations = createViolations();
+const names = (count: number) => Array.from({ length: count }, (_, n) => `name-${n}`);
+const types = (count: number) => Object.fromEntries(names(count).map((name) => [name, {}]));
+
+type Case = [field: string, max: number, schema: DescMessage, filled: (count: number) => object];
+const CASES: Case[] = [
+  ["to.user_ids", 1000, SendRequestSchema, (count) => ({ to: { userIds: names(count) } })],
+  ["content.url", 2000, SendRequestSchema, (count) => ({ content: { url: "u".repeat(count) } })],
+  ["content.actions", 5, SendRequestSchema, (count) => ({ content: { actions: names(count).map((id) => ({ id })) } })],
+  ["items", 5000, SendBatchRequestSchema, (count) => ({ items: names(count).map(() => ({})) })],
+  ["notification_ids", 500, MarkReadRequestSchema, (count) => ({ notificationIds: names(count) })],
+  ["preferences.types", 200, UpdatePreferencesRequestSchema, (count) => ({ preferences: { types: types(count) } })],
+  ["update_mask.paths", 1000, UpdatePreferencesRequestSchema, (count) => ({ updateMask: { paths: names(count) } })],
+];
+
+describe.each(CASES)("%s", (field, max, schema, filled) => {
+  const message = (count: number) => create(schema, filled(count) as MessageInitShape<typeof schema>);
+  /** Padded, so that it is large enough to be looked through. */
+  const bytes = (count: number) =>
+    Buffer.concat([
+      toBinary(schema, message(count)),
+      new BinaryWriter().tag(999, 2).bytes(Buffer.alloc(20_000)).finish(),
+    ]);
+
+  test("is good as far as the contract says, and for a while judged like all else", () => {
+    for (const count of [0, 1, max, max + 1]) {
+      expect(oversize(schema, message(count))).toBeUndefined();
+      expect(oversizeBytes(schema, bytes(count))).toBeUndefined();
+    }
+  });
+
+  test("is refused for its size when it is far more, before it is decoded and after", () => {
+    // A character may be as long as four bytes.
+    const count = 9 * max + 1000;
+    const found = oversizeBytes(schema, bytes(count));
+    expect(found).toEqual({ field, description: expect.stringContaining(String(max)) });
+    expect(oversize(schema, message(count))).toEqual(found);
+    if (field !== "update_mask.paths") expect(violations(schema, message(count))).toEqual([found]);
+  });
+});
+
+test("what is too large is said in the words for what is a little too large", () => {
+  const said = (count: number) =>
+    violations(
+      SendRequestSchema,
+      create(SendRequestSchema, { to: { userIds: names(count) }, content: { title: "t" } }),
+    );
+  expect(said(5000)).toEqual(said(1001));
+});
+
+test("a Struct is refused for more values than anything stores, however they are nested", () => {
+  const of = (data: object) =>
+    create(SendRequestSchema, { to: { userIds: ["a"] }, content: { title: "t", data: { data } as never } });
+  const many = Array.from({ length: 200_000 }, (_, n) => n);
+  for (const data of [many, { deep: [many] }, Object.fromEntries(many.map((n) => [`k${n}`, n]))]) {
+    const fault = { field: "content.data", description: "must hold no more than 10000 values" };
+    expect(violations(SendRequestSchema, of(data))).toEqual([fault]);
+    expect(oversizeBytes(SendRequestSchema, toBinary(SendRequestSchema, of(data)))).toEqual(fault);
+  }
+  expect(violations(SendRequestSchema, of(many.slice(0, 5000)))).toEqual([]);
+});
+
+test("one absurd item of a batch is its own affair, until it would cost all the others their time", () => {
+  const batch = (count: number) => create(SendBatchRequestSchema, { items: [{}, { to: { topics: names(count) } }] });
+  expect(violations(SendBatchRequestSchema, batch(5000))).toEqual([]);
+  expect(oversizeBytes(SendBatchRequestSchema, toBinary(SendBatchRequestSchema, batch(5000)))).toBeUndefined();
+  expect(oversizeBytes(SendBatchRequestSchema, toBinary(SendBatchRequestSchema, batch(10_000)))).toEqual({
+    field: "items[1].to.topics",
+    description: "must contain no more than 20 item(s)",
+  });
+});
+
+test("what is malformed is left to those who say where", () => {
+  const cut = toBinary(SendRequestSchema, create(SendRequestSchema, { to: { userIds: names(3000) } })).subarray(0, -1);
+  expect(oversizeBytes(SendRequestSchema, cut)).toEqual(expect.objectContaining({ field: "to.user_ids" }));
+  expect(oversizeBytes(SendRequestSchema, Buffer.alloc(50_000, 0xff))).toBeUndefined();
+});
