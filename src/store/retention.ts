@@ -1,4 +1,5 @@
 import postgres, { type Sql } from "postgres";
+import { WITH_ARRAYS } from "./array-types.ts";
 import { MIGRATION_LOCK } from "./migrate.ts";
 import type { PARTITIONED } from "./partitions.ts";
 
@@ -24,7 +25,7 @@ type Partitioned = (typeof PARTITIONED)[number]["table"];
  * A month is first detached, which blocks nobody, and then dropped; a crash in between is finished by the next run.
  */
 export async function dropExpired(databaseUrl: string, now: Date, retention: Retention): Promise<string[]> {
-  const sql = postgres(databaseUrl, { max: 1, onnotice: () => undefined, connect_timeout: 10 });
+  const sql = postgres(databaseUrl, { max: 1, onnotice: () => undefined, connect_timeout: 10, ...WITH_ARRAYS });
   try {
     await sql`select pg_advisory_lock(${MIGRATION_LOCK})`;
     const dropped: string[] = [];

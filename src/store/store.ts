@@ -1,6 +1,7 @@
 import { sql as statement } from "drizzle-orm";
 import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres, { type Sql, type TransactionSql } from "postgres";
+import { WITH_ARRAYS } from "./array-types.ts";
 import { safeBegin } from "./begin.ts";
 import { type GateUse, poolGate } from "./gate.ts";
 import { pgSockets } from "./sockets.ts";
@@ -75,6 +76,7 @@ export function openStore(config: StoreConfig): Store {
         role,
         ...settings,
       } as Record<string, string | number>,
+      ...WITH_ARRAYS,
       ...({ socket: pgSockets(silenceMs) } as object), // The driver's types do not know it.
     });
     client.begin = safeBegin(client.begin) as Sql["begin"];

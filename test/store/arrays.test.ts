@@ -1,12 +1,12 @@
-// The driver reads the word NULL within an array as text, so lists of lists come back as JSON.
 import fc from "fast-check";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
+import { WITH_ARRAYS } from "#src/store/array-types.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import { testServices } from "../support/services.ts";
 
 const { databaseUrl } = await testServices();
-const sql = postgres(databaseUrl, { max: 1, onnotice: () => undefined });
+const sql = postgres(databaseUrl, { max: 1, onnotice: () => undefined, ...WITH_ARRAYS });
 afterAll(() => sql.end());
 
 /** What breaks array literals that are put together carelessly. */
@@ -85,3 +85,23 @@ test("lists of lists come back", () =>
     const literals = items.map((list) => (list === null ? null : texts(list)));
     return column(sql`select to_jsonb(item::text[]) as item from unnest(${texts(literals)}::text[]) item`);
   }));
+
+test("arrays of every kind the tables have are read and written as lists", async () => {
+  const at = new Date("2026-02-03T04:05:06.789Z");
+  const id = "01890000-0000-7000-8000-00000000000a";
+  const [row] = await sql`
+    select ${["a", "NULL", null, 'q"{,}\\']}::text[] as texts, ${[1, 2]}::smallint[] as small, ${[]}::int[] as none,
+      array[1000000000000000::bigint] as large, ${[id]}::uuid[] as ids, array[true, false] as flags,
+      array[${at}::timestamptz] as times, array['\\x00ff'::bytea] as raw, array['{"a":[1]}'::jsonb] as json`;
+  expect(row).toEqual({
+    texts: ["a", "NULL", null, 'q"{,}\\'],
+    small: [1, 2],
+    none: [],
+    large: ["1000000000000000"],
+    ids: [id],
+    flags: [true, false],
+    times: [at],
+    raw: [Buffer.from([0, 255])],
+    json: [{ a: [1] }],
+  });
+});

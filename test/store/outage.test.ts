@@ -1,3 +1,4 @@
+import { type AddressInfo, connect, createServer } from "node:net";
 import { expect, onTestFinished, test } from "vitest";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { toFault } from "#src/rpc/to-fault.ts";
@@ -63,6 +64,46 @@ test.each(["close", "not-listening"] as const)(
     expect((await askMany(store, 20)).map(({ said }) => said)).toEqual(Array(20).fill("done"));
   },
 );
+
+test("a connection that is reset as soon as it may be used fails its call, and nothing else", async () => {
+  const ready = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
+  const { hostname, port } = new URL(databaseUrl);
+  const server = createServer((client) => {
+    const upstream = connect({ host: hostname, port: Number(port) });
+    let isReady = false;
+    upstream.on("data", (data: Buffer) => {
+      isReady ||= data.subarray(-ready.length).equals(ready);
+      client.write(data);
+    });
+    client.on("data", (data) => {
+      if (isReady) client.resetAndDestroy();
+      else upstream.write(data);
+    });
+    for (const socket of [client, upstream])
+      socket
+        .on("error", () => undefined)
+        .on("close", () => {
+          client.destroy();
+          upstream.destroy();
+        });
+  });
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  const url = new URL(databaseUrl);
+  url.host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  await using store = openStore({
+    url: url.href,
+    hotPoolSize: 2,
+    poolSize: 2,
+    statementTimeoutMs: 10_000,
+    lockTimeoutMs: 10_000,
+    prepare: true,
+  });
+  onTestFinished(() => void server.close());
+  for (let n = 0; n < 5; n++) {
+    expect((await ask(store)).said).toBe(UNAVAILABLE);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+  }
+});
 
 test("resets in the midst of transactions fail what was in them, and the connections come back, again and again", async () => {
   const { proxy, store } = await behindProxy();
