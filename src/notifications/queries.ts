@@ -70,8 +70,6 @@ export async function pageNotifications(
     order by n.id desc limit ${limit}`;
 }
 
-export type Cancelled = { id: string; userId: string; status: number; dueAt: Date | null };
-
 /** Cancels those of the ids that are still open; returns them. */
 export async function cancelByIds(
   tx: Tx,

@@ -45,13 +45,6 @@ const ARRIVED = NotificationArrivedSchema.field;
 const LIVE = LiveEventSchema.field;
 const RESPONSE = SubscribeResponseSchema.field;
 
-/** Encodes SubscribeResponse{notification} of an arrival. */
-export function encodeArrival(arrival: Arrival): Uint8Array {
-  const out = new BinaryWriter();
-  writeArrival(out, arrival);
-  return out.finish();
-}
-
 /** Encodes the LiveEvent that tells a user's streams of an arrival. `out` is empty before and after. */
 export function encodeLiveArrival(arrival: Arrival, delivered: boolean, out: BinaryWriter): Uint8Array {
   try {
@@ -98,6 +91,7 @@ export function encodeDelivered(arrival: Uint8Array): Uint8Array {
   return toBinary(SubscribeResponseSchema, create(SubscribeResponseSchema, { event: { case: "status", value } }));
 }
 
+/** SubscribeResponse{notification} of an arrival. */
 function writeArrival(out: BinaryWriter, arrival: Arrival): void {
   out.uint32(lengthOf(RESPONSE.notification)).fork();
   writeEntry(out, arrival);

@@ -91,12 +91,6 @@ function diagnosticsTo(log: Logger) {
   return { error: say("error"), warn: say("warn"), info: say("info"), debug: say("debug"), verbose: say("debug") };
 }
 
-/** Writes the trace of `from` (by default the active one) into `carrier` as W3C `traceparent` and `tracestate`. */
-export function injectTrace<C extends Record<string, string>>(carrier: C, from: Context = context.active()): C {
-  propagation.inject(from, carrier);
-  return carrier;
-}
-
 /**
  * The context of the trace in `carrier`, names in lower case: pass it to `context.with` or `startSpan`. A missing or
  * malformed one gives a context without a trace.

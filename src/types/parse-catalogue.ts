@@ -44,17 +44,6 @@ export function parseCatalogue(json: JsonValue): NotificationType[] {
   return types;
 }
 
-/** The same from the text of a file. */
-export function parseCatalogueText(text: string): NotificationType[] {
-  let json: JsonValue;
-  try {
-    json = JSON.parse(text) as JsonValue;
-  } catch (error) {
-    throw new CatalogueError([`Not JSON: ${(error as Error).message}`]);
-  }
-  return parseCatalogue(json);
-}
-
 /** The decoder stops at the first fault and does not always say where: each field by itself tells more. */
 function misreadFields(item: JsonValue, whole: Error): string[] {
   if (typeof item !== "object" || item === null || Array.isArray(item)) return [whole.message];

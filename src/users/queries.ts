@@ -1,6 +1,6 @@
 import { and, asc, eq, gt, sql } from "drizzle-orm";
 import { userRoles, users } from "#src/store/schema/users.ts";
-import type { Db, Tx } from "#src/store/store.ts";
+import type { Db } from "#src/store/store.ts";
 import type { Profile, StoredUser } from "./user.ts";
 
 /**
@@ -141,15 +141,4 @@ export async function pageUsers(
     .where(and(eq(userRoles.tenantId, tenantId), eq(userRoles.role, role), gt(userRoles.userId, afterId)))
     .orderBy(asc(userRoles.userId))
     .limit(limit);
-}
-
-/** Locale and time zone, empty where unknown; users that do not exist are left out. For the pipeline. */
-export async function loadProfiles(
-  tx: Tx,
-  tenantId: string,
-  userIds: readonly string[],
-): Promise<Map<string, { locale: string; timeZone: string }>> {
-  const rows = await tx<{ id: string; locale: string; time_zone: string }[]>`
-    select id, locale, time_zone from users where tenant_id = ${tenantId} and id = any (${userIds as string[]}::text[])`;
-  return new Map(rows.map((row) => [row.id, { locale: row.locale, timeZone: row.time_zone }]));
 }

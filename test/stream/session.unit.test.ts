@@ -1,4 +1,5 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -12,8 +13,9 @@ import {
 } from "#gen/posthorn/v1/stream_service_pb.ts";
 import type { Head, InboxEntryRow } from "#src/inbox/entry.ts";
 import { Encoded } from "#src/rpc/call.ts";
-import { encodeArrival, encodeReplayed } from "#src/stream/arrival.ts";
+import { encodeLiveArrival, encodeReplayed } from "#src/stream/arrival.ts";
 import { type Cursor, decodeCursor } from "#src/stream/cursor.ts";
+import { ReceivedEvent } from "#src/stream/live-event.ts";
 import { MAX_REPLAY, Session, whyReset } from "#src/stream/session.ts";
 
 // Plays an inbox, the live events about it, and a client that resumes whenever its stream ends, in any order of events:
@@ -197,9 +199,8 @@ const FILTERED = { type: "general", category: "general", priority: 2, tags: [] }
 
 function encoded({ epoch, seq }: InFlight): Encoded {
   const counts = { unread: 0, unseen: 0, total: 0, archived: 0, snoozed: 0 };
-  return new Encoded(
-    encodeArrival({ ...entry(seq), content, tags: [], senderId: "", expiresAt: undefined, epoch, counts }),
-  );
+  const arrival = { ...entry(seq), content, tags: [], senderId: "", expiresAt: undefined, epoch, counts };
+  return new ReceivedEvent(encodeLiveArrival(arrival, true, new BinaryWriter())).response;
 }
 
 const entry = (seq: number) => ({

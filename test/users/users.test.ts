@@ -2,14 +2,13 @@ import { expect, test } from "vitest";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { UserService } from "#gen/posthorn/v1/user_service_pb.ts";
 import { userService } from "#src/services/user-service.ts";
-import { loadProfiles } from "#src/users/queries.ts";
 import { fakeCall, userOf } from "../support/call.ts";
 import { invoke } from "../support/invoke.ts";
 import { onPostgres } from "../support/on-postgres.ts";
 import { faultOf } from "../support/rejection.ts";
 
 const setup = await onPostgres();
-const { store, sql, time, invalidations, tenant } = setup;
+const { sql, time, invalidations, tenant } = setup;
 const service = userService({ ...setup, membershipChanged: () => undefined });
 const { upsertUser, updateUser, getUser, listUsers, deleteUser } = UserService.method;
 
@@ -155,17 +154,6 @@ test("another tenant's users do not exist", async () => {
   expect((await invoke(service, listUsers, { role: "staff" }, other)).users).toEqual([]);
   await invoke(service, deleteUser, { id: "ann" }, other);
   expect((await invoke(service, getUser, { id: "ann" }, one)).user?.id).toBe("ann");
-});
-
-test("profiles are loaded for those who exist", async () => {
-  const call = tenant();
-  await invoke(service, upsertUser, { user: { id: "ann", locale: "de", timeZone: "Europe/Berlin" } }, call);
-  await invoke(service, upsertUser, { user: { id: "bob" } }, call);
-  const profiles = await store.tenant(call.tenantId, (tx) => loadProfiles(tx, call.tenantId, ["ann", "bob", "eve"]));
-  expect([...profiles].sort()).toEqual([
-    ["ann", { locale: "de", timeZone: "Europe/Berlin" }],
-    ["bob", { locale: "", timeZone: "" }],
-  ]);
 });
 
 test("24 concurrent upserts of one user create one, with the roles of the last", async () => {
