@@ -2,6 +2,7 @@ import type { SpanContext } from "@opentelemetry/api";
 import type { ConsumerMessages, Subscription } from "nats";
 import type { Broker } from "#src/broker/broker.ts";
 import type { Clock } from "#src/clock.ts";
+import { fairSlots, type Slots } from "#src/in-turn.ts";
 import { ATTR, processing } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { TracedItems } from "#src/telemetry/message-traces.ts";
@@ -50,6 +51,7 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   const stopping = new AbortController();
   const late = new AbortController();
   const loops = LANES.flatMap((lane) => {
+    // Given out in the order of asking; as each shard asks for one at a time, the shards take turns.
     const slots = fairSlots(concurrencyPerLane);
     return Array.from({ length: SHARDS }, (_, shard) => consumeShard(lane, shard, slots));
   });
@@ -259,25 +261,3 @@ function followed(ids: readonly string[], traced: TracedItems, next: NextIn): Ma
 
 /** A shard's messages that wait for a slot, and the asking for one, while there is any. */
 type Line = { readonly queue: Waiting[]; serving: Promise<void> | undefined };
-
-type Slots = { take(): Promise<void>; give(): void };
-
-/** Slots given out in the order of asking; as each shard asks for one at a time, the shards take turns. */
-function fairSlots(size: number): Slots {
-  let free = size;
-  const asking: (() => void)[] = [];
-  return {
-    take() {
-      if (free > 0) {
-        free--;
-        return Promise.resolve();
-      }
-      return new Promise((resolve) => asking.push(resolve));
-    },
-    give() {
-      const next = asking.shift();
-      if (next === undefined) free++;
-      else next();
-    },
-  };
-}
