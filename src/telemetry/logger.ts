@@ -7,8 +7,9 @@ import { prettyLine } from "./pretty.ts";
 import { loggable, loggableFields, scrubbed } from "./redact.ts";
 
 /**
- * Call it as `log.warn({ err, tenant, user, type, channel, status }, "what happened")`; `log.child({ tenant })` keeps
- * fields. Use those names: dashboards and searches rely on them. `trace_id` and `span_id` come by themselves.
+ * Call it as `log.warn({ err, tenant, user, type, channels, status }, "what happened")`; `log.child({ tenant })` keeps
+ * fields. Use those names: dashboards and searches rely on them. `channels` is a list, because one decision can be for
+ * several. `trace_id` and `span_id` come by themselves.
  *
  * Content, contact points and credentials cannot be logged: values under such names become `[redacted]` (see
  * `isForbidden`), protobuf messages print as their type, and errors lose the values drivers put into them.

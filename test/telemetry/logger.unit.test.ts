@@ -38,7 +38,7 @@ function failedQuery(): Error {
 describe("a line", () => {
   it("holds what was passed, the level, the time, the service and the instance", () => {
     const { log, last } = collecting();
-    log.child({ tenant: "acme" }).warn({ user: "u1", type: "order_status", channel: "IN_APP", status: "HELD" }, "held");
+    log.child({ tenant: "acme" }).warn({ user: "u1", type: "order_status", channels: ["IN_APP"], status: "HELD" }, "held");
     expect(last()).toEqual({
       level: "warn",
       time: expect.stringMatching(/^\d{4}-\d\d-\d\dT.*Z$/),
@@ -47,7 +47,7 @@ describe("a line", () => {
       tenant: "acme",
       user: "u1",
       type: "order_status",
-      channel: "IN_APP",
+      channels: ["IN_APP"],
       status: "HELD",
       msg: "held",
     });
@@ -154,7 +154,7 @@ describe("content and credentials", () => {
     "tenant",
     "user",
     "type",
-    "channel",
+    "channels",
     "status",
     "msg",
     "code",
