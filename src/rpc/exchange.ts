@@ -13,6 +13,8 @@ import { toFault, unreadable } from "./to-fault.ts";
 /** What a transport knows of a call before its request is read. */
 export type Arrival = {
   readonly transport: Transport;
+  /** As Node says it: "1.1", "2.0". */
+  readonly httpVersion: string;
   /** A request header by its lower-case name; the first, if there are several. */
   readonly header: (name: string) => string | undefined;
   /** How long the caller waits, in milliseconds; undefined: it did not say. */
@@ -56,7 +58,7 @@ export class Exchange implements Call {
     this.#startedAt = performance.now();
     this.#authorization = arrival.header("authorization");
     this.#tenantHeader = arrival.header(TENANT_HEADER) || undefined;
-    const { span, context } = startSpan(procedure, arrival.transport, arrival.header);
+    const { span, context } = startSpan(procedure, arrival);
     this.#span = span;
     this.context = context;
     const { defaultUnaryMs, maxUnaryMs } = pipeline.deadlines;

@@ -4,6 +4,7 @@ import { ATTR } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { extractTrace } from "#src/telemetry/traces.ts";
+import type { Arrival } from "./exchange.ts";
 import { reasonName } from "./fault-details.ts";
 import type { Procedure } from "./procedure.ts";
 
@@ -15,8 +16,7 @@ const codeNames = new Map<number, string>([[0, "OK"], ...Object.entries(Code).ma
 /** The span of a call that has come in, below the caller's if it sent one (W3C Trace Context; RPC conventions). */
 export function startSpan(
   procedure: Procedure,
-  transport: Transport,
-  header: (name: string) => string | undefined,
+  { transport, httpVersion, header }: Arrival,
 ): { span: Span; context: Context } {
   const traceparent = header("traceparent");
   const parent =
@@ -28,7 +28,9 @@ export function startSpan(
       attributes: {
         [ATTR.rpcSystem]: transport === "connect" ? "connectrpc" : "grpc",
         [ATTR.rpcMethod]: procedure.name,
-        "network.protocol.name": transport,
+        [ATTR.protocolName]: "http",
+        [ATTR.protocolVersion]: httpVersion === "2.0" ? "2" : httpVersion,
+        [ATTR.transport]: transport,
       },
     },
     parent,

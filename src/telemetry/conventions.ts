@@ -3,6 +3,8 @@
 import { type Attributes, SpanKind } from "@opentelemetry/api";
 import {
   ATTR_ERROR_TYPE,
+  ATTR_NETWORK_PROTOCOL_NAME,
+  ATTR_NETWORK_PROTOCOL_VERSION,
   ATTR_RPC_METHOD,
   ATTR_RPC_STATUS_CODE,
   ATTR_RPC_SYSTEM_NAME,
@@ -13,6 +15,10 @@ export const ATTR = {
   rpcSystem: ATTR_RPC_SYSTEM_NAME,
   rpcMethod: ATTR_RPC_METHOD,
   rpcStatusCode: ATTR_RPC_STATUS_CODE,
+  protocolName: ATTR_NETWORK_PROTOCOL_NAME,
+  protocolVersion: ATTR_NETWORK_PROTOCOL_VERSION,
+  /** How a call came in over HTTP: "grpc", "grpc-http", "grpc-web" or "connect". */
+  transport: "posthorn.transport",
   // The messaging conventions are still in development, and such names are to be copied, not imported.
   messagingSystem: "messaging.system.name",
   messagingOperation: "messaging.operation.name",

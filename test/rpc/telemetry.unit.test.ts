@@ -53,7 +53,26 @@ const traceId = "0af7651916cd43dd8448eb211c80319c";
 const headers = { traceparent: `00-${traceId}-b7ad6b7169203331-01` };
 const key = { authorization: "Bearer key:*" };
 
+/** By the name of the caller; `http` is the application protocol, whatever is spoken over it. */
+const CAME_BY: Record<string, object> = {
+  grpc: by("2", "grpc", "grpc"),
+  "connect json http/1.1": by("1.1", "connect", "connectrpc"),
+  "connect binary h2": by("2", "connect", "connectrpc"),
+  "grpc-web http/1.1": by("1.1", "grpc-web", "grpc"),
+  "grpc over http port": by("2", "grpc-http", "grpc"),
+};
+
+function by(version: string, transport: string, system: string): object {
+  return {
+    "network.protocol.name": "http",
+    "network.protocol.version": version,
+    "posthorn.transport": transport,
+    "rpc.system.name": system,
+  };
+}
+
 test("a call's span continues the caller's trace, and is active in handler and log", async () => {
+  expect(Object.keys(CAME_BY).sort()).toEqual(clients.map(({ name }) => name).sort());
   for (const client of clients) {
     exporter.reset();
     ports.lines.length = 0;
@@ -68,6 +87,7 @@ test("a call's span continues the caller's trace, and is active in handler and l
       "rpc.method": "posthorn.v1.SendService/Send",
       "rpc.status_code": "INTERNAL",
       "error.type": "INTERNAL",
+      ...CAME_BY[client.name],
     });
     expect(active).toEqual([traceId]);
     expect(ports.lines.find(({ msg }) => msg === "at work")).toMatchObject({ trace_id: traceId, actor: "key:k1" });

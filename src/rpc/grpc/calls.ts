@@ -50,6 +50,7 @@ export function grpcCalls(pipeline: Pipeline, open: OpenExchanges, gate: Gate, l
     const deadline = call.getDeadline();
     const exchange = new Exchange(pipeline, procedure, {
       transport: "grpc",
+      httpVersion: "2.0",
       header: (name) => headerOf(call, name),
       timeoutMs: deadline === Number.POSITIVE_INFINITY ? undefined : Number(deadline) - Date.now(),
     });

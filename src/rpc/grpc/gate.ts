@@ -40,6 +40,7 @@ export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchange
     if (procedure === undefined || !headers["content-type"]?.startsWith("application/grpc")) return goOn();
     const exchange = new Exchange(pipeline, procedure, {
       transport: "grpc",
+      httpVersion: "2.0",
       header: (name) => headers[name] as string | undefined,
       timeoutMs: callerTimeout(headers, Number.POSITIVE_INFINITY),
     });

@@ -56,6 +56,7 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
     const transport = transportOf(request);
     const exchange = new Exchange(pipeline, procedure, {
       transport,
+      httpVersion: request.httpVersion,
       header: (name) => headerOf(request, name),
       timeoutMs: callerTimeout(request.headers, config.maxTimeoutMs),
     });
