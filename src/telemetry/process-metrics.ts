@@ -1,5 +1,6 @@
 /** How the process itself fares. prom-client has the same, but without a way to stop it. */
 
+import { totalmem } from "node:os";
 import { type EventLoopUtilization, monitorEventLoopDelay, PerformanceObserver, performance } from "node:perf_hooks";
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
 
@@ -57,10 +58,20 @@ export function startProcessMetrics(registry: Registry, windowMs = WINDOW_MS): D
 
 const memory: readonly (readonly [name: string, help: string, read: () => number])[] = [
   ["process_resident_memory_bytes", "Resident memory.", () => process.memoryUsage.rss()],
+  [
+    "posthorn_memory_limit_bytes",
+    "What the process may use: its container's limit, else all of the machine.",
+    memoryLimit,
+  ],
   ["nodejs_heap_size_used_bytes", "JavaScript heap in use.", () => process.memoryUsage().heapUsed],
   ["nodejs_external_memory_bytes", "Memory of buffers, outside the heap.", () => process.memoryUsage().external],
   ["process_uptime_seconds", "Time since the process began; a fall is a restart.", () => process.uptime()],
 ];
+
+/** Without a limit, control groups say none, 0, or more than there is. */
+function memoryLimit(): number {
+  return Math.min(process.constrainedMemory() || Number.POSITIVE_INFINITY, totalmem());
+}
 
 function eventLoop(registry: Registry): Disposable & { turn(): void } {
   const registers = [registry];

@@ -56,6 +56,17 @@ test("a rule is what Prometheus takes, and tells a person what is wrong and what
   expect(names.size).toBeGreaterThan(12);
 });
 
+test("memory is measured by what the container allows, so that it is told before the container is killed", () => {
+  const rule = alerts()
+    .groups.flatMap(({ rules }) => rules)
+    .find(({ alert }) => alert === "PosthornMemory");
+  expect(usesOf(rule?.expr ?? "").map(({ metric }) => metric)).toEqual([
+    "process_resident_memory_bytes",
+    "posthorn_memory_limit_bytes",
+  ]);
+  expect(Number(/> ([\d.]+)$/.exec(rule?.expr ?? "")?.[1])).toBeLessThan(1);
+});
+
 test("the collector's pipelines use what is defined, and Prometheus loads the rules", () => {
   const config = yaml("otel-collector.yaml") as Record<"receivers" | "processors" | "exporters", object> & {
     service: { pipelines: Record<string, Record<"receivers" | "processors" | "exporters", string[]>> };

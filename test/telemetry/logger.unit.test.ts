@@ -38,7 +38,9 @@ function failedQuery(): Error {
 describe("a line", () => {
   it("holds what was passed, the level, the time, the service and the instance", () => {
     const { log, last } = collecting();
-    log.child({ tenant: "acme" }).warn({ user: "u1", type: "order_status", channels: ["IN_APP"], status: "HELD" }, "held");
+    log
+      .child({ tenant: "acme" })
+      .warn({ user: "u1", type: "order_status", channels: ["IN_APP"], status: "HELD" }, "held");
     expect(last()).toEqual({
       level: "warn",
       time: expect.stringMatching(/^\d{4}-\d\d-\d\dT.*Z$/),

@@ -1,3 +1,4 @@
+import { totalmem } from "node:os";
 import { setImmediate } from "node:timers/promises";
 import { Registry } from "prom-client";
 import { expect, it } from "vitest";
@@ -61,5 +62,8 @@ it("a blocked event loop shows as delay, and a stopped sampler starts again", as
   await until(delayWhenBlocked, (seconds) => seconds > 0.08);
   const text = await registry.metrics();
   expect(text).toMatch(/process_resident_memory_bytes \d{7,}/);
+  const [, limit] = /^posthorn_memory_limit_bytes (\S+)/m.exec(text) ?? [];
+  expect(Number(limit)).toBeGreaterThan(process.memoryUsage.rss());
+  expect(Number(limit)).toBeLessThanOrEqual(totalmem());
   expect(text).toMatch(/process_cpu_seconds_total [\d.]+/);
 });
