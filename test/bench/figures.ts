@@ -8,8 +8,13 @@ export function written(figure: string, value: unknown): string {
   if (figure.endsWith("Mb")) return `${number(value)} MB`;
   if (figure.endsWith("Us") || figure.endsWith("UsEach")) return `${number(value)} µs`;
   if (figure.startsWith("times") || figure === "growth") return `${number(value)}×`;
-  if (figure === "rate" || figure.endsWith("PerSecond")) return `${number(value)}/s`;
+  if (isRate(figure)) return `${number(value)}/s`;
   return number(value);
+}
+
+/** Of which more is better. */
+export function isRate(figure: string): boolean {
+  return figure === "rate" || figure.endsWith("PerSecond");
 }
 
 /** Whole from 100 on, three digits below. */

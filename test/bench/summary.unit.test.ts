@@ -100,11 +100,19 @@ const row = (from: number, to: number): GrowthRow => {
 
 test("growth is named by its power, not by its factor", () => {
   expect([5, 10, 12, 40, 100, 120, 900].map((to) => grew(row(10, to)))).toEqual([
-    "falls",
+    "falling",
     "flat",
     "flat",
     "below linear",
     "linear",
+    "linear",
+    "ABOVE LINEAR",
+  ]);
+  const rate = (to: number): GrowthRow => ({ ...row(1000, to), figure: "rate" });
+  expect([2000, 1000, 500, 100, 10].map((to) => grew(rate(to)))).toEqual([
+    "falling",
+    "flat",
+    "below linear",
     "linear",
     "ABOVE LINEAR",
   ]);
