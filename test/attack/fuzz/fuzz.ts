@@ -1,6 +1,8 @@
 import { type ClientHttp2Session, connect } from "node:http2";
+import type { DescMethod } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import type { Answer, Outgoing } from "./answer.ts";
+import { callEveryMethod } from "./every-method.ts";
 import { judge } from "./judge.ts";
 import { overConnect } from "./over-connect.ts";
 import { overGrpc } from "./over-grpc.ts";
@@ -11,10 +13,10 @@ import { openWorld, type Target, type World } from "./world.ts";
 
 export type FuzzOptions = {
   seed: number;
-  /** Sequences of up to `length` calls. */
+  /** Sequences of up to `length` calls, after every method was called by itself. */
   runs: number;
   length?: number;
-  /** Ends before all runs are done. */
+  /** For the sequences: ends before all runs are done. */
   withinMs?: number;
   patienceMs?: number;
 };
@@ -25,6 +27,7 @@ export type Finding = { problem: string; seed: number; path: string | null; step
 export type Report = {
   calls: number;
   byOutcome: Record<string, number>;
+  /** Those that succeeded, by "Service.Method"; 0 for a method of which none did. */
   byMethod: Record<string, number>;
   findings: Finding[];
 };
@@ -32,8 +35,8 @@ export type Report = {
 const SHRINKS = 150;
 
 /**
- * Makes calls of every method in random sequences and judges every answer. A finding is made as small as can be, and then
- * looked past, so that one run tells of many.
+ * Calls every method by itself, then all in random sequences, and judges every answer. A finding is made as small as can
+ * be, and then looked past, so that one run tells of many.
  */
 export async function fuzz(target: Target, options: FuzzOptions): Promise<Report> {
   const { seed, runs, length = 6, withinMs = Number.POSITIVE_INFINITY, patienceMs = 20_000 } = options;
@@ -41,10 +44,28 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<Report
   const world = await openWorld(target);
   const report: Report = { calls: 0, byOutcome: {}, byMethod: {}, findings: [] };
   const known = new Set<string>();
-  const until = performance.now() + withinMs;
   let done = 0;
   let shrinks = 0;
 
+  const call = async (step: Step): Promise<{ answer: Answer; problems: string[] }> => {
+    const answer = await lines.send(step, world, patienceMs);
+    count(report, step, answer);
+    for (const message of answer.messages) world.learn(step.method, message);
+    return { answer, problems: judge(answer, step).map((problem) => `${nameOf(step.method)}: ${problem}`) };
+  };
+
+  const callAlone = async (step: Step) => {
+    const { answer, problems } = await call(step);
+    for (const problem of problems) {
+      if (known.has(kindOf(problem))) continue;
+      known.add(kindOf(problem));
+      report.findings.push({ problem, seed, path: null, steps: [readable(step, world)] });
+    }
+    return answer;
+  };
+  await callEveryMethod(seed, callAlone, world.mend);
+
+  const until = performance.now() + withinMs;
   const play = async (steps: Step[]): Promise<void> => {
     if (performance.now() > until || shrinks > SHRINKS) return;
     await world.mend();
@@ -53,11 +74,8 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<Report
     for (const step of steps) {
       if (!step.together) await Promise.all(under.splice(0));
       under.push(
-        lines.send(step, world, patienceMs).then((answer) => {
-          count(report, step, answer);
-          for (const message of answer.messages) world.learn(step.method, message);
-          for (const problem of judge(answer, step))
-            problems.push(`${step.method.parent.name}.${step.method.name}: ${problem}`);
+        call(step).then((called) => {
+          problems.push(...called.problems);
         }),
       );
     }
@@ -136,7 +154,12 @@ function bodiesOf({ shapes, transport }: Step, world: World): Uint8Array[] {
 function count(report: Report, { method }: Step, { outcome }: Answer): void {
   report.calls++;
   report.byOutcome[outcome] = (report.byOutcome[outcome] ?? 0) + 1;
-  if (outcome === 0) report.byMethod[method.name] = (report.byMethod[method.name] ?? 0) + 1;
+  report.byMethod[nameOf(method)] = (report.byMethod[nameOf(method)] ?? 0) + (outcome === 0 ? 1 : 0);
+}
+
+/** "SendService.Send" */
+export function nameOf({ parent, name }: DescMethod): string {
+  return `${parent.name}.${name}`;
 }
 
 /** Problems that differ only in numbers and quoted text are one. */

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { METHODS } from "../../support/contract.ts";
 import type { Transport } from "./answer.ts";
 import { TEXTS } from "./hostile.ts";
-import { messages } from "./messages.ts";
+import { messages, type Temper } from "./messages.ts";
 import { mutations } from "./mutate.ts";
 import type { Shape } from "./shape.ts";
 
@@ -116,22 +116,40 @@ const headers = fc.oneof(
   },
 );
 
-const tempers = fc.constantFrom("valid", "valid", "mixed", "mixed", "hostile" as const);
+const tempers = fc.constantFrom<Temper>("valid", "valid", "mixed", "mixed", "hostile");
 
-function stepsOf(method: DescMethod): fc.Arbitrary<Step> {
-  const shapes = tempers.chain((temper) => {
-    const one = messages(method.input, temper);
-    return method.methodKind === "bidi_streaming"
-      ? fc.array(one, { minLength: 0, maxLength: 3 })
-      : one.map((each) => [each]);
-  });
-  const reads = method.idempotency === 1 && method.methodKind === "unary";
+function shapesOf(method: DescMethod, temper: Temper): fc.Arbitrary<Shape[]> {
+  const one = messages(method.input, temper);
+  return method.methodKind === "bidi_streaming"
+    ? fc.array(one, { minLength: 0, maxLength: 3 })
+    : one.map((each) => [each]);
+}
+
+function transportsOf(method: DescMethod): fc.Arbitrary<Transport> {
   // Connect streams requests over HTTP/2 only, and fetch does not speak it.
-  const ways = method.methodKind === "bidi_streaming" ? fc.constantFrom<Transport>("grpc", "grpc-http") : transports;
+  if (method.methodKind === "bidi_streaming") return fc.constantFrom<Transport>("grpc", "grpc-http");
+  const reads = method.idempotency === 1 && method.methodKind === "unary";
+  return reads ? fc.oneof({ weight: 4, arbitrary: transports }, fc.constant<Transport>("connect-get")) : transports;
+}
+
+/** Calls of a method as a client would make them, one after the other, with nothing wrong but what they say. */
+export function plainSteps(method: DescMethod, temper: Temper, caller: Caller): fc.Arbitrary<Step> {
   return fc.record({
     method: fc.constant(method),
-    shapes,
-    transport: reads ? fc.oneof({ weight: 4, arbitrary: ways }, fc.constant<Transport>("connect-get")) : ways,
+    shapes: shapesOf(method, temper),
+    transport: transportsOf(method),
+    caller: fc.constant(caller),
+    headers: fc.constant({}),
+    mutation: fc.constant(AS_WRITTEN),
+    together: fc.constant(false),
+  });
+}
+
+function stepsOf(method: DescMethod): fc.Arbitrary<Step> {
+  return fc.record({
+    method: fc.constant(method),
+    shapes: tempers.chain((temper) => shapesOf(method, temper)),
+    transport: transportsOf(method),
     caller: callers,
     headers: headers as fc.Arbitrary<Record<string, string>>,
     mutation: fc.oneof({ weight: 12, arbitrary: fc.constant(AS_WRITTEN) }, { weight: 1, arbitrary: mutations }),
