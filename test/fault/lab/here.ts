@@ -1,15 +1,14 @@
-import type { Clock } from "#src/clock.ts";
 import { readConfig } from "#src/config.ts";
-import { startPlatform } from "#src/main.ts";
+import { type PlatformOptions, startPlatform } from "#src/main.ts";
 import type { TestServices } from "../../support/fresh-services.ts";
 import type { Address, Site } from "./lab.ts";
 import { SETTINGS, type Settings } from "./node.ts";
 
-/** A node within this process: for faults that reach into it, by its clock or by what it leaves behind. */
+/** A node within this process: for what reaches into it, by its clock, its parts or what it leaves behind. */
 export async function nodeHere(
   name: string,
   services: TestServices,
-  { settings = {}, clock }: { settings?: Settings; clock?: Clock } = {},
+  { settings = {}, ...options }: { settings?: Settings } & Pick<PlatformOptions, "clock" | "between"> = {},
 ): Promise<Address & AsyncDisposable & { bootstrap(): Promise<Omit<Site, "nodes">> }> {
   const config = readConfig({
     ...SETTINGS,
@@ -23,7 +22,7 @@ export async function nodeHere(
     POSTHORN_NAMESPACE: services.namespace,
     ...settings,
   });
-  const platform = await startPlatform(config, clock === undefined ? {} : { clock });
+  const platform = await startPlatform(config, options);
   return {
     name,
     address: platform.grpcUrl,
