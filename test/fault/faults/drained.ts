@@ -11,6 +11,9 @@ const GONE_WITHIN_MS = 15_000;
 const asShipped = { POSTHORN_STREAM_DRAIN_MS: "10000", POSTHORN_SHUTDOWN_DRAIN_MS: "15000" };
 const inHaste = { POSTHORN_STREAM_DRAIN_MS: "1000", POSTHORN_SHUTDOWN_DRAIN_MS: "15000" };
 
+/** Below this share of the rate that is asked for, the load was not full. */
+const RATE_REACHED = 0.6;
+
 /**
  * A deploy: one of two nodes is asked to stop under full load. No call fails but with UNAVAILABLE, every stream is told to go
  * elsewhere and goes on there, and the process ends by itself.
@@ -43,11 +46,13 @@ export const drained: FaultTest = {
     const stopped = stopping();
     const began = performance.now();
     await ledger.send(perSecond * 3, stopped);
-    const rate = Math.round((ledger.sent / (performance.now() - began)) * 1000);
+    const rate = Math.round((ledger.calls / (performance.now() - began)) * 1000);
     const others = [...ledger.failures].filter(([code]) => code !== status.UNAVAILABLE);
     if (others.length > 0)
       broken.push(`calls failed with ${others.map(([code, n]) => `code ${code} (${n})`).join(", ")}`);
     if (broken.length > 0) throw new PromisesBroken(broken);
+    if (scale >= 0.5 && rate < RATE_REACHED * perSecond)
+      throw new Error(`${rate} of ${perSecond} calls a second were reached: the machine is too slow for this scale`);
     return { rate, told, stopMs: Math.round(await stopped), ...(await ledger.verify()) };
   },
 };

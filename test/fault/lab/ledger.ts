@@ -33,6 +33,8 @@ export type Ledger = {
   send(atLeast: number, until?: Promise<unknown>): Promise<void>;
   /** Notifications asked for until now. */
   readonly sent: number;
+  /** Calls answered until now; each is for one notification or some. */
+  readonly calls: number;
   /** Calls that failed and were tried again, by code. */
   readonly failures: ReadonlyMap<number, number>;
   /**
@@ -60,6 +62,7 @@ export async function openLedger(lab: Lab, site: Site<Address>, options: LedgerO
   await fillTopic(connections[0], Math.min(users, 40));
   const readers = lab.use(await openReaders(site, streams, random.int(0, 2 ** 31 - 1)));
   let sent = 0;
+  let calls = 0;
 
   async function send(atLeast: number, end: Promise<unknown> = Promise.resolve()): Promise<void> {
     const goal = sent + atLeast;
@@ -75,6 +78,7 @@ export async function openLedger(lab: Lab, site: Site<Address>, options: LedgerO
     const call = async () => {
       const asked = await some();
       sent += asked;
+      calls++;
     };
     if (perSecond !== undefined) await atRate(perSecond, call, more);
     else
@@ -106,6 +110,9 @@ export async function openLedger(lab: Lab, site: Site<Address>, options: LedgerO
     failures: account.failures,
     get sent() {
       return sent;
+    },
+    get calls() {
+      return calls;
     },
     async verify(withinMs = 60_000) {
       const began = performance.now();
