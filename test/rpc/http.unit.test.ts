@@ -1,5 +1,10 @@
 import { once } from "node:events";
-import { type ClientHttp2Session, connect as connectH2, type OutgoingHttpHeaders } from "node:http2";
+import {
+  type ClientHttp2Session,
+  connect as connectH2,
+  type IncomingHttpHeaders,
+  type OutgoingHttpHeaders,
+} from "node:http2";
 import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { brotliCompressSync, gzipSync } from "node:zlib";
@@ -7,6 +12,7 @@ import { createConnectTransport } from "@connectrpc/connect-node";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
 import type { Call } from "#src/rpc/call.ts";
+import { envelope } from "../attack/frames.ts";
 import { transportCaller } from "./callers.ts";
 import { certificates } from "./certificates.ts";
 import { type Overrides, startPorts } from "./fakes.ts";
@@ -52,11 +58,22 @@ function session(url: string): ClientHttp2Session {
 async function request(h2: ClientHttp2Session, headers: OutgoingHttpHeaders, body: string | Buffer = "") {
   const stream = h2.request({ ":method": "POST", ...headers });
   stream.on("error", () => undefined);
+  let trailers: IncomingHttpHeaders = {};
+  stream.on("trailers", (each) => {
+    trailers = each;
+  });
   stream.end(body);
   const [response] = await once(stream, "response");
   const chunks: Buffer[] = [];
   for await (const chunk of stream) chunks.push(chunk);
-  return { status: response[":status"] as number, body: Buffer.concat(chunks).toString("utf8") };
+  const text = Buffer.concat(chunks).toString("utf8");
+  // Wherever a protocol says it.
+  const message = String(response["grpc-message"] ?? trailers["grpc-message"] ?? "");
+  return {
+    status: response[":status"] as number,
+    body: text,
+    said: (text + message).replaceAll(/%[0-9A-F]{2}/g, decodeURIComponent),
+  };
 }
 
 async function stillAlive(url: string): Promise<void> {
@@ -262,6 +279,47 @@ describe("hostile input", () => {
     expect(await stream.text()).toContain('"field":"filter.types"');
   });
 
+  test("the field is named in what is large, compressed or comes late in a stream", async () => {
+    const { url } = await start({
+      handlers: {
+        "SendService.SendStream": async function* (requests) {
+          for await (const { chunkId } of requests) yield { chunkId };
+        },
+      },
+    });
+    const h2 = session(url);
+    const wrong = Buffer.from('{"to":{"userIds":["u1"]},"priority":"NOPE"}');
+    const large = Buffer.from(JSON.stringify({ content: { title: "t", body: "x".repeat(100_000) }, priority: "NOPE" }));
+    const noUser = Buffer.from("0a020aff", "hex"); // In Send: to.user_ids[0] is longer than what follows.
+    const items = [...Array<object>(1_500).fill({ to: { userIds: ["u1"] }, content: { title: "ttttttt" } }), { to: 5 }];
+    const batch = Buffer.from(JSON.stringify({ items }));
+    const [proto, gzip] = [{ "content-type": "application/proto" }, { "content-encoding": "gzip" }];
+    const grpc = (kind: string) => ({
+      "content-type": `application/grpc${kind}`,
+      "grpc-encoding": "gzip",
+      te: "trailers",
+    });
+    const late = [...Array<object>(3_000).fill({ items: [JSON.parse(valid)] }), { items: [{ to: 5 }] }].map((each) =>
+      envelope(Buffer.from(JSON.stringify(each))),
+    );
+    const STREAM = "/posthorn.v1.SendService/SendStream";
+    const cases: [string, string, object, Buffer, string][] = [
+      ["large JSON", SEND, {}, large, "priority"],
+      ["a large batch", "/posthorn.v1.SendService/SendBatch", {}, batch, "items[1500].to"],
+      ["compressed JSON", SEND, gzip, gzipSync(wrong), "priority"],
+      ["large compressed JSON", SEND, gzip, gzipSync(large), "priority"],
+      ["compressed bytes", SEND, { ...proto, ...gzip }, gzipSync(noUser), "to.user_ids[0]"],
+      ["compressed gRPC-Web", SEND, grpc("-web+proto"), envelope(gzipSync(noUser), 1), "to.user_ids[0]"],
+      ["compressed gRPC", SEND, grpc(""), envelope(gzipSync(noUser), 1), "to.user_ids[0]"],
+      ["compressed gRPC of JSON", SEND, grpc("+json"), envelope(gzipSync(large), 1), "priority"],
+      ["a late message", STREAM, { "content-type": "application/connect+json" }, Buffer.concat(late), "items[0].to"],
+    ];
+    for (const [name, path, headers, body, field] of cases) {
+      const { status, said } = await request(h2, { ":path": path, ...json, ...headers }, body);
+      expect([name, status, said]).toEqual([name, expect.toBeOneOf([200, 400]), expect.stringContaining(`: ${field}`)]);
+    }
+  });
+
   test("a wrong content type or verb is told so", async () => {
     const { url } = await start();
     const text = await fetch(url + SEND, {
@@ -347,6 +405,58 @@ describe("hostile input", () => {
     await stillAlive(url);
   });
 
+  test("a message that was begun has to come to its end, and a stream may be quiet between messages", async () => {
+    const { url } = await start({
+      http: { requestTimeoutMs: 400 },
+      handlers: {
+        "SendService.SendStream": async function* (requests) {
+          for await (const { chunkId } of requests) yield { chunkId };
+        },
+      },
+    });
+    const open = () => {
+      const headers = { ":method": "POST", ":path": "/posthorn.v1.SendService/SendStream", ...json };
+      const stream = session(url).request({ ...headers, "content-type": "application/connect+json" });
+      let answered = "";
+      stream.on("error", () => undefined);
+      stream.on("data", (chunk) => {
+        answered += chunk;
+      });
+      return { stream, answered: () => answered };
+    };
+    const message = envelope(Buffer.from(JSON.stringify({ chunkId: "1", items: [JSON.parse(valid)] })));
+    const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+    const [quiet, halved, half, trickling] = [open(), open(), open(), open()];
+    quiet.stream.write(message);
+    half.stream.write(Buffer.concat([message, message.subarray(0, 2)]));
+    const trickle = (async () => {
+      for (const byte of message.subarray(0, 12)) {
+        trickling.stream.write(Buffer.from([byte]));
+        await pause(50);
+      }
+    })();
+    // Always within a message, and never for long within one.
+    for (let n = 0; n < 5; n++) {
+      halved.stream.write(
+        n === 0 ? message.subarray(0, 7) : Buffer.concat([message.subarray(7), message.subarray(0, 7)]),
+      );
+      await pause(150);
+    }
+    await trickle;
+    for (const { stream, answered } of [half, trickling]) {
+      if (!stream.closed) await once(stream, "close");
+      expect(answered()).toContain("DEADLINE_EXCEEDED");
+    }
+    for (const { stream, answered } of [quiet, halved]) {
+      expect(answered()).not.toContain("DEADLINE_EXCEEDED");
+      stream.end(stream === halved.stream ? message.subarray(7) : message);
+      await once(stream, "close");
+      expect(answered()).not.toContain("error");
+    }
+    expect(halved.answered().match(/chunkId/g)).toHaveLength(5);
+  });
+
   test("who hangs up without a word is hung up on", async () => {
     const patient = { headersTimeoutMs: 60_000, requestTimeoutMs: 60_000, sessionIdleMs: 60_000 };
     const { port } = await start({ http: patient });
@@ -424,10 +534,7 @@ describe("hostile input", () => {
       "content-type": "application/connect+json",
     });
     stream.on("error", () => undefined);
-    const body = Buffer.from('{"userId":"u1"}');
-    const head = Buffer.alloc(5);
-    head.writeUInt32BE(body.length, 1);
-    stream.end(Buffer.concat([head, body]));
+    stream.end(envelope(Buffer.from('{"userId":"u1"}')));
     // Not resumed: the flow-control window fills and stays full.
     await ended.promise;
   });

@@ -18,11 +18,12 @@ import { unreadable } from "../to-fault.ts";
 import { connectErrorOf, faultOfConnect } from "./connect-errors.ts";
 import type { HttpResponse } from "./dual.ts";
 import { sendHead } from "./http-exchange.ts";
+import type { Incoming } from "./incoming.ts";
 
 type Spec = Parameters<ProtocolHandlerFactory>[0];
 
 /** The exchange and the answer of the HTTP request that a handler of the library is serving. */
-type Served = { readonly exchange: Exchange; readonly response: HttpResponse; readonly unreadableField: () => string };
+type Served = { readonly exchange: Exchange; readonly response: HttpResponse; readonly incoming: Incoming };
 const served = createContextKey<Served | undefined>(undefined);
 
 export function contextOf(of: Served) {
@@ -76,7 +77,8 @@ async function admit(context: HandlerContext): Promise<void> {
 
 function unarySpec(procedure: Procedure): Spec {
   const impl = async (request: Message, context: HandlerContext) => {
-    const { exchange } = servedBy(context);
+    const { exchange, incoming } = servedBy(context);
+    incoming.wasRead();
     try {
       const output = await exchange.race(callUnary(exchange, exchange.accept(request)));
       const message = procedure.message(output);
@@ -91,10 +93,10 @@ function unarySpec(procedure: Procedure): Spec {
 
 function streamingSpec(procedure: Procedure, pipeline: Pipeline): Spec {
   const impl = async function* (requests: AsyncIterable<Message>, context: HandlerContext) {
-    const { exchange, response, unreadableField } = servedBy(context);
+    const { exchange, response, incoming } = servedBy(context);
     let answers: AsyncIterator<unknown> | undefined;
     try {
-      const accepted = acceptEach(exchange, requests, unreadableField);
+      const accepted = acceptEach(exchange, requests, incoming);
       const request = procedure.kind === "bidi_streaming" ? accepted : await theOnly(accepted);
       if (procedure.kind === "unary") {
         const output = procedure.message(await exchange.race(callUnary(exchange, request as Message)));
@@ -123,12 +125,15 @@ function streamingSpec(procedure: Procedure, pipeline: Pipeline): Spec {
 async function* acceptEach(
   exchange: Exchange,
   requests: AsyncIterable<Message>,
-  unreadableField: () => string,
+  incoming: Incoming,
 ): AsyncGenerator<Message> {
   try {
-    for await (const request of requests) yield exchange.accept(request);
+    for await (const request of requests) {
+      incoming.wasRead();
+      yield exchange.accept(request);
+    }
   } catch (error) {
-    throw faultOfConnect(error, unreadableField);
+    throw await faultOfConnect(error, incoming);
   }
 }
 

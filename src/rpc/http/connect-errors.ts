@@ -8,6 +8,7 @@ import type { Transport } from "../rpc-telemetry.ts";
 import { unreadable } from "../to-fault.ts";
 import type { HttpResponse } from "./dual.ts";
 import { writeHead } from "./http-exchange.ts";
+import type { Incoming } from "./incoming.ts";
 
 /** A fault as the Connect library sends it, on all of its protocols. */
 export function connectErrorOf(fault: Fault): ConnectError {
@@ -20,21 +21,22 @@ export function connectErrorOf(fault: Fault): ConnectError {
 }
 
 /** An error the Connect library made while it read a request, as ours. Others are returned as they are. */
-export function faultOfConnect(error: unknown, unreadableField: () => string): unknown {
+export async function faultOfConnect(error: unknown, incoming: Incoming): Promise<unknown> {
   if (!(error instanceof ConnectError)) return error;
+  if (error.code === Code.RESOURCE_EXHAUSTED) return unreadable(error.code);
   const hint = error.code === Code.INVALID_ARGUMENT ? hintIn(error.rawMessage) : undefined;
-  return unreadable(error.code, hint, unreadableField());
+  return unreadable(error.code, hint, await incoming.unreadableField());
 }
 
 /** A refusal of the library as read from its answer to a unary Connect call, `{ "code": …, "message": … }`. */
-export async function faultOfBody(response: UniversalServerResponse, unreadableField: () => string): Promise<Fault> {
+export async function faultOfBody(response: UniversalServerResponse, incoming: Incoming): Promise<Fault> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of response.body ?? []) chunks.push(chunk);
   try {
     const { code, message } = JSON.parse(Buffer.concat(chunks).toString("utf8")) as { code?: string; message?: string };
     if (code === "resource_exhausted") return unreadable(Code.RESOURCE_EXHAUSTED);
     const hint = code === "invalid_argument" ? hintIn(message ?? "") : undefined;
-    return unreadable(Code.INVALID_ARGUMENT, hint, unreadableField());
+    return unreadable(Code.INVALID_ARGUMENT, hint, await incoming.unreadableField());
   } catch {
     return unreadable(Code.INVALID_ARGUMENT);
   }

@@ -14,8 +14,8 @@ import { connectHandlers, contextOf } from "./connect-calls.ts";
 import { answerUnknownMethod, faultOfBody, unaryConnectError } from "./connect-errors.ts";
 import { corsFor } from "./cors.ts";
 import { type DualConfig, type HttpRequest, type HttpResponse, listenDual } from "./dual.ts";
-import { bodyOf, leaveUnread, respond } from "./http-exchange.ts";
-import { keptRequest } from "./kept-request.ts";
+import { leaveUnread, respond } from "./http-exchange.ts";
+import { incomingOf } from "./incoming.ts";
 import { probes, type Readiness, send } from "./probes.ts";
 
 /** Settings of the HTTP port; see src/config/transports.ts. Sizes in bytes. */
@@ -43,6 +43,7 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
   const { pipeline, log } = deps;
   const open = openExchanges();
   const handlers = connectHandlers(pipeline, config.maxReceiveBytes);
+  const takeIn = incomingOf(config);
   let draining = false;
   const isProbe = probes({ ready: deps.ready, metrics: deps.metrics, draining: () => draining });
   const isPreflight = corsFor(config.corsOrigins);
@@ -66,23 +67,22 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
       if (!exchange.ended) exchange.abort(new Fault(ErrorReason.CANCELLED));
     });
     if (draining) exchange.abort(new Fault(ErrorReason.SHUTTING_DOWN));
-    const kept = keptRequest(request);
-    const unreadableField = () => kept.unreadableField(procedure.method.input);
+    const incoming = takeIn(request, exchange);
     let answer = await handler({
       httpVersion: request.httpVersion,
       method: request.method ?? "",
       // Only the query is read from it. The caller's host is left out, because it need not be a valid one.
       url: `http://posthorn${request.url}`,
       header: libraryHeaders(request),
-      body: kept.keeping(bodyOf(request, exchange, config.requestTimeoutMs)),
+      body: incoming.body,
       signal: exchange.signal,
-      contextValues: contextOf({ exchange, response, unreadableField }),
+      contextValues: contextOf({ exchange, response, incoming }),
     });
     // A refusal of the library's own: it never came to our code, and says too little.
     if (transport === "connect" && procedure.kind === "unary" && isRefusal(answer) && !exchange.refused) {
       if (exchange.ended)
         log.error({ method: procedure.name, request_id: exchange.requestId }, "an answer has no JSON");
-      const fault = exchange.ended ? internal(exchange) : exchange.fail(await faultOfBody(answer, unreadableField));
+      const fault = exchange.ended ? internal(exchange) : exchange.fail(await faultOfBody(answer, incoming));
       answer = unaryConnectError(fault);
     }
     await respond(answer, response, exchange, config.requestTimeoutMs);

@@ -6,26 +6,32 @@ import { Fault } from "#src/errors.ts";
 import type { Exchange } from "../exchange.ts";
 import type { HttpRequest, HttpResponse } from "./dual.ts";
 
-/**
- * The body of a request. Reading fails as soon as the call is aborted, and, unless the method streams its requests, when
- * the body takes longer than `timeoutMs`. Leaving off does not cut the connection: the refusal still has to go out.
- */
-export async function* bodyOf(request: HttpRequest, exchange: Exchange, timeoutMs: number): AsyncGenerator<Uint8Array> {
+export type Pieces = {
+  /** Undefined: that was all. The call ends with DEADLINE_EXCEEDED when nothing comes for `patienceMs`, if that is given. */
+  next(patienceMs: number | undefined): Promise<Uint8Array | undefined>;
+  /** Reads no more. It does not cut the connection: a refusal still has to go out. */
+  leave(): void;
+};
+
+/** The body of a request as it comes. Reading fails as soon as the call is aborted. */
+export function piecesOf(request: HttpRequest, exchange: Exchange): Pieces {
   const chunks = request.iterator({ destroyOnReturn: false });
-  const timer =
-    exchange.procedure.kind !== "bidi_streaming"
-      ? setTimeout(() => exchange.abort(new Fault(ErrorReason.DEADLINE_EXCEEDED)), timeoutMs)
-      : undefined;
-  try {
-    for (;;) {
-      const { done, value } = await exchange.race(chunks.next());
-      if (done) return;
-      yield value as Uint8Array;
-    }
-  } finally {
-    clearTimeout(timer);
-    chunks.return?.()?.catch(() => undefined);
-  }
+  return {
+    async next(patienceMs) {
+      const timer = patienceMs === undefined ? undefined : setTimeout(expire, patienceMs, exchange);
+      try {
+        const { done, value } = await exchange.race(chunks.next());
+        return done ? undefined : (value as Uint8Array);
+      } finally {
+        clearTimeout(timer);
+      }
+    },
+    leave: () => void chunks.return?.()?.catch(() => undefined),
+  };
+}
+
+function expire(exchange: Exchange): void {
+  exchange.abort(new Fault(ErrorReason.DEADLINE_EXCEEDED));
 }
 
 /** Sends the head of a streamed answer before there is anything to say, so that the caller knows it was let in. */
