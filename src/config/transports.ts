@@ -45,7 +45,7 @@ export const grpc = {
   }),
   requestTimeoutMs: option("POSTHORN_GRPC_REQUEST_TIMEOUT_MS", milliseconds(100, 600_000), {
     default: 30_000,
-    doc: "Time a caller has to send a request that is one message, and to take an answer. Both are memory meanwhile.",
+    doc: "Time a caller has to send a message it has begun, and to take an answer. Both are memory meanwhile.",
   }),
   keepaliveTimeMs: option("POSTHORN_GRPC_KEEPALIVE_TIME_MS", milliseconds(1_000), {
     default: 60_000,

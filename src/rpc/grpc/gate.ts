@@ -1,4 +1,4 @@
-import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { Server, ServerInterceptor } from "@grpc/grpc-js";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
@@ -8,30 +8,23 @@ import type { Pipeline } from "../pipeline.ts";
 import { callerTimeout } from "../timeout.ts";
 import { takingTurns } from "../turns.ts";
 import { type BaseCall, type OnStream, statusOf, wrap } from "./own-errors.ts";
+import type { CallWatch, Decoder } from "./watch-calls.ts";
 
-export type Gate = Disposable & {
+export type Gate = {
   /** Gives calls that end before their handler runs a way to say so. */
   readonly interceptor: ServerInterceptor;
   /** The exchange of a call that was let in; undefined when grpc-js has moved what this looks at. */
   exchangeOf(call: object): Exchange | undefined;
 };
 
-type Watched = { readonly exchange: Exchange; readonly since: number; endedAt: number | undefined };
-
-const LOOK_EVERY_MS = 1_000;
 const CALLS_AT_ONCE = 32;
-/** How long a caller has to take a refusal before the stream is reset. */
-const LINGER_MS = 5_000;
 
 /**
  * Lets calls in, or refuses them, before anything of their request is read: grpc-js reads a whole message before it calls a
- * handler, so that without this half a message would cost memory for as long as its sender likes, whoever that is. A
- * request that is one message has to arrive within `requestTimeoutMs`, and an answer that is complete has to be taken
- * within it.
+ * handler, so that without this a message would cost memory whoever sends it.
  */
-export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchanges, requestTimeoutMs: number): Gate {
+export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchanges, watch: CallWatch): Gate {
   const exchanges = new WeakMap<object, Exchange>();
-  const watched = new Map<ServerHttp2Stream, Watched>();
   const turns = takingTurns(CALLS_AT_ONCE);
 
   const begin = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, goOn: () => void) => {
@@ -44,7 +37,7 @@ export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchange
       header: (name) => headers[name] as string | undefined,
       timeoutMs: callerTimeout(headers, Number.POSITIVE_INFINITY),
     });
-    watch(stream, exchange);
+    follow(stream, exchange);
     exchange.onAbort = (fault) => refuse(stream, fault);
     exchange.admit().then(
       () => {
@@ -57,12 +50,11 @@ export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchange
   };
 
   // Apart from `begin`, whose variables, the headers among them, would live as long as the stream otherwise.
-  function watch(stream: ServerHttp2Stream, exchange: Exchange): void {
+  function follow(stream: ServerHttp2Stream, exchange: Exchange): void {
     open.add(exchange);
-    watched.set(stream, { exchange, since: performance.now(), endedAt: undefined });
+    watch.add(stream, exchange, exchange.procedure.kind === "bidi_streaming");
     stream.on("close", () => {
       open.delete(exchange);
-      watched.delete(stream);
       if (!exchange.ended) exchange.abort(new Fault(ErrorReason.CANCELLED));
     });
   }
@@ -81,24 +73,11 @@ export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchange
     });
   });
 
-  const timer = setInterval(() => {
-    const now = performance.now();
-    for (const [stream, each] of watched) {
-      const { exchange } = each;
-      if (exchange.ended) {
-        each.endedAt ??= now;
-        if (now - each.endedAt > (exchange.refused ? LINGER_MS : requestTimeoutMs))
-          stream.close(constants.NGHTTP2_CANCEL);
-      } else if (now - each.since > requestTimeoutMs && exchange.procedure.kind !== "bidi_streaming") {
-        if (!stream.readableEnded) exchange.abort(new Fault(ErrorReason.DEADLINE_EXCEEDED));
-      }
-    }
-  }, LOOK_EVERY_MS);
-  timer.unref();
-
   return {
-    interceptor: (_definition, call) => {
-      const exchange = exchanges.get(Reflect.get(call, "stream") as object);
+    interceptor: ({ requestStream }, call) => {
+      const stream = Reflect.get(call, "stream") as ServerHttp2Stream;
+      if (requestStream) watch.messages(stream, Reflect.get(call, "decoder") as Decoder);
+      const exchange = exchanges.get(stream);
       if (exchange !== undefined) exchange.onAbort = (fault) => (call as BaseCall).sendStatus(statusOf(fault));
       return call as ReturnType<ServerInterceptor>;
     },
@@ -106,7 +85,6 @@ export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchange
       const inner = Reflect.get(call, "call") as object | undefined;
       return inner && exchanges.get(Reflect.get(inner, "stream") as object);
     },
-    [Symbol.dispose]: () => clearInterval(timer),
   };
 }
 

@@ -13,6 +13,7 @@ import { decompressInTurn } from "./decompress.ts";
 import { gateCalls } from "./gate.ts";
 import { completeStatus, completeUnknown } from "./own-errors.ts";
 import { addReflection } from "./reflection.ts";
+import { watchCalls } from "./watch-calls.ts";
 
 /** Settings of the gRPC port; see src/config/transports.ts. Sizes in bytes. */
 export type GrpcConfig = ConnectionLimits & {
@@ -27,7 +28,7 @@ export type GrpcConfig = ConnectionLimits & {
   readonly maxConcurrentStreams: number;
   /** Until a new connection has said something. */
   readonly helloTimeoutMs: number;
-  /** Until a request that is one message has come, and until an answer that is complete was taken. */
+  /** Until a request that is one message, or a begun message of a stream, has come; and until an answer was taken. */
   readonly requestTimeoutMs: number;
   readonly keepaliveTimeMs: number;
   readonly keepaliveTimeoutMs: number;
@@ -51,7 +52,8 @@ export async function startGrpc(
   const server = new Server({ ...channelOptions(config), interceptors });
   const open = openExchanges();
   completeUnknown(server);
-  const gate = gateCalls(server, pipeline, open, config.requestTimeoutMs);
+  const watch = watchCalls(config.requestTimeoutMs);
+  const gate = gateCalls(server, pipeline, open, watch);
   interceptors.push(gate.interceptor);
   const limits = { stallMs: config.requestTimeoutMs, maxSendBytes: config.maxSendBytes };
   const calls = grpcCalls(pipeline, open, gate, limits);
@@ -90,7 +92,7 @@ export async function startGrpc(
     // Sessions of health watchers and idle callers stay open for ever otherwise.
     await Promise.race([gone, flushed()]);
     server.forceShutdown();
-    gate[Symbol.dispose]();
+    watch[Symbol.dispose]();
     await Promise.race([closed, flushed()]);
     destroy();
     await closed;
