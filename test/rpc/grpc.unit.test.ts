@@ -35,32 +35,42 @@ function client<T>(port: number, make: (address: string) => T & { close(): void 
 
 describe("health", () => {
   const healthClient = (port: number) => client(port, (address) => new Client(address, credentials.createInsecure()));
-  const check = (health: Client, service: string) =>
-    new Promise<string>((resolve, reject) => {
-      const { path, requestSerialize, responseDeserialize } = healthService.Check!;
-      health.makeUnaryRequest(path, requestSerialize, responseDeserialize, { service }, (error, answer) =>
-        error ? reject(error) : resolve((answer as { status: string }).status),
+  const ask = <T>(health: Client, method: "Check" | "List", request: object) =>
+    new Promise<T>((resolve, reject) => {
+      const { path, requestSerialize, responseDeserialize } = healthService[method]!;
+      health.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, (error, answer) =>
+        error ? reject(error) : resolve(answer as T),
       );
     });
+  const watch = (health: Client, service: string) => {
+    const { path, requestSerialize, responseDeserialize } = healthService.Watch!;
+    const stream = health.makeServerStreamRequest(path, requestSerialize, responseDeserialize, { service });
+    stream.on("error", () => undefined);
+    return stream;
+  };
 
   test("is told of every service, without a credential", async () => {
     const { grpc } = await start();
     const health = healthClient(grpc.port);
-    for (const service of ["", ...SERVICES.map(({ typeName }) => typeName)])
-      expect(await check(health, service)).toBe("SERVING");
-    await expect(check(health, "posthorn.v1.NoService")).rejects.toMatchObject({ code: Code.NOT_FOUND });
+    const names = ["", ...SERVICES.map(({ typeName }) => typeName)];
+    for (const service of names) expect(await ask(health, "Check", { service })).toEqual({ status: "SERVING" });
+    const { statuses } = await ask<{ statuses: object }>(health, "List", {});
+    expect(statuses).toEqual(Object.fromEntries(names.map((name) => [name, { status: "SERVING" }])));
+  });
+
+  test("is not told of what there is not", async () => {
+    const { grpc } = await start();
+    const health = healthClient(grpc.port);
+    const service = "posthorn.v1.NoService";
+    await expect(ask(health, "Check", { service })).rejects.toMatchObject({ code: Code.NOT_FOUND });
+    expect(await once(watch(health, service), "data")).toMatchObject([{ status: "SERVICE_UNKNOWN" }]);
   });
 
   test("watchers hear when the port drains", async () => {
     const { grpc } = await start();
-    const { path, requestSerialize, responseDeserialize } = healthService.Watch!;
-    const service = "posthorn.v1.SendService";
-    const watch = healthClient(grpc.port).makeServerStreamRequest(path, requestSerialize, responseDeserialize, {
-      service,
-    });
-    watch.on("error", () => undefined);
-    expect(await once(watch, "data")).toMatchObject([{ status: "SERVING" }]);
-    const heard = once(watch, "data");
+    const watching = watch(healthClient(grpc.port), "posthorn.v1.SendService");
+    expect(await once(watching, "data")).toMatchObject([{ status: "SERVING" }]);
+    const heard = once(watching, "data");
     const drained = grpc.drain(1_000);
     expect(await heard).toMatchObject([{ status: "NOT_SERVING" }]);
     await drained;

@@ -1,7 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLogVerbosity } from "@grpc/grpc-js";
-import { HealthImplementation } from "grpc-health-check";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { type ConnectionLimits, limitConnections } from "../connections.ts";
 import type { Listening } from "../listening.ts";
@@ -11,6 +10,7 @@ import type { Procedure } from "../procedure.ts";
 import { type Bytes, grpcCalls } from "./calls.ts";
 import { decompressInTurn } from "./decompress.ts";
 import { gateCalls } from "./gate.ts";
+import { addHealth } from "./health.ts";
 import { completeStatus, completeUnknown } from "./own-errors.ts";
 import { addReflection } from "./reflection.ts";
 import { watchCalls } from "./watch-calls.ts";
@@ -73,9 +73,10 @@ export async function startGrpc(
       ),
     );
   }
-  const names = ["", ...pipeline.services.map(({ descriptor }) => descriptor.typeName)];
-  const health = new HealthImplementation(Object.fromEntries(names.map((name) => [name, "SERVING" as const])));
-  health.addToServer(server);
+  const health = addHealth(
+    server,
+    pipeline.services.map(({ descriptor }) => descriptor.typeName),
+  );
   addReflection(server, pipeline.services);
 
   const { injectConnection } = server.createConnectionInjector(await credentialsOf(config));
@@ -84,7 +85,7 @@ export async function startGrpc(
 
   let closed: Promise<void> | undefined;
   const close = async (deadlineMs: number) => {
-    for (const name of names) health.setStatus(name, "NOT_SERVING");
+    health.stopServing();
     const closed = free();
     const gone = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
     await open.idle(deadlineMs);
