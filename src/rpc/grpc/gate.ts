@@ -29,7 +29,7 @@ export function gateCalls(server: Server, pipeline: Pipeline, open: OpenExchange
 
   const begin = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, goOn: () => void) => {
     const procedure = pipeline.procedures.get(headers[":path"] as string);
-    // Health, reflection, unknown methods and what is no gRPC are answered without us.
+    // Health and reflection have limits of their own (see limitPublicCalls). The rest is answered at once.
     if (procedure === undefined || !headers["content-type"]?.startsWith("application/grpc")) return goOn();
     const exchange = new Exchange(pipeline, procedure, {
       transport: "grpc",

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { Metadata, type Server, type ServerInterceptor, type StatusObject } from "@grpc/grpc-js";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { Fault } from "#src/errors.ts";
+import { Code, Fault } from "#src/errors.ts";
 import { messageOf, statusBytes } from "../fault-details.ts";
 import { callerTimeout } from "../timeout.ts";
 import { unreadable } from "../to-fault.ts";
@@ -19,16 +19,21 @@ const DETAILS = "grpc-status-details-bin";
 /** The longest time-out grpc-js can wait for; a longer one would wrap round and expire at once. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
-/** For the calls of known methods. Health and reflection speak for themselves. */
-export const completeStatus: ServerInterceptor = (definition, call) => {
-  if (!definition.path.startsWith("/grpc.")) (call as BaseCall).sendStatus = sendComplete;
+/** For the calls of known methods. */
+export const completeStatus: ServerInterceptor = (_definition, call) => {
+  (call as BaseCall).sendStatus = sendComplete;
   return call as ReturnType<ServerInterceptor>;
 };
 
 function sendComplete(this: BaseCall, status: Status): void {
-  const complete =
-    status.code === 0 || status.metadata?.get(DETAILS).length ? status : statusOf(unreadable(status.code ?? 13));
+  const complete = status.code === 0 || status.metadata?.get(DETAILS).length ? status : statusOf(refusal(status));
   Object.getPrototypeOf(this).sendStatus.call(this, complete);
+}
+
+function refusal({ code = Code.INTERNAL, details = "" }: Status): Fault {
+  if (details.startsWith("Invalid grpc-timeout"))
+    return unreadable(Code.INVALID_ARGUMENT, "its time-out is not one", "grpc-timeout");
+  return unreadable(code);
 }
 
 /** A fault as grpc-js sends it. */

@@ -12,6 +12,7 @@ import { decompressInTurn } from "./decompress.ts";
 import { gateCalls } from "./gate.ts";
 import { addHealth } from "./health.ts";
 import { completeStatus, completeUnknown } from "./own-errors.ts";
+import { limitPublicCalls } from "./public-calls.ts";
 import { addReflection } from "./reflection.ts";
 import { watchCalls } from "./watch-calls.ts";
 
@@ -48,11 +49,11 @@ export async function startGrpc(
   const { pipeline, log } = deps;
   // It writes refused header values, credentials included, to standard error.
   setLogVerbosity(logVerbosity.NONE);
-  const interceptors = [completeStatus, decompressInTurn(config.maxReceiveBytes)];
+  const watch = watchCalls(config.requestTimeoutMs);
+  const interceptors = [completeStatus, decompressInTurn(), limitPublicCalls(watch)];
   const server = new Server({ ...channelOptions(config), interceptors });
   const open = openExchanges();
   completeUnknown(server);
-  const watch = watchCalls(config.requestTimeoutMs);
   const gate = gateCalls(server, pipeline, open, watch);
   interceptors.push(gate.interceptor);
   const limits = { stallMs: config.requestTimeoutMs, maxSendBytes: config.maxSendBytes };
