@@ -41,6 +41,8 @@ const post = (session: ClientHttp2Session, path: string, body: Buffer, headers: 
 };
 const asked = (service: string) =>
   envelope(toBinary(HealthCheckRequestSchema, create(HealthCheckRequestSchema, { service })));
+/** ServerReflectionRequest.file_containing_symbol is field 4. */
+const symbol = (name: string) => envelope(Buffer.concat([Buffer.from([(4 << 3) | 2, name.length]), Buffer.from(name)]));
 
 describe("a call without a credential", () => {
   test.each(ALL)("%s ends with its message unfinished", async (path) => {
@@ -106,5 +108,21 @@ describe("a call without a credential", () => {
     await begin();
     await post(h2, CHECK, asked(""));
     expect(open.size).toBe(10);
+  });
+
+  test.each([REFLECTION, REFLECTION_ALPHA])("%s reads no more than is taken of its answers", async (path) => {
+    const { session } = await start({ grpc: { requestTimeoutMs: 1_000 } });
+    const stream = beginCall(session(), path);
+    const requests = Buffer.concat(Array<Buffer>(100).fill(symbol("posthorn.v1.SendService")));
+    let taken = 0;
+    const offer = () =>
+      stream.write(requests, () => {
+        taken += 100;
+        if (taken < 100_000) offer();
+      });
+    offer();
+    await once(stream, "close");
+    expect(stream.rstCode).toBe(8);
+    expect(taken).toBeLessThan(20_000);
   });
 });

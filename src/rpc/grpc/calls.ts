@@ -1,3 +1,4 @@
+import type { EventEmitter } from "node:events";
 import { constants, type ServerHttp2Stream } from "node:http2";
 import {
   type handleBidiStreamingCall,
@@ -161,7 +162,7 @@ function isPrematureClose(error: unknown): boolean {
 }
 
 /** False: nothing was read for `stallMs`. */
-function room(stream: ServerHttp2Stream, stallMs: number): Promise<boolean> {
+export function room(stream: EventEmitter & { readonly destroyed: boolean }, stallMs: number): Promise<boolean> {
   return new Promise((resolve) => {
     const settle = (read: boolean) => () => {
       clearTimeout(timer);
@@ -188,7 +189,7 @@ function endWith(call: Writable, fault: Fault): void {
 }
 
 /** grpc-js has no way to reset a stream. */
-function resetStream(call: object): void {
+export function resetStream(call: object): void {
   streamOf(call)?.close(constants.NGHTTP2_CANCEL);
 }
 

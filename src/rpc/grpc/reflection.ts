@@ -1,11 +1,12 @@
 import { type DescFile, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
-import type { Server } from "@grpc/grpc-js";
+import type { Server, ServerDuplexStream, ServiceDefinition } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
 import { file_google_rpc_error_details } from "#gen/google/rpc/error_details_pb.ts";
 import { file_google_rpc_status } from "#gen/google/rpc/status_pb.ts";
 import { file_grpc_health_v1_health, Health } from "#gen/grpc/health/v1/health_pb.ts";
 import type { Service } from "../call.ts";
+import { resetStream, room } from "./calls.ts";
 
 /** What it reads of a package definition. */
 type Definition = ConstructorParameters<typeof ReflectionService>[0];
@@ -13,8 +14,15 @@ type Definition = ConstructorParameters<typeof ReflectionService>[0];
 /** What callers meet without naming it: the details of errors, and the health of services. */
 const ALONGSIDE = [file_google_rpc_status, file_google_rpc_error_details, file_grpc_health_v1_health];
 
-/** Server reflection (v1 and v1alpha) over the true descriptors of the contract, imports included. */
-export function addReflection(server: Server, services: readonly Service[]): void {
+type Call = ServerDuplexStream<unknown, unknown>;
+type Handlers = { ServerReflectionInfo(call: Call): void };
+
+/**
+ * Server reflection (v1 and v1alpha) over the true descriptors of the contract, imports included.
+ *
+ * @param stallMs how long a caller may leave answers unread
+ */
+export function addReflection(server: Server, services: readonly Service[], stallMs: number): void {
   const files = new Map<string, Buffer>();
   const collect = ({ proto, dependencies }: DescFile) => {
     if (files.has(proto.name)) return;
@@ -27,7 +35,25 @@ export function addReflection(server: Server, services: readonly Service[]): voi
   const names = [Health, ...services.map(({ descriptor }) => descriptor)].map(({ typeName }) => typeName);
   const reflection = new ReflectionService(definition, { services: names });
   keepOptions(reflection, files);
-  reflection.addToServer(server);
+  const addService = (definition: ServiceDefinition, { ServerReflectionInfo }: Handlers) =>
+    server.addService(definition, {
+      ServerReflectionInfo: (call: Call) => ServerReflectionInfo(inStep(call, stallMs)),
+    });
+  reflection.addToServer({ addService } as unknown as Server);
+}
+
+/** The library answers whatever comes. From this call nothing comes while answers wait to be read. */
+function inStep(call: Call, stallMs: number): Call {
+  const write = call.write.bind(call) as (answer: unknown) => boolean;
+  call.write = (answer: unknown) => {
+    const goesOn = write(answer);
+    if (!goesOn) {
+      call.pause();
+      void room(call, stallMs).then((read) => (read ? call.resume() : resetStream(call)));
+    }
+    return goesOn;
+  };
+  return call;
 }
 
 /**

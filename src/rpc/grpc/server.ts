@@ -78,7 +78,7 @@ export async function startGrpc(
     server,
     pipeline.services.map(({ descriptor }) => descriptor.typeName),
   );
-  addReflection(server, pipeline.services);
+  addReflection(server, pipeline.services, config.requestTimeoutMs);
 
   const { injectConnection } = server.createConnectionInjector(await credentialsOf(config));
   const { port, free, destroy } = await listen(config, injectConnection);
