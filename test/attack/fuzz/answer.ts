@@ -8,6 +8,7 @@ export type Outgoing = {
   method: DescMethod;
   /** One for each message of the request; more than one only where requests stream. */
   bodies: readonly Uint8Array[];
+  form: "binary" | "json";
   headers: Readonly<Record<string, string>>;
   /** After which the caller gives up; then the server has hung. */
   patienceMs: number;

@@ -48,10 +48,11 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<Report
   let shrinks = 0;
 
   const call = async (step: Step): Promise<{ answer: Answer; problems: string[] }> => {
-    const answer = await lines.send(step, world, patienceMs);
+    const outgoing = outgoingOf(step, world, patienceMs);
+    const answer = await lines.send(step, outgoing);
     count(report, step, answer);
     for (const message of answer.messages) world.learn(step.method, message);
-    return { answer, problems: judge(answer, step).map((problem) => `${nameOf(step.method)}: ${problem}`) };
+    return { answer, problems: judge(answer, outgoing).map((problem) => `${nameOf(step.method)}: ${problem}`) };
   };
 
   const callAlone = async (step: Step) => {
@@ -121,11 +122,7 @@ function openLines({ grpcUrl, httpUrl }: Target) {
     return fresh;
   };
   return {
-    send(step: Step, world: World, patienceMs: number): Promise<Answer> {
-      const { method, transport } = step;
-      const bodies = bodiesOf(step, world).map((body) => step.mutation.apply(body));
-      const headers = { ...world.headersOf(step.caller), ...step.headers };
-      const outgoing: Outgoing = { method, bodies, headers, patienceMs };
+    send({ transport }: Step, outgoing: Outgoing): Promise<Answer> {
       switch (transport) {
         case "grpc":
           return overGrpc(session(`http://${grpcUrl}`), outgoing);
@@ -143,8 +140,18 @@ function openLines({ grpcUrl, httpUrl }: Target) {
   };
 }
 
+function outgoingOf(step: Step, world: World, patienceMs: number): Outgoing {
+  const bodies = bodiesOf(step, world).map((body) => step.mutation.apply(body));
+  const headers = { ...world.headersOf(step.caller), ...step.headers };
+  return { method: step.method, bodies, form: isJson(step) ? "json" : "binary", headers, patienceMs };
+}
+
+function isJson({ transport }: Pick<Step, "transport">): boolean {
+  return transport === "connect-json" || transport === "connect-get";
+}
+
 function bodiesOf({ shapes, transport }: Step, world: World): Uint8Array[] {
-  const json = transport === "connect-json" || transport === "connect-get";
+  const json = isJson({ transport });
   const now = Date.now();
   return shapes.map((shape) =>
     json ? Buffer.from(shapeToJson(shape, world.resolve, now)) : shapeToBinary(shape, world.resolve, now),

@@ -1,5 +1,6 @@
 import { type DescField, type DescMessage, type Message, ScalarType, toBinary, toJsonString } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
+import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { type ItemError, ItemErrorSchema } from "#gen/posthorn/v1/error_pb.ts";
@@ -18,15 +19,16 @@ const LEAKS: Readonly<Record<string, RegExp>> = {
 };
 
 /** Everything that is wrong with an answer; none: it is as promised. */
-export function judge(answer: Answer, { method }: Pick<Outgoing, "method">): string[] {
+export function judge(answer: Answer, outgoing: Outgoing): string[] {
+  const { method } = outgoing;
   if (answer.outcome === "hung") return ["no answer in time"];
   if (answer.outcome === "broken") return [`no answer at all: ${answer.words.slice(0, 300)}`];
   const wrong = answer.messages.flatMap((message) => ofMessage(method.output, message));
-  if (answer.outcome !== 0) wrong.push(...ofRefusal(answer, answer.outcome, method.input));
+  if (answer.outcome !== 0) wrong.push(...ofRefusal(answer, answer.outcome, outgoing));
   return wrong;
 }
 
-function ofRefusal({ status, words }: Answer, code: number, input: DescMessage): string[] {
+function ofRefusal({ status, words }: Answer, code: number, outgoing: Outgoing): string[] {
   const wrong: string[] = [];
   if (status === undefined) return [`refused with ${code} without details: ${words}`];
   const details = status.details.map((any) => ({
@@ -42,7 +44,7 @@ function ofRefusal({ status, words }: Answer, code: number, input: DescMessage):
     ...Object.values(info?.metadata ?? {}),
     ...fields.flatMap((f) => [f.field, f.description]),
   ];
-  wrong.push(...defects(code, status.message, fields, input), ...leaksOf(all.join("\n")));
+  wrong.push(...defects(code, status.message, fields, outgoing), ...leaksOf(all.join("\n")));
   if (status.code !== code) wrong.push(`the status says ${status.code} and the details ${code}`);
   if (!info?.reason) wrong.push("no reason");
   if (status.message === "") wrong.push("no message");
@@ -52,13 +54,13 @@ function ofRefusal({ status, words }: Answer, code: number, input: DescMessage):
 type Violation = { field: string; description: string };
 
 /** What holds for a refusal of a whole call and for that of an item in it. */
-function defects(code: number, message: string, fields: readonly Violation[], input: DescMessage): string[] {
+function defects(code: number, message: string, fields: readonly Violation[], outgoing: Outgoing): string[] {
   if (code === Code.INTERNAL || code === Code.UNKNOWN || code === Code.UNAVAILABLE) return [`code ${code}: ${message}`];
   if (code !== Code.INVALID_ARGUMENT) return [];
   const [first] = fields;
   if (first === undefined) return [`INVALID_ARGUMENT names no field: ${message}`];
   const wrong = fields
-    .filter(({ field }) => !exists(input, field, message))
+    .filter(({ field }) => !exists(outgoing, field, message))
     .map(({ field, description }) => `INVALID_ARGUMENT names "${field}", which does not exist (${description})`);
   // A long path is cut in the message as in the detail.
   if (first.field !== "" && !message.replaceAll(" ", "_").includes(first.field.replaceAll(" ", "_").slice(0, 100)))
@@ -67,12 +69,16 @@ function defects(code: number, message: string, fields: readonly Violation[], in
   return wrong;
 }
 
+/** Each is readable by itself; the description has their names. */
+const TWICE = /duplicate object key "|oneof set multiple times by/;
+
 /** Requests that are no message at all have no field to name; and some things are said in a header. */
-function exists(input: DescMessage, path: string, message: string): boolean {
-  if (path === "") return message.startsWith("The request cannot be read");
+function exists(outgoing: Outgoing, path: string, message: string): boolean {
+  if (path === "")
+    return message.startsWith("The request cannot be read") && (hasNoField(outgoing) || TWICE.test(message));
   if (["posthorn-tenant", "grpc-timeout", "connect-timeout-ms"].includes(path)) return true;
   if (message.startsWith("The request cannot be read") && /is unknown|no field/.test(message)) return true;
-  let at: DescMessage | undefined = input;
+  let at: DescMessage | undefined = outgoing.method.input;
   for (const [, name = "", index] of path.matchAll(/(\w+)((?:\[[^\]]*\])?)\.?/g)) {
     if (at === undefined) return false;
     const field: DescField | undefined = at.fields.find((each) => each.name === name);
@@ -81,6 +87,35 @@ function exists(input: DescMessage, path: string, message: string): boolean {
     at = "message" in field ? field.message : undefined;
   }
   return true;
+}
+
+/** Its encoding is none of ours, or one of its messages falls apart before there is a field. */
+function hasNoField({ bodies, form, headers }: Outgoing): boolean {
+  if (Object.keys(headers).some((name) => /^(?!.*accept).*encoding$/.test(name))) return true;
+  return bodies.some((body) => (form === "json" ? !hasKeys(body) : endsWithinField(body)));
+}
+
+function hasKeys(body: Uint8Array): boolean {
+  try {
+    const json = JSON.parse(Buffer.from(body).toString());
+    // One that does not look like a name is not said again.
+    return typeof json === "object" && Object.keys(json).every((key) => /^\w{1,64}$/.test(key)) && !Array.isArray(json);
+  } catch {
+    return false;
+  }
+}
+
+function endsWithinField(body: Uint8Array): boolean {
+  const reader = new BinaryReader(body);
+  try {
+    while (reader.pos < reader.len) {
+      const [number, wireType] = reader.tag();
+      reader.skip(wireType, number);
+    }
+    return false;
+  } catch {
+    return true;
+  }
 }
 
 export function leaksOf(text: string): string[] {
