@@ -38,9 +38,17 @@ type Bounded = {
 type Plan = Map<number, Bounded>;
 
 /** The first field of an encoded message that is far too large, of a large one. What is malformed is found by others. */
-export function oversizeBytes(schema: DescMessage, bytes: Uint8Array): FieldFault | undefined {
+export function oversizeBytes(
+  schema: DescMessage,
+  bytes: Uint8Array,
+  form: "binary" | "json" = "binary",
+): FieldFault | undefined {
   if (bytes.byteLength < LARGE_BYTES) return undefined;
   try {
+    if (form === "json") {
+      const json: unknown = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString());
+      return inValues(planOf(schema), json as object, inJson, tolerated, toleratedInItems);
+    }
     return inBytes(planOf(schema), new BinaryReader(bytes), bytes.byteLength, tolerated);
   } catch {
     return undefined;
@@ -49,7 +57,7 @@ export function oversizeBytes(schema: DescMessage, bytes: Uint8Array): FieldFaul
 
 /** The first field of a message that is far too large. */
 export function oversize(schema: DescMessage, message: Message): FieldFault | undefined {
-  return inMessage(planOf(schema), message);
+  return inValues(planOf(schema), message, inMessage, tolerated, undefined);
 }
 
 function inBytes(plan: Plan, reader: BinaryReader, end: number, most: Tolerance): FieldFault | undefined {
@@ -96,16 +104,27 @@ function bytesAsSize(field: DescField, length: number, index: number): number {
   return field.scalar === ScalarType.STRING ? length / BYTES_OF_CHARACTER : length;
 }
 
-function inMessage(plan: Plan, message: Message): FieldFault | undefined {
+/** What a field holds, if that can be large. */
+type ValueOf = (holder: object, field: DescField) => string | object | undefined;
+
+function inValues(
+  plan: Plan,
+  holder: object,
+  value: ValueOf,
+  most: Tolerance,
+  inItems: Tolerance | undefined,
+): FieldFault | undefined {
   for (const { field, bound, inner, isJudgedByItem } of plan.values()) {
-    const value = large(message, field);
-    // What is in a Struct is counted where it is looked through (representable.ts).
-    if (value === undefined || isStruct(field)) continue;
-    if (bound !== undefined && sizeOf(value) > tolerated(bound.max)) return fault(field, bound);
-    if (inner === undefined || isJudgedByItem) continue;
-    const values = field.fieldKind === "message" ? [value] : Object.values(value);
+    const held = value(holder, field);
+    if (held === undefined) continue;
+    if (bound !== undefined && sizeOf(field, held, most(bound.max)) > most(bound.max)) return fault(field, bound);
+    const within = isJudgedByItem ? inItems : most;
+    if (inner === undefined || within === undefined) continue;
+    const values = field.fieldKind === "message" ? [held] : Object.values(held);
     for (let index = 0; index < values.length; index++) {
-      const found = inMessage(inner, values[index] as Message);
+      const item: unknown = values[index];
+      if (typeof item !== "object" || item === null) continue;
+      const found = inValues(inner, item, value, within, inItems);
       if (found !== undefined) return inside(field, index, found);
     }
   }
@@ -121,19 +140,36 @@ function inside(field: DescField, index: number, { field: rest, description }: F
   return { field: `${path}.${rest}`, description };
 }
 
-/** What is in a field, if that can be large. */
-function large(message: Message, field: DescField): string | object | undefined {
+function inMessage(message: object, field: DescField): string | object | undefined {
   const value: unknown = Reflect.get(message, field.oneof?.localName ?? field.localName);
-  if (typeof value === "string") return value;
-  if (typeof value !== "object" || value === null) return undefined;
-  if (field.oneof === undefined) return value;
+  if (field.oneof === undefined || typeof value !== "object" || value === null) return large(value);
   const chosen = value as { case?: string; value?: unknown };
-  return chosen.case === field.localName ? (chosen.value as string | object) : undefined;
+  return chosen.case === field.localName ? large(chosen.value) : undefined;
 }
 
-function sizeOf(value: string | object): number {
+function inJson(json: object, field: DescField): string | object | undefined {
+  return large(Reflect.get(json, field.jsonName)) ?? large(Reflect.get(json, field.name));
+}
+
+function large(value: unknown): string | object | undefined {
+  return typeof value === "string" || (typeof value === "object" && value !== null) ? value : undefined;
+}
+
+/** Counted no further than `enough`. */
+function sizeOf(field: DescField, value: string | object, enough: number): number {
+  if (isStruct(field)) return countValues(value, enough);
   if (typeof value === "string" || Array.isArray(value)) return value.length;
   return value instanceof Uint8Array ? value.byteLength : Object.keys(value).length;
+}
+
+function countValues(root: unknown, enough: number): number {
+  const waiting = [root];
+  let count = 0;
+  for (; waiting.length > 0 && count <= enough; count++) {
+    const value = waiting.pop();
+    if (typeof value === "object" && value !== null) for (const item of Object.values(value)) waiting.push(item);
+  }
+  return count;
 }
 
 /** A pure function's memory: schemas are constants of the program. */

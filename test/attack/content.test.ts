@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { connect, type OutgoingHttpHeaders } from "node:http2";
 import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { describe, expect, test, vi } from "vitest";
 import { until } from "../support/until.ts";
 import { envelope, Flag, frame, headerBlock, rememberedField, Type } from "./frames.ts";
@@ -94,6 +95,24 @@ describe.each(target.ports)("on the $name port", (port) => {
     });
   });
 
+  test("26: far more items than are allowed, and very many fields before one that cannot be read", async () => {
+    const times = (count: number, ...bytes: number[]) => Buffer.alloc(count * bytes.length, Buffer.from(bytes));
+    const nested = (number: number, content: Buffer) =>
+      Buffer.concat([Buffer.from(new BinaryWriter().tag(number, 2).uint32(content.length).finish()), content]);
+    const bodies: [path: string, body: Buffer][] = [
+      [SEND, nested(1, times(400_000, 0x0a, 0))],
+      [SEND, times(400_000, 0x12, 0)],
+      ["/posthorn.v1.SendService/SendBatch", times(400_000, 0x0a, 0)],
+      ["/posthorn.v1.SendService/SendBatch", nested(1, nested(3, times(400_000, 0x22, 0)))],
+      [SEND, Buffer.concat([times(400_000, 0x78, 1), Buffer.from([0x0a, 0x7f])])],
+    ];
+    await during(async () => {
+      for (const [path, body] of bodies)
+        for (const { grpcStatus } of await many(port, 2, { ...grpc, ":path": path }, envelope(body)))
+          expect(grpcStatus).toBe("3");
+    });
+  });
+
   test("26: heads with too many fields, too large ones, and HPACK bombs", async () => {
     await during(async () => {
       const plain = callHead(port, SEND, target.apiKey);
@@ -183,6 +202,24 @@ describe("in Connect calls", () => {
         for (const { status } of [...post, ...get]) expect([0, 400, 404, 429, 431]).toContain(status);
         for (const { body } of streamed) expect(body).toMatch(/resource_exhausted|invalid_argument|unimplemented/);
       }
+    });
+  });
+
+  test("26: far more items than are allowed, as JSON and compressed", async () => {
+    const times = (count: number, text: string) => Array(count).fill(text).join(",");
+    const bodies: [path: string, body: string][] = [
+      ["/posthorn.v1.InboxService/MarkRead", `{"notificationIds":[${times(400_000, '""')}]}`],
+      ["/posthorn.v1.SendService/SendBatch", `{"items":[${times(400_000, "{}")}]}`],
+      [SEND, `{"to":{"userIds":["u"]},"content":{"title":"t","data":{"a":[${times(600_000, "1")}]}}}`],
+    ];
+    await during(async () => {
+      for (const [path, body] of bodies)
+        for (const encoding of ["identity", "gzip"]) {
+          const bytes = encoding === "gzip" ? gzipSync(body) : Buffer.from(body);
+          const headers = { ...connectJson, ":path": path, "content-encoding": encoding };
+          for (const { status, body: said } of await many(port, 2, headers, bytes))
+            expect([status, said]).toEqual([400, expect.stringContaining("no more than")]);
+        }
     });
   });
 

@@ -289,7 +289,9 @@ describe("hostile input", () => {
     });
     const h2 = session(url);
     const wrong = Buffer.from('{"to":{"userIds":["u1"]},"priority":"NOPE"}');
-    const large = Buffer.from(JSON.stringify({ content: { title: "t", body: "x".repeat(100_000) }, priority: "NOPE" }));
+    const large = Buffer.from(
+      JSON.stringify({ content: { title: "t", data: { text: "x".repeat(100_000) } }, priority: "NOPE" }),
+    );
     const noUser = Buffer.from("0a020aff", "hex"); // In Send: to.user_ids[0] is longer than what follows.
     const items = [...Array<object>(1_500).fill({ to: { userIds: ["u1"] }, content: { title: "ttttttt" } }), { to: 5 }];
     const batch = Buffer.from(JSON.stringify({ items }));

@@ -1,8 +1,11 @@
 import type { DescMessage } from "@bufbuild/protobuf";
 import { compressionGzip } from "@connectrpc/connect-node";
+import { Fault, invalidRequest } from "#src/errors.ts";
 import { inTurn } from "#src/in-turn.ts";
 import type { Exchange } from "../exchange.ts";
+import { oversizeBytes } from "../oversize.ts";
 import { unreadableField } from "../unreadable-field.ts";
+import { connectErrorOf } from "./connect-errors.ts";
 import type { HttpRequest } from "./dual.ts";
 import { Gathered } from "./gathered.ts";
 import { piecesOf } from "./http-exchange.ts";
@@ -40,6 +43,20 @@ export function incomingOf(limits: IncomingLimits): (request: HttpRequest, excha
   return (request, exchange) => {
     let current: Buffer | undefined;
 
+    /** Before the library makes objects of it. */
+    async function refuseOversize(): Promise<void> {
+      const message = inBody(request, current);
+      if (message === undefined) return;
+      const look = (bytes: Uint8Array | undefined) =>
+        bytes && oversizeBytes(exchange.procedure.method.input, bytes, message.form);
+      const isPlain = message.encoding === "identity";
+      const tooLarge = isPlain ? look(message.bytes) : await aFew(async () => look(await plainOf(message, limits)));
+      if (tooLarge === undefined) return;
+      const fault = invalidRequest([tooLarge]);
+      exchange.abort(fault);
+      throw fault;
+    }
+
     async function* body(): AsyncGenerator<Uint8Array> {
       const pieces = piecesOf(request, exchange);
       const many = exchange.procedure.kind === "bidi_streaming";
@@ -59,12 +76,17 @@ export function incomingOf(limits: IncomingLimits): (request: HttpRequest, excha
             if (length === undefined) break;
             current = gathered.take(length);
             if (many) waitedMs = 0;
+            await refuseOversize();
             yield current;
           }
         }
         if (gathered.length === 0) return;
         current = gathered.take(gathered.length);
+        await refuseOversize();
         yield current;
+      } catch (error) {
+        // What the library does not know it answers as INTERNAL.
+        throw error instanceof Fault ? connectErrorOf(error) : error;
       } finally {
         pieces.leave();
       }
@@ -99,11 +121,16 @@ function unlimitedIn(gathered: Gathered, maxBytes: number): number | undefined {
 
 type Found = { readonly form: "binary" | "json"; readonly bytes: Uint8Array; readonly encoding: string };
 
-async function fieldIn({ form, bytes, encoding }: Found, schema: DescMessage, limits: IncomingLimits): Promise<string> {
-  if (encoding === "identity") return unreadableField(schema, bytes, form);
-  if (encoding !== compressionGzip.name) return "";
-  const plain = await compressionGzip.decompress(bytes, limits.maxReceiveBytes).catch(() => undefined);
-  return plain === undefined ? "" : unreadableField(schema, plain, form);
+async function fieldIn(found: Found, schema: DescMessage, limits: IncomingLimits): Promise<string> {
+  const bytes = await plainOf(found, limits);
+  return bytes === undefined ? "" : unreadableField(schema, bytes, found.form);
+}
+
+/** Undefined: it cannot be decompressed. */
+async function plainOf({ bytes, encoding }: Found, limits: IncomingLimits): Promise<Uint8Array | undefined> {
+  if (encoding === "identity") return bytes;
+  if (encoding !== compressionGzip.name) return undefined;
+  return compressionGzip.decompress(bytes, limits.maxReceiveBytes).catch(() => undefined);
 }
 
 /** Connect's GET: the message stands in the query. */
