@@ -41,7 +41,7 @@ export const grpc = {
   }),
   helloTimeoutMs: option("POSTHORN_GRPC_HELLO_TIMEOUT_MS", milliseconds(100, 300_000), {
     default: 10_000,
-    doc: "Time a new connection has to say anything; silence is taken for an attack.",
+    doc: "Time a new connection has for its TLS handshake and HTTP/2's preface; silence is taken for an attack.",
   }),
   requestTimeoutMs: option("POSTHORN_GRPC_REQUEST_TIMEOUT_MS", milliseconds(100, 600_000), {
     default: 30_000,
@@ -99,7 +99,7 @@ export const http = {
   }),
   headersTimeoutMs: option("POSTHORN_HTTP_HEADERS_TIMEOUT_MS", milliseconds(100, 300_000), {
     default: 10_000,
-    doc: "Time a client has to send its headers; slower is taken for an attack.",
+    doc: "Time a client has for its TLS handshake and its headers; slower is taken for an attack.",
   }),
   requestTimeoutMs: option("POSTHORN_HTTP_REQUEST_TIMEOUT_MS", milliseconds(100, 600_000), {
     default: 30_000,
@@ -107,7 +107,7 @@ export const http = {
   }),
   sessionIdleMs: option("POSTHORN_HTTP_SESSION_IDLE_MS", milliseconds(1_000), {
     default: 300_000,
-    doc: "Closes an HTTP/2 session on which nothing moved for this long; streams move with every heartbeat.",
+    doc: "Closes an HTTP/2 session without a stream for this long, or on which nothing moved; heartbeats do, pings do not help.",
   }),
   maxConcurrentStreams: option("POSTHORN_HTTP_MAX_CONCURRENT_STREAMS", integer(1, 10_000), {
     default: 128,

@@ -1,8 +1,10 @@
 import { readFile } from "node:fs/promises";
 import { type AddressInfo, createServer, type Socket } from "node:net";
+import { createServer as createTlsServer, type TlsOptions } from "node:tls";
 import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLogVerbosity } from "@grpc/grpc-js";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { type ConnectionLimits, limitConnections } from "../connections.ts";
+import { awaitHello, logFailedHandshakes } from "../hello.ts";
 import type { Listening } from "../listening.ts";
 import { openExchanges } from "../open-exchanges.ts";
 import type { Pipeline } from "../pipeline.ts";
@@ -27,7 +29,7 @@ export type GrpcConfig = ConnectionLimits & {
   readonly maxReceiveBytes: number;
   readonly maxSendBytes: number;
   readonly maxConcurrentStreams: number;
-  /** Until a new connection has said something. */
+  /** Until a new connection has sent the preface of HTTP/2, the TLS handshake included. */
   readonly helloTimeoutMs: number;
   /** Until a request that is one message, or a begun message of a stream, has come; and until an answer was taken. */
   readonly requestTimeoutMs: number;
@@ -40,6 +42,9 @@ export type GrpcConfig = ConnectionLimits & {
 
 /** Answers that are told SHUTTING_DOWN are on their way for this long before connections are cut. */
 const FLUSH_MS = 200;
+
+/** The preface of HTTP/2 and the head of the SETTINGS frame that belongs to it (RFC 9113 §3.4). */
+const PREFACE_BYTES = 24 + 9;
 
 /** Serves every procedure of the pipeline by gRPC, with health (`grpc.health.v1`) and reflection. */
 export async function startGrpc(
@@ -80,8 +85,8 @@ export async function startGrpc(
   );
   addReflection(server, pipeline.services, config.requestTimeoutMs);
 
-  const { injectConnection } = server.createConnectionInjector(await credentialsOf(config));
-  const { port, free, destroy } = await listen(config, injectConnection);
+  const { injectConnection } = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const { port, free, destroy } = await listen(config, log, injectConnection);
   log.info({ port, tls: config.tls !== undefined }, "gRPC port open");
 
   let closed: Promise<void> | undefined;
@@ -150,14 +155,13 @@ function definitionOf(own: [path: string, procedure: Procedure][]): ServiceDefin
   );
 }
 
-async function credentialsOf({ tls }: GrpcConfig): Promise<ServerCredentials> {
-  if (tls === undefined) return ServerCredentials.createInsecure();
+async function certificatesOf(tls: NonNullable<GrpcConfig["tls"]>): Promise<TlsOptions> {
   const [cert, key, ca] = await Promise.all([
     readFile(tls.certFile),
     readFile(tls.keyFile),
     tls.clientCaFile === undefined ? undefined : readFile(tls.clientCaFile),
   ]);
-  return ServerCredentials.createSsl(ca ?? null, [{ cert_chain: cert, private_key: key }], ca !== undefined);
+  return { cert, key, ALPNProtocols: ["h2"], ...(ca === undefined ? {} : { ca, requestCert: true }) };
 }
 
 type Listener = {
@@ -168,31 +172,23 @@ type Listener = {
   destroy(): void;
 };
 
-/** The port is ours and not grpc-js's, so that connections can be counted and silent ones closed. */
-async function listen(config: GrpcConfig, take: (socket: Socket) => void): Promise<Listener> {
+/**
+ * The port is ours and not grpc-js's, TLS included, so that connections can be counted, silent ones closed, and failed
+ * handshakes told.
+ */
+async function listen(config: GrpcConfig, log: Logger, take: (socket: Socket) => void): Promise<Listener> {
   const sockets = new Set<Socket>();
-  /** Those that have said nothing yet, oldest first, and since when. */
-  const silent = new Map<Socket, number>();
-  // One timer for all connections: a process holds ten thousand.
-  const timer = setInterval(
-    () => {
-      const before = performance.now() - config.helloTimeoutMs;
-      for (const [socket, since] of silent) {
-        if (since > before) break;
-        silent.delete(socket);
-        // In the turn after: what has come while this process was busy is read first.
-        setImmediate(() => socket.bytesRead === 0 && socket.destroy());
-      }
-    },
-    Math.min(1_000, config.helloTimeoutMs / 4),
-  );
-  timer.unref();
-  const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: config.keepaliveTimeMs });
+  const { tls, keepaliveTimeMs } = config;
+  const options = { noDelay: true, keepAlive: true, keepAliveInitialDelay: keepaliveTimeMs };
+  const server =
+    tls === undefined ? createServer(options) : createTlsServer({ ...options, ...(await certificatesOf(tls)) });
   server.on("connection", (socket) => {
     sockets.add(socket);
-    silent.set(socket, performance.now());
     socket.on("error", onError);
     socket.on("close", onClose);
+  });
+  server.on(tls === undefined ? "connection" : "secureConnection", (socket: Socket) => {
+    socket.on("error", onError);
     take(socket);
   });
   function onError(this: Socket): void {
@@ -200,8 +196,9 @@ async function listen(config: GrpcConfig, take: (socket: Socket) => void): Promi
   }
   function onClose(this: Socket): void {
     sockets.delete(this);
-    silent.delete(this);
   }
+  const hello = awaitHello(server, config.helloTimeoutMs, ({ bytesRead }) => bytesRead >= PREFACE_BYTES);
+  logFailedHandshakes(server, log);
   limitConnections(server, config);
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
@@ -213,7 +210,7 @@ async function listen(config: GrpcConfig, take: (socket: Socket) => void): Promi
   return {
     port: (server.address() as AddressInfo).port,
     free() {
-      clearInterval(timer);
+      hello[Symbol.dispose]();
       return new Promise((resolve) => server.close(() => resolve()));
     },
     destroy() {

@@ -110,7 +110,7 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
     }
   };
 
-  const server = await listenDual(config, onRequest);
+  const server = await listenDual(config, log, onRequest);
   log.info({ port: server.port, tls: config.tls !== undefined }, "HTTP port open");
 
   let closed: Promise<void> | undefined;

@@ -10,11 +10,14 @@ import {
   type Http2ServerRequest,
   type Http2ServerResponse,
   type Http2Session,
+  type ServerHttp2Session,
 } from "node:http2";
 import { createServer as createHttps } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
+import type { Logger } from "#src/telemetry/logger.ts";
 import { type ConnectionLimits, limitConnections } from "../connections.ts";
+import { awaitHello, logFailedHandshakes } from "../hello.ts";
 import { takingTurns } from "../turns.ts";
 import { oneAtATime } from "./pipelining.ts";
 
@@ -47,24 +50,29 @@ const CALLS_AT_ONCE = 16;
  * HTTP/1.1 and HTTP/2 on one port: by ALPN under TLS, else by the preface with which HTTP/2 begins (RFC 9113 §3.4).
  * Nothing a client sends or leaves out keeps a connection busy for longer than the configured time-outs.
  */
-export async function listenDual(config: DualConfig, onRequest: OnRequest): Promise<DualServer> {
+export async function listenDual(config: DualConfig, log: Logger, onRequest: OnRequest): Promise<DualServer> {
   const server = await http1Server(config, onRequest);
   const http2 = http2Server(config, onRequest);
   const sessions = new Set<Http2Session>();
-  http2.on("session", (session) => {
+  http2.on("session", (session: ServerHttp2Session) => {
     sessions.add(session);
     session.once("close", () => sessions.delete(session));
+    // With its preface (RFC 9113 §3.4).
+    session.once("remoteSettings", () => hello.heard(session.socket));
     // Nothing moved for that long, heartbeats included: whoever is there has gone.
     session.setTimeout(config.sessionIdleMs, () => session.destroy());
   });
+  server.on("request", ({ socket }: IncomingMessage) => hello.heard(socket));
   const sockets = new Set<Socket>();
   server.on("connection", (socket: Socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
   });
 
-  if (config.tls === undefined) splitByPreface(server, http2, config.headersTimeoutMs);
+  if (config.tls === undefined) splitByPreface(server, http2);
   else splitByAlpn(server, http2);
+  const hello = awaitHello(server, config.headersTimeoutMs, () => false);
+  logFailedHandshakes(server, log);
   limitConnections(server, config);
 
   await new Promise<void>((resolve, reject) => {
@@ -82,6 +90,7 @@ export async function listenDual(config: DualConfig, onRequest: OnRequest): Prom
       for (const session of sessions) session.close();
     },
     destroy() {
+      hello[Symbol.dispose]();
       server.close();
       for (const session of sessions) session.destroy();
       for (const socket of sockets) socket.destroy();
@@ -102,7 +111,7 @@ async function http1Server(config: DualConfig, onRequest: OnRequest): Promise<Ht
   const inTurn = oneAtATime(takingTurns(CALLS_AT_ONCE), onRequest);
   if (config.tls === undefined) return createHttp1(options, inTurn);
   const [cert, key] = await Promise.all([readFile(config.tls.certFile), readFile(config.tls.keyFile)]);
-  const tls = { cert, key, ALPNProtocols: ["h2", "http/1.1"], handshakeTimeout: config.headersTimeoutMs };
+  const tls = { cert, key, ALPNProtocols: ["h2", "http/1.1"] };
   return createHttps({ ...options, ...tls }, inTurn);
 }
 
@@ -137,11 +146,7 @@ function splitByAlpn(server: Http1Server, http2: { emit(event: "connection", soc
 
 const PREFACE = Buffer.from("PRI");
 
-function splitByPreface(
-  server: Http1Server,
-  http2: { emit(event: "connection", socket: Socket): boolean },
-  patienceMs: number,
-): void {
+function splitByPreface(server: Http1Server, http2: { emit(event: "connection", socket: Socket): boolean }): void {
   const [http1, ...others] = server.listeners("connection");
   server.removeAllListeners("connection");
   for (const listener of others) server.on("connection", listener as (socket: Socket) => void);
@@ -149,19 +154,13 @@ function splitByPreface(
     // Of connections that are half closed only node:http knows. On HTTP/2 and before there is a request, who hangs up has
     // gone; the socket would stay, and count, until it had been idle for long.
     socket.allowHalfOpen = false;
-    let decided = false;
-    // In the turn after: what has come while this process was busy is read first.
-    const timer = setTimeout(() => setImmediate(() => decided || socket.destroy()), patienceMs);
     socket.on("error", () => socket.destroy());
-    socket.once("close", () => clearTimeout(timer));
     let seen = Buffer.alloc(0);
     const look = (chunk: Buffer) => {
       seen = Buffer.concat([seen, chunk]);
       const length = Math.min(seen.length, PREFACE.length);
       const fits = seen.subarray(0, length).equals(PREFACE.subarray(0, length));
       if (fits && length < PREFACE.length) return;
-      decided = true;
-      clearTimeout(timer);
       socket.off("data", look);
       socket.pause();
       socket.unshift(seen);
