@@ -541,6 +541,32 @@ describe("hostile input", () => {
     await ended.promise;
   });
 
+  test("answers of every kind that nobody takes are cut off", async () => {
+    const { url } = await start({ http: { requestTimeoutMs: 300 } });
+    const h2 = connectH2(url, { settings: { initialWindowSize: 0 } });
+    disposing.defer(() => h2.destroy());
+    await once(h2, "remoteSettings");
+    const asked = ["/metrics", "/healthz", "/readyz", "/nothing", "/posthorn.v1.SendService/Nope"].map((path) => {
+      const stream = h2.request({ ":path": path, "content-type": "application/json" });
+      stream.on("error", () => undefined);
+      return once(stream, "close");
+    });
+    await Promise.all(asked);
+  });
+
+  test("a session that only pings ends, and one with a stream does not", async () => {
+    const never = () => new Promise(() => undefined);
+    const { url } = await start({ http: { sessionIdleMs: 400 }, handlers: { "SendService.Send": never } });
+    const [idle, busy] = [session(url), session(url)];
+    busy.request({ ":method": "POST", ":path": SEND, ...json }).end(valid);
+    const pings = setInterval(() => {
+      for (const each of [idle, busy]) if (!each.destroyed) each.ping(() => undefined);
+    }, 50);
+    await once(idle, "close");
+    clearInterval(pings);
+    expect(busy.destroyed).toBe(false);
+  });
+
   test("floods of resets, pings and settings leave the port alive", async () => {
     const { url } = await start({ handlers: { "SendService.Send": () => new Promise(() => undefined) } });
     const h2 = session(url);

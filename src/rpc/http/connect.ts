@@ -14,7 +14,7 @@ import { connectHandlers, contextOf } from "./connect-calls.ts";
 import { answerUnknownMethod, faultOfBody, unaryConnectError } from "./connect-errors.ts";
 import { corsFor } from "./cors.ts";
 import { type DualConfig, type HttpRequest, type HttpResponse, listenDual } from "./dual.ts";
-import { leaveUnread, respond } from "./http-exchange.ts";
+import { cutUntaken, leaveUnread, respond } from "./http-exchange.ts";
 import { incomingOf } from "./incoming.ts";
 import { probes, type Readiness, send } from "./probes.ts";
 
@@ -44,6 +44,7 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
   const open = openExchanges();
   const handlers = connectHandlers(pipeline, config.maxReceiveBytes);
   const takeIn = incomingOf(config);
+  const stallMs = config.requestTimeoutMs;
   let draining = false;
   const isProbe = probes({ ready: deps.ready, metrics: deps.metrics, draining: () => draining });
   const isPreflight = corsFor(config.corsOrigins);
@@ -85,7 +86,7 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
       const fault = exchange.ended ? internal(exchange) : exchange.fail(await faultOfBody(answer, incoming));
       answer = unaryConnectError(fault);
     }
-    await respond(answer, response, exchange, config.requestTimeoutMs);
+    await respond(answer, response, exchange, stallMs);
     leaveUnread(request, response, config.requestTimeoutMs);
   };
 
@@ -96,10 +97,13 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
     try {
       if (draining && request.httpVersionMajor === 1) response.setHeader("Connection", "close");
       const path = request.url?.split("?", 1)[0] ?? "";
-      if (isPreflight(request, response) || isProbe(path, request, response)) return;
       const handler = handlers.get(path);
       const procedure = pipeline.procedures.get(path);
-      if (handler === undefined || procedure === undefined) return notFound(path, request, response);
+      if (isPreflight(request, response) || isProbe(path, request, response)) return cutUntaken(response, stallMs);
+      if (handler === undefined || procedure === undefined) {
+        notFound(path, request, response);
+        return cutUntaken(response, stallMs);
+      }
       serve(handler, procedure, request, response).catch((err) => {
         log.error({ err, method: procedure.name }, "could not answer an HTTP call");
         response.destroy();
@@ -107,6 +111,7 @@ export async function startHttp(deps: HttpDeps, config: HttpConfig): Promise<Lis
     } catch (err) {
       log.error({ err }, "could not take an HTTP request");
       send(response, 400, "text/plain", "bad request\n");
+      cutUntaken(response, stallMs);
     }
   };
 

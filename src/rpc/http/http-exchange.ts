@@ -71,8 +71,8 @@ export async function respond(
   }
 }
 
-/** The end of an answer waits in this process too until it is taken. */
-function cutUntaken(response: HttpResponse, stallMs: number): void {
+/** The end of an answer waits in this process too until it is taken, whatever it is an answer to. */
+export function cutUntaken(response: HttpResponse, stallMs: number): void {
   const timer = setTimeout(() => response.destroy(), stallMs);
   timer.unref();
   const taken = () => clearTimeout(timer);
