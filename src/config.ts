@@ -35,7 +35,7 @@ export type Config = Omit<Settings, "grpc" | "http" | "redis"> & {
 };
 
 /**
- * Reads the configuration. Names, defaults and their reasons: `configTable()` or the README.
+ * Reads the configuration. Names, defaults and their reasons: deploy/CONFIGURATION.md.
  *
  * @throws {ConfigError} with every problem at once: values that cannot be read, required ones missing, names almost
  *   right, settings that contradict each other, and secrets that are not secret outside development. Nothing else.

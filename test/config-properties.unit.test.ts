@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { inspect } from "node:util";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { configHelp, configTable, describeConfig, withConfigTable } from "#src/config/describe.ts";
+import { configDocument, configHelp, describeConfig } from "#src/config/describe.ts";
 import { required } from "#src/config/option.ts";
 import { listedOptions } from "#src/config/options.ts";
 import { ConfigError } from "#src/config/problem.ts";
@@ -147,31 +147,13 @@ describe("the description of the options", () => {
   });
 
   it("names every variable and tells no built-in secret", () => {
-    for (const text of [configTable(), configHelp()]) {
+    for (const text of [configDocument(), configHelp()]) {
       for (const name of names) expect(text).toContain(name);
       expect(text).not.toContain(readConfig({}).auth.operatorKeys[0]);
     }
   });
 
-  it("the table in a README is replaced between its marks", () => {
-    const readme = "a\n<!-- config:start -->\nold\n<!-- config:end -->\nb\n";
-    const updated = withConfigTable(readme) ?? "";
-    expect(updated).toBe(`a\n<!-- config:start -->\n\n${configTable()}\n\n<!-- config:end -->\nb\n`);
-    expect(withConfigTable(updated)).toBe(updated);
-    expect(withConfigTable("none")).toBeUndefined();
-  });
-
-  it("the table in the README is this one", ({ skip }) => {
-    const readme = readIfThere(new URL("../README.md", import.meta.url));
-    if (readme === undefined) return skip("there is no README.md yet");
-    expect(readme, "write it with withConfigTable of src/config/describe.ts").toBe(withConfigTable(readme));
+  it("deploy/CONFIGURATION.md is what the program reads: `npm run gen` writes it", () => {
+    expect(readFileSync(new URL("../deploy/CONFIGURATION.md", import.meta.url), "utf8")).toBe(configDocument());
   });
 });
-
-function readIfThere(file: URL): string | undefined {
-  try {
-    return readFileSync(file, "utf8");
-  } catch {
-    return undefined;
-  }
-}

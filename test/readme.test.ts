@@ -3,7 +3,6 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
-import { withConfigTable } from "#src/config/describe.ts";
 import { type Serving, startServing } from "./cli/serving.ts";
 import { testServices } from "./support/services.ts";
 
@@ -27,10 +26,6 @@ beforeAll(async () => {
   serving = await startServing(services);
   token = (await serving.world.run("token ada")).out[0] ?? "";
   return () => serving[Symbol.asyncDispose]();
-});
-
-test("its configuration table is what the program reads: `npm run gen` writes it", () => {
-  expect(withConfigTable(readme)).toBe(readme);
 });
 
 test("every example in it is run here, or is only commands", () => {

@@ -1,4 +1,4 @@
-/** The settings in words: for the README, for `posthorn serve --help`, and a configuration fit to be printed. */
+/** The settings in words: for deploy/CONFIGURATION.md, for `posthorn serve --help`, and a configuration fit to be printed. */
 
 import { environments, type Option, required, type Secrecy } from "./option.ts";
 import { listedOptions } from "./options.ts";
@@ -26,17 +26,22 @@ const titles: Readonly<Record<string, string>> = {
   shutdown: "Shutdown",
 };
 
-/** The README's configuration chapter, in markdown: a table for each group. Ends without a line break. */
-export function configTable(): string {
-  return grouped()
-    .map(([group, options]) => {
-      const rows = options.map((option) => `| ${names(option)} | ${cell(option.doc)} | ${cell(defaultOf(option))} |`);
-      return [`**${titles[group] ?? group}**`, "", "| variable | meaning | default |", "|---|---|---|", ...rows].join(
-        "\n",
-      );
-    })
-    .join("\n\n");
+/** All of `deploy/CONFIGURATION.md`: a table for each group. */
+export function configDocument(): string {
+  const chapters = grouped().map(([group, options]) => {
+    const rows = options.map((option) => `| ${names(option)} | ${cell(option.doc)} | ${cell(defaultOf(option))} |`);
+    return [`## ${titles[group] ?? group}`, "", "| variable | meaning | default |", "|---|---|---|", ...rows].join(
+      "\n",
+    );
+  });
+  return `${[HEAD, ...chapters].join("\n\n")}\n`;
 }
+
+const HEAD = `# Configuration
+
+From the environment, read once and checked as a whole at start: every problem is told at once. \`POSTHORN_ENV\` chooses the
+defaults. In staging and production the databases, the encryption key and the operator's key have to be set. The same in a
+terminal: \`npx posthorn serve --help\`. Written by \`npm run gen\`; do not edit.`;
 
 /** The same for a terminal. */
 export function configHelp(): string {
@@ -133,15 +138,4 @@ function defaultOf(option: Option<unknown>): string {
 /** A `|` would end the cell. */
 function cell(text: string): string {
   return text.replaceAll("|", "\\|");
-}
-
-/**
- * The README with its configuration chapter brought up to date: what stands between `<!-- config:start -->` and
- * `<!-- config:end -->`. Undefined when it has no such place.
- */
-export function withConfigTable(readme: string): string | undefined {
-  const start = "<!-- config:start -->";
-  const [from, to] = [readme.indexOf(start), readme.indexOf("<!-- config:end -->")];
-  if (from < 0 || to < from) return undefined;
-  return `${readme.slice(0, from + start.length)}\n\n${configTable()}\n\n${readme.slice(to)}`;
 }

@@ -1,11 +1,11 @@
-// `npm run gen`: makes gen/ from proto/ and the README's table from the configuration, offline and reproducibly. Before
+// `npm run gen`: makes gen/ from proto/ and deploy/CONFIGURATION.md from the settings, offline and reproducibly. Before
 // that it writes the files of proto/ that are other people's, from the packages that have them: so proto/ compiles by
 // itself, for every language and without a schema registry.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { protoPath as healthProto } from "grpc-health-check";
-import { withConfigTable } from "#src/config/describe.ts";
+import { configDocument } from "#src/config/describe.ts";
 import { printProto } from "./print-proto.ts";
 
 const root = new URL("../../", import.meta.url);
@@ -15,10 +15,7 @@ adopt("grpc/health/v1/health.proto", origin("grpc-health-check") + readFileSync(
 
 const result = spawnSync("buf", ["generate"], { cwd: root, stdio: "inherit" });
 process.exitCode = result.status ?? 1;
-const readme = new URL("README.md", root);
-const text = readFileSync(readme, "utf8");
-const current = withConfigTable(text);
-if (current !== undefined && current !== text) writeFileSync(readme, current);
+writeFileSync(new URL("deploy/CONFIGURATION.md", root), configDocument());
 
 function adopt(path: string, text: string): void {
   const file = new URL(path, new URL("proto/", root));
