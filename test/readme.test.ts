@@ -3,21 +3,21 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { readConfig } from "#src/config.ts";
 import { type Serving, startServing } from "./cli/serving.ts";
 import { testServices } from "./support/services.ts";
 
 const root = join(import.meta.dirname, "..");
 const readme = readFileSync(join(root, "README.md"), "utf8");
-const blocks = [...readme.matchAll(/^```(ts|sh)\n([\s\S]*?)^```$/gm)].map(([, language = "", text = ""]) => ({
+const blocks = [...readme.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language = "", text = ""]) => ({
   language,
   text,
 }));
 
 /** What gets and generates, which other tests run or nothing can. */
 const COMMANDS = /^(npm|npx posthorn|pip|go get) /;
-
-/** Without indentation, which depends on where lines stand. */
-const trimmed = (text: string) => text.replaceAll(/^\s+|\s+$/gm, "");
+/** What begins a collector that is not to be had here; what else it says is looked at. */
+const COLLECTORS = /^(docker|TRACES_OTLP_ENDPOINT=\S+ otelcol) /;
 
 const services = await testServices();
 let serving: Serving;
@@ -29,21 +29,32 @@ beforeAll(async () => {
 });
 
 test("every example in it is run here, or is only commands", () => {
-  const commands = blocks.filter(({ language, text }) => language === "sh" && COMMANDS.test(text));
-  expect(blocks.length - commands.length).toBe(6);
+  const examples = blocks.filter(({ language, text }) => language !== "sh" || !COMMANDS.test(text));
+  const counts: Record<string, number> = {};
+  for (const { language } of examples) counts[language] = (counts[language] ?? 0) + 1;
+  // Two in sh begin collectors, Python's is run by test/interop, and what is no code is a picture.
+  expect(counts).toEqual({ ts: 2, sh: 6, python: 1, mermaid: 1, "": 1 });
 });
 
-test.each([
-  ["python", "python/client.py"],
-  ["go", "go/main.go"],
-  ["java", "java/src/main/java/examples/Client.java"],
-])("what it shows of %s is from the client that test/interop runs", (language, file) => {
-  const client = trimmed(readFileSync(join(root, "test/interop", file), "utf8"));
-  const [, shown = ""] = new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, "m").exec(readme) ?? [];
-  const excerpts = shown.split("\n\n").map(trimmed);
-  expect(excerpts.length).toBeGreaterThan(3);
-  for (const excerpt of excerpts) expect(client).toContain(excerpt);
+test("what is set where a collector is begun is a setting, or is asked for by the collector's file", () => {
+  const collectors = blocks.filter(({ text }) => COLLECTORS.test(text));
+  expect(collectors).toHaveLength(2);
+  const asked = [...readFileSync(join(root, "deploy/otel-collector.yaml"), "utf8").matchAll(/\$\{env:(\w+)\}/g)];
+  for (const { text } of collectors) {
+    const set = Object.fromEntries([...text.matchAll(/^([A-Z_]+=\S+ )+/gm)].flatMap(([line]) => assignments(line)));
+    const { POSTHORN_OTLP_ENDPOINT } = set;
+    expect(POSTHORN_OTLP_ENDPOINT).toBe("http://localhost:4318");
+    expect(readConfig(set).telemetry.otlpEndpoint).toBe(POSTHORN_OTLP_ENDPOINT);
+    if (text.includes("otelcol")) for (const [, name = ""] of asked) expect(set).toHaveProperty(name);
+  }
 });
+
+function assignments(line: string): [string, string][] {
+  return line
+    .trim()
+    .split(" ")
+    .map((each) => each.split("=", 2) as [string, string]);
+}
 
 test("the TypeScript example sends", async () => {
   const example = run(exampleWith("ts", "SendService"));

@@ -1,5 +1,8 @@
 // Clients in other languages, generated from proto/ by each language's stock tools. Each goes through the same story, with a
 // node that limits calls, and through a connection that is cut while another node goes on sending.
+import { spawn } from "node:child_process";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { startProxy } from "../fault/lab/proxy.ts";
@@ -114,7 +117,34 @@ for (const [n, { name }] of LANGUAGES.entries()) {
       expect(arrived.filter(({ replayed }) => replayed).length).toBeGreaterThanOrEqual(2 * MISSED);
       expect(story.of("reset")).toEqual([]);
     });
+
+    if (name !== "Python") return;
+    test("the short one in the README sends, and prints what comes", async () => {
+      if (built === undefined || built instanceof Error) throw built ?? new Error("it was not built");
+      await using node = await startTestPlatform({ services });
+      using client = await runShown(built.directory, node.platform.grpcUrl, node.tenant.apiKey);
+      await expect.poll(client.said, { timeout: 60_000 }).toMatch(/^sent [0-9a-f-]{36}$/m);
+      // It does not say when it is connected.
+      const send = () => node.key.send.send({ to: { userIds: ["ada"] }, content: { title: "Hello, Python" } });
+      await expect.poll(() => send().then(client.said), { timeout: 60_000 }).toMatch(/^Hello, Python \d+$/m);
+    });
   });
+}
+
+/** As a user would: copied into a file beside the generated code. Only the address is another. */
+async function runShown(directory: string, address: string, apiKey: string): Promise<Disposable & { said(): string }> {
+  const readme = await readFile(new URL("../../README.md", import.meta.url), "utf8");
+  const [, shown = ""] = /^```python\n([\s\S]*?)^```$/m.exec(readme) ?? [];
+  expect(shown).toContain("127.0.0.1:50051");
+  await writeFile(join(directory, "shown.py"), shown.replace("127.0.0.1:50051", address));
+  const env = { ...process.env, PYTHONPATH: "gen", PYTHONUNBUFFERED: "1", POSTHORN_API_KEY: apiKey };
+  const child = spawn("venv/bin/python", ["shown.py"], { cwd: directory, env });
+  let said = "";
+  for (const output of [child.stdout, child.stderr])
+    output.on("data", (data) => {
+      said += data;
+    });
+  return { said: () => said, [Symbol.dispose]: () => void child.kill("SIGKILL") };
 }
 
 type Told = { story: Story; sent: readonly string[]; one(fact: string): Fact };
