@@ -1,5 +1,8 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
+import type { IncomingMessage } from "node:http";
+import { get } from "node:https";
+import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { type Client, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
@@ -125,7 +128,7 @@ export async function startTarget(services: TestServices, options: TargetOptions
     held,
     alive: () => child.exitCode === null && child.signalCode === null,
     async openCalls() {
-      const metrics = await (await fetch(`${started.httpUrl}/metrics`)).text();
+      const metrics = await bodyOf(`${started.httpUrl}/metrics`, tls?.ca);
       return [...metrics.matchAll(/^posthorn_rpc_active\{.*\} (\d+)$/gm)].reduce((sum, [, n]) => sum + Number(n), 0);
     },
     async backTo(before) {
@@ -146,6 +149,13 @@ export async function startTarget(services: TestServices, options: TargetOptions
       clearTimeout(timer);
     },
   };
+}
+
+/** `fetch` cannot be told whom to trust. */
+async function bodyOf(url: string, ca: Buffer | undefined): Promise<string> {
+  if (ca === undefined) return (await fetch(url)).text();
+  const [response] = (await once(get(url, { ca, agent: false }), "response")) as [IncomingMessage];
+  return text(response);
 }
 
 async function answerOf(child: ChildProcess): Promise<unknown> {
