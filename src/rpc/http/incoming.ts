@@ -67,7 +67,7 @@ export function incomingOf(limits: IncomingLimits): (request: HttpRequest, excha
         for (;;) {
           const counts = !many || gathered.length > 0;
           const since = performance.now();
-          const piece = await pieces.next(counts ? limits.requestTimeoutMs - waitedMs : undefined);
+          const piece = await pieces.next(counts ? Math.max(0, limits.requestTimeoutMs - waitedMs) : undefined);
           if (counts) waitedMs += performance.now() - since;
           if (piece === undefined) break;
           gathered.add(piece);
