@@ -46,7 +46,8 @@ export function incomingOf(limits: IncomingLimits): (request: HttpRequest, excha
     /** Before the library makes objects of it. */
     async function refuseOversize(): Promise<void> {
       const message = inBody(request, current);
-      if (message === undefined) return;
+      // The library refuses it as a whole.
+      if (message === undefined || message.bytes.byteLength > limits.maxReceiveBytes) return;
       const look = (bytes: Uint8Array | undefined) =>
         bytes && oversizeBytes(exchange.procedure.method.input, bytes, message.form);
       const isPlain = message.encoding === "identity";
