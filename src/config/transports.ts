@@ -107,7 +107,7 @@ export const http = {
   }),
   sessionIdleMs: option("POSTHORN_HTTP_SESSION_IDLE_MS", milliseconds(1_000), {
     default: 300_000,
-    doc: "Closes an HTTP/2 session without a stream for this long, or on which nothing moved; heartbeats do, pings do not help.",
+    doc: "Closes an HTTP/2 session on which nothing moved for this long; streams move with every heartbeat.",
   }),
   maxConcurrentStreams: option("POSTHORN_HTTP_MAX_CONCURRENT_STREAMS", integer(1, 10_000), {
     default: 128,

@@ -40,6 +40,7 @@ async function allEnd(session: RawSession, count: number): Promise<void> {
     (ended) => ended >= count,
     15_000,
   );
+  expect(session.open ? session.ended.size : count).toBeGreaterThanOrEqual(count);
 }
 
 describe.each(target.ports)("on the $name port", (port) => {
@@ -162,6 +163,20 @@ describe.each(target.ports)("on the $name port", (port) => {
       expect(await target.openCalls()).toBeLessThanOrEqual(20 + 3);
       for (const session of sessions) session[Symbol.dispose]();
     });
+  });
+});
+
+test("28: metrics and refusals that nobody takes, with pings, and without a credential", async () => {
+  const paths = ["/metrics", "/readyz", "/nothing"];
+  const heads = paths.map((path) => callHead(target.http, path, undefined, { ":method": "GET" }));
+  await during(async () => {
+    using session = await rawSession(target.http, { own: { 4: 0 }, from: FROM });
+    const streams = ids(128);
+    for (const [n, id] of streams.entries())
+      await session.write(begin(id, heads[n % heads.length] ?? Buffer.alloc(0), Flag.END_STREAM));
+    const pings = setInterval(() => void session.write(frame(Type.PING, 0, 0, Buffer.alloc(8))), 200);
+    await allEnd(session, streams.length);
+    clearInterval(pings);
   });
 });
 

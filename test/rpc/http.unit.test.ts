@@ -9,6 +9,7 @@ import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { createConnectTransport } from "@connectrpc/connect-node";
+import { Gauge } from "prom-client";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
 import type { Call } from "#src/rpc/call.ts";
@@ -554,17 +555,30 @@ describe("hostile input", () => {
     await Promise.all(asked);
   });
 
-  test("a session that only pings ends, and one with a stream does not", async () => {
-    const never = () => new Promise(() => undefined);
-    const { url } = await start({ http: { sessionIdleMs: 400 }, handlers: { "SendService.Send": never } });
-    const [idle, busy] = [session(url), session(url)];
-    busy.request({ ":method": "POST", ":path": SEND, ...json }).end(valid);
-    const pings = setInterval(() => {
-      for (const each of [idle, busy]) if (!each.destroyed) each.ping(() => undefined);
-    }, 50);
-    await once(idle, "close");
+  test("who asks for metrics over HTTP/1.1 and reads none is hung up on", async () => {
+    const { port, registry } = await start({ http: { requestTimeoutMs: 500, headersTimeoutMs: 500 } });
+    const help = "More of it than the buffers on the way hold.".repeat(7_000);
+    registry.registerMetric(new Gauge({ name: "large", help, registers: [] }));
+    const socket = connectTcp(port, "127.0.0.1").on("error", () => undefined);
+    disposing.defer(() => void socket.destroy());
+    socket.pause();
+    socket.write("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200));
+    const sockets = () => process.getActiveResourcesInfo().filter((kind) => kind === "TCPSocketWrap").length;
+    await vi.waitUntil(() => sockets() === 2);
+    // Its own end is all that is left: it has not heard that the other hung up.
+    await vi.waitUntil(() => sockets() === 1, { timeout: 10_000 });
+  });
+
+  test("a session that takes no answer and pings ends", async () => {
+    const { url } = await start({ http: { requestTimeoutMs: 300, sessionIdleMs: 1_000 } });
+    const h2 = connectH2(url, { settings: { initialWindowSize: 0 } });
+    h2.on("error", () => undefined);
+    disposing.defer(() => h2.destroy());
+    await once(h2, "remoteSettings");
+    h2.request({ ":path": "/metrics" }).on("error", () => undefined);
+    const pings = setInterval(() => h2.destroyed || h2.ping(() => undefined), 50);
+    await once(h2, "close");
     clearInterval(pings);
-    expect(busy.destroyed).toBe(false);
   });
 
   test("floods of resets, pings and settings leave the port alive", async () => {

@@ -61,7 +61,6 @@ export async function listenDual(config: DualConfig, log: Logger, onRequest: OnR
     session.once("remoteSettings", () => hello.heard(session.socket));
     // Nothing moved for that long, heartbeats included: whoever is there has gone.
     session.setTimeout(config.sessionIdleMs, () => session.destroy());
-    endWithoutStreams(session, config.sessionIdleMs);
   });
   server.on("request", ({ socket }: IncomingMessage) => hello.heard(socket));
   const sockets = new Set<Socket>();
@@ -132,21 +131,6 @@ function http2Server(config: DualConfig, onRequest: OnRequest) {
   );
   server.on("sessionError", () => undefined);
   return server;
-}
-
-/** Ends a session that has had no stream for that long. Pings are no reason to keep it. */
-function endWithoutStreams(session: ServerHttp2Session, idleMs: number): void {
-  let open = 0;
-  const timer = setTimeout(() => open > 0 || session.destroy(), idleMs);
-  timer.unref();
-  session.on("stream", (stream) => {
-    open++;
-    stream.once("close", () => {
-      open--;
-      timer.refresh();
-    });
-  });
-  session.once("close", () => clearTimeout(timer));
 }
 
 /** HTTP/1.1's own listener stays, so that its time-outs and its list of connections do. */
