@@ -100,9 +100,11 @@ const ATTACKS: Record<string, Record<string, readonly string[]>> = {
       "26: compression bombs in gRPC messages",
       "26: many small bombs in one stream",
       "26: a length prefix that lies",
+      "26: far more items than are allowed, and very many fields before one that cannot be read",
       "26: heads with too many fields, too large ones, and HPACK bombs",
       "26: fields that must not be, and streams that are none",
       "26: compression bombs, in bodies and in GET",
+      "26: far more items than are allowed, as JSON and compressed",
       "26: JSON that is too deep, too large, double, or no text",
       "26: an envelope that lies about its length",
     ],
@@ -132,6 +134,7 @@ const ATTACKS: Record<string, Record<string, readonly string[]>> = {
   },
   "28 slow senders, readers that do not read, 10,000 streams on one token, connections": {
     "attack/stalls.test.ts": [
+      "28: metrics and refusals that nobody takes, with pings, and without a credential",
       "28: a thousand silent connections from one address",
       "28: requests of which the second half never comes",
       "28: a message that trickles, for a stream",
