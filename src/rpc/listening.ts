@@ -7,3 +7,10 @@ export type Listening = AsyncDisposable & {
    */
   drain(deadlineMs: number): Promise<void>;
 };
+
+/**
+ * Connections that the kernel holds until this process comes to them; it takes no more than its own limit
+ * (net.core.somaxconn, 4096 by default). Beyond it they are dropped and tried again only a second later, and when a node
+ * restarts, all that it had come back at once.
+ */
+export const BACKLOG = 16_384;

@@ -5,7 +5,7 @@ import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLog
 import type { Logger } from "#src/telemetry/logger.ts";
 import { type ConnectionLimits, limitConnections } from "../connections.ts";
 import { awaitHello, logFailedHandshakes } from "../hello.ts";
-import type { Listening } from "../listening.ts";
+import { BACKLOG, type Listening } from "../listening.ts";
 import { openExchanges } from "../open-exchanges.ts";
 import type { Pipeline } from "../pipeline.ts";
 import type { Procedure } from "../procedure.ts";
@@ -202,7 +202,7 @@ async function listen(config: GrpcConfig, log: Logger, take: (socket: Socket) =>
   limitConnections(server, config);
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    server.listen(config.port, config.host, () => {
+    server.listen({ port: config.port, host: config.host, backlog: BACKLOG }, () => {
       server.off("error", reject);
       resolve();
     });

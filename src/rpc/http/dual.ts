@@ -18,6 +18,7 @@ import type { TLSSocket } from "node:tls";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { type ConnectionLimits, limitConnections } from "../connections.ts";
 import { awaitHello, logFailedHandshakes } from "../hello.ts";
+import { BACKLOG } from "../listening.ts";
 import { takingTurns } from "../turns.ts";
 import { oneAtATime } from "./pipelining.ts";
 
@@ -77,7 +78,7 @@ export async function listenDual(config: DualConfig, log: Logger, onRequest: OnR
 
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    server.listen(config.port, config.host, () => {
+    server.listen({ port: config.port, host: config.host, backlog: BACKLOG }, () => {
       server.off("error", reject);
       resolve();
     });
