@@ -69,7 +69,7 @@ const PRODUCTION = {
 export async function startTarget(services: TestServices, options: TargetOptions = {}): Promise<Target> {
   const { tls } = options;
   const child = fork(fileURLToPath(new URL("target-process.ts", import.meta.url)), {
-    execArgv: ["--expose-gc"],
+    execArgv: ["--expose-gc", "--import", new URL("../../src/store/resolve-drizzle.ts", import.meta.url).href],
     stdio: ["ignore", "inherit", "inherit", "ipc"],
     env: {
       PATH: process.env.PATH,
