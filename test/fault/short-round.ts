@@ -1,18 +1,22 @@
-import { expect, type TestContext } from "vitest";
+import type { TestContext } from "vitest";
 import { freshServices } from "../support/services.ts";
 import { type FaultTest, openLab } from "./lab/lab.ts";
 
 const SCALE = 0.01;
 const seed = Math.floor(Math.random() * 1e9);
+/** Of what was done before a round failed. */
+const LAST_WORDS = 8;
 
 /** A short round of a fault. `npm run test:faults` runs long ones, with the seed that failed here too. */
-export async function shortRound(fault: FaultTest, { skip }: TestContext): Promise<void> {
+export async function shortRound(fault: FaultTest, { skip, expect }: TestContext): Promise<void> {
   const lacking = await fault.lacks?.();
   if (lacking !== undefined) return skip(lacking);
   await using services = await freshServices();
-  await using lab = openLab(services, () => undefined);
-  const run = fault.run(lab, { seed, scale: SCALE });
-  await expect(run, `npm run test:faults -- ${fault.name} --seed ${seed} --scale ${SCALE}`).resolves.toBeTypeOf(
-    "object",
-  );
+  const said: string[] = [];
+  await using lab = openLab(services, (line) => void said.push(line));
+  const facts = await fault.run(lab, { seed, scale: SCALE }).catch((error: unknown) => {
+    const repeat = `npm run test:faults -- ${fault.name} --seed ${seed} --scale ${SCALE}`;
+    throw new Error([`${repeat}: ${error}`, ...said.slice(-LAST_WORDS)].join("\n"), { cause: error });
+  });
+  expect(facts).toBeTypeOf("object");
 }
