@@ -1,4 +1,3 @@
-import type { EventEmitter } from "node:events";
 import { constants, type ServerHttp2Stream } from "node:http2";
 import {
   type handleBidiStreamingCall,
@@ -15,6 +14,7 @@ import { Exchange } from "../exchange.ts";
 import type { OpenExchanges } from "../open-exchanges.ts";
 import { type Answers, callStream, callUnary, type Pipeline } from "../pipeline.ts";
 import type { Procedure } from "../procedure.ts";
+import { room } from "../room.ts";
 import { unreadable } from "../to-fault.ts";
 import type { Gate } from "./gate.ts";
 import { statusOf } from "./own-errors.ts";
@@ -159,23 +159,6 @@ function endsWithinMessage(call: object): boolean {
 
 function isPrematureClose(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE";
-}
-
-/** False: nothing was read for `stallMs`. */
-export function room(stream: EventEmitter & { readonly destroyed: boolean }, stallMs: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const settle = (read: boolean) => () => {
-      clearTimeout(timer);
-      stream.off("drain", onDrain);
-      stream.off("close", onDrain);
-      resolve(read);
-    };
-    const onDrain = settle(true);
-    const timer = setTimeout(settle(false), stallMs);
-    stream.on("drain", onDrain);
-    stream.on("close", onDrain);
-    if (stream.destroyed) onDrain();
-  });
 }
 
 /** Ends a stream with an error. One whose caller does not even read that is reset after a while. */

@@ -6,7 +6,8 @@ import { file_google_rpc_error_details } from "#gen/google/rpc/error_details_pb.
 import { file_google_rpc_status } from "#gen/google/rpc/status_pb.ts";
 import { file_grpc_health_v1_health, Health } from "#gen/grpc/health/v1/health_pb.ts";
 import type { Service } from "../call.ts";
-import { resetStream, room } from "./calls.ts";
+import { room } from "../room.ts";
+import { resetStream } from "./calls.ts";
 
 /** What it reads of a package definition. */
 type Definition = ConstructorParameters<typeof ReflectionService>[0];

@@ -1,11 +1,11 @@
 import { readFile } from "node:fs/promises";
-import { type AddressInfo, createServer, type Socket } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { createServer as createTlsServer, type TlsOptions } from "node:tls";
 import { logVerbosity, Server, ServerCredentials, type ServiceDefinition, setLogVerbosity } from "@grpc/grpc-js";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { type ConnectionLimits, limitConnections } from "../connections.ts";
 import { awaitHello, logFailedHandshakes } from "../hello.ts";
-import { BACKLOG, type Listening } from "../listening.ts";
+import { type Listening, listenAt } from "../listening.ts";
 import { openExchanges } from "../open-exchanges.ts";
 import type { Pipeline } from "../pipeline.ts";
 import type { Procedure } from "../procedure.ts";
@@ -200,15 +200,9 @@ async function listen(config: GrpcConfig, log: Logger, take: (socket: Socket) =>
   const hello = awaitHello(server, config.helloTimeoutMs, ({ bytesRead }) => bytesRead >= PREFACE_BYTES);
   logFailedHandshakes(server, log);
   limitConnections(server, config);
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen({ port: config.port, host: config.host, backlog: BACKLOG }, () => {
-      server.off("error", reject);
-      resolve();
-    });
-  });
+  const port = await listenAt(server, config);
   return {
-    port: (server.address() as AddressInfo).port,
+    port,
     free() {
       hello[Symbol.dispose]();
       return new Promise((resolve) => server.close(() => resolve()));

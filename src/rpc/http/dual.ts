@@ -13,12 +13,12 @@ import {
   type ServerHttp2Session,
 } from "node:http2";
 import { createServer as createHttps } from "node:https";
-import type { AddressInfo, Socket } from "node:net";
+import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { type ConnectionLimits, limitConnections } from "../connections.ts";
 import { awaitHello, logFailedHandshakes } from "../hello.ts";
-import { BACKLOG } from "../listening.ts";
+import { listenAt } from "../listening.ts";
 import { takingTurns } from "../turns.ts";
 import { oneAtATime } from "./pipelining.ts";
 
@@ -76,16 +76,10 @@ export async function listenDual(config: DualConfig, log: Logger, onRequest: OnR
   logFailedHandshakes(server, log);
   limitConnections(server, config);
 
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen({ port: config.port, host: config.host, backlog: BACKLOG }, () => {
-      server.off("error", reject);
-      resolve();
-    });
-  });
+  const port = await listenAt(server, config);
   const closed = new Promise<void>((resolve) => server.once("close", resolve));
   return {
-    port: (server.address() as AddressInfo).port,
+    port,
     goAway() {
       server.closeIdleConnections();
       for (const session of sessions) session.close();

@@ -4,6 +4,7 @@ import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
 import type { Exchange } from "../exchange.ts";
+import { room } from "../room.ts";
 import type { HttpRequest, HttpResponse } from "./dual.ts";
 
 export type Pieces = {
@@ -57,7 +58,7 @@ export async function respond(
     for (;;) {
       const next = await chunks?.next();
       if (next === undefined || next.done || response.destroyed) break;
-      if (!(response as ServerResponse).write(next.value) && !(await drained(response, stallMs))) {
+      if (!(response as ServerResponse).write(next.value) && !(await room(response, stallMs))) {
         exchange.abort(new Fault(ErrorReason.CANCELLED));
         response.destroy();
         return;
@@ -94,22 +95,6 @@ export function leaveUnread(request: HttpRequest, response: HttpResponse, timeou
   const timer = setTimeout(() => response.stream?.close(constants.NGHTTP2_NO_ERROR), timeoutMs);
   timer.unref();
   request.once("close", () => clearTimeout(timer));
-}
-
-/** False: nothing was read for `stallMs`. */
-function drained(response: HttpResponse, stallMs: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const settle = (read: boolean) => () => {
-      clearTimeout(timer);
-      response.off("drain", onDrain);
-      response.off("close", onDrain);
-      resolve(read);
-    };
-    const onDrain = settle(true);
-    const timer = setTimeout(settle(false), stallMs);
-    response.on("drain", onDrain);
-    response.on("close", onDrain);
-  });
 }
 
 /** Both kinds of answer have it; only their types differ. */
