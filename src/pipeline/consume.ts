@@ -8,8 +8,8 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import type { TracedItems } from "#src/telemetry/message-traces.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type NextIn, withWorkSpans } from "#src/telemetry/work-spans.ts";
+import { restoreQueues } from "./ensure-queues.ts";
 import { ACK_WAIT_MS, ingestStream, LANES, type Lane, routeConsumer, SHARDS, type Work } from "./flow.ts";
-import { ensureQueues } from "./queue.ts";
 import { readWaiting, type Together, takeTogether, tracesTogether, type Waiting } from "./together.ts";
 
 export type Delivery = {
@@ -133,7 +133,7 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
     restoring ??= (async () => {
       await new Promise((done) => setTimeout(done, 500).unref());
       if (!stopping.signal.aborted && broker.up()) {
-        await ensureQueues(broker).catch((error) => log.warn({ err: error }, "could not restore the queues"));
+        await restoreQueues(broker).catch((error) => log.warn({ err: error }, "could not restore the queues"));
       }
       restoring = undefined;
     })();

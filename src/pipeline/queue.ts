@@ -6,21 +6,7 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import { type TracedItems, tracedItems, writeTraces } from "#src/telemetry/message-traces.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { recordedTrace, spanIn } from "#src/telemetry/work-spans.ts";
-import {
-  CHUNK,
-  encodeWork,
-  ingestStream,
-  ingestStreamConfig,
-  ingestSubject,
-  LANES,
-  type LaneName,
-  laneOf,
-  routeConsumer,
-  routeConsumerConfig,
-  SHARDS,
-  shardOf,
-  type Work,
-} from "./flow.ts";
+import { CHUNK, encodeWork, ingestSubject, LANES, type LaneName, laneOf, shardOf, type Work } from "./flow.ts";
 
 /** `trace`: the recorded trace it belongs to; travels with it. */
 export type Queued = { id: string; priority: number; trace?: SpanContext | undefined };
@@ -106,25 +92,4 @@ export async function enqueueByTenant<R extends { tenantId: string; id: string; 
   const traced = trace === undefined ? rows : rows.map((row) => ({ ...row, trace }));
   const tenants = Map.groupBy(traced, (row) => row.tenantId);
   await Promise.all([...tenants].map(([tenantId, items]) => queue.enqueue(tenantId, items, now.getTime())));
-}
-
-/** Creates the streams and consumers that are missing and brings the others up to date. Idempotent. */
-export async function ensureQueues(broker: Broker): Promise<void> {
-  for (const { name } of LANES) {
-    const config = ingestStreamConfig(broker.namespace, name, broker.replicas);
-    const stream = ingestStream(broker.namespace, name);
-    await broker.jsm.streams.add(config).catch(async (error) => {
-      // 10058: the stream exists with another configuration.
-      if ((error as { api_error?: { err_code?: number } }).api_error?.err_code !== 10058) throw error;
-      await broker.jsm.streams.update(stream, config);
-    });
-    await Promise.all(
-      Array.from({ length: SHARDS }, async (_, shard) => {
-        const exists = await broker.jsm.consumers.info(stream, routeConsumer(shard)).catch(() => undefined);
-        if (exists === undefined) {
-          await broker.jsm.consumers.add(stream, routeConsumerConfig(broker.namespace, name, shard));
-        }
-      }),
-    );
-  }
 }

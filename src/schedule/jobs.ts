@@ -3,8 +3,9 @@ import type { Clock } from "#src/clock.ts";
 import { toCounts } from "#src/inbox/entry.ts";
 import { entriesByIds } from "#src/inbox/queries.ts";
 import { expireEntries, type Returned, releaseSnoozed } from "#src/inbox/release.ts";
+import { restoreQueues } from "#src/pipeline/ensure-queues.ts";
 import { measureQueues } from "#src/pipeline/measure-queues.ts";
-import { ensureQueues, type Queue } from "#src/pipeline/queue.ts";
+import type { Queue } from "#src/pipeline/queue.ts";
 import { reconcile } from "#src/pipeline/reconcile/reconcile.ts";
 import { maintainPartitions } from "#src/store/migrate.ts";
 import { dropExpired } from "#src/store/retention.ts";
@@ -64,7 +65,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     return { more: returned.length === batch };
   });
   every("reconcile", config.reconcile.intervalMs, async (now) => {
-    await ensureQueues(deps.broker);
+    await restoreQueues(deps.broker);
     const count = await reconcile(deps, now, config.reconcile.afterMs);
     if (count > 0) log.warn({ count }, "queued again what had been lost on the way");
     return { more: false };

@@ -1,5 +1,6 @@
 import type { JetStreamManager } from "nats";
 import type { Broker } from "#src/broker/broker.ts";
+import { jetstreamCode } from "#src/broker/jetstream-code.ts";
 import { instants, plain } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Store } from "#src/store/store.ts";
@@ -71,7 +72,7 @@ async function oldestOn(
   try {
     return (await jsm.streams.getMessage(stream, first)).time;
   } catch (error) {
-    if ((error as { api_error?: { err_code?: number } }).api_error?.err_code === NO_MESSAGE) return undefined;
+    if (jetstreamCode(error) === NO_MESSAGE) return undefined;
     throw error;
   }
 }
