@@ -64,6 +64,7 @@ async function pauseAll(lab: Lab, node: FaultNode, pauses: number, random: Rando
     ]);
     missed.abort();
     if (point === undefined) throw new Error(`${node.name} did not come to its failpoint ${n + 1}`);
+    await node.stopped();
     lab.say(`${node.name} stopped at ${point}`);
     // What it is about to write was changed since it read it: by the other node's decision, or by an update alone.
     if (point === "decide:before-write") await changeWaiting(lab, other);

@@ -1,9 +1,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { EventEmitter, once } from "node:events";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { freePort } from "#src/dev/ports.ts";
 import type { TestServices } from "../../support/fresh-services.ts";
+import { until } from "../../support/until.ts";
 import type { FailAt } from "./failpoints.ts";
 
 /** How a process ended, and how long that took from being asked. */
@@ -33,8 +35,8 @@ export type FaultNode = AsyncDisposable & {
   reached(): Promise<string>;
   /** SIGKILL. */
   kill(): Promise<Exit>;
-  /** SIGSTOP: it does nothing more, holds its connections, and does not know. */
-  pause(): void;
+  /** Resolves when it has stopped itself: what it says of that comes just before. */
+  stopped(): Promise<void>;
   /** SIGCONT. */
   resume(): void;
   /** SIGTERM, as a deploy does. */
@@ -178,7 +180,13 @@ export async function faultNode(name: string, services: TestServices, own: Setti
       return reached.shift() ?? "";
     },
     kill: () => signal("SIGKILL"),
-    pause: () => void child?.kill("SIGSTOP"),
+    async stopped() {
+      await until(
+        () => readFile(`/proc/${child?.pid}/stat`, "utf8"),
+        // pid (name) state …
+        (stat) => stat.slice(stat.lastIndexOf(")") + 2).startsWith("T"),
+      );
+    },
     resume: () => void child?.kill("SIGCONT"),
     stop: () => signal("SIGTERM"),
     lines: () => lines,
