@@ -24,13 +24,13 @@ export const endToEnd: Scenario = {
   goals: [{ figure: "rate", better: "more", bar: 12_000, aim: 20_000 }],
   async run(lab) {
     const load = loadOf(lab);
-    const { figures, faults } = await posthorn(lab, load);
+    const { figures, faults } = await through(lab, load, {});
     const peers = lab.wishes.peers ? await peersOf(lab, load) : {};
     return { figures, peers, ratios: ratiosOf(["rate", "cpuUsEach"], figures, peers), faults };
   },
 };
 
-function loadOf({ wishes, client }: Lab): Load {
+export function loadOf({ wishes, client }: Lab): Load {
   const users = wishes.users ?? 10_000;
   return {
     kind: "end-to-end",
@@ -47,8 +47,9 @@ function loadOf({ wishes, client }: Lab): Load {
   };
 }
 
-async function posthorn(lab: Lab, load: Load): Promise<Outcome> {
-  await using server = await startTwo(lab);
+/** With these settings of the server's. */
+export async function through(lab: Lab, load: Load, settings: Record<string, string>): Promise<Outcome> {
+  await using server = await startTwo(lab, settings);
   const { child, worker, address, apiKey } = server;
   const target = { name: "server", pid: child.pid, child, worker, profile: lab.wishes.profile };
   return outcomeOf(await loadOn(lab, { ...load, protocol: "grpc", address, apiKey }, target));
