@@ -35,6 +35,18 @@ function inJson(schema: DescMessage, json: JsonValue): string {
       if (!isRead(schema, { [key]: value })) return join(field.name, insideJson(schema, field, key, value));
     }
   }
+  return givenTwice(schema, Object.keys(json));
+}
+
+/** Where each can be read by itself: the second of what may be there once, by both of its names or as a choice of one. */
+function givenTwice(schema: DescMessage, keys: readonly string[]): string {
+  const given = new Set<unknown>();
+  for (const key of keys) {
+    const field = schema.fields.find(({ jsonName, name }) => jsonName === key || name === key);
+    const place = field?.oneof ?? field;
+    if (place !== undefined && given.has(place)) return field?.name ?? "";
+    given.add(place);
+  }
   return "";
 }
 

@@ -19,6 +19,8 @@ describe("the field of JSON that cannot be read", () => {
     ['{"content":{"body":"x","colour":"red"}}', "content.colour"],
     ['{"content":{"<b>":1}}', "content"],
     ['{"waitForDecision":{"seconds":1}}', "wait_for_decision"],
+    ['{"ttl":"5s","expireTime":"2030-01-01T00:00:00Z"}', "expire_time"],
+    ['{"to":{"userIds":["a"],"user_ids":["b"]}}', "to.user_ids"],
   ])("in %s is %s", (json, field) => {
     expect(inSend(json)).toBe(field);
   });
