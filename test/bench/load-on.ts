@@ -6,6 +6,7 @@ import type { Job } from "./load.ts";
 import { coresBetween, cpuTime, microsecondsEach, peakRssMb } from "./processes.ts";
 import { type CpuProfile, profileLines } from "./profile.ts";
 import type { Command } from "./server.ts";
+import { turnLines } from "./turns.ts";
 
 /** What a load client reports, with its numbers under the names that it gives them. */
 export type LoadResult = Record<string, unknown> & {
@@ -92,6 +93,6 @@ async function keepProfile({ scenario, say }: Lab, child: Child): Promise<void> 
   child.send({ do: "keep", file } satisfies Command);
   await child.next("keep");
   const profile = JSON.parse(await readFile(file, "utf8")) as CpuProfile;
-  for (const line of profileLines(profile, ROOT)) say(line);
+  for (const line of [...profileLines(profile, ROOT), ...turnLines(profile, ROOT)]) say(line);
   say(`the whole profile: ${file}`);
 }

@@ -65,7 +65,8 @@ async function posthorn(lab: Lab, count: number): Promise<Outcome> {
   lab.say("neighbour: B alone");
   const alone = outcomeOf(await loadOn(lab, of(load.paced, b), target));
   lab.say("neighbour: B beside A, on another shard");
-  const beside = await besideFlood(lab, { paced: untilItIsOver(of(load.paced, b)), flood }, target);
+  const profiled = { ...target, profile: lab.wishes.profile };
+  const beside = await besideFlood(lab, { paced: untilItIsOver(of(load.paced, b)), flood }, profiled);
   lab.say("neighbour: C beside A, on the same shard");
   const same = await besideFlood(lab, { paced: untilItIsOver(of(load.paced, c)), flood }, target);
   const { figures, faults } = told(alone, beside);
