@@ -24,9 +24,10 @@ export async function writeReadme(names: readonly string[]): Promise<string[]> {
   const results = await lastResults(names);
   if (results.length === 0) throw new Error("there are no results yet: npm run bench");
   const [growth] = await lastResults(["growth"]);
+  const [tracing] = await lastResults(["tracing"]);
   const file = join(ROOT, "README.md");
   await writeFile(join(ROOT, CHART), chart(results));
-  await writeFile(file, withBenchmarks(await readFile(file, "utf8"), sectionOf(results, growth)));
+  await writeFile(file, withBenchmarks(await readFile(file, "utf8"), sectionOf(results, { growth, tracing })));
   return [CHART, "README.md"];
 }
 
@@ -37,7 +38,10 @@ export function withBenchmarks(readme: string, section: string): string {
   return `${readme.slice(0, from + START.length)}\n\n${section}\n\n${readme.slice(to)}`;
 }
 
-export function sectionOf(results: readonly Result[], growth: Result | undefined): string {
+/** Those that are no line of the table. */
+type Others = { growth?: Result | undefined; tracing?: Result | undefined };
+
+export function sectionOf(results: readonly Result[], { growth, tracing }: Others): string {
   const days = [...new Set(results.map(({ date }) => date.slice(0, 10)))].sort();
   const when = days.length === 1 ? days.join() : `${days.at(0)} to ${days.at(-1)}`;
   const { cores, node, postgres, nats, redis } = results[0]?.machine ?? {};
@@ -51,5 +55,14 @@ export function sectionOf(results: readonly Result[], growth: Result | undefined
           "What ten times as much costs (`npm run bench -- growth`):",
           growthTable((growth.grown ?? []) as readonly GrowthRow[]),
         ]),
+    ...(tracing === undefined ? [] : [tracingLine(tracing)]),
   ].join("\n\n");
+}
+
+function tracingLine({ costShare, rateShare }: Result): string {
+  const percent = (share: unknown) => `${(100 * Number(share)).toFixed(1)} %`;
+  return (
+    `A collector, at production's sampling, costs \`end-to-end\` ${percent(costShare)} of processor time for each ` +
+    `notification and ${percent(rateShare)} of its rate (\`npm run bench -- tracing\`).`
+  );
 }

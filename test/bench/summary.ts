@@ -1,7 +1,7 @@
-import { aligned, written } from "./figures.ts";
+import { aligned, isRate, written } from "./figures.ts";
 import type { Machine } from "./report.ts";
 import type { Compared, Figures, Goal, Reached, Skipped } from "./scenario.ts";
-import { isSkipped } from "./scenario.ts";
+import { isSkipped, reached } from "./scenario.ts";
 
 /** What `.results/bench/<scenario>.json` holds, as far as a summary of all looks at it. */
 export type Result = Figures & {
@@ -32,10 +32,39 @@ export function standings({ compared, peers, ...result }: Result): Standing[] {
   });
 }
 
+/**
+ * What a bare grpc-js server (`grpc-echo`) answers a second on the machines that the bars were set on, at least. Another
+ * machine, a slower one mostly, does in proportion what is bound by its processor.
+ */
+const ECHO_OF_BARS = 27_000;
+
+/** How fast this machine is beside those of the bars; undefined without an `accept` run with its peers. */
+export function speedOf(results: readonly Result[]): number | undefined {
+  const echo = results.find(({ scenario }) => scenario === "accept")?.peers["grpc-echo"];
+  const rate = echo === undefined || isSkipped(echo) ? undefined : echo.rate;
+  return rate === undefined ? undefined : rate / ECHO_OF_BARS;
+}
+
+/** The goal as it is at this speed; undefined for what is the same on every machine: memory, and ratios. */
+function goalAt(goal: Goal, speed: number | undefined): Goal | undefined {
+  if (speed === undefined) return undefined;
+  if (isRate(goal.figure)) return { ...goal, bar: goal.bar * speed, aim: goal.aim * speed };
+  if (goal.figure.endsWith("Ms")) return { ...goal, bar: goal.bar / speed, aim: goal.aim / speed };
+  return undefined;
+}
+
+function reachedAt(result: Result, goal: Goal, speed: number | undefined): string {
+  const here = goalAt(goal, speed);
+  if (here === undefined) return "";
+  const { figure, bar } = here;
+  return `${written(figure, bar)}: ${REACHED[reached(here, result[figure])]}`;
+}
+
 const REACHED = { aim: "aim", bar: "bar", neither: "NO" } as const;
 
 /** Heads of the summary's columns, and a row for each goal; peers stand in the row of the figure they are compared in. */
 function rowsOf(results: readonly Result[]): string[][] {
+  const speed = speedOf(results);
   const rows = results.flatMap((result) => {
     const { figure } = result.compared ?? {};
     const atPeers = result.bars.some((goal) => goal.figure === figure);
@@ -46,10 +75,14 @@ function rowsOf(results: readonly Result[]): string[][] {
       written(goal.figure, goal.bar),
       written(goal.figure, goal.aim),
       REACHED[goal.reached],
+      reachedAt(result, goal, speed),
       goal.figure === figure || (!atPeers && n === 0) ? peersOf(result) : "",
     ]);
   });
-  return [["scenario", "figure", "measured", "bar", "aim", "reached", "peers, and how we stand to them"], ...rows];
+  return [
+    ["scenario", "figure", "measured", "bar", "aim", "reached", "bar at this speed", "peers, and how we stand to them"],
+    ...rows,
+  ];
 }
 
 function nameOf({ scenario, adjusted, quiet, faults }: Result): string {

@@ -45,9 +45,18 @@ test("a figure that was not measured compares with nothing", () => {
 test("the table says what was reached, how peers did, and which was skipped", () => {
   const table = summaryTable([result(), throughput(9_000)]);
   expect(table).toContain(
-    "| `latency` | p99Ms | 20 ms | 50 ms | 15 ms | bar | socket-stack 50 ms: 2.5× ahead; nchan 2 ms: 10× behind; gone skipped |",
+    "| `latency` | p99Ms | 20 ms | 50 ms | 15 ms | bar | 67.5 ms: aim | socket-stack 50 ms: 2.5× ahead; nchan 2 ms: 10× behind; gone skipped |",
   );
-  expect(table).toContain("| `accept` | rate | 9,000/s | 5,000/s | 8,000/s | aim | grpc-echo 20,000/s: 2.2× behind |");
+  expect(table).toContain(
+    "| `accept` | rate | 9,000/s | 5,000/s | 8,000/s | aim | 3,704/s: aim | grpc-echo 20,000/s: 2.2× behind |",
+  );
+});
+
+test("what is the same on every machine has no other bar, and without the yardstick nothing has", () => {
+  const bars = [{ figure: "streamKb", better: "less", bar: 45, aim: 30, reached: "bar" }] as const;
+  const table = summaryTable([result({ scenario: "streams", streamKb: 40, bars }), throughput(9_000)]);
+  expect(table).toContain("| streamKb | 40 KB | 45 KB | 30 KB | bar |  |");
+  expect(summaryTable([result()])).toContain("| bar |  | socket-stack");
 });
 
 test("results of other sizes, of a busy machine, or with faults are told from those that count", () => {
@@ -121,10 +130,11 @@ test("growth is named by its power, not by its factor", () => {
 });
 
 test("the README's chapter is written between its marks, and again in the same place", () => {
-  const section = sectionOf([result()], undefined);
+  const section = sectionOf([result()], { tracing: result({ costShare: 0.0312, rateShare: 0.02 }) });
   const before = "a\n<!-- bench:start -->\nold\n<!-- bench:end -->\nz\n";
   const once = withBenchmarks(before, section);
   expect(once).toContain("Measured 2026-01-02 with everything");
+  expect(once).toContain("3.1 % of processor time for each notification and 2.0 % of its rate");
   expect(once).not.toContain("old");
   expect(once.startsWith("a\n") && once.endsWith("\nz\n")).toBe(true);
   expect(withBenchmarks(once, section)).toBe(once);
