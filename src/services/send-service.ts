@@ -15,6 +15,7 @@ import {
   type UpdateNotificationRequest,
   UpdateNotificationRequestSchema,
 } from "#gen/posthorn/v1/send_service_pb.ts";
+import { mapInSlices } from "#src/breathe.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
@@ -80,7 +81,7 @@ export function sendService(deps: SendServiceDeps): Service {
         message: `items: name ${users} user ids together; ${MAX_USERS_OF_BATCH} are allowed in one call`,
       });
     }
-    const refused = items.map((item) => {
+    const refused = await mapInSlices(items, (item) => {
       const fields = deps.violations(SendRequestSchema, item);
       return fields.length > 0 ? invalidRequest(fields) : checkScope(item, call);
     });

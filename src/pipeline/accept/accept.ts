@@ -7,6 +7,7 @@ import {
   SendRequestSchema,
   type SendResponse,
 } from "#gen/posthorn/v1/send_service_pb.ts";
+import { mapInSlices } from "#src/breathe.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, notFound } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
@@ -106,25 +107,29 @@ export function accepting(deps: AcceptDeps, config: AcceptConfig, slots: readonl
     const { tenantId } = sender;
     const types = await typesOf(deps, tenantId, requests);
     const now = deps.clock();
-    const drafts = requests.map((request) =>
+    const drafts = await mapInSlices(requests, (request) =>
       orFault(() => prepare(request, types.get(request.type || DEFAULT_TYPE), now, deps.dedupWindowMs)),
     );
     const zones = await zonesOf(deps, tenantId, requests, drafts);
     const call = { submittedAt: performance.now(), trace: recordedTrace() };
+    const submissions = await mapInSlices(requests, (request, index) => {
+      const draft = drafts[index] ?? notFound("type");
+      return draft instanceof Fault ? draft : submissionOf(sender, request, draft, zones, call);
+    });
     const outcomes: (SendResponse | Fault)[] = [];
-    let open = drafts.length;
+    let open = submissions.length;
     await new Promise<void>((resolve, reject) => {
       const settled = (index: number, outcome: SendResponse | Fault) => {
         outcomes[index] = outcome;
         if (--open === 0) resolve();
       };
-      requests.forEach((request, index) => {
-        const draft = drafts[index];
-        if (draft === undefined || draft instanceof Fault) {
-          settled(index, draft ?? notFound("type"));
+      // In one go, so that they share commits.
+      submissions.forEach((submission, index) => {
+        if (submission instanceof Fault) {
+          settled(index, submission);
           return;
         }
-        submit(tenantId, submissionOf(sender, request, draft, zones, call), (result) => {
+        submit(tenantId, submission, (result) => {
           if ("outcome" in result)
             settled(index, result.outcome.kind === "refused" ? result.outcome.fault : result.outcome.response);
           else if (result.error instanceof Fault) settled(index, result.error);
