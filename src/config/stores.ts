@@ -14,8 +14,8 @@ export const postgres = {
     doc: "Postgres 15 or newer: the record of everything accepted. Unset in development: a local one is started.",
   }),
   hotPoolSize: option("POSTHORN_DATABASE_HOT_POOL_SIZE", integer(1, 200), {
-    default: 4,
-    doc: "Connections for accept, route and status. Their statements are batches, so a few connections saturate Postgres.",
+    default: 6,
+    doc: "Connections for accept, route and status. Their statements are batches, so a few saturate Postgres: one tenant takes four, the rest are for others beside it.",
   }),
   poolSize: option("POSTHORN_DATABASE_POOL_SIZE", integer(1, 200), {
     default: 8,

@@ -2,14 +2,14 @@ import type { SpanContext } from "@opentelemetry/api";
 import type { ConsumerMessages, Subscription } from "nats";
 import type { Broker } from "#src/broker/broker.ts";
 import type { Clock } from "#src/clock.ts";
-import { fairSlots, type Slots } from "#src/in-turn.ts";
 import { ATTR, processing } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { TracedItems } from "#src/telemetry/message-traces.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type NextIn, withWorkSpans } from "#src/telemetry/work-spans.ts";
 import { restoreQueues } from "./ensure-queues.ts";
-import { ACK_WAIT_MS, ingestStream, LANES, type Lane, routeConsumer, SHARDS, type Work } from "./flow.ts";
+import { ACK_WAIT_MS, CHUNK, ingestStream, LANES, type Lane, routeConsumer, SHARDS, type Work } from "./flow.ts";
+import { type LaneSlots, laneSlots } from "./lane-slots.ts";
 import { readWaiting, type Together, takeTogether, tracesTogether, type Waiting } from "./together.ts";
 
 export type Delivery = {
@@ -38,6 +38,16 @@ export type ConsumeDeps = {
 /** Messages of a shard that a worker holds beside those it works on. A worker that is killed keeps them for ack_wait. */
 const AHEAD = 8;
 
+/** Of each lane, for what is little. */
+const SPARE_SLOTS = 4;
+/** So many notifications are: they take hardly longer to decide than one. */
+const LITTLE = 25;
+
+function isLittle(queue: readonly Waiting[]): boolean {
+  const ids = queue.reduce((sum, { work }) => sum + (work !== undefined && "ids" in work ? work.ids.length : CHUNK), 0);
+  return ids <= LITTLE;
+}
+
 /** A chunk that failed this often is handled alone, id by id, and at the last attempt ended. */
 export const POISON_ATTEMPTS = 8;
 
@@ -51,13 +61,13 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   const stopping = new AbortController();
   const late = new AbortController();
   const loops = LANES.flatMap((lane) => {
-    // Given out in the order of asking; as each shard asks for one at a time, the shards take turns.
-    const slots = fairSlots(concurrencyPerLane);
+    // As each shard asks for one at a time, the shards take turns.
+    const slots = laneSlots(concurrencyPerLane, SPARE_SLOTS);
     return Array.from({ length: SHARDS }, (_, shard) => consumeShard(lane, shard, slots));
   });
   const running = new Set<Promise<void>>();
 
-  async function consumeShard(lane: Lane, shard: number, slots: Slots): Promise<void> {
+  async function consumeShard(lane: Lane, shard: number, slots: LaneSlots): Promise<void> {
     const line: Line = { queue: [], serving: undefined };
     while (!stopping.signal.aborted) {
       if (!broker.up()) {
@@ -78,7 +88,7 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
         void watch(current);
         for await (const message of current) {
           line.queue.push(readWaiting(message));
-          line.serving ??= serve(lane, line, slots);
+          line.serving ??= serve(lane, shard, line, slots);
           // What is here cannot be taken by another worker; as long as a slot is waited for, these will do.
           if (line.queue.length >= AHEAD) await line.serving;
         }
@@ -94,17 +104,17 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   }
 
   /** Asks for one slot after the other until nothing waits any more; each takes along what came meanwhile. */
-  async function serve(lane: Lane, line: Line, slots: Slots): Promise<void> {
+  async function serve(lane: Lane, shard: number, line: Line, slots: LaneSlots): Promise<void> {
     while (line.queue.length > 0) {
-      await slots.take();
+      const give = await slots.take(shard, isLittle(line.queue));
       const together = takeTogether(line.queue);
       if (late.signal.aborted) {
-        slots.give();
+        give();
         for (const { message } of together.waiting) message.nak();
         continue;
       }
       const job = work(together, lane).finally(() => {
-        slots.give();
+        give();
         running.delete(job);
       });
       running.add(job);

@@ -6,7 +6,7 @@ export type GroupOptions = {
   windowMs: number;
   /** A group closes at this weight. */
   maxWeight: number;
-  /** Groups of one tenant being committed at once. */
+  /** Groups of one tenant being committed at once while no other has any; beside others it is one of each. */
   concurrency: number;
   /** Submissions waiting beyond this weight are refused, all tenants together. */
   maxWaitingWeight: number;
@@ -76,7 +76,8 @@ export function groupCommit<I, O>(
 
   async function flush(tenantId: string): Promise<void> {
     const tenant = tenants.get(tenantId);
-    if (tenant === undefined || tenant.waiting.length === 0 || tenant.committing >= options.concurrency) return;
+    const most = tenants.size > 1 ? 1 : options.concurrency;
+    if (tenant === undefined || tenant.waiting.length === 0 || tenant.committing >= most) return;
     clearTimeout(tenant.timer);
     tenant.timer = undefined;
     const { group, rest, weight } = take(tenant);

@@ -74,15 +74,28 @@ test("a group closes at its greatest weight, and an item heavier than that goes 
   expect(await outcomes).toEqual([0, 10, 20, 30, 40]);
 });
 
-test("no more groups of a tenant are under way than allowed, while another tenant's go on", async () => {
+test("no more groups of a tenant are under way than allowed", async () => {
+  const { submit, groups, begun, numbers } = holding({ maxWeight: 1 });
+  const outcomes = Promise.all([1, 2, 3].map((n) => submit("a", item(n))));
+  await begun(2);
+  expect(numbers()).toEqual([[1], [2]]);
+  groups[0]?.end();
+  await begun(3);
+  for (const group of groups) group.end();
+  expect(await outcomes).toEqual([10, 20, 30]);
+});
+
+test("another tenant's begin at once, and beside them it is one of each", async () => {
   const { submit, groups, begun, numbers } = holding({ maxWeight: 1 });
   const outcomes = Promise.all([1, 2, 3].map((n) => submit("a", item(n))));
   const other = submit("b", item(9));
   await begun(3);
   expect(numbers()).toEqual([[1], [2], [9]]);
   groups[0]?.end();
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  expect(groups).toHaveLength(3);
+  groups[1]?.end();
   await begun(4);
-  expect(numbers()[3]).toEqual([3]);
   for (const group of groups) group.end();
   expect(await Promise.all([outcomes, other])).toEqual([[10, 20, 30], 90]);
 });

@@ -1,0 +1,61 @@
+/** Slots of one lane, taken for a shard and given back by calling what was returned. */
+export type LaneSlots = { take(shard: number, isLittle: boolean): Promise<() => void> };
+
+/** Of the spare slots a shard may have: the one that decides, and the one behind it. */
+const SPARE_EACH = 2;
+
+type Asking = { shard: number; isLittle: boolean; begin(give: () => void): void };
+/** Slots at work, by kind. */
+type Held = { usual: number; spare: number };
+
+/**
+ * So many slots, given out in the order of asking: a shard may have all of them while no other has or wants any, and one
+ * as soon as another does. And `spare` more for what is little, whoever fills the lane: one notification begins at once
+ * beside chunks of hundreds, and costs them next to nothing.
+ */
+export function laneSlots(size: number, spare: number): LaneSlots {
+  const shards = new Map<number, Held>();
+  const all: Held = { usual: 0, spare: 0 };
+  const asking: Asking[] = [];
+
+  function isAlone(shard: number): boolean {
+    for (const other of shards.keys()) if (other !== shard) return false;
+    return asking.every((other) => other.shard === shard);
+  }
+
+  function kindFor({ shard, isLittle }: Asking, own: Held): keyof Held | undefined {
+    if (isLittle && all.spare < spare && own.spare < SPARE_EACH) return "spare";
+    return all.usual < size && (own.usual === 0 || isAlone(shard)) ? "usual" : undefined;
+  }
+
+  /** Whether it could begin. */
+  function begins(one: Asking): boolean {
+    const own = shards.get(one.shard) ?? { usual: 0, spare: 0 };
+    const kind = kindFor(one, own);
+    if (kind === undefined) return false;
+    shards.set(one.shard, own);
+    own[kind]++;
+    all[kind]++;
+    one.begin(() => {
+      own[kind]--;
+      all[kind]--;
+      if (own.usual + own.spare === 0) shards.delete(one.shard);
+      // Handed on, so that nobody who comes now gets in between.
+      handOn();
+    });
+    return true;
+  }
+
+  function handOn(): void {
+    // Each stays among those who ask until it has begun, for it is what keeps another from being alone.
+    for (const next of [...asking]) if (begins(next)) asking.splice(asking.indexOf(next), 1);
+  }
+
+  return {
+    take: (shard, isLittle) =>
+      new Promise((begin) => {
+        const one = { shard, isLittle, begin };
+        if (!begins(one)) asking.push(one);
+      }),
+  };
+}

@@ -1,0 +1,81 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { type LaneSlots, laneSlots } from "#src/pipeline/lane-slots.ts";
+
+const SIZE = 2;
+const SPARE = 4;
+const [FLOOD, NEIGHBOUR] = [1, 2];
+
+type Asked = { give: (() => void) | undefined };
+
+/** Tells whether it has begun, without waiting for it. */
+function ask(slots: LaneSlots, shard: number, isLittle = false): Asked {
+  const asked: Asked = { give: undefined };
+  void slots.take(shard, isLittle).then((give) => {
+    asked.give = give;
+  });
+  return asked;
+}
+const settled = () => new Promise((resolve) => setImmediate(resolve));
+async function begun(all: readonly Asked[]): Promise<boolean[]> {
+  await settled();
+  return all.map(({ give }) => give !== undefined);
+}
+
+test("who is alone has all slots, and no more", async () => {
+  const slots = laneSlots(SIZE, SPARE);
+  expect(await begun([1, 2, 3].map(() => ask(slots, FLOOD)))).toEqual([true, true, false]);
+});
+
+test("what is little begins at once beside a flood, two of a shard, and the flood gets nothing for it", async () => {
+  const slots = laneSlots(SIZE, SPARE);
+  const flood = [1, 2, 3].map(() => ask(slots, FLOOD));
+  const little = [1, 2, 3].map(() => ask(slots, NEIGHBOUR, true));
+  expect(await begun(little)).toEqual([true, true, false]);
+  expect(await begun(flood)).toEqual([true, true, false]);
+});
+
+test("beside others with work a flood has one slot, and all of them again when they are done", async () => {
+  const slots = laneSlots(SIZE, SPARE);
+  const flood = [1, 2, 3, 4].map(() => ask(slots, FLOOD));
+  const other = ask(slots, NEIGHBOUR);
+  expect(await begun([...flood, other])).toEqual([true, true, false, false, false]);
+  flood[0]?.give?.();
+  expect(await begun([...flood, other])).toEqual([true, true, false, false, true]);
+  flood[1]?.give?.();
+  expect(await begun(flood)).toEqual([true, true, true, false]);
+  other.give?.();
+  expect(await begun(flood)).toEqual([true, true, true, true]);
+});
+
+test("whatever is asked and given: never more than there are, and everything has its turn", async () => {
+  const asks = fc.record({ shard: fc.integer({ min: 0, max: 5 }), isLittle: fc.boolean(), gives: fc.boolean() });
+  await fc.assert(
+    fc.asyncProperty(fc.array(asks, { minLength: 1, maxLength: 40 }), async (all) => {
+      const slots = laneSlots(SIZE, SPARE);
+      const waiting: (Asked & { isLittle: boolean })[] = [];
+      const atWork = () => waiting.filter(({ give }) => give !== undefined);
+      let done = 0;
+      const giveOne = () => {
+        const [first] = atWork();
+        if (first === undefined) return;
+        waiting.splice(waiting.indexOf(first), 1);
+        done++;
+        first.give?.();
+      };
+      for (const { shard, isLittle, gives } of all) {
+        waiting.push(Object.assign(ask(slots, shard, isLittle), { isLittle }));
+        await settled();
+        expect(atWork().length).toBeLessThanOrEqual(SIZE + SPARE);
+        expect(atWork().filter((one) => !one.isLittle).length).toBeLessThanOrEqual(SIZE);
+        if (gives) giveOne();
+      }
+      for (let n = 0; n < all.length && waiting.length > 0; n++) {
+        await settled();
+        giveOne();
+      }
+      expect(done).toBe(all.length);
+    }),
+    { numRuns: 100 },
+  );
+});
