@@ -77,9 +77,12 @@ async function keepsItsWord(lab: Lab, client: Connection, step: (ms: number) => 
     dedupKey: "one",
     dedupWindow: { seconds: 600n },
   };
-  const [first, scheduled, held] = await Promise.all([
+  const schedule = { case: "scheduleTime" as const, value: inAnHour };
+  const collapsing = { content, to: { userIds: ["collapser"] }, collapseKey: "latest", schedule };
+  const [first, scheduled, collapsed, held] = await Promise.all([
     send(keyed),
-    send({ content, to: { userIds: ["planner"] }, schedule: { case: "scheduleTime", value: inAnHour } }),
+    send({ content, to: { userIds: ["planner"] }, schedule }),
+    send(collapsing),
     send({ content, to: { userIds: ["sleeper"] }, priority: Priority.NORMAL }),
   ]);
   await statusIs(scheduled.notificationId, [Status.SCHEDULED], "scheduled for the next hour");
@@ -88,6 +91,8 @@ async function keepsItsWord(lab: Lab, client: Connection, step: (ms: number) => 
   step(-2 * HOUR);
   if ((await send(keyed)).notificationId !== first.notificationId) broken.push("a repeat was sent after a step back");
   if (!(await send({ ...keyed, idempotencyKey: "" })).deduplicated) broken.push("a step back forgot a dedup key");
+  await send(collapsing);
+  await statusIs(collapsed.notificationId, [Status.CANCELLED], "its place was taken after a step back");
 
   step(2 * HOUR + 11 * MINUTE);
   if ((await send(keyed)).notificationId !== first.notificationId)
