@@ -5,7 +5,7 @@ import { lasting, throughOutage, throughWays, type Ways } from "../lab/outage.ts
 import { deliversAgain } from "../lab/vigil.ts";
 
 /** Many times what it takes, for a machine that is busy; who waits for a paused Redis takes longer. */
-const MEANWHILE_MS = 2000;
+const MEANWHILE_MS = 3500;
 
 const WAYS: Ways = {
   async flushed({ ground: { servers } }) {
