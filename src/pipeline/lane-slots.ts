@@ -10,8 +10,9 @@ type Held = { usual: number; spare: number };
 
 /**
  * So many slots, given out in the order of asking: a shard may have all of them while no other has or wants any, and one
- * as soon as another does. And `spare` more for what is little, whoever fills the lane: one notification begins at once
- * beside chunks of hundreds, and costs them next to nothing.
+ * as soon as another does. And `spare` more for what is little beside others: one notification begins at once beside
+ * chunks of hundreds, and costs them next to nothing. Alone it waits for one of the usual slots, and what comes meanwhile
+ * goes with it, which costs less than many chunks of few.
  */
 export function laneSlots(size: number, spare: number): LaneSlots {
   const shards = new Map<number, Held>();
@@ -24,8 +25,9 @@ export function laneSlots(size: number, spare: number): LaneSlots {
   }
 
   function kindFor({ shard, isLittle }: Asking, own: Held): keyof Held | undefined {
-    if (isLittle && all.spare < spare && own.spare < SPARE_EACH) return "spare";
-    return all.usual < size && (own.usual === 0 || isAlone(shard)) ? "usual" : undefined;
+    const alone = isAlone(shard);
+    if (!alone && isLittle && all.spare < spare && own.spare < SPARE_EACH) return "spare";
+    return all.usual < size && (alone || own.usual === 0) ? "usual" : undefined;
   }
 
   /** Whether it could begin. */

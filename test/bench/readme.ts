@@ -60,9 +60,10 @@ export function sectionOf(results: readonly Result[], { growth, tracing }: Other
 }
 
 function tracingLine({ costShare, rateShare }: Result): string {
-  const percent = (share: unknown) => `${(100 * Number(share)).toFixed(1)} %`;
+  // Less than the runs differ from each other may come out below nothing.
+  const percent = (share: unknown) => (Number(share) <= 0 ? "nothing" : `${(100 * Number(share)).toFixed(1)} %`);
   return (
-    `A collector, at production's sampling, costs \`end-to-end\` ${percent(costShare)} of processor time for each ` +
+    `A collector, at production's sampling, costs \`end-to-end\` ${percent(costShare)} of the processor time for each ` +
     `notification and ${percent(rateShare)} of its rate (\`npm run bench -- tracing\`).`
   );
 }

@@ -134,7 +134,7 @@ test("the README's chapter is written between its marks, and again in the same p
   const before = "a\n<!-- bench:start -->\nold\n<!-- bench:end -->\nz\n";
   const once = withBenchmarks(before, section);
   expect(once).toContain("Measured 2026-01-02 with everything");
-  expect(once).toContain("3.1 % of processor time for each notification and 2.0 % of its rate");
+  expect(once).toContain("3.1 % of the processor time for each notification and 2.0 % of its rate");
   expect(once).not.toContain("old");
   expect(once.startsWith("a\n") && once.endsWith("\nz\n")).toBe(true);
   expect(withBenchmarks(once, section)).toBe(once);

@@ -25,6 +25,8 @@ async function begun(all: readonly Asked[]): Promise<boolean[]> {
 test("who is alone has all slots, and no more", async () => {
   const slots = laneSlots(SIZE, SPARE);
   expect(await begun([1, 2, 3].map(() => ask(slots, FLOOD)))).toEqual([true, true, false]);
+  const others = laneSlots(SIZE, SPARE);
+  expect(await begun([1, 2, 3].map(() => ask(others, FLOOD, true)))).toEqual([true, true, false]);
 });
 
 test("what is little begins at once beside a flood, two of a shard, and the flood gets nothing for it", async () => {
