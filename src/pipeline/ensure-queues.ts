@@ -1,26 +1,19 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Broker } from "#src/broker/broker.ts";
 import { jetstreamCode } from "#src/broker/jetstream-code.ts";
-import { ingestStream, ingestStreamConfig, LANES, routeConsumer, routeConsumerConfig, SHARDS } from "./flow.ts";
+import {
+  ingestStream,
+  ingestStreamConfig,
+  LANES,
+  type LaneName,
+  routeConsumer,
+  routeConsumerConfig,
+  SHARDS,
+} from "./flow.ts";
 
-/** Creates the streams and consumers that are missing and brings the others up to date. Idempotent. */
+/** Creates the streams and consumers that are missing and brings the streams up to date. Idempotent. */
 export async function ensureQueues(broker: Broker): Promise<void> {
-  for (const { name } of LANES) {
-    const config = ingestStreamConfig(broker.namespace, name, broker.replicas);
-    const stream = ingestStream(broker.namespace, name);
-    await broker.jsm.streams.add(config).catch(async (error) => {
-      if (!EXISTS.has(jetstreamCode(error))) throw error;
-      await broker.jsm.streams.update(stream, config);
-    });
-    await Promise.all(
-      Array.from({ length: SHARDS }, async (_, shard) => {
-        const exists = await broker.jsm.consumers.info(stream, routeConsumer(shard)).catch(() => undefined);
-        if (exists === undefined) {
-          await broker.jsm.consumers.add(stream, routeConsumerConfig(broker.namespace, name, shard));
-        }
-      }),
-    );
-  }
+  for (const { name } of LANES) await ensureLane(broker, name);
 }
 
 /**
@@ -29,13 +22,29 @@ export async function ensureQueues(broker: Broker): Promise<void> {
  * takes messages, counts them, and never gives one out.
  */
 export async function restoreQueues(broker: Broker): Promise<void> {
-  const streams = LANES.map(({ name }) => ingestStream(broker.namespace, name));
-  const gone = async (stream: string) => {
-    const error = await broker.jsm.streams.info(stream).then(() => undefined, jetstreamCode);
-    return error === STREAM_NOT_FOUND;
-  };
-  if ((await Promise.all(streams.map(gone))).includes(true)) await delay(DELETED_WITHIN_MS, undefined, { ref: false });
-  await ensureQueues(broker);
+  for (const { name } of LANES) {
+    const found = broker.jsm.streams.info(ingestStream(broker.namespace, name));
+    const error = await found.then(() => undefined, jetstreamCode);
+    if (error === STREAM_NOT_FOUND) await delay(DELETED_WITHIN_MS, undefined, { ref: false });
+    await ensureLane(broker, name);
+  }
+}
+
+async function ensureLane(broker: Broker, name: LaneName): Promise<void> {
+  const config = ingestStreamConfig(broker.namespace, name, broker.replicas);
+  const stream = ingestStream(broker.namespace, name);
+  await broker.jsm.streams.add(config).catch(async (error) => {
+    if (!EXISTS.has(jetstreamCode(error))) throw error;
+    await broker.jsm.streams.update(stream, config);
+  });
+  await Promise.all(
+    Array.from({ length: SHARDS }, async (_, shard) => {
+      const exists = await broker.jsm.consumers.info(stream, routeConsumer(shard)).catch(() => undefined);
+      if (exists === undefined) {
+        await broker.jsm.consumers.add(stream, routeConsumerConfig(broker.namespace, name, shard));
+      }
+    }),
+  );
 }
 
 /** For the removal of a stream's files. */

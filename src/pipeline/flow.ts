@@ -52,8 +52,20 @@ export function encodeWork(work: Work): Uint8Array {
   return Buffer.from(JSON.stringify(work));
 }
 
+/** Throws when it is none: whoever may write to NATS, and another version of this program, may send anything. */
 export function decodeWork(bytes: Uint8Array): Work {
-  return JSON.parse(Buffer.from(bytes).toString()) as Work;
+  const work: unknown = JSON.parse(Buffer.from(bytes).toString());
+  if (!isWork(work)) throw new Error("the message is none of ours");
+  return work;
+}
+
+function isWork(value: unknown): value is Work {
+  if (typeof value !== "object" || value === null) return false;
+  const { tenantId, ids, fanoutId } = value as Record<string, unknown>;
+  if (typeof tenantId !== "string") return false;
+  return ids === undefined
+    ? typeof fanoutId === "string"
+    : Array.isArray(ids) && ids.every((id) => typeof id === "string");
 }
 
 export function ingestStream(namespace: string, lane: LaneName): string {

@@ -56,8 +56,11 @@ export function awaitHello(server: Server, timeoutMs: number, hasSpoken: (socket
   };
 }
 
-function peerOf({ remoteAddress, remotePort }: Pick<Socket, "remoteAddress" | "remotePort">): string {
-  return `${remoteAddress} ${remotePort}`;
+type Ends = Pick<Socket, "remoteAddress" | "remotePort" | "localAddress" | "localPort">;
+
+/** Both ends: a client may use one port of its for connections to several addresses of ours. */
+function peerOf({ remoteAddress, remotePort, localAddress, localPort }: Ends): string {
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }
 
 /** Says of each handshake that fails why, and nothing of what was presented in it. */

@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from "vitest";
 import { connectBroker } from "#src/broker/broker.ts";
-import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
+import { ensureQueues, restoreQueues } from "#src/pipeline/ensure-queues.ts";
 import { ingestStream, LANES, SHARDS } from "#src/pipeline/flow.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { testServices } from "../support/services.ts";
@@ -25,4 +25,16 @@ test("many nodes that start at the same moment all find the queues there", async
       await jsm.streams.delete(ingestStream(namespace, name));
     }
   }
+});
+
+test("a queue that was deleted is created when its deletion has had time, and one that is there at once", async () => {
+  const [broker] = brokers as [(typeof brokers)[0]];
+  await ensureQueues(broker);
+  const gone = ingestStream(namespace, "high");
+  await jsm.streams.delete(gone);
+  const restored = restoreQueues(broker);
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  await expect(jsm.streams.info(gone)).rejects.toThrow("stream not found");
+  await restored;
+  expect((await jsm.streams.info(gone)).state.consumer_count).toBe(SHARDS);
 });

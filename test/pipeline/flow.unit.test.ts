@@ -95,3 +95,29 @@ test("what always fails goes back to the record while other work succeeds, and s
   }
   expect(givesBack(100, Number.POSITIVE_INFINITY)).toBe(true);
 });
+
+test("whatever is on a queue is work of ours or refused, and never half of one", () => {
+  const part = fc.oneof(
+    fc.string(),
+    fc.integer(),
+    fc.array(fc.oneof(fc.string(), fc.integer())),
+    fc.constant(undefined),
+  );
+  const like = fc.record({ tenantId: part, ids: part, fanoutId: part });
+  fc.assert(
+    fc.property(
+      fc.oneof(fc.jsonValue(), like, fc.constantFrom(5, null, { ids: 5 }, { tenantId: "a", ids: 5 })),
+      (value) => {
+        let work: ReturnType<typeof decodeWork>;
+        try {
+          work = decodeWork(Buffer.from(JSON.stringify(value) ?? ""));
+        } catch {
+          return;
+        }
+        expect(work.tenantId).toBeTypeOf("string");
+        if ("ids" in work) for (const id of work.ids) expect(id).toBeTypeOf("string");
+        else expect(work.fanoutId).toBeTypeOf("string");
+      },
+    ),
+  );
+});
