@@ -2,6 +2,7 @@ import { type DescField, type DescMessage, getOption, hasOption, type Message, S
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { field as fieldOption, Ignore } from "#gen/buf/validate/validate_pb.ts";
 import type { FieldFault } from "#src/errors.ts";
+import { tooManyParts, tooManyValues } from "./too-many-parts.ts";
 
 // A request of 4 MiB may hold two million items where the contract allows a thousand. To make objects of them, and to
 // judge each by its rules, takes seconds in which the process does nothing else. So what is far too large is refused for
@@ -21,6 +22,7 @@ const BYTES_OF_VALUE = 32;
 const BYTES_OF_CHARACTER = 4;
 /** Paths in a `google.protobuf.FieldMask`. */
 export const MAX_PATHS = 1_000;
+const TOO_MANY_PATHS = `must contain no more than ${MAX_PATHS} item(s)`;
 
 type Tolerance = (max: number) => number;
 
@@ -47,9 +49,12 @@ export function oversizeBytes(
   try {
     if (form === "json") {
       const json: unknown = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString());
-      return inValues(planOf(schema), json as object, inJson, tolerated, toleratedInItems);
+      return inValues(planOf(schema), json as object, inJson, tolerated, toleratedInItems) ?? tooManyValues(json);
     }
-    return inBytes(planOf(schema), new BinaryReader(bytes), bytes.byteLength, tolerated);
+    return (
+      inBytes(planOf(schema), new BinaryReader(bytes), bytes.byteLength, tolerated) ??
+      tooManyParts(schema, new BinaryReader(bytes))
+    );
   } catch {
     return undefined;
   }
@@ -118,6 +123,8 @@ function inValues(
     const held = value(holder, field);
     if (held === undefined) continue;
     if (bound !== undefined && sizeOf(field, held, most(bound.max)) > most(bound.max)) return fault(field, bound);
+    const paths = typeof held === "string" && isFieldMask(field.message) ? commasIn(held) + 1 : 0;
+    if (paths > most(MAX_PATHS)) return inside(field, 0, { field: "paths", description: TOO_MANY_PATHS });
     const within = isJudgedByItem ? inItems : most;
     if (inner === undefined || within === undefined) continue;
     const values = field.fieldKind === "message" ? [held] : Object.values(held);
@@ -199,8 +206,7 @@ function isJudgedByItem(field: DescField): boolean {
 
 function boundOf(field: DescField): Bound | undefined {
   if (isStruct(field)) return { max: MAX_VALUES, description: `must hold no more than ${MAX_VALUES} values` };
-  if (field.parent.typeName === "google.protobuf.FieldMask")
-    return { max: MAX_PATHS, description: `must contain no more than ${MAX_PATHS} item(s)` };
+  if (isFieldMask(field.parent)) return { max: MAX_PATHS, description: TOO_MANY_PATHS };
   const rules = hasOption(field, fieldOption) ? getOption(field, fieldOption).type : undefined;
   switch (rules?.case) {
     // In the words of protovalidate.
@@ -223,6 +229,17 @@ function boundOf(field: DescField): Bound | undefined {
     default:
       return undefined;
   }
+}
+
+function isFieldMask(message: DescMessage | undefined): boolean {
+  return message?.typeName === "google.protobuf.FieldMask";
+}
+
+/** JSON writes a FieldMask as one string. */
+function commasIn(text: string): number {
+  let count = 0;
+  for (let at = text.indexOf(","); at >= 0; at = text.indexOf(",", at + 1)) count++;
+  return count;
 }
 
 function isStruct(field: DescField): boolean {

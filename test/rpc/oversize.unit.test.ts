@@ -1,5 +1,5 @@
 import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { BinaryWriter } from "@bufbuild/protobuf/wire";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { describe, expect, test } from "vitest";
 import { MarkReadRequestSchema } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { UpdatePreferencesRequestSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
@@ -83,4 +83,46 @@ test("what is malformed is left to those who say where", () => {
   const cut = toBinary(SendRequestSchema, create(SendRequestSchema, { to: { userIds: names(3000) } })).subarray(0, -1);
   expect(oversizeBytes(SendRequestSchema, cut)).toEqual(expect.objectContaining({ field: "to.user_ids" }));
   expect(oversizeBytes(SendRequestSchema, Buffer.alloc(50_000, 0xff))).toBeUndefined();
+});
+
+describe("all parts of a request together", () => {
+  const times = (count: number, part: Uint8Array) => Buffer.alloc(count * part.length, part);
+  const nested = (number: number, content: Uint8Array) =>
+    new BinaryWriter().tag(number, WireType.LengthDelimited).bytes(content).finish();
+  const TOO_MANY = expect.stringContaining("more values than can be read at once");
+
+  test("may be as many as a full batch with data has", () => {
+    const data = Object.fromEntries(names(20).map((name) => [name, 1]));
+    const items = names(5000).map((id) => ({ to: { userIds: [id] }, content: { title: "t", data }, tags: ["a"] }));
+    const batch = create(SendBatchRequestSchema, { items });
+    expect(oversizeBytes(SendBatchRequestSchema, toBinary(SendBatchRequestSchema, batch))).toBeUndefined();
+    expect(oversizeBytes(SendBatchRequestSchema, Buffer.from(JSON.stringify({ items })), "json")).toBeUndefined();
+  });
+
+  test("are counted through messages that are given again and merged, through items, and in packed lists", () => {
+    const empty = Uint8Array.of(0x22, 0);
+    const merged = times(18_000, nested(3, times(110, empty)));
+    expect(oversizeBytes(SendRequestSchema, merged)).toEqual({
+      field: expect.stringMatching(/^content\.actions\[\d+\]$/),
+      description: TOO_MANY,
+    });
+    const items = times(400, nested(1, nested(3, times(5000, empty))));
+    expect(oversizeBytes(SendBatchRequestSchema, items)).toEqual({
+      field: expect.stringMatching(/^items\[\d+\]\.content\.actions\[\d+\]$/),
+      description: TOO_MANY,
+    });
+    const channels = nested(4, times(2_000_000, Uint8Array.of(1)));
+    expect(oversizeBytes(SendRequestSchema, channels)).toEqual({ field: "channels", description: TOO_MANY });
+  });
+
+  test("are counted in JSON, and the paths of a mask, which is one string there", () => {
+    const items = Array.from({ length: 40 }, () => ({
+      content: { actions: Array.from({ length: 5000 }, () => ({})) },
+    }));
+    const inJson = (schema: DescMessage, json: object) =>
+      oversizeBytes(schema, Buffer.from(JSON.stringify(json)), "json");
+    expect(inJson(SendBatchRequestSchema, { items })).toEqual({ field: "items", description: TOO_MANY });
+    const updateMask = names(5000).join(",");
+    expect(inJson(UpdatePreferencesRequestSchema, { updateMask })?.field).toBe("update_mask.paths");
+  });
 });

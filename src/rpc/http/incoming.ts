@@ -53,6 +53,8 @@ export function incomingOf(limits: IncomingLimits): (request: HttpRequest, excha
       const isPlain = message.encoding === "identity";
       const tooLarge = isPlain ? look(message.bytes) : await aFew(async () => look(await plainOf(message, limits)));
       if (tooLarge === undefined) return;
+      // The field is known: nobody is to look for it once more, which would make the objects after all.
+      current = undefined;
       const fault = invalidRequest([tooLarge]);
       exchange.abort(fault);
       throw fault;
