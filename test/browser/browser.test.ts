@@ -157,7 +157,10 @@ function inChromium(chrome: Parameters<typeof launch>[0], tls: { cert: string; k
       await cut();
       await mend();
       await user.send(3);
-      expect(tab.told).toHaveLength(before);
+      // What it told just before, a heartbeat for one, may have been on its way.
+      const told = tab.told.slice(before).map(({ kind }) => kind);
+      expect(told).not.toContain("notification");
+      expect(told).not.toContain("cut");
       await tab.thaw();
       await tab.uncover();
       await tab.next("caughtUp");
