@@ -153,14 +153,9 @@ function inChromium(chrome: Parameters<typeof launch>[0], tls: { cert: string; k
       await tab.cover();
       await tab.titled(await user.send(2));
       await tab.freeze();
-      const before = tab.told.length;
       await cut();
       await mend();
       await user.send(3);
-      // What it told just before, a heartbeat for one, may have been on its way.
-      const told = tab.told.slice(before).map(({ kind }) => kind);
-      expect(told).not.toContain("notification");
-      expect(told).not.toContain("cut");
       await tab.thaw();
       await tab.uncover();
       await tab.next("caughtUp");

@@ -59,7 +59,11 @@ export async function openCoveredTab(browser: Browser, origin: string): Promise<
       await devtools.send("Target.activateTarget", { targetId });
       await log.next("page visible");
     },
-    freeze: async () => void (await ask("Page.setWebLifecycleState", { state: "frozen" })),
+    /** Chromium acts on it a moment after it has answered. */
+    async freeze() {
+      await ask("Page.setWebLifecycleState", { state: "frozen" });
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    },
     thaw: async () => void (await ask("Page.setWebLifecycleState", { state: "active" })),
     async [Symbol.asyncDispose]() {
       await devtools.send("Target.disposeBrowserContext", { browserContextId });
