@@ -15,7 +15,7 @@ export const postgres = {
   }),
   hotPoolSize: option("POSTHORN_DATABASE_HOT_POOL_SIZE", integer(1, 200), {
     default: 6,
-    doc: "Connections for accept, route and status. Their statements are batches, so a few saturate Postgres: one tenant takes four, the rest are for others beside it.",
+    doc: "Connections for accept, route and status. Their statements are batches, so a few saturate Postgres: a tenant in one lane takes four, the rest are for others beside it.",
   }),
   poolSize: option("POSTHORN_DATABASE_POOL_SIZE", integer(1, 200), {
     default: 8,

@@ -113,6 +113,8 @@ describe("all parts of a request together", () => {
     });
     const channels = nested(4, times(2_000_000, Uint8Array.of(1)));
     expect(oversizeBytes(SendRequestSchema, channels)).toEqual({ field: "channels", description: TOO_MANY });
+    const unknown = times(1_000_000, new BinaryWriter().tag(999, WireType.Varint).uint32(1).finish());
+    expect(oversizeBytes(SendRequestSchema, unknown)).toBeUndefined();
   });
 
   test("are counted in JSON, and the paths of a mask, which is one string there", () => {
