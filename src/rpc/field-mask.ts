@@ -3,7 +3,7 @@ import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
 import type { FieldMask } from "@bufbuild/protobuf/wkt";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
-import { MAX_PATHS } from "./oversize.ts";
+import { MAX_PATHS } from "./oversize/bounds.ts";
 
 /**
  * The paths an update is about (AIP-134, AIP-161): snake_case field names, into singular messages and into maps by

@@ -3,7 +3,7 @@ import { Code, invalidRequest } from "#src/errors.ts";
 import { type Access, accessOf, nameOf } from "./access.ts";
 import type { AccessRule } from "./access-rules.ts";
 import { type Call, Encoded, framed, type Principal, type Service } from "./call.ts";
-import { oversizeBytes } from "./oversize.ts";
+import { oversizeBytes } from "./oversize/oversize.ts";
 import { unreadable } from "./to-fault.ts";
 import { unreadableField } from "./unreadable-field.ts";
 import type { Violations } from "./validate.ts";

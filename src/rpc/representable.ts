@@ -1,7 +1,7 @@
 import type { DescField, DescMessage, Message } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { FieldFault } from "#src/errors.ts";
-import { MAX_VALUES } from "./oversize.ts";
+import { MAX_VALUES } from "./oversize/bounds.ts";
 
 /**
  * The first value in the message that is legal in binary and has no JSON form, or is far too large, if any: an infinite or NaN number in a

@@ -3,7 +3,7 @@ import { pathToString } from "@bufbuild/protobuf/reflect";
 import { createValidator, type Violation } from "@bufbuild/protovalidate";
 import { message as messageRules } from "#gen/buf/validate/validate_pb.ts";
 import type { FieldFault } from "#src/errors.ts";
-import { oversize } from "./oversize.ts";
+import { oversize } from "./oversize/oversize.ts";
 import { unrepresentable } from "./representable.ts";
 import { surelyValid } from "./surely-valid.ts";
 

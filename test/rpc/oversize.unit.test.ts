@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { MarkReadRequestSchema } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { UpdatePreferencesRequestSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { SendBatchRequestSchema, SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
-import { oversize, oversizeBytes } from "#src/rpc/oversize.ts";
+import { oversize, oversizeBytes } from "#src/rpc/oversize/oversize.ts";
 import { createViolations } from "#src/rpc/validate.ts";
 
 const violations = createViolations();
@@ -89,6 +89,8 @@ describe("all parts of a request together", () => {
   const times = (count: number, part: Uint8Array) => Buffer.alloc(count * part.length, part);
   const nested = (number: number, content: Uint8Array) =>
     new BinaryWriter().tag(number, WireType.LengthDelimited).bytes(content).finish();
+  /** An action of a content without anything in it. */
+  const empty = Uint8Array.of(0x22, 0);
   const TOO_MANY = expect.stringContaining("more values than can be read at once");
 
   test("may be as many as a full batch with data has", () => {
@@ -100,7 +102,6 @@ describe("all parts of a request together", () => {
   });
 
   test("are counted through messages that are given again and merged, through items, and in packed lists", () => {
-    const empty = Uint8Array.of(0x22, 0);
     const merged = times(18_000, nested(3, times(110, empty)));
     expect(oversizeBytes(SendRequestSchema, merged)).toEqual({
       field: expect.stringMatching(/^content\.actions\[\d+\]$/),
@@ -115,6 +116,45 @@ describe("all parts of a request together", () => {
     expect(oversizeBytes(SendRequestSchema, channels)).toEqual({ field: "channels", description: TOO_MANY });
     const unknown = times(1_000_000, new BinaryWriter().tag(999, WireType.Varint).uint32(1).finish());
     expect(oversizeBytes(SendRequestSchema, unknown)).toBeUndefined();
+  });
+
+  test("may be exactly so many, wherever the last of them is", () => {
+    const channels = (count: number) => nested(4, times(count, Uint8Array.of(1)));
+    expect(oversizeBytes(SendRequestSchema, channels(599_999))).toBeUndefined();
+    expect(oversizeBytes(SendRequestSchema, channels(600_000))?.field).toBe("channels");
+    // The content, its data, and in that an entry with a key and a value: five.
+    const entry = nested(1, Buffer.concat([nested(1, Buffer.of()), nested(2, Buffer.of())]));
+    const content = nested(3, nested(3, entry));
+    expect(oversizeBytes(SendRequestSchema, Buffer.concat([channels(599_994), content]))).toBeUndefined();
+    expect(oversizeBytes(SendRequestSchema, Buffer.concat([channels(599_995), content]))).toEqual({
+      field: "content.data",
+      description: TOO_MANY,
+    });
+    const values = (count: number) => Buffer.from(JSON.stringify({ unknown: Array(count - 1).fill(0) }));
+    expect(oversizeBytes(SendRequestSchema, values(150_000), "json")).toBeUndefined();
+    expect(oversizeBytes(SendRequestSchema, values(150_001), "json")).toEqual({
+      field: "unknown",
+      description: TOO_MANY,
+    });
+  });
+
+  test("tell less than a field that is too large, wherever that is", () => {
+    const crowded = times(130, nested(1, nested(3, times(5000, empty))));
+    const large = nested(1, nested(3, times(300_000, empty)));
+    expect(oversizeBytes(SendBatchRequestSchema, Buffer.concat([crowded, large]))).toEqual({
+      field: "items[130].content.actions",
+      description: "must contain no more than 5 item(s)",
+    });
+    const json = { unknown: Array(200_000).fill(0), to: { userIds: names(5000) } };
+    expect(oversizeBytes(SendRequestSchema, Buffer.from(JSON.stringify(json)), "json")?.field).toBe("to.user_ids");
+  });
+
+  test("are too many for what is malformed behind them, too", () => {
+    const data = Buffer.concat([times(700_000, Uint8Array.of(0x0a, 0)), Uint8Array.of(0x07)]);
+    expect(oversizeBytes(SendBatchRequestSchema, nested(1, nested(3, nested(3, data))))).toEqual({
+      field: "items[0].content.data",
+      description: TOO_MANY,
+    });
   });
 
   test("are counted in JSON, and the paths of a mask, which is one string there", () => {

@@ -3,7 +3,7 @@ import { compressionGzip } from "@connectrpc/connect-node";
 import { Fault, invalidRequest } from "#src/errors.ts";
 import { inTurn } from "#src/in-turn.ts";
 import type { Exchange } from "../exchange.ts";
-import { oversizeBytes } from "../oversize.ts";
+import { oversizeBytes } from "../oversize/oversize.ts";
 import { unreadableField } from "../unreadable-field.ts";
 import { connectErrorOf } from "./connect-errors.ts";
 import type { HttpRequest } from "./dual.ts";
