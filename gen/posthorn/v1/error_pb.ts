@@ -101,7 +101,10 @@ export const ErrorReason = {
   UNSPECIFIED: 0,
 
   /**
-   * INVALID_ARGUMENT. The request breaks a rule of the contract.
+   * INVALID_ARGUMENT. The request breaks a rule of the contract, or has more
+   * parts than are read at once, however few bytes they take: 600,000 fields,
+   * those of all messages in it counted, a value in a google.protobuf.Struct as
+   * four and a packed list by its bytes; in JSON 150,000 values.
    *
    * @generated from enum value: ERROR_REASON_INVALID_REQUEST = 1;
    */

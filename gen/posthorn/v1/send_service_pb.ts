@@ -337,7 +337,9 @@ export const SendResultSchema: GenMessage<SendResult> = /*@__PURE__*/
 export type SendBatchRequest = Message<"posthorn.v1.SendBatchRequest"> & {
   /**
    * 1 to 5,000 items. Each is checked by itself. wait_for_decision is ignored.
-   * Together they may name at most 10,000 user ids.
+   * Together they may name at most 10,000 user ids. A full batch may have twenty
+   * values of data in each item before its parts are too many for one request
+   * (see ERROR_REASON_INVALID_REQUEST).
    *
    * @generated from field: repeated posthorn.v1.SendRequest items = 1;
    */
