@@ -86,6 +86,16 @@ test("lists of lists come back", () =>
     return column(sql`select to_jsonb(item::text[]) as item from unnest(${texts(literals)}::text[]) item`);
   }));
 
+test("arrays of any other kind fail and say which, and the next query goes on", async () => {
+  await expect(sql`select array[1.5::numeric] as item`).rejects.toThrow("array type with OID 1231");
+  await expect(sql`select ${[1.5]}::numeric[] as item`).rejects.toThrow("array type with OID 1231");
+  const types = await sql<{ oid: number; name: string }[]>`
+    select typarray::int as oid, typname as name from pg_type where typarray between 1 and 9999 order by typarray`;
+  expect(types.length).toBeGreaterThan(50);
+  const { parsers } = sql.options as unknown as { parsers: Record<number, unknown> };
+  expect(types.filter(({ oid }) => parsers[oid] === undefined)).toEqual([]);
+});
+
 test("arrays of every kind the tables have are read and written as lists", async () => {
   const at = new Date("2026-02-03T04:05:06.789Z");
   const id = "01890000-0000-7000-8000-00000000000a";
