@@ -1,7 +1,15 @@
+import { nanos } from "nats";
 import { afterAll, expect, test } from "vitest";
 import { connectBroker } from "#src/broker/broker.ts";
 import { ensureQueues, restoreQueues } from "#src/pipeline/ensure-queues.ts";
-import { ingestStream, LANES, SHARDS } from "#src/pipeline/flow.ts";
+import {
+  ingestStream,
+  ingestStreamConfig,
+  LANES,
+  routeConsumer,
+  routeConsumerConfig,
+  SHARDS,
+} from "#src/pipeline/flow.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { testServices } from "../support/services.ts";
 
@@ -37,4 +45,39 @@ test("a queue that was deleted is created when its deletion has had time, and on
   await expect(jsm.streams.info(gone)).rejects.toThrow("stream not found");
   await restored;
   expect((await jsm.streams.info(gone)).state.consumer_count).toBe(SHARDS);
+});
+
+test("a start brings in a changed configuration; what a running node restores leaves another version's alone", async () => {
+  const [broker] = brokers as [(typeof brokers)[0]];
+  await ensureQueues(broker);
+  const stream = ingestStream(namespace, "high");
+  const wanted = [
+    { max_bytes: ingestStreamConfig(namespace, "high", 1).max_bytes },
+    ...Array.from({ length: SHARDS }, (_, shard) => {
+      const { ack_wait, max_deliver, max_ack_pending } = routeConsumerConfig(namespace, "high", shard);
+      return { ack_wait, max_deliver, max_ack_pending };
+    }),
+  ];
+  const configured = async () => {
+    const consumers = Array.from({ length: SHARDS }, (_, shard) => jsm.consumers.info(stream, routeConsumer(shard)));
+    const { config } = await jsm.streams.info(stream);
+    const all = (await Promise.all(consumers)).map(({ config: { ack_wait, max_deliver, max_ack_pending } }) => {
+      return { ack_wait, max_deliver, max_ack_pending };
+    });
+    return [{ max_bytes: config.max_bytes }, ...all];
+  };
+  // Another version starts.
+  await jsm.streams.update(stream, { ...(await jsm.streams.info(stream)).config, max_bytes: 1_000_000 });
+  const others = { ack_wait: nanos(7_000), max_deliver: 3, max_ack_pending: 5 };
+  await jsm.consumers.update(stream, routeConsumer(0), others);
+  await jsm.consumers.update(stream, routeConsumer(1), { max_ack_pending: 5 });
+  const [, , second, ...rest] = wanted;
+  const afterTheOther = [{ max_bytes: 1_000_000 }, others, { ...second, max_ack_pending: 5 }, ...rest];
+  expect(await configured()).toEqual(afterTheOther);
+
+  await jsm.consumers.delete(stream, routeConsumer(2));
+  await restoreQueues(broker);
+  expect(await configured()).toEqual(afterTheOther);
+  await ensureQueues(broker);
+  expect(await configured()).toEqual(wanted);
 });
