@@ -5,6 +5,9 @@ const SLICE_MS = 2;
  * For work on many items in one go: ask before each but the first, and wait for what is returned, if anything. All such
  * work of the process shares one slice of each turn of the event loop and takes it in the order of asking, so that what
  * others wait for, a Send or an event for a stream, never stands behind a batch of thousands.
+ *
+ * At module level because what is shared, the event loop, is the process's only one: a second clock would grant a second
+ * slice of the same turn.
  */
 export const breathe = breather(SLICE_MS);
 

@@ -9,6 +9,7 @@ export function newIds(clock: () => Date): NewId {
 }
 
 const HEX = new TextEncoder().encode("0123456789abcdef");
+/** One for all calls: written and read within one, which nothing interrupts, so that it keeps nothing from one to the next. */
 const text = Buffer.alloc(36, "-");
 
 /** In one piece: one that is put together digit by digit, as the library does, holds a kilobyte until somebody reads it. */
