@@ -1,4 +1,3 @@
-import type { Subscription } from "nats";
 import { LiveEvent_Kind as Kind } from "#gen/posthorn/internal/v1/live_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Reconnect_Cause } from "#gen/posthorn/v1/stream_service_pb.ts";
@@ -21,6 +20,7 @@ import { ReceivedEvent } from "./live-event.ts";
 import { openingReader } from "./opening.ts";
 import type { Presence } from "./presence.ts";
 import { Session, type SessionDeps } from "./session.ts";
+import { sharedSubscriptions } from "./subscriptions.ts";
 import { endingOf, KIND_NAMES, watchEvent } from "./watching.ts";
 
 export type HubConfig = {
@@ -86,7 +86,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   const readOpening = openingReader(deps.store);
   const replayInTurn = inTurn(REPLAYS);
   const all = new Map<Session, Attached>();
-  const subjects = new Map<string, { subscription: Subscription; members: Set<Attached> }>();
+  const subjects = sharedSubscriptions<Attached>(broker, (data, members) => deliver(data, members, members.size));
   const perUser = new Map<string, number>();
   /** Events written since they were last counted, by kind: a metric for each would cost as much as the event. */
   const written: number[] = [];
@@ -116,27 +116,6 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   const global = broker.nats.subscribe(live.all(namespace), {
     callback: (_, message) => deliver(message.data, all.values(), all.size),
   });
-
-  function attach(subject: string, attached: Attached): void {
-    let entry = subjects.get(subject);
-    if (entry === undefined) {
-      const members = new Set<Attached>();
-      const subscription = broker.nats.subscribe(subject, {
-        callback: (_, message) => deliver(message.data, members, members.size),
-      });
-      entry = { subscription, members };
-      subjects.set(subject, entry);
-    }
-    entry.members.add(attached);
-  }
-
-  function detach(subject: string, attached: Attached): void {
-    const entry = subjects.get(subject);
-    entry?.members.delete(attached);
-    if (entry?.members.size !== 0) return;
-    entry.subscription.unsubscribe();
-    subjects.delete(subject);
-  }
 
   function deliver(data: Uint8Array, members: Iterable<Attached>, count: number): void {
     let event: ReceivedEvent;
@@ -179,8 +158,8 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
     if (!all.has(session)) return;
     const wanted = new Set(topics);
     const subject = (topic: string) => live.topic(namespace, session.options.tenantId, topic);
-    for (const topic of wanted.difference(joined)) attach(subject(topic), attached);
-    for (const topic of joined.difference(wanted)) detach(subject(topic), attached);
+    for (const topic of wanted.difference(joined)) subjects.join(subject(topic), attached);
+    for (const topic of joined.difference(wanted)) subjects.leave(subject(topic), attached);
     attached.topics = wanted.size === 0 ? undefined : wanted;
   }
 
@@ -219,8 +198,8 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
       abort: () => session.finish(undefined),
     };
     all.set(session, attached);
-    attach(live.user(namespace, tenantId, userId), attached);
-    attach(live.tenant(namespace, tenantId), attached);
+    subjects.join(live.user(namespace, tenantId, userId), attached);
+    subjects.join(live.tenant(namespace, tenantId), attached);
     signal.addEventListener("abort", attached.abort, { once: true });
     deps.metrics.streamsOpened.inc();
     deps.presence.arrive(tenantId, userId, request.deviceId, session.options.streamId);
@@ -237,9 +216,9 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
     signal.removeEventListener("abort", abort);
     for (const timer of timers) clearTimeout(timer);
     all.delete(session);
-    detach(live.user(namespace, tenantId, userId), attached);
-    detach(live.tenant(namespace, tenantId), attached);
-    for (const topic of topics ?? []) detach(live.topic(namespace, tenantId, topic), attached);
+    subjects.leave(live.user(namespace, tenantId, userId), attached);
+    subjects.leave(live.tenant(namespace, tenantId), attached);
+    for (const topic of topics ?? []) subjects.leave(live.topic(namespace, tenantId, topic), attached);
     const owner = ownerOf(tenantId, userId);
     const left = (perUser.get(owner) ?? 1) - 1;
     if (left === 0) perUser.delete(owner);
@@ -252,7 +231,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
     const { session } = attached;
     const { tenantId, userId } = session.options;
     try {
-      await flush();
+      await subjects.known();
       const { head, topics } = await readOpening(tenantId, userId);
       joinTopics(attached, topics);
       await session.begin(head);
@@ -260,17 +239,6 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
       const fault = error instanceof Fault ? error : new Fault(ErrorReason.DEPENDENCY_UNAVAILABLE, { cause: error });
       session.finish(fault);
     }
-  }
-
-  let flushing: Promise<void> | undefined;
-  /** A round trip to NATS, after which it knows our subscriptions; streams that open together share one. */
-  function flush(): Promise<void> {
-    if (!broker.up()) return Promise.resolve();
-    flushing ??= new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
-      flushing = undefined;
-      return broker.nats.flush();
-    });
-    return flushing;
   }
 
   let turn = 0;

@@ -95,6 +95,30 @@ export class OutQueue {
   }
 }
 
+/** The one reader's side. It ends with the error, or quietly; who leaves off before finishes what fills the queue. */
+export class Reader implements AsyncIterator<Encoded, undefined> {
+  readonly #queue: OutQueue;
+  readonly #filler: { finish(error: undefined): void };
+
+  constructor(queue: OutQueue, filler: { finish(error: undefined): void }) {
+    this.#queue = queue;
+    this.#filler = filler;
+  }
+
+  take(): Encoded | undefined {
+    return this.#queue.take();
+  }
+
+  next(): Promise<Answer> {
+    return this.#queue.next();
+  }
+
+  async return(): Promise<IteratorReturnResult<undefined>> {
+    this.#filler.finish(undefined);
+    return { done: true, value: undefined };
+  }
+}
+
 function settle({ resolve, reject }: PromiseWithResolvers<Answer>, error: unknown): void {
   if (error !== undefined) reject(error);
   else resolve({ done: true, value: undefined });

@@ -8,7 +8,8 @@ import { Encoded, type EncodedStream } from "#src/rpc/call.ts";
 import { encodeReplayed } from "./arrival.ts";
 import { type Cursor, encodeCursor } from "./cursor.ts";
 import type { Filtered } from "./filter.ts";
-import { OutQueue } from "./out-queue.ts";
+import { OutQueue, Reader } from "./out-queue.ts";
+import { whyReset } from "./reset.ts";
 
 // One stream of one user.
 //
@@ -20,8 +21,6 @@ import { OutQueue } from "./out-queue.ts";
 // there is room; what found none is read from the inbox as well, and so is everything while the reader is behind. What is
 // emitted is strictly in sequence, whatever order processes publish in and whatever is lost or doubled on the way.
 
-/** Resuming further back than this would be a list, not a replay. */
-export const MAX_REPLAY = 1000;
 const PAGE = 200;
 /** How long a missing sequence may be on its way before the inbox is read for it. */
 const OUT_OF_ORDER_MS = 20;
@@ -95,7 +94,7 @@ export class Session {
 
   /** The reader's side: ends with the fault, or quietly after Reconnect. */
   get events(): EncodedStream {
-    return { [Symbol.asyncIterator]: () => new Reader(this, this.#queue) };
+    return { [Symbol.asyncIterator]: () => new Reader(this.#queue, this) };
   }
 
   #cursor(): string {
@@ -339,38 +338,4 @@ export class Session {
   tokenExpires(at: Date): void {
     this.#tell({ case: "tokenExpiring", value: { expireTime: timestampFromDate(at) } });
   }
-}
-
-class Reader implements AsyncIterator<Encoded, undefined> {
-  readonly #session: Session;
-  readonly #queue: OutQueue;
-
-  constructor(session: Session, queue: OutQueue) {
-    this.#session = session;
-    this.#queue = queue;
-  }
-
-  take(): Encoded | undefined {
-    return this.#queue.take();
-  }
-
-  next(): Promise<IteratorResult<Encoded, undefined>> {
-    return this.#queue.next();
-  }
-
-  async return(): Promise<IteratorReturnResult<undefined>> {
-    this.#session.finish(undefined);
-    return { done: true, value: undefined };
-  }
-}
-
-/** Why a cursor cannot be continued; undefined when it can. */
-export function whyReset(from: Cursor, head: Head | undefined): Reset_Cause | undefined {
-  // The cursor of a user to whom nothing had arrived fits whatever inbox began since.
-  const fresh = from.epoch === 0 && from.seq === 0;
-  if (fresh && head === undefined) return undefined;
-  if (head === undefined || (!fresh && (from.epoch !== head.epoch || from.seq > head.seq)))
-    return Reset_Cause.NEW_EPOCH;
-  if (from.seq < head.trimmedSeq) return Reset_Cause.TRIMMED;
-  return head.seq - from.seq > MAX_REPLAY ? Reset_Cause.TOO_FAR_BEHIND : undefined;
 }

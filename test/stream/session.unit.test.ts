@@ -16,7 +16,8 @@ import { Encoded } from "#src/rpc/call.ts";
 import { encodeLiveArrival, encodeReplayed } from "#src/stream/arrival.ts";
 import { type Cursor, decodeCursor } from "#src/stream/cursor.ts";
 import { ReceivedEvent } from "#src/stream/live-event.ts";
-import { MAX_REPLAY, Session, whyReset } from "#src/stream/session.ts";
+import { MAX_REPLAY, whyReset } from "#src/stream/reset.ts";
+import { Session } from "#src/stream/session.ts";
 
 // Plays an inbox, the live events about it, and a client that resumes whenever its stream ends, in any order of events:
 // live events lost, doubled and out of order, reads of the inbox that take their time, erasures, a reader that pauses.
