@@ -4,9 +4,10 @@ import type { FieldFault } from "#src/errors.ts";
 import { MAX_VALUES } from "./oversize/bounds.ts";
 
 /**
- * The first value in the message that is legal in binary and has no JSON form, or is far too large, if any: an infinite or NaN number in a
- * `google.protobuf.Struct` (which slips through JSON as `1e400`), a Timestamp outside the years 1 to 9999, a Duration
- * beyond 10,000 years or with parts of different signs. It could be stored but never answered, or not even stored.
+ * The first value in the message that is legal in binary and has no JSON form, or is far too large, if any: an infinite or
+ * NaN number in a `google.protobuf.Struct` (which slips through JSON as `1e400`), a Timestamp outside the years 1 to 9999,
+ * a Duration beyond 10,000 years or with parts of different signs. It could be stored but never answered, or not even
+ * stored.
  *
  * Looks into singular messages only: items of lists (batches) are checked one by one by whoever takes them.
  */

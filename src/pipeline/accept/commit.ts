@@ -27,8 +27,8 @@ export type CommitContext = {
  * Stores a group of Sends of one tenant in the caller's transaction: all are committed together or none. No two of the
  * group may claim the same idempotency key or the same user's dedup key.
  *
- * Locks are taken in one order (idempotency keys sorted, dedup keys sorted, collapse keys sorted, then rows), so that two groups can wait
- * for each other but never in a circle.
+ * Locks are taken in one order (idempotency keys sorted, dedup keys sorted, collapse keys sorted, then rows), so that two
+ * groups can wait for each other but never in a circle.
  */
 export async function commitGroup(
   tx: Tx,
@@ -227,7 +227,8 @@ function collapsing(accepted: Accepted): Collapsing[] {
 
 /**
  * Ends what the rows, which are stored already, take the place of. Of rows given together the one with the greatest id
- * stays; of rows that were stored by others it does not matter whose clock was ahead, and their history keeps its order. Call `lockCollapseKeys` first.
+ * stays; of rows that were stored by others it does not matter whose clock was ahead, and their history keeps its order.
+ * Call `lockCollapseKeys` first.
  */
 export async function supersedeRows(
   tx: Tx,
