@@ -29,7 +29,7 @@ export const accept = {
 export const route = {
   concurrencyPerLane: option("POSTHORN_ROUTE_CONCURRENCY_PER_LANE", integer(1, 64), {
     default: 2,
-    doc: "Chunks decided at the same time in each lane: one is computed while the other commits.",
+    doc: "Chunks decided at the same time in each lane: one is computed while the other commits. Divided among the shards that have work at the time, to each at least one.",
   }),
 };
 

@@ -9,8 +9,8 @@ type Asking = { shard: number; isLittle: boolean; begin(give: () => void): void 
 type Held = { usual: number; spare: number };
 
 /**
- * So many slots, given out in the order of asking: a shard may have all of them while no other has or wants any, and one
- * as soon as another does. And `spare` more for what is little beside others: one notification begins at once beside
+ * So many slots, given out in the order of asking, of which each shard may have its share: all of them while no other has or
+ * wants any, and an equal part, of few slots one, as soon as others do. And `spare` more for what is little beside others: one notification begins at once beside
  * chunks of hundreds, and costs them next to nothing. Alone it waits for one of the usual slots, and what comes meanwhile
  * goes with it, which costs less than many chunks of few.
  */
@@ -19,15 +19,18 @@ export function laneSlots(size: number, spare: number): LaneSlots {
   const all: Held = { usual: 0, spare: 0 };
   const asking: Asking[] = [];
 
-  function isAlone(shard: number): boolean {
-    for (const other of shards.keys()) if (other !== shard) return false;
-    return asking.every((other) => other.shard === shard);
+  /** Shards that have or want a slot, with one that asks. */
+  function busy(shard: number): number {
+    const each = new Set(shards.keys()).add(shard);
+    for (const other of asking) each.add(other.shard);
+    return each.size;
   }
 
   function kindFor({ shard, isLittle }: Asking, own: Held): keyof Held | undefined {
-    const alone = isAlone(shard);
-    if (!alone && isLittle && all.spare < spare && own.spare < SPARE_EACH) return "spare";
-    return all.usual < size && (alone || own.usual === 0) ? "usual" : undefined;
+    const among = busy(shard);
+    if (among > 1 && isLittle && all.spare < spare && own.spare < SPARE_EACH) return "spare";
+    const share = Math.max(1, Math.floor(size / among));
+    return all.usual < size && own.usual < share ? "usual" : undefined;
   }
 
   /** Whether it could begin. */

@@ -50,6 +50,17 @@ test("beside others with work a flood has one slot, and all of them again when t
   expect(await begun(flood)).toEqual([true, true, true, true]);
 });
 
+test("more slots are divided among the shards that have work, and none of them idles while few do", async () => {
+  const slots = laneSlots(6, SPARE);
+  const flood = Array.from({ length: 8 }, () => ask(slots, FLOOD));
+  expect((await begun(flood)).filter(Boolean)).toHaveLength(6);
+  const others = [2, 3].flatMap((shard) => Array.from({ length: 4 }, () => ask(slots, shard)));
+  for (const { give } of flood.slice(0, 6)) give?.();
+  // Two each: of the flood, which asked first, and of both others.
+  expect((await begun(flood.slice(6))).filter(Boolean)).toHaveLength(2);
+  expect(await begun(others)).toEqual([true, true, false, false, true, true, false, false]);
+});
+
 test("whatever is asked and given: never more than there are, and everything has its turn", async () => {
   const asks = fc.record({ shard: fc.integer({ min: 0, max: 5 }), isLittle: fc.boolean(), gives: fc.boolean() });
   await fc.assert(
