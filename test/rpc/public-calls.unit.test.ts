@@ -52,6 +52,18 @@ describe("a call without a credential", () => {
     expect(await endOf(stream)).toMatchObject({ status: Code.DEADLINE_EXCEEDED, typed: Code.DEADLINE_EXCEEDED });
   });
 
+  test.each([REFLECTION, REFLECTION_ALPHA])("%s is refused when its last message is cut off", async (path) => {
+    const { session } = await start();
+    const h2 = session();
+    const whole = symbol("posthorn.v1.SendService");
+    const refused = { status: Code.INVALID_ARGUMENT, typed: Code.INVALID_ARGUMENT };
+    for (const cut of [3, 5, whole.length - 1]) {
+      expect(await post(h2, path, whole.subarray(0, cut))).toMatchObject(refused);
+      expect(await post(h2, path, Buffer.concat([whole, whole.subarray(0, cut)]))).toMatchObject(refused);
+    }
+    expect(await post(h2, path, Buffer.concat([whole, whole]))).toMatchObject({ status: 0 });
+  });
+
   test.each(ALL)("%s takes no large message", async (path) => {
     const { session } = await start();
     const h2 = session();

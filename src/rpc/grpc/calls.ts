@@ -144,7 +144,7 @@ async function* requests(exchange: Exchange, call: ServerDuplexStream<Bytes, Byt
     // Leaving off must not destroy the call: its status still has to be sent.
     const source = call.iterator({ destroyOnReturn: false });
     for await (const bytes of source) yield exchange.accept(exchange.procedure.decode(bytes));
-    if (endsWithinMessage(call)) throw unreadable(Code.INVALID_ARGUMENT, "its last message is cut off");
+    if (endsWithinMessage(call)) throw cutOff();
   } catch (error) {
     // The transport destroys the source when the caller has gone; that is no defect.
     throw exchange.ended || isPrematureClose(error) ? new Fault(ErrorReason.CANCELLED) : error;
@@ -152,9 +152,13 @@ async function* requests(exchange: Exchange, call: ServerDuplexStream<Bytes, Byt
 }
 
 /** grpc-js takes half a message at the end of a stream for a good end; its decoder knows better. */
-function endsWithinMessage(call: object): boolean {
+export function endsWithinMessage(call: object): boolean {
   const inner = Reflect.get(call, "call") as { decoder?: { readState?: number } } | undefined;
   return (inner?.decoder?.readState ?? 0) !== 0;
+}
+
+export function cutOff(): Fault {
+  return unreadable(Code.INVALID_ARGUMENT, "its last message is cut off");
 }
 
 function isPrematureClose(error: unknown): boolean {
@@ -162,7 +166,7 @@ function isPrematureClose(error: unknown): boolean {
 }
 
 /** Ends a stream with an error. One whose caller does not even read that is reset after a while. */
-function endWith(call: Writable, fault: Fault): void {
+export function endWith(call: Writable, fault: Fault): void {
   if (call.destroyed) return;
   const timer = setTimeout(() => resetStream(call), LINGER_MS);
   timer.unref();

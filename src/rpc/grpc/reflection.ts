@@ -7,7 +7,7 @@ import { file_google_rpc_status } from "#gen/google/rpc/status_pb.ts";
 import { file_grpc_health_v1_health, Health } from "#gen/grpc/health/v1/health_pb.ts";
 import type { Service } from "../call.ts";
 import { room } from "../room.ts";
-import { resetStream } from "./calls.ts";
+import { cutOff, endsWithinMessage, endWith, resetStream } from "./calls.ts";
 
 /** What it reads of a package definition. */
 type Definition = ConstructorParameters<typeof ReflectionService>[0];
@@ -43,7 +43,10 @@ export function addReflection(server: Server, services: readonly Service[], stal
   reflection.addToServer({ addService } as unknown as Server);
 }
 
-/** The library answers whatever comes. From this call nothing comes while answers wait to be read. */
+/**
+ * The library answers whatever comes, and takes any end for a good one. From this call nothing comes while answers wait to
+ * be read, and a request that ends within a message is refused.
+ */
 function inStep(call: Call, stallMs: number): Call {
   const write = call.write.bind(call) as (answer: unknown) => boolean;
   call.write = (answer: unknown) => {
@@ -53,6 +56,14 @@ function inStep(call: Call, stallMs: number): Call {
       void room(call, stallMs).then((read) => (read ? call.resume() : resetStream(call)));
     }
     return goesOn;
+  };
+  const end = call.end.bind(call);
+  call.end = () => {
+    // The refusal ends it once more.
+    call.end = end;
+    if (!endsWithinMessage(call)) return end();
+    endWith(call, cutOff());
+    return call;
   };
   return call;
 }
