@@ -5,8 +5,8 @@ import { option } from "./option.ts";
 
 export const accept = {
   groupWindowMs: option("POSTHORN_ACCEPT_GROUP_WINDOW_MS", milliseconds(0, 100), {
-    default: 2,
-    doc: "Sends that arrive within it share one commit: it costs less than the fsync it saves.",
+    default: 10,
+    doc: "While a tenant's Sends keep coming, those within it share one commit, message and decision; a lone one waits for nothing.",
   }),
   groupMaxItems: option("POSTHORN_ACCEPT_GROUP_MAX_ITEMS", integer(1, 5_000), {
     default: 500,

@@ -53,6 +53,36 @@ test("what is submitted at the same time shares a group, and each gets its own o
   expect(await outcomes).toEqual([10, 20, 30]);
 });
 
+test("while submissions keep coming, groups begin a window apart", async () => {
+  const { submit, groups, begun, numbers } = holding({ windowMs: 40 });
+  const first = submit("a", item(1));
+  await begun(1);
+  const beganAtMs = performance.now();
+  const others = Promise.all([submit("a", item(2)), submit("a", item(3))]);
+  groups[0]?.end();
+  await first;
+  await begun(2);
+  // Timers count whole milliseconds.
+  expect(performance.now() - beganAtMs).toBeGreaterThan(35);
+  expect(numbers()).toEqual([[1], [2, 3]]);
+  groups[1]?.end();
+  expect(await others).toEqual([20, 30]);
+});
+
+test("a lone submission waits for no window, and a full group neither", async () => {
+  const { submit, groups, begun } = holding({ windowMs: 60_000, maxWeight: 2 });
+  const first = submit("a", item(1));
+  await begun(1);
+  groups[0]?.end();
+  await first;
+  const second = submit("a", item(2));
+  await begun(2);
+  const full = Promise.all([submit("a", item(3)), submit("a", item(4))]);
+  await begun(3);
+  for (const group of groups) group.end();
+  expect(await Promise.all([second, full])).toEqual([20, [30, 40]]);
+});
+
 test("tenants never share a group", async () => {
   const { submit, groups, begun } = holding();
   const outcomes = Promise.all([submit("a", item(1)), submit("b", item(2)), submit("a", item(3))]);
