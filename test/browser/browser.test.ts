@@ -144,18 +144,26 @@ function inChromium(chrome: Parameters<typeof launch>[0], tls: { cert: string; k
       expect(tab.all("notification").filter(({ replayed }) => replayed)).toHaveLength(3);
     });
 
-    test("a page that is hidden goes on receiving, and one that was frozen besides has missed nothing", async () => {
+    test("a page that is hidden goes on receiving, and one that was frozen besides hears nothing and has missed nothing", async () => {
       const { proxied, cut, mend } = await throughProxy(serverOf(which));
       const user = await newUser();
+      const asked = { baseUrl: proxied, protocol, token: user.token };
       await using tab = await openCoveredTab(browser, site.origin);
-      await tab.follow({ baseUrl: proxied, protocol, token: user.token });
+      await tab.follow(asked);
       await tab.next("caughtUp");
       await tab.cover();
       await tab.titled(await user.send(2));
+      const beside = await openTab(context, site.origin);
+      await beside.follow(asked);
+      await beside.next("caughtUp");
       await tab.freeze();
+      const heard = tab.told.length;
       await cut();
       await mend();
-      await user.send(3);
+      await beside.next("cut");
+      await beside.next("caughtUp");
+      await beside.titled(await user.send(3));
+      expect(tab.told.slice(heard)).toEqual([]);
       await tab.thaw();
       await tab.uncover();
       await tab.next("caughtUp");

@@ -59,10 +59,10 @@ export async function openCoveredTab(browser: Browser, origin: string): Promise<
       await devtools.send("Target.activateTarget", { targetId });
       await log.next("page visible");
     },
-    /** Chromium acts on it a moment after it has answered. */
+    /** Chromium acts on it a moment after it has answered: the page itself says when. */
     async freeze() {
       await ask("Page.setWebLifecycleState", { state: "frozen" });
-      await new Promise((resolve) => setTimeout(resolve, 500));
+      await log.next("page frozen");
     },
     thaw: async () => void (await ask("Page.setWebLifecycleState", { state: "active" })),
     async [Symbol.asyncDispose]() {

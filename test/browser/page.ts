@@ -73,6 +73,8 @@ async function count(asked: Asked): Promise<Counted> {
 }
 
 document.addEventListener("visibilitychange", () => say({ kind: `page ${document.visibilityState}` }));
+// The last that runs before nothing does any more (Page Lifecycle).
+document.addEventListener("freeze", () => say({ kind: "page frozen" }));
 addEventListener("online", () => say({ kind: "page online" }));
 addEventListener("offline", () => say({ kind: "page offline" }));
 Object.assign(globalThis, { follow, count });
