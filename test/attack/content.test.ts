@@ -1,10 +1,9 @@
-import { once } from "node:events";
-import { connect, type OutgoingHttpHeaders } from "node:http2";
 import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { describe, expect, test, vi } from "vitest";
 import { until } from "../support/until.ts";
 import { envelope, Flag, frame, headerBlock, rememberedField, Type } from "./frames.ts";
+import { manyCalls } from "./many-calls.ts";
 import { begin, callHead, rawSession } from "./raw-session.ts";
 import { besieged } from "./siege.ts";
 
@@ -12,6 +11,7 @@ import { besieged } from "./siege.ts";
 
 vi.setConfig({ testTimeout: 90_000 });
 const { target, during } = await besieged();
+const many = manyCalls(target.apiKey);
 const SEND = "/posthorn.v1.SendService/Send";
 const SEND_STREAM = "/posthorn.v1.SendService/SendStream";
 const GET = "/posthorn.v1.SendService/GetNotification";
@@ -20,44 +20,6 @@ const zeros = Buffer.alloc(64 * MIB);
 const bombs = { gzip: gzipSync(zeros), deflate: deflateSync(zeros), br: brotliCompressSync(zeros) };
 /** Code of the status or HTTP status that refuses a call because of what was sent. */
 const REFUSED = ["3", "8", "12"];
-
-type Answer = { status: number; grpcStatus: string | undefined; body: string };
-
-/** Makes the same call many times on one connection, all at once. */
-async function many(
-  port: (typeof target.ports)[number],
-  count: number,
-  headers: OutgoingHttpHeaders,
-  body: Buffer,
-): Promise<Answer[]> {
-  const session = connect(`http://localhost:${port.port}`);
-  session.on("error", () => undefined);
-  try {
-    return await Promise.all(
-      Array.from({ length: count }, async () => {
-        const stream = session.request({ authorization: `Bearer ${target.apiKey}`, ...headers });
-        const answer: Answer = { status: 0, grpcStatus: undefined, body: "" };
-        const see = (seen: Record<string, unknown>) => {
-          answer.status = Number(seen[":status"] ?? answer.status);
-          answer.grpcStatus = (seen["grpc-status"] as string | undefined) ?? answer.grpcStatus;
-        };
-        stream.on("response", see);
-        stream.on("trailers", see);
-        stream.on("error", () => undefined);
-        stream.setEncoding("utf8");
-        stream.on("data", (chunk: string) => {
-          answer.body += chunk;
-        });
-        // Node has ended the request of a GET already.
-        if (headers[":method"] !== "GET") stream.end(body);
-        await once(stream, "close");
-        return answer;
-      }),
-    );
-  } finally {
-    session.destroy();
-  }
-}
 
 const grpc = { ":method": "POST", "content-type": "application/grpc", te: "trailers" };
 const connectJson = { ":method": "POST", "content-type": "application/json" };
