@@ -7,7 +7,8 @@ export type VitestReport = {
   testResults: {
     name: string;
     status: string;
-    assertionResults: { fullName: string; status: string }[];
+    /** `meta.lacks`: what a test that was skipped needs and did not find here. */
+    assertionResults: { fullName: string; status: string; meta?: { lacks?: string } }[];
   }[];
 };
 
@@ -36,7 +37,8 @@ export function countTests(report: VitestReport | undefined, code: number): Resu
     for (const test of file.assertionResults) {
       if (test.status === "passed") result.passed++;
       else if (test.status === "failed") failedHere++;
-      else result.skipped.push(test.fullName);
+      else
+        result.skipped.push(test.meta?.lacks === undefined ? test.fullName : `${test.fullName} (${test.meta.lacks})`);
     }
     if (file.status === "failed" && failedHere === 0) failedHere = 1;
     result.failed += failedHere;

@@ -12,6 +12,12 @@ test("tests are counted over all files, and what did not run is named", () => {
   expect(countTests(report, 1)).toEqual({ passed: 2, failed: 1, skipped: ["test 1", "test 2"] });
 });
 
+test("what a skipped test lacks is said with its name", () => {
+  const skipped = { fullName: "disk-full", status: "skipped", meta: { lacks: "no disk of our own" } };
+  const report = { testResults: [{ ...file("passed", "passed"), assertionResults: [skipped] }] };
+  expect(countTests(report, 0).skipped).toEqual(["disk-full (no disk of our own)"]);
+});
+
 test("a file that fails outside its tests counts as one failure", () => {
   expect(countTests({ testResults: [file("failed"), file("failed", "passed")] }, 1)).toMatchObject({ failed: 2 });
 });
