@@ -1,8 +1,15 @@
 import type { DescMethod, Message } from "@bufbuild/protobuf";
 import type { Status } from "#gen/google/rpc/status_pb.ts";
 
-/** How a request is sent. The last two speak to the HTTP port, the second too, the first to both. */
-export type Transport = "grpc" | "grpc-http" | "connect-proto" | "connect-json" | "connect-get";
+/** How a request is sent: the first to the gRPC port, all others to the HTTP port. */
+export type Transport =
+  | "grpc"
+  | "grpc-http"
+  | "grpc-web"
+  | "grpc-web-json"
+  | "connect-proto"
+  | "connect-json"
+  | "connect-get";
 
 export type Outgoing = {
   method: DescMethod;

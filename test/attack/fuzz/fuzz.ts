@@ -6,6 +6,7 @@ import { callEveryMethod } from "./every-method.ts";
 import { judge } from "./judge.ts";
 import { overConnect } from "./over-connect.ts";
 import { overGrpc } from "./over-grpc.ts";
+import { overGrpcWeb } from "./over-grpc-web.ts";
 import { type Step, sequences } from "./steps.ts";
 import { shapeToBinary } from "./to-binary.ts";
 import { shapeToJson } from "./to-json.ts";
@@ -128,6 +129,9 @@ function openLines({ grpcUrl, httpUrl }: Target) {
           return overGrpc(session(`http://${grpcUrl}`), outgoing);
         case "grpc-http":
           return overGrpc(session(httpUrl), outgoing);
+        case "grpc-web":
+        case "grpc-web-json":
+          return overGrpcWeb(httpUrl, outgoing);
         case "connect-get":
           return overConnect(httpUrl, "json", true, outgoing);
         default:
@@ -147,7 +151,7 @@ function outgoingOf(step: Step, world: World, patienceMs: number): Outgoing {
 }
 
 function isJson({ transport }: Pick<Step, "transport">): boolean {
-  return transport === "connect-json" || transport === "connect-get";
+  return transport === "connect-json" || transport === "connect-get" || transport === "grpc-web-json";
 }
 
 function bodiesOf({ shapes, transport }: Step, world: World): Uint8Array[] {

@@ -2,8 +2,9 @@ import { create, fromBinary, fromJson, type JsonValue, type Message } from "@buf
 import { AnySchema } from "@bufbuild/protobuf/wkt";
 import { codeFromString } from "@connectrpc/connect/protocol-connect";
 import { type Status, StatusSchema } from "#gen/google/rpc/status_pb.ts";
-import { type Answer, broken, ENOUGH_MESSAGES, type Outgoing, QUIET_MS } from "./answer.ts";
-import { framed, framesOf } from "./over-grpc.ts";
+import { type Answer, broken, type Outgoing } from "./answer.ts";
+import { framed } from "./over-grpc.ts";
+import { readFrames } from "./read-frames.ts";
 
 type Form = "proto" | "json";
 type WireError = { code?: string; message?: string; details?: { type?: string; value?: string }[] };
@@ -48,26 +49,12 @@ export async function overConnect(baseUrl: string, form: Form, asGet: boolean, o
 }
 
 async function streamed(response: Response, form: Form, outgoing: Outgoing, words: string): Promise<Answer> {
-  const reader = response.body?.getReader();
-  let bytes = Buffer.alloc(0);
-  for (;;) {
-    const quiet = Promise.withResolvers<undefined>();
-    const endless = outgoing.method.methodKind === "server_streaming" && bytes.length > 0;
-    const timer = endless ? setTimeout(() => quiet.resolve(undefined), QUIET_MS) : undefined;
-    const next = await Promise.race([reader?.read(), ...(endless ? [quiet.promise] : [])]);
-    clearTimeout(timer);
-    if (next?.value !== undefined) bytes = Buffer.concat([bytes, next.value]);
-    const frames = framesOf(bytes);
-    const end = frames.find(({ flags }) => (flags & 2) !== 0);
-    const messages = frames.filter(({ flags }) => (flags & 2) === 0).map(({ data }) => messageOf(data, form, outgoing));
-    if (end !== undefined) {
-      const { error } = JSON.parse(end.data.toString()) as { error?: WireError };
-      return { ...(error ? refusal(error, words) : { outcome: 0, status: undefined, words }), messages };
-    }
-    if (next === undefined || (endless && messages.length >= ENOUGH_MESSAGES))
-      return { outcome: 0, messages, status: undefined, words };
-    if (next.done) return broken("the stream ended without its end");
-  }
+  const read = await readFrames(response, outgoing.method, 2);
+  const messages = read.messages.map((bytes) => messageOf(bytes, form, outgoing));
+  if (read.wasLeft) return { outcome: 0, messages, status: undefined, words };
+  if (read.end === undefined) return broken("the stream ended without its end");
+  const { error } = JSON.parse(read.end.toString()) as { error?: WireError };
+  return { ...(error ? refusal(error, words) : { outcome: 0, status: undefined, words }), messages };
 }
 
 function messageOf(bytes: Buffer, form: Form, { method }: Outgoing): Message {

@@ -72,8 +72,10 @@ export function framed(body: Uint8Array): Buffer {
   return Buffer.concat([head, body]);
 }
 
-export function framesOf(bytes: Buffer): { flags: number; data: Buffer }[] {
-  const frames: { flags: number; data: Buffer }[] = [];
+export type Frame = { flags: number; data: Buffer };
+
+export function framesOf(bytes: Buffer): Frame[] {
+  const frames: Frame[] = [];
   for (let at = 0; at + 5 <= bytes.length; ) {
     const end = at + 5 + bytes.readUInt32BE(at + 1);
     if (end > bytes.length) break;

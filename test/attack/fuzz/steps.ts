@@ -37,6 +37,8 @@ const transports = fc.constantFrom<Transport>(
   "grpc",
   "grpc",
   "grpc-http",
+  "grpc-web",
+  "grpc-web-json",
   "connect-proto",
   "connect-json",
   "connect-json",
@@ -126,7 +128,7 @@ function shapesOf(method: DescMethod, temper: Temper): fc.Arbitrary<Shape[]> {
 }
 
 function transportsOf(method: DescMethod): fc.Arbitrary<Transport> {
-  // Connect streams requests over HTTP/2 only, and fetch does not speak it.
+  // Requests stream over HTTP/2 only, and fetch does not speak it.
   if (method.methodKind === "bidi_streaming") return fc.constantFrom<Transport>("grpc", "grpc-http");
   const reads = method.idempotency === 1 && method.methodKind === "unary";
   return reads ? fc.oneof({ weight: 4, arbitrary: transports }, fc.constant<Transport>("connect-get")) : transports;
