@@ -7,6 +7,7 @@ import {
   type JsonValue,
 } from "@bufbuild/protobuf";
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
+import { type JsonPath, keyGivenTwice } from "./key-given-twice.ts";
 
 /** So many are read at once: a request may hold two million, and only where they cannot be read are they read singly. */
 const BLOCK = 256;
@@ -18,10 +19,35 @@ const BLOCK = 256;
  */
 export function unreadableField(schema: DescMessage, bytes: Uint8Array, form: "binary" | "json"): string {
   try {
-    return form === "binary" ? inBinary(schema, bytes) : inJson(schema, JSON.parse(Buffer.from(bytes).toString()));
+    return form === "binary" ? inBinary(schema, bytes) : inText(schema, Buffer.from(bytes).toString());
   } catch {
     return "";
   }
+}
+
+function inText(schema: DescMessage, text: string): string {
+  const field = inJson(schema, JSON.parse(text));
+  return field === "" ? nameAt(schema, keyGivenTwice(text) ?? []) : field;
+}
+
+/** The field at a path, or the one it is within whose parts have no names of their own: a map, a Struct. */
+function nameAt(schema: DescMessage, path: JsonPath): string {
+  let name = "";
+  let at: DescMessage | undefined = schema;
+  for (const part of path) {
+    if (at === undefined || isWellKnown(at)) break;
+    if (typeof part === "number") {
+      if (name === "") break;
+      name = `${name}[${part}]`;
+      continue;
+    }
+    const field = fieldNamed(at, part);
+    if (field === undefined) break;
+    name = name === "" ? field.name : join(name, field.name);
+    if (field.fieldKind === "map") break;
+    at = field.message;
+  }
+  return name;
 }
 
 function inJson(schema: DescMessage, json: JsonValue): string {
@@ -29,7 +55,7 @@ function inJson(schema: DescMessage, json: JsonValue): string {
   for (const block of blocksOf(Object.entries(json))) {
     if (isRead(schema, Object.fromEntries(block))) continue;
     for (const [key, value] of block) {
-      const field = schema.fields.find(({ jsonName, name }) => jsonName === key || name === key);
+      const field = fieldNamed(schema, key);
       // A key that there is not is named as it was given, as far as it looks like a name.
       if (field === undefined) return /^\w{1,64}$/.test(key) ? key : "";
       if (!isRead(schema, { [key]: value })) return join(field.name, insideJson(schema, field, key, value));
@@ -42,12 +68,16 @@ function inJson(schema: DescMessage, json: JsonValue): string {
 function givenTwice(schema: DescMessage, keys: readonly string[]): string {
   const given = new Set<unknown>();
   for (const key of keys) {
-    const field = schema.fields.find(({ jsonName, name }) => jsonName === key || name === key);
+    const field = fieldNamed(schema, key);
     const place = field?.oneof ?? field;
     if (place !== undefined && given.has(place)) return field?.name ?? "";
     given.add(place);
   }
   return "";
+}
+
+function fieldNamed(schema: DescMessage, key: string): DescField | undefined {
+  return schema.fields.find(({ jsonName, name }) => jsonName === key || name === key);
 }
 
 function insideJson(schema: DescMessage, field: DescField, key: string, value: JsonValue): string {

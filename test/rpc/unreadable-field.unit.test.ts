@@ -21,17 +21,27 @@ describe("the field of JSON that cannot be read", () => {
     ['{"waitForDecision":{"seconds":1}}', "wait_for_decision"],
     ['{"ttl":"5s","expireTime":"2030-01-01T00:00:00Z"}', "expire_time"],
     ['{"to":{"userIds":["a"],"user_ids":["b"]}}', "to.user_ids"],
+    ['{"ttl":"5s","priority":"PRIORITY_LOW","ttl":"5s"}', "ttl"],
+    ['{"to":{"userIds":["a"]},"to":{"userIds":["b"]}}', "to"],
+    ['{"content":{"body":"x","b\\u006fdy":"\\"{"}}', "content.body"],
+    ['{"content":{"title":"[\\\\","actions":[{"id":"a"},{"id":"b","label":"c","id":"b"}]}}', "content.actions[1].id"],
+    ['{"content":{"title":"x","data":{"a":[{"b":1,"b":1}]}}}', "content.data"],
   ])("in %s is %s", (json, field) => {
     expect(inSend(json)).toBe(field);
   });
 
-  test.each(["", "{", "[]", "null", '{"content":', "\ufffe"])("in %j is none: it is no request at all", (json) => {
-    expect(inSend(json)).toBe("");
-  });
+  test.each(["", "{", "[]", '[{"to":{},"to":{}}]', "null", '{"content":', "\ufffe"])(
+    "in %j is none: it is no request at all",
+    (json) => {
+      expect(inSend(json)).toBe("");
+    },
+  );
 
   test("in a map is the map", () => {
     const json = Buffer.from('{"preferences":{"types":{"a":{"enabled":"no"}}}}');
     expect(unreadableField(UpdatePreferencesRequestSchema, json, "json")).toBe("preferences.types");
+    const twice = Buffer.from('{"preferences":{"types":{"a":{},"b":{},"a":{}}}}');
+    expect(unreadableField(UpdatePreferencesRequestSchema, twice, "json")).toBe("preferences.types");
   });
 });
 

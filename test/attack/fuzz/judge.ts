@@ -69,13 +69,9 @@ function defects(code: number, message: string, fields: readonly Violation[], ou
   return wrong;
 }
 
-/** Each is readable by itself; the description has their names. */
-const TWICE = /duplicate object key "|oneof set multiple times by/;
-
 /** Requests that are no message at all have no field to name; and some things are said in a header. */
 function exists(outgoing: Outgoing, path: string, message: string): boolean {
-  if (path === "")
-    return message.startsWith("The request cannot be read") && (hasNoField(outgoing) || TWICE.test(message));
+  if (path === "") return message.startsWith("The request cannot be read") && hasNoField(outgoing);
   if (["posthorn-tenant", "grpc-timeout", "connect-timeout-ms"].includes(path)) return true;
   if (message.startsWith("The request cannot be read") && /is unknown|no field/.test(message)) return true;
   let at: DescMessage | undefined = outgoing.method.input;
