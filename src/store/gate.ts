@@ -102,6 +102,8 @@ export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): Gate {
       // One that does not end says nothing of the others, unless they did not either.
       if (error === late && reachedAt < startedAt) lost(error, 0);
       else if (isUnreached(error)) lost(error, performance.now() + RETRY_MS);
+      // Nor does a connection that ends under its transaction: whether another can be had the next will see.
+      else if (isCutOff(error) && away !== undefined) away.trying = false;
       else if (error !== late) reached();
       throw error === late ? unavailable(error) : error;
     } finally {
@@ -114,6 +116,11 @@ export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): Gate {
 
 function isUnreached(error: unknown): boolean {
   return error instanceof Unreached || (error instanceof Error && error.cause instanceof Unreached);
+}
+
+function isCutOff(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return /^(CONNECTION_|ECONN|EPIPE)/.test(String(Reflect.get(error, "code"))) || isCutOff(error.cause);
 }
 
 function unavailable(cause: unknown): Fault {

@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { poolGate, Unreached } from "#src/store/gate.ts";
 import { faultOf } from "../support/rejection.ts";
+import { until } from "../support/until.ts";
 
 const AWAY = { reason: ErrorReason.DEPENDENCY_UNAVAILABLE };
 const options = { size: 2, maxCalls: 4, deadlineMs: 10_000 };
@@ -63,6 +64,26 @@ test("when one finds no way, all that wait are told, and one call at a time look
   expect(await gate(async () => "open")).toBe("open");
   works[1]?.resolve("late");
   expect(await running[1]).toBe("late");
+});
+
+test("a connection that ends under its transaction does not say that Postgres is there again", async () => {
+  const gate = poolGate(options);
+  const silent = held();
+  const cut = gate(() => silent.promise).catch((error: Error) => error.message);
+  await gate(() => Promise.reject(new Unreached(new Error("refused")))).catch(() => undefined);
+  silent.reject(Object.assign(new Error("Postgres has fallen silent"), { code: "CONNECTION_TIMEOUT" }));
+  expect(await cut).toBe("Postgres has fallen silent");
+  const looks = [0, 1].map(() => faultOf(gate(() => Promise.reject(new Unreached(new Error("refused"))))));
+  expect(await Promise.all(looks)).toMatchObject([AWAY, AWAY]);
+
+  let tried = 0;
+  const look = () =>
+    gate(async () => {
+      if (tried++ === 0) throw Object.assign(new Error("cut off"), { code: "ECONNRESET" });
+      return "there again";
+    }).catch(() => undefined);
+  expect(await until(look, (answer) => answer !== undefined, 2000)).toBe("there again");
+  expect(tried).toBe(2);
 });
 
 test("one that does not end is given up alone while others do", async () => {

@@ -1,10 +1,20 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { type ServiceError, status } from "@grpc/grpc-js";
+import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { until } from "../../support/until.ts";
+import { connectTo } from "../lab/connection.ts";
 import type { FaultTest } from "../lab/lab.ts";
-import { lasting, throughOutage, throughWays, type Ways } from "../lab/outage.ts";
+import { lasting, type Scene, throughOutage, throughWays, type Ways } from "../lab/outage.ts";
+import { userName } from "../lab/sender.ts";
 
 /** Within this a node says that it is not ready. */
 const NOTICED_WITHIN_MS = 5000;
+
+/** A call to a silent Postgres is given up after this and five seconds; the others are refused from then on. */
+const STATEMENT_TIMEOUT_MS = 3000;
+const GIVEN_UP_WITHIN_MS = 20_000;
+const CROWD = 300;
+const AT_ONCE_MS = 2000;
 
 /** Every way in which Postgres goes, and comes back. */
 const WAYS: Ways = {
@@ -44,16 +54,52 @@ const WAYS: Ways = {
     await delay(lasting(10, scale));
     await network.postgres.heal();
   },
-  async paused({ ground: { servers }, scale, vigil }) {
-    await servers.postgres.pause();
-    await vigil.ready(false, NOTICED_WITHIN_MS);
-    await delay(lasting(30, scale));
-    await servers.postgres.resume();
+  async paused(scene) {
+    const { ground, scale, vigil } = scene;
+    const { postgres } = ground.servers;
+    await postgres.pause();
+    try {
+      await vigil.ready(false, NOTICED_WITHIN_MS);
+      await Promise.all([refusesAtOnce(scene), delay(lasting(30, scale))]);
+    } finally {
+      await postgres.resume(); // Else what is to end with the round waits for it.
+    }
   },
+};
+
+const settings = {
+  POSTHORN_DATABASE_STATEMENT_TIMEOUT_MS: String(STATEMENT_TIMEOUT_MS),
+  POSTHORN_DATABASE_LOCK_TIMEOUT_MS: String(STATEMENT_TIMEOUT_MS),
 };
 
 export const postgresAway: FaultTest = {
   name: "postgres-away",
   about: "Postgres restarted, killed, killed in a transaction, cut off, refusing, paused",
-  run: (lab, options) => throughOutage(lab, options, {}, (scene) => throughWays(scene, options, WAYS)),
+  run: (lab, options) => throughOutage(lab, options, { settings }, (scene) => throughWays(scene, options, WAYS)),
 };
+
+/**
+ * Once the first call is given up a crowd does not wait: all are told at once that they may ask again, but for one that finds
+ * out whether Postgres is back.
+ */
+async function refusesAtOnce({ site }: Scene): Promise<void> {
+  using caller = connectTo(site.nodes[0]?.address ?? "", site.apiKey);
+  const ask = async () => {
+    const began = performance.now();
+    const code = await caller.call(InboxService.method.getCounts, { userId: userName(0) }).then(
+      () => status.OK,
+      (error: ServiceError) => error.code,
+    );
+    return { code, ms: performance.now() - began };
+  };
+  const isRefused = ({ code, ms }: Awaited<ReturnType<typeof ask>>) => code === status.UNAVAILABLE && ms < AT_ONCE_MS;
+  await until(ask, isRefused, GIVEN_UP_WITHIN_MS);
+  const answers = await Promise.all(Array.from({ length: CROWD }, ask));
+  const others = answers.filter((answer) => !isRefused(answer));
+  if (others.length > 1) {
+    const some = others.slice(0, 5).map(({ code, ms }) => `${code} after ${Math.round(ms)} ms`);
+    throw new Error(
+      `of ${CROWD} calls to a silent Postgres ${others.length} were not refused at once: ${some.join(", ")}`,
+    );
+  }
+}
