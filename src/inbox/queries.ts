@@ -48,21 +48,31 @@ export function entriesByNotification(
   );
 }
 
-/** What came after a sequence, oldest first, whatever became of it since, but for what was deleted or has expired. */
+/**
+ * What came to each of the users after a sequence, of each at most so many and oldest first, whatever became of it since,
+ * but for what was deleted or has expired.
+ */
 export function replay(
   tx: Tx,
   tenantId: string,
-  userId: string,
-  after: { seq: number; limit: number; now: Date },
+  missed: readonly { userId: string; afterSeq: number; most: number }[],
+  now: Date,
 ): Promise<InboxEntryRow[]> {
   return entries(
     tx,
     tenantId,
     tx`
-      select i.* from inbox i
-      where i.tenant_id = ${tenantId} and i.user_id = ${userId} and i.seq > ${after.seq} ${alive(tx, after.now)}
-      order by i.seq limit ${after.limit}`,
-    tx`order by i.seq`,
+      select i.* from unnest(
+        ${missed.map(({ userId }) => userId)}::text[],
+        ${missed.map(({ afterSeq }) => afterSeq)}::bigint[],
+        ${missed.map(({ most }) => most)}::int[]
+      ) as missed (user_id, after_seq, most)
+      cross join lateral (
+        select * from inbox i
+        where i.tenant_id = ${tenantId} and i.user_id = missed.user_id and i.seq > missed.after_seq ${alive(tx, now)}
+        order by i.seq limit missed.most
+      ) i`,
+    tx`order by i.user_id, i.seq`,
   );
 }
 

@@ -5,9 +5,8 @@ import type { Broker } from "#src/broker/broker.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
-import { inTurn } from "#src/in-turn.ts";
 import type { Head } from "#src/inbox/entry.ts";
-import { readHeads, replay } from "#src/inbox/queries.ts";
+import { readHeads } from "#src/inbox/queries.ts";
 import { live } from "#src/pipeline/flow.ts";
 import { Encoded, type EncodedStream } from "#src/rpc/call.ts";
 import type { Store } from "#src/store/store.ts";
@@ -19,6 +18,7 @@ import type { Filtered } from "./filter.ts";
 import { ReceivedEvent } from "./live-event.ts";
 import { openingReader } from "./opening.ts";
 import type { Presence } from "./presence.ts";
+import { replayReader } from "./replays.ts";
 import { Session, type SessionDeps } from "./session.ts";
 import { sharedSubscriptions } from "./subscriptions.ts";
 import { endingOf, KIND_NAMES, watchEvent } from "./watching.ts";
@@ -65,8 +65,6 @@ export type Hub = AsyncDisposable & {
 
 const NO_TOPICS: ReadonlySet<string> = new Set();
 const BEAT_SLICES = 20;
-/** Inboxes read at the same time for streams that have missed something: what the pool has connections for, twice. */
-const REPLAYS = 8;
 const WARN_BEFORE_EXPIRY_MS = 60_000;
 
 type Attached = {
@@ -84,7 +82,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   const { broker, clock } = deps;
   const { namespace } = broker;
   const readOpening = openingReader(deps.store);
-  const replayInTurn = inTurn(REPLAYS);
+  const readMissed = replayReader(deps.store, clock);
   const all = new Map<Session, Attached>();
   const subjects = sharedSubscriptions<Attached>(broker, (data, members) => deliver(data, members, members.size));
   const perUser = new Map<string, number>();
@@ -95,17 +93,7 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
   const sessionDeps: SessionDeps = {
     now: clock,
     random: deps.random,
-    // The head after the entries: were it another inbox's, they might be too.
-    replay: ({ options: { tenantId, userId } }, afterSeq, limit) =>
-      replayInTurn(() =>
-        deps.store.tenant(tenantId, async (tx) => {
-          const [rows, heads] = await Promise.all([
-            replay(tx, tenantId, userId, { seq: afterSeq, limit, now: clock() }),
-            readHeads(tx, tenantId, [userId]),
-          ]);
-          return { epoch: heads.get(userId)?.epoch, rows };
-        }),
-      ),
+    replay: ({ options: { tenantId, userId } }, afterSeq, most) => readMissed({ tenantId, userId, afterSeq, most }),
     head: async ({ options: { tenantId, userId } }) => (await readOpening(tenantId, userId)).head,
     onEnd: leave,
     onSlow: () => deps.metrics.streamSlowConsumers.inc(),

@@ -3,12 +3,13 @@ import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { type Reconnect_Cause, Reset_Cause, SubscribeResponseSchema } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { Fault } from "#src/errors.ts";
-import { type Head, type InboxEntryRow, toCounts } from "#src/inbox/entry.ts";
+import { type Head, toCounts } from "#src/inbox/entry.ts";
 import { Encoded, type EncodedStream } from "#src/rpc/call.ts";
 import { encodeReplayed } from "./arrival.ts";
 import { type Cursor, encodeCursor } from "./cursor.ts";
 import type { Filtered } from "./filter.ts";
 import { OutQueue, Reader } from "./out-queue.ts";
+import type { Replayed } from "./replays.ts";
 import { whyReset } from "./reset.ts";
 
 // One stream of one user.
@@ -43,12 +44,8 @@ export type SessionOptions = {
 export type SessionDeps = {
   now: () => Date;
   random: () => number;
-  /** Entries after a sequence, oldest first, and the epoch of the inbox they were read from. */
-  replay(
-    session: Session,
-    afterSeq: number,
-    limit: number,
-  ): Promise<{ epoch: number | undefined; rows: InboxEntryRow[] }>;
+  /** What came after the sequence, at most so many entries. */
+  replay(session: Session, afterSeq: number, most: number): Promise<Replayed>;
   /** The inbox as it stands. */
   head(session: Session): Promise<Head | undefined>;
   /** Nothing more is sent but what waits already. */
@@ -185,7 +182,8 @@ export class Session {
   /** Reads and sends everything up to `target`, waiting for the reader where it is slower. */
   async #readTo(target: number): Promise<void> {
     while (this.#lastSeq < target && !this.#doubt && !this.#queue.ended) {
-      const page = await this.#deps.replay(this, this.#lastSeq, PAGE);
+      const most = Math.min(target - this.#lastSeq, PAGE);
+      const page = await this.#deps.replay(this, this.#lastSeq, most);
       if (page.epoch !== this.#epoch) {
         this.#doubt = true;
         return;
@@ -198,7 +196,7 @@ export class Session {
       }
       this.#deps.onReplayed(page.rows.length);
       // What is not there was deleted or has expired.
-      if (page.rows.length < PAGE) this.#lastSeq = Math.max(this.#lastSeq, target);
+      if (page.rows.length < most) this.#lastSeq = Math.max(this.#lastSeq, target);
     }
   }
 

@@ -19,6 +19,8 @@ await seed(SIZE, 2 * SIZE, 10);
 await sql`analyze notifications, inbox, inbox_heads`;
 
 const page = { filter: WHOLE_INBOX, beforeSeq: undefined, limit: 21, now: time.now };
+const missed = (userId: string, afterSeq: number, most: number) => ({ userId, afterSeq, most });
+const smallOnes = [1, 2, 3].map((n) => missed(`small-${SIZE / 10 + n}`, 5, 5));
 const rare = { notificationIds: [idOf(7), idOf(SIZE - 7)] };
 const calls: [string, (tx: Tx) => Promise<unknown>][] = [
   ["the first page", (tx) => listEntries(tx, large, page)],
@@ -26,7 +28,8 @@ const calls: [string, (tx: Tx) => Promise<unknown>][] = [
   ["the unread of which there is one in a hundred", (tx) => listEntries(tx, large, unreadPage())],
   ["the counts", (tx) => readHeads(tx, TENANT, [large.userId])],
   ["one entry", (tx) => entriesByNotification(tx, large, [idOf(7)], time.now)],
-  ["a replay", (tx) => replay(tx, TENANT, large.userId, { seq: SIZE - 20, limit: 20, now: time.now })],
+  ["a replay", (tx) => replay(tx, TENANT, [missed(large.userId, SIZE - 20, 20)], time.now)],
+  ["a replay of some", (tx) => replay(tx, TENANT, [missed(large.userId, 100, 5), ...smallOnes], time.now)],
   ["archiving two", (tx) => changeEntries(tx, large, rare, { kind: "archive" }, time.now)],
   ["taking them back", (tx) => changeEntries(tx, large, rare, { kind: "unarchive" }, time.now)],
   ["marking them unread", (tx) => changeEntries(tx, large, rare, { kind: "unread" }, time.now)],

@@ -6,8 +6,9 @@ import { inboxOnPostgres, OTHER_TENANT, TENANT } from "./setup.ts";
 
 const { store, inbox, time, user, deliver } = await inboxOnPostgres();
 
-const after = (userId: string, seq: number, limit = 100) =>
-  store.tenant(TENANT, (tx) => replay(tx, TENANT, userId, { seq, limit, now: time.now }));
+const replayed = (...missed: { userId: string; afterSeq: number; most: number }[]) =>
+  store.tenant(TENANT, (tx) => replay(tx, TENANT, missed, time.now));
+const after = (userId: string, afterSeq: number, most = 100) => replayed({ userId, afterSeq, most });
 
 test("a replay gives what came after a sequence, oldest first, but what was deleted, has expired or moved", async () => {
   const owner = user();
@@ -25,6 +26,21 @@ test("a replay gives what came after a sequence, oldest first, but what was dele
   expect(toEntry(rows[1]!).archiveTime).toBeDefined();
   expect((await after(owner.userId, 1, 2)).map((row) => row.seq)).toEqual([3, 6]);
   expect(await after(owner.userId, 7)).toEqual([]);
+});
+
+test("replays of many users are each after a sequence of their own, and no longer than they were asked for", async () => {
+  const [one, two, none] = [user(), user(), user()];
+  await deliver(one, 4);
+  await deliver(two, 4);
+  const rows = await replayed(
+    { userId: one.userId, afterSeq: 1, most: 2 },
+    { userId: none.userId, afterSeq: 0, most: 5 },
+    { userId: two.userId, afterSeq: 3, most: 5 },
+  );
+  const places = Map.groupBy(rows, (row) => row.userId);
+  expect(places.get(one.userId)?.map((row) => row.seq)).toEqual([2, 3]);
+  expect(places.get(two.userId)?.map((row) => row.seq)).toEqual([4]);
+  expect(places.size).toBe(2);
 });
 
 test("heads come for those users of the tenant who have an inbox", async () => {

@@ -99,6 +99,23 @@ describe("a stream begins", () => {
     expect(again.sequences()).toEqual(range(3, 253));
   });
 
+  test("each with its own, when many come back at once and one user with two devices", async () => {
+    const owners = range(1, 20).map((n) => ({ userId: someone(), total: n === 1 ? 700 : 3 * n, seq: n }));
+    for (const { userId, total } of owners) await arriveUnheard(userId, total);
+    const epochs = await sql<{ userId: string; epoch: number }[]>`
+      select user_id as "userId", epoch from inbox_heads where tenant_id = ${tenantId}`;
+    const streams = [...owners, { ...owners[0]!, seq: 350 }].map((owner) => {
+      const epoch = epochs.find(({ userId }) => userId === owner.userId)?.epoch ?? 0;
+      const cursor = encodeCursor({ epoch, seq: owner.seq });
+      return { ...owner, reader: openReader(a.clients(a.tenant.apiKey), { userId: owner.userId, cursor }) };
+    });
+    for (const { reader, seq, total } of streams) {
+      await reader.next("caughtUp");
+      expect(reader.sequences()).toEqual(range(seq + 1, total));
+      await reader.close();
+    }
+  });
+
   test("with the first entry ever, when it comes while the stream opens", async () => {
     const userId = someone();
     const clients = await a.clientsFor(userId);
