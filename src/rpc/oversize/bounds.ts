@@ -1,4 +1,5 @@
 import { type DescField, type DescMessage, getOption, hasOption, ScalarType } from "@bufbuild/protobuf";
+import { WireType } from "@bufbuild/protobuf/wire";
 import { field as fieldOption, Ignore } from "#gen/buf/validate/validate_pb.ts";
 import type { FieldFault } from "#src/errors.ts";
 
@@ -21,6 +22,7 @@ export const TOO_MANY_PATHS = `must contain no more than ${MAX_PATHS} item(s)`;
 export const MAX_PARTS = 600_000;
 /** Parts of a value in JSON, counted as if it were one of a Struct: its entry with a key and a value, and what that is. */
 export const PARTS_OF_VALUE = 4;
+export const MALFORMED = "malformed";
 export const TOO_MANY_PARTS = "brings the request to more values than can be read at once: send fewer in each";
 
 /** How much of a field there may be, in a measure of its own. */
@@ -32,8 +34,13 @@ export type Planned = {
   readonly inner: Plan | undefined;
   /** The contract leaves its items to whoever takes them. */
   readonly isJudgedByItem: boolean;
+  /** As it stands on the wire, and whether it may stand there as a packed list as well. */
+  readonly wireType: WireType;
   readonly isPacked: boolean;
+  /** Only of a map. */
+  readonly entry: EntryTypes | undefined;
 };
+export type EntryTypes = { readonly key: WireType; readonly value: WireType };
 
 /** What messages of a type may hold. */
 export type Plan = {
@@ -56,7 +63,15 @@ export function planOf(schema: DescMessage): Plan {
   for (const field of schema.fields) {
     const bound = boundOf(field);
     const inner = field.message === undefined ? undefined : planOf(field.message);
-    const planned = { field, bound, inner, isJudgedByItem: isJudgedByItem(field), isPacked: mayBePacked(field) };
+    const planned = {
+      field,
+      bound,
+      inner,
+      isJudgedByItem: isJudgedByItem(field),
+      wireType: wireTypeOf(field),
+      isPacked: isPackable(field),
+      entry: entryTypesOf(field),
+    };
     plan.fields.set(field.number, planned);
     // What contains itself may have bounds yet.
     if (bound === undefined && inner !== plan && !isBounded(inner)) continue;
@@ -123,7 +138,45 @@ function isJudgedByItem(field: DescField): boolean {
   return rules?.case === "repeated" && rules.value.items?.ignore === Ignore.ALWAYS;
 }
 
-function mayBePacked(field: DescField): boolean {
+function wireTypeOf(field: DescField): WireType {
+  if (field.fieldKind === "enum" || (field.fieldKind === "list" && field.listKind === "enum")) return WireType.Varint;
+  if (field.fieldKind === "scalar" || (field.fieldKind === "list" && field.listKind === "scalar"))
+    return wireTypeOfScalar(field.scalar);
+  return WireType.LengthDelimited;
+}
+
+function entryTypesOf(field: DescField): EntryTypes | undefined {
+  if (field.fieldKind !== "map") return undefined;
+  const value =
+    field.mapKind === "message"
+      ? WireType.LengthDelimited
+      : field.mapKind === "enum"
+        ? WireType.Varint
+        : wireTypeOfScalar(field.scalar);
+  return { key: wireTypeOfScalar(field.mapKey), value };
+}
+
+/** https://protobuf.dev/programming-guides/encoding/#structure */
+function wireTypeOfScalar(type: ScalarType): WireType {
+  switch (type) {
+    case ScalarType.STRING:
+    case ScalarType.BYTES:
+      return WireType.LengthDelimited;
+    case ScalarType.DOUBLE:
+    case ScalarType.FIXED64:
+    case ScalarType.SFIXED64:
+      return WireType.Bit64;
+    case ScalarType.FLOAT:
+    case ScalarType.FIXED32:
+    case ScalarType.SFIXED32:
+      return WireType.Bit32;
+    default:
+      return WireType.Varint;
+  }
+}
+
+/** Whether it may stand on the wire as one list of numbers. */
+export function isPackable(field: DescField): boolean {
   if (field.fieldKind !== "list") return false;
   if (field.listKind === "enum") return true;
   return field.listKind === "scalar" && field.scalar !== ScalarType.STRING && field.scalar !== ScalarType.BYTES;

@@ -6,14 +6,15 @@ import { oversizeJson } from "./json.ts";
 
 // A request of 4 MiB may hold two million items where the contract allows a thousand. To make objects of them, and to
 // judge each by its rules, takes seconds in which the process does nothing else. So what is far too large is refused for
-// its size alone, and where the request is a large one, before it is decoded.
+// its size alone, and where the request is a large one, before it is decoded. A large one that is malformed goes no further
+// either: what it would make the decoder do cannot be told.
 
 /** A smaller request cannot hold so much that decoding it takes long. */
 const LARGE_BYTES = 16 * 1024;
 
 /**
  * The first field of an encoded message that is far too large, of a large one; else the field at which the parts of all its
- * fields together become too many. What is malformed is found by others.
+ * fields together become too many; else, in binary, the field that is malformed, empty for the message as a whole.
  */
 export function oversizeBytes(
   schema: DescMessage,
@@ -21,8 +22,8 @@ export function oversizeBytes(
   form: "binary" | "json" = "binary",
 ): FieldFault | undefined {
   if (bytes.byteLength < LARGE_BYTES) return undefined;
+  if (form === "binary") return oversizeBinary(planOf(schema), bytes);
   try {
-    if (form === "binary") return oversizeBinary(planOf(schema), bytes);
     const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString();
     return oversizeJson(planOf(schema), JSON.parse(text));
   } catch {
