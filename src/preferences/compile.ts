@@ -6,6 +6,7 @@ import { type ClockRules, clockRules } from "./clock-rules.ts";
 import {
   channelEnabled,
   doNotDisturb,
+  emergencyContacts,
   entry,
   type Levels,
   language,
@@ -53,6 +54,7 @@ export function compile(
   const knownZone = isTimeZone(zone) ? zone : BUILT_IN.timeZone;
   const quiet = quietHours(levels);
   const disturb = doNotDisturb(levels);
+  const contacts = emergencyContacts(levels);
   const settings = {
     quietHours: {
       enabled: quiet.enabled.value,
@@ -61,6 +63,7 @@ export function compile(
       allowCritical: quiet.allowCritical.value,
     },
     doNotDisturb: { enabled: disturb.enabled.value, periods: disturb.periods.value },
+    emergencyContacts: { enabled: contacts.enabled.value, userIds: contacts.userIds.value },
     weekendsEnabled: weekendsEnabled(levels).value,
   };
   const general = scopeRules(levels, undefined);

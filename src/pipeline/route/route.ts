@@ -122,6 +122,7 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, typeDeleted: bo
       channels: channelsOf(row.channels),
       expiresAt: row.expiresAt ?? undefined,
       scheduledAt: row.scheduledAt ?? undefined,
+      senderId: row.senderId ?? undefined,
       bypassLimits: row.bypassLimits,
       typeDeleted,
     },
