@@ -3,6 +3,7 @@ import { PreferenceLevel as Level } from "#gen/posthorn/v1/preferences_service_p
 import { isTimeZone } from "#src/users/time-zone.ts";
 import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import { type ClockRules, clockRules } from "./clock-rules.ts";
+import type { RulesVersion } from "./fence.ts";
 import {
   channelEnabled,
   doNotDisturb,
@@ -25,6 +26,8 @@ export type CompiledPreferences = {
   readonly language: string;
   /** A zone that this runtime knows. */
   readonly timeZone: string;
+  /** What all this was drawn from; undefined where nobody will ask whether it still holds. */
+  readonly version: RulesVersion | undefined;
   /** The user wants nothing at all. */
   readonly optedOut: boolean;
   /** When things wait; undefined: never. */
@@ -48,6 +51,7 @@ export function compile(
   levels: Levels,
   optInTypes: ReadonlySet<string>,
   clockOf: (zone: string) => ZoneClock,
+  version?: RulesVersion,
 ): CompiledPreferences {
   const zone = timeZone(levels).value;
   // A newer server may have stored a zone that this one's tz database does not know yet.
@@ -71,6 +75,7 @@ export function compile(
   return {
     language: language(levels).value,
     timeZone: knownZone,
+    version,
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
     scope(type, category) {
