@@ -22,10 +22,12 @@ import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
 import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
 import { openQueue, type Queue } from "#src/pipeline/queue.ts";
+import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
 import { announceCancelled, announceConclusion } from "#src/pipeline/route/announce.ts";
 import { decide } from "#src/pipeline/route/gates/decide.ts";
 import { worker } from "#src/pipeline/worker.ts";
 import { preferenceCache } from "#src/preferences/cache.ts";
+import { zoneClocks } from "#src/preferences/zone-clock.ts";
 import { rulesOf } from "#src/rpc/access-rules.ts";
 import { startGrpc } from "#src/rpc/grpc/server.ts";
 import { startHttp } from "#src/rpc/http/connect.ts";
@@ -141,6 +143,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       return new Map([...known].map(([userId, { timeZone }]) => [userId, timeZone]));
     },
   };
+  const reconsider: ReconsiderDeps = { decide, clockOf: zoneClocks(), live };
+  const reconcile = reconciling(reconsider);
   const inbox = openInbox({
     store,
     clock,
@@ -176,6 +180,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
         log,
         findType,
         loadPreferences: preferences.load,
+        reloadPreferences: preferences.reload,
         decide,
         reserve: limits.reserve,
         arrived(tenantId, arrivals) {
@@ -196,7 +201,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
 
   // What happens by itself.
   if (has("scheduler")) {
-    const jobs = { store, broker, queue, live, clock, random, metrics, log, databaseUrl: postgres.url };
+    const jobs = { store, broker, queue, live, clock, random, metrics, log, databaseUrl: postgres.url, reconsider };
     stack.use(startJobs(jobs, config));
     if (config.encryption.previousKeys.length > 0) {
       void resealSecrets(store, seals).then(
@@ -234,9 +239,10 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     preferencesService({
       ...shared,
       aboutToChange: preferences.aboutToChange,
+      reconcile,
       preferencesChanged: live.preferencesChanged,
     }),
-    userService({ ...shared, membershipChanged }),
+    userService({ ...shared, membershipChanged, reconcile, preferencesChanged: live.preferencesChanged }),
     topicService({ ...shared, membershipChanged }),
     typeService(shared),
     analyticsService(shared),

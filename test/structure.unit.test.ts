@@ -60,6 +60,14 @@ test("stages meet only at the queue: none imports another", () => {
     ).toEqual([]);
 });
 
+test("what is decided anew is decided by the rules of the first decision, and by nothing else of that stage", () => {
+  const rules = ["pipeline/route/gates", "pipeline/route/conclude.ts", "pipeline/route/conclusion.ts"];
+  const others = between(["pipeline/reconsider"], ["pipeline"]).filter(
+    (edge) => !["pipeline/reconsider", ...rules].some((file) => edge.includes(`imports ${file}`)),
+  );
+  expect(others).toEqual([]);
+});
+
 test("nouns know nothing of services and stages", () => {
   expect(between(NOUNS, ["services", "pipeline", "schedule", "main.ts", "cli", "dev"])).toEqual([]);
 });

@@ -136,7 +136,7 @@ export type Changes = {
 
 /**
  * Changes an open notification. A new schedule in the future makes it SCHEDULED; one in the past, or none, releases a
- * SCHEDULED one at the scheduler's next tick. Returns false when it is no longer open.
+ * SCHEDULED one at the scheduler's next tick. An instant takes the place of a wall-clock time. Returns false when it is no longer open.
  */
 export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: Changes, now: Date): Promise<boolean> {
   const scheduled = changes.scheduledAt;
@@ -145,8 +145,8 @@ export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: 
     update notifications set
       ${changes.content === undefined ? tx`` : tx`content = ${changes.content as Buffer},`}
       ${changes.tags === undefined ? tx`` : tx`tags = ${texts(changes.tags)}::text[] || array(select t from unnest(tags) as t where starts_with(t, ${TOPIC_TAG})),`}
-      ${changes.expiresAt === undefined ? tx`` : tx`expires_at = ${changes.expiresAt},`}
-      ${scheduled === undefined ? tx`` : tx`scheduled_at = ${scheduled},`}
+      ${changes.expiresAt === undefined ? tx`` : tx`expires_at = ${changes.expiresAt}, local_ttl_ms = null,`}
+      ${scheduled === undefined ? tx`` : tx`scheduled_at = ${scheduled}, local_time = null,`}
       ${later ? tx`status = ${Status.SCHEDULED}, reason = 0, due_at = ${scheduled},` : tx``}
       ${scheduled !== undefined && !later ? tx`due_at = case when status = ${Status.SCHEDULED} then ${now}::timestamptz else due_at end,` : tx``}
       updated_at = ${now}

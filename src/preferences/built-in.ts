@@ -9,6 +9,7 @@ export const BUILT_IN = {
   quietHours: { enabled: false, startTime: "22:00", endTime: "08:00", allowCritical: true },
   weekendsEnabled: true,
   doNotDisturb: { enabled: false, allowCritical: true },
+  emergencyContacts: { enabled: false },
   language: "en",
   timeZone: "UTC",
 } as const;

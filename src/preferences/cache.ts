@@ -35,6 +35,8 @@ export type PreferenceCacheDeps = {
 export type PreferenceCache = Disposable & {
   /** One answer for every id; users who have set nothing, or do not exist, have what the tenant gives. */
   load(tenantId: string, userIds: readonly string[]): Promise<Map<string, CompiledPreferences>>;
+  /** The same of what has been found to be out of date, here and in Redis: read anew from Postgres. */
+  reload(tenantId: string, userIds: readonly string[]): Promise<Map<string, CompiledPreferences>>;
   /** Await before a transaction that changes what is cached, and publish an invalidation after it. */
   aboutToChange(owner: Owner): Promise<void>;
 };
@@ -144,9 +146,10 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
     return plain;
   }
 
-  function compileFor({ document, language, timeZone }: Copy, base: Base): CompiledPreferences {
+  function compileFor({ document, language, timeZone, version }: Copy, base: Base): CompiledPreferences {
     const user = document === null ? undefined : fromDocument(document);
-    return compile({ tenant: base.preferences, profile: { language, timeZone }, user }, base.optIn, clockOf);
+    const levels = { tenant: base.preferences, profile: { language, timeZone }, user };
+    return compile(levels, base.optIn, clockOf, { user: version, tenant: base.copy.version, zone: timeZone });
   }
 
   const subscriptions = [
@@ -156,28 +159,34 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
     invalidations.onReset(forgetAll),
   ];
 
+  async function load(tenantId: string, userIds: readonly string[]): Promise<Map<string, CompiledPreferences>> {
+    const now = clock().getTime();
+    const maxAge = connected() ? MAX_AGE_MS : MAX_AGE_DISCONNECTED_MS;
+    const isFresh = (loadedAt: number) => now - loadedAt < maxAge && loadedAt <= now;
+    const result = new Map<string, CompiledPreferences>();
+    const known = bases.get(tenantId);
+    let base = known !== undefined && isFresh(known.loadedAt) ? known.base : undefined;
+    const missing: string[] = [];
+    const found = new Map<string, Entry>();
+    for (const userId of userIds) {
+      const entry = entries.get(keyOf(tenantId, userId));
+      if (entry === undefined || !isFresh(entry.loadedAt)) missing.push(userId);
+      else if (base !== undefined) result.set(userId, compiledFor(entry, base));
+      else found.set(userId, entry);
+    }
+    if (base === undefined) missing.push("");
+    if (missing.length === 0) return result;
+    base = (await fetchMissing(tenantId, missing, found)) ?? base;
+    if (base === undefined) throw new Error("the tenant's part was not read");
+    for (const [userId, entry] of found) result.set(userId, compiledFor(entry, base));
+    return result;
+  }
+
   return {
-    async load(tenantId, userIds) {
-      const now = clock().getTime();
-      const maxAge = connected() ? MAX_AGE_MS : MAX_AGE_DISCONNECTED_MS;
-      const isFresh = (loadedAt: number) => now - loadedAt < maxAge && loadedAt <= now;
-      const result = new Map<string, CompiledPreferences>();
-      const known = bases.get(tenantId);
-      let base = known !== undefined && isFresh(known.loadedAt) ? known.base : undefined;
-      const missing: string[] = [];
-      const found = new Map<string, Entry>();
-      for (const userId of userIds) {
-        const entry = entries.get(keyOf(tenantId, userId));
-        if (entry === undefined || !isFresh(entry.loadedAt)) missing.push(userId);
-        else if (base !== undefined) result.set(userId, compiledFor(entry, base));
-        else found.set(userId, entry);
-      }
-      if (base === undefined) missing.push("");
-      if (missing.length === 0) return result;
-      base = (await fetchMissing(tenantId, missing, found)) ?? base;
-      if (base === undefined) throw new Error("the tenant's part was not read");
-      for (const [userId, entry] of found) result.set(userId, compiledFor(entry, base));
-      return result;
+    load,
+    reload(tenantId, userIds) {
+      for (const userId of ["", ...userIds]) forget(tenantId, userId);
+      return load(tenantId, userIds);
     },
     aboutToChange: (owner) => copies.block(owner),
     [Symbol.dispose]() {

@@ -5,11 +5,12 @@ import type { Invalidations } from "#src/broker/invalidations.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
-import { redecideHeld } from "#src/notifications/redecide.ts";
 import type { Store } from "#src/store/store.ts";
 import { checkPreferences } from "./check.ts";
 import { changedPaths, etagOf, type Stored, withoutEmpty } from "./document.ts";
 import { lockPreferences, type Owner, savePreferences } from "./queries.ts";
+import type { Counts, Reconcile, Reconciled } from "./reconciled.ts";
+import { recordRuleChange } from "./rule-changes.ts";
 
 export type ChangeDeps = {
   store: Store;
@@ -18,8 +19,10 @@ export type ChangeDeps = {
   invalidations: Invalidations;
   /** Keeps caches from holding on to the old value if this process dies between commit and invalidation. */
   aboutToChange(owner: Owner): Promise<void>;
+  /** Decides anew what waits for the user. */
+  reconcile: Reconcile;
   /** Tells the user's streams. Called after the commit, for users, not for the tenant's defaults. */
-  preferencesChanged(tenantId: string, userId: string, changedFields: string[]): void;
+  preferencesChanged(tenantId: string, userId: string, changedFields: string[], reconciled: Counts): void;
 };
 
 export type Change = {
@@ -32,10 +35,12 @@ export type Change = {
   edit(before: Preferences): Preferences;
 };
 
-export type Changed = { stored: Stored; changedFields: string[] };
+/** `reconciled` for users only, when something changed. */
+export type Changed = { stored: Stored; changedFields: string[]; reconciled: Counts | undefined };
 
 /**
- * Changes a user's preferences, or the tenant's defaults, and writes that into the audit log with the same commit.
+ * Changes a user's preferences, or the tenant's defaults, and writes that into the audit log with the same commit; which
+ * also decides anew what waits for the user. What waits for all users of a tenant is decided anew by the scheduler.
  * Concurrent changes take turns; each sees the one before. What changes nothing leaves no trace.
  *
  * Throws ABORTED (ETAG_MISMATCH) when they changed since the etag was read, INVALID_REQUEST when the result breaks a
@@ -46,26 +51,30 @@ export async function changePreferences(deps: ChangeDeps, owner: Owner, change: 
   const { tenantId, userId } = owner;
   await deps.aboutToChange(owner);
   try {
-    const changed = await store.tenantDb(tenantId, async (db): Promise<Changed> => {
+    const changed = await store.tenantDb(tenantId, async (db) => {
       const now = clock();
       const before = await lockPreferences(db, owner, now);
       if (change.etag !== "" && change.etag !== etagOf(before)) throw new Fault(ErrorReason.ETAG_MISMATCH);
       const preferences = withoutEmpty(change.edit(before.preferences));
       const changedFields = changedPaths(before.preferences, preferences);
-      if (changedFields.length === 0) return { stored: before, changedFields };
+      if (changedFields.length === 0) return { stored: before, changedFields, reconciled: undefined };
       checkPreferences(preferences, changedFields);
       const stored = { preferences, revision: before.revision + 1, updatedAt: now };
       await savePreferences(db, owner, stored);
-      if (userId !== "") await redecideHeld(db, tenantId, userId, now);
+      let reconciled: Reconciled | undefined;
+      if (userId === "") await recordRuleChange(db, { tenantId, userId, type: "" }, now);
+      else reconciled = await deps.reconcile(db, tenantId, [userId], now);
       const { actor, action, reason } = change;
       const target = userId === "" ? "default_preferences" : `user:${userId}`;
       await writeAudit(db, { tenantId, id: newId(), actor, action, target, reason });
-      return { stored, changedFields };
+      return { stored, changedFields, reconciled };
     });
-    if (changed.changedFields.length > 0 && userId !== "") {
-      deps.preferencesChanged(tenantId, userId, changed.changedFields);
+    const { reconciled, ...rest } = changed;
+    if (reconciled !== undefined) {
+      reconciled.announce();
+      deps.preferencesChanged(tenantId, userId, changed.changedFields, reconciled.counts);
     }
-    return changed;
+    return { ...rest, reconciled: reconciled?.counts };
   } finally {
     // After a failure too: whether it was committed is not always known.
     deps.invalidations.publish("preferences", tenantId, userId);

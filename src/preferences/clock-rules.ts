@@ -10,37 +10,71 @@ export type Blocks = readonly (readonly [start: number, end: number])[];
 /** When notifications wait, and for which rule. `all` is the three together. */
 export type Pattern = { quietHours: Blocks; doNotDisturb: Blocks; weekend: Blocks; all: Blocks };
 
-/** A user's clock rules, made for many questions: one pattern for CRITICAL, one for the rest. */
-export type ClockRules = { clock: ZoneClock; usual: Pattern; critical: Pattern };
+/** One pattern for CRITICAL, one for the rest. */
+type Patterns = { usual: Pattern; critical: Pattern };
+
+/** A user's clock rules, made for many questions. */
+export type ClockRules = Patterns & {
+  clock: ZoneClock;
+  /** For what these senders send; undefined where it is for them as for all. */
+  contacts: (Patterns & { senders: ReadonlySet<string> }) | undefined;
+};
 
 /** What the rules are made of, all in force. */
 export type ClockSettings = {
   quietHours: Pick<QuietHours, "enabled" | "startTime" | "endTime" | "allowCritical">;
   doNotDisturb: { enabled?: boolean; periods: readonly DoNotDisturbPeriod[] };
+  emergencyContacts: { enabled: boolean; userIds: readonly string[] };
   weekendsEnabled: boolean;
 };
 
 /**
  * All rules go by what the wall clock of the user's zone shows: where it is set back, a minute that is shown twice is
  * judged the same twice; what lies in a gap never happens. Quiet hours with equal start and end fill the day, a period
- * with equal start and end lasts 24 hours. CRITICAL passes weekends, and quiet hours and periods that allow it.
+ * with equal start and end lasts 24 hours. CRITICAL passes weekends, and quiet hours and periods that allow it; emergency
+ * contacts pass periods that allow them, and nothing else.
  *
  * Undefined when no rule is switched on, which is what most users want: nothing needs to look at the clock then.
  */
 export function clockRules(settings: ClockSettings, clock: () => ZoneClock): ClockRules | undefined {
-  const usual = pattern(settings, false);
+  const usual = pattern(settings, { critical: false, contact: false });
   if (usual.all.length === 0) return undefined;
-  return { clock: clock(), usual, critical: pattern(settings, true) };
+  const critical = pattern(settings, { critical: true, contact: false });
+  return { clock: clock(), usual, critical, contacts: contactRules(settings) };
 }
 
-function pattern({ quietHours, doNotDisturb, weekendsEnabled }: ClockSettings, critical: boolean): Pattern {
+/** The pattern that holds for a notification. */
+export function patternFor(rules: ClockRules, about: { critical: boolean; senderId: string | undefined }): Pattern {
+  const { contacts } = rules;
+  const known = contacts !== undefined && about.senderId !== undefined && contacts.senders.has(about.senderId);
+  const { critical, usual } = known ? contacts : rules;
+  return about.critical ? critical : usual;
+}
+
+function contactRules(settings: ClockSettings): ClockRules["contacts"] {
+  const { doNotDisturb, emergencyContacts } = settings;
+  if (!emergencyContacts.enabled || emergencyContacts.userIds.length === 0 || !doNotDisturb.enabled) return undefined;
+  if (!doNotDisturb.periods.some((period) => period.allowEmergencyContacts)) return undefined;
+  return {
+    senders: new Set(emergencyContacts.userIds),
+    usual: pattern(settings, { critical: false, contact: true }),
+    critical: pattern(settings, { critical: true, contact: true }),
+  };
+}
+
+function pattern(
+  { quietHours, doNotDisturb, weekendsEnabled }: ClockSettings,
+  { critical, contact }: { critical: boolean; contact: boolean },
+): Pattern {
   const passes = (allowCritical: boolean | undefined) => critical && (allowCritical ?? true);
   const quiet: [number, number][] = [];
   if (quietHours.enabled && !passes(quietHours.allowCritical)) {
     for (let day = 0; day < 7; day++) quiet.push(span(day, quietHours.startTime ?? "", quietHours.endTime ?? ""));
   }
   const periods = doNotDisturb.enabled
-    ? doNotDisturb.periods.filter((period) => !period.inactive && !passes(period.allowCritical))
+    ? doNotDisturb.periods.filter(
+        (period) => !period.inactive && !passes(period.allowCritical) && !(contact && period.allowEmergencyContacts),
+      )
     : [];
   const disturb = periods.map((period) => span(period.dayOfWeek, period.startTime, period.endTime));
   const weekend: [number, number][] = weekendsEnabled || critical ? [] : [[6 * DAY, WEEK + DAY]];

@@ -3,9 +3,11 @@ import { PreferenceLevel as Level } from "#gen/posthorn/v1/preferences_service_p
 import { isTimeZone } from "#src/users/time-zone.ts";
 import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import { type ClockRules, clockRules } from "./clock-rules.ts";
+import type { RulesVersion } from "./fence.ts";
 import {
   channelEnabled,
   doNotDisturb,
+  emergencyContacts,
   entry,
   type Levels,
   language,
@@ -24,6 +26,8 @@ export type CompiledPreferences = {
   readonly language: string;
   /** A zone that this runtime knows. */
   readonly timeZone: string;
+  /** What all this was drawn from; undefined where nobody will ask whether it still holds. */
+  readonly version: RulesVersion | undefined;
   /** The user wants nothing at all. */
   readonly optedOut: boolean;
   /** When things wait; undefined: never. */
@@ -47,12 +51,14 @@ export function compile(
   levels: Levels,
   optInTypes: ReadonlySet<string>,
   clockOf: (zone: string) => ZoneClock,
+  version?: RulesVersion,
 ): CompiledPreferences {
   const zone = timeZone(levels).value;
   // A newer server may have stored a zone that this one's tz database does not know yet.
   const knownZone = isTimeZone(zone) ? zone : BUILT_IN.timeZone;
   const quiet = quietHours(levels);
   const disturb = doNotDisturb(levels);
+  const contacts = emergencyContacts(levels);
   const settings = {
     quietHours: {
       enabled: quiet.enabled.value,
@@ -61,6 +67,7 @@ export function compile(
       allowCritical: quiet.allowCritical.value,
     },
     doNotDisturb: { enabled: disturb.enabled.value, periods: disturb.periods.value },
+    emergencyContacts: { enabled: contacts.enabled.value, userIds: contacts.userIds.value },
     weekendsEnabled: weekendsEnabled(levels).value,
   };
   const general = scopeRules(levels, undefined);
@@ -68,6 +75,7 @@ export function compile(
   return {
     language: language(levels).value,
     timeZone: knownZone,
+    version,
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
     scope(type, category) {

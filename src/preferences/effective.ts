@@ -11,6 +11,7 @@ import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import {
   channelEnabled,
   doNotDisturb,
+  emergencyContacts,
   type Levels,
   language,
   minimumPriority,
@@ -35,6 +36,7 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
   };
   const quiet = quietHours(levels);
   const disturb = doNotDisturb(levels);
+  const contacts = emergencyContacts(levels);
   const channels = create(ChannelPreferencesSchema);
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
@@ -55,6 +57,10 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
       periods: note("do_not_disturb.periods", disturb.periods).map((period) =>
         create(DoNotDisturbPeriodSchema, { allowCritical: BUILT_IN.doNotDisturb.allowCritical, ...period }),
       ),
+    },
+    emergencyContacts: {
+      enabled: note("emergency_contacts.enabled", contacts.enabled),
+      userIds: [...note("emergency_contacts.user_ids", contacts.userIds)],
     },
     language: note("language", language(levels)),
     timeZone: note("time_zone", timeZone(levels)),

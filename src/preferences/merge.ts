@@ -156,6 +156,22 @@ export function doNotDisturb(levels: Levels) {
   };
 }
 
+/** The list comes from one level as a whole, as the periods do. */
+export function emergencyContacts(levels: Levels) {
+  const userIds = (preferences: Preferences) => {
+    const own = preferences.emergencyContacts?.userIds;
+    return own === undefined || own.length === 0 ? undefined : own;
+  };
+  return {
+    enabled: general<boolean>(
+      levels,
+      BUILT_IN.emergencyContacts.enabled,
+      (preferences) => preferences.emergencyContacts?.enabled,
+    ),
+    userIds: general<readonly string[]>(levels, [], userIds),
+  };
+}
+
 export function weekendsEnabled(levels: Levels): Resolved<boolean> {
   return general<boolean>(levels, BUILT_IN.weekendsEnabled, (preferences) => preferences.weekendsEnabled);
 }

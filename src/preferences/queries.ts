@@ -1,8 +1,9 @@
 import type { JsonValue } from "@bufbuild/protobuf";
-import { and, eq } from "drizzle-orm";
-import { defaultPreferences, preferences, users } from "#src/store/schema/users.ts";
+import { and, eq, inArray } from "drizzle-orm";
+import { defaultPreferences, preferences, types, users } from "#src/store/schema/users.ts";
 import type { Db, Tx } from "#src/store/store.ts";
 import { fromDocument, nothingStored, type Stored, toDocument } from "./document.ts";
+import type { Levels } from "./merge.ts";
 
 /** Whose preferences: a user's, or with the empty user id the tenant's defaults. */
 export type Owner = { tenantId: string; userId: string };
@@ -46,16 +47,39 @@ export async function savePreferences(db: Db, owner: Owner, { preferences: given
   } else await db.update(preferences).set(values).where(ofUser(owner));
 }
 
-/** What the user's profile says; empty where it says nothing. */
-export async function findProfile(
+/**
+ * What users' values are drawn from, as the transaction sees it, and the tenant's opt-in types. Answers for any user among
+ * the given.
+ */
+export async function readLevels(
   db: Db,
-  { tenantId, userId }: Owner,
-): Promise<{ language: string; timeZone: string }> {
-  const [row] = await db
-    .select({ language: users.locale, timeZone: users.timeZone })
+  tenantId: string,
+  userIds: readonly string[],
+): Promise<{ levels(userId: string): Levels; optIn: Set<string> }> {
+  const ids = userIds as string[];
+  const set = await db
+    .select()
+    .from(preferences)
+    .where(and(eq(preferences.tenantId, tenantId), inArray(preferences.userId, ids)));
+  const profiles = await db
+    .select({ id: users.id, language: users.locale, timeZone: users.timeZone })
     .from(users)
-    .where(and(eq(users.tenantId, tenantId), eq(users.id, userId)));
-  return row ?? { language: "", timeZone: "" };
+    .where(and(eq(users.tenantId, tenantId), inArray(users.id, ids)));
+  const optIn = await db
+    .select({ key: types.key })
+    .from(types)
+    .where(and(eq(types.tenantId, tenantId), eq(types.optIn, true)));
+  const tenant = (await findPreferences(db, { tenantId, userId: "" })).preferences;
+  const setBy = new Map(set.map((row) => [row.userId, row]));
+  const profileOf = new Map(profiles.map((row) => [row.id, row]));
+  return {
+    levels: (userId) => ({
+      tenant,
+      profile: profileOf.get(userId) ?? { language: "", timeZone: "" },
+      user: toStored(setBy.get(userId)).preferences,
+    }),
+    optIn: new Set(optIn.map(({ key }) => key)),
+  };
 }
 
 /** All that is needed to work out what holds for a user; with the empty user id, what the tenant gives all its users. */
@@ -67,6 +91,8 @@ export type Copy = {
   timeZone: string;
   /** Of the tenant only: keys of its opt-in types. */
   optIn: string[];
+  /** Of the row of preferences (or defaults): differs after every change of it; "0" when there is none. */
+  version: string;
 };
 
 /** Reads the copies of many users, and of the tenant where the empty id is among them. One answer for every id. */
@@ -75,7 +101,8 @@ export async function readCopies(tx: Tx, tenantId: string, userIds: readonly str
     select asked.id as "userId", coalesce(p.document, d.document) as document,
       coalesce(u.locale, '') as language, coalesce(u.time_zone, '') as "timeZone",
       case when asked.id = '' then array(select key from types t where t.tenant_id = ${tenantId} and t.opt_in order by key)
-        else '{}' end as "optIn"
+        else '{}' end as "optIn",
+      coalesce(p.xmin, d.xmin, '0'::xid)::text as version
     from unnest(${userIds as string[]}::text[]) as asked (id)
     left join preferences p on p.tenant_id = ${tenantId} and p.user_id = asked.id
     left join users u on u.tenant_id = ${tenantId} and u.id = asked.id

@@ -93,14 +93,15 @@ export function redisCopies(cache: Cache, circuit: Circuit, newId: NewId): Redis
   };
 }
 
-function toValue({ document, language, timeZone, optIn }: Copy): string {
-  return `=${JSON.stringify([document, language, timeZone, optIn])}`;
+function toValue({ document, language, timeZone, optIn, version }: Copy): string {
+  return `=${JSON.stringify([document, language, timeZone, optIn, version])}`;
 }
 
 function toHeld(value: string | null, userId: string): Held {
   if (value?.startsWith("=")) {
-    const [document, language, timeZone, optIn] = JSON.parse(value.slice(1));
-    return { kind: "copy", copy: { userId, document, language, timeZone, optIn } };
+    const [document, language, timeZone, optIn, version] = JSON.parse(value.slice(1));
+    // Without a version it was put there by an older server, and is replaced.
+    if (version !== undefined) return { kind: "copy", copy: { userId, document, language, timeZone, optIn, version } };
   }
   return { kind: "none", ticket: value === "#" ? undefined : (value ?? "") };
 }

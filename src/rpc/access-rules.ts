@@ -110,7 +110,7 @@ export const ACCESS_RULES = {
   "posthorn.v1.PreferencesService.ResetPreferences": writePreferences,
   "posthorn.v1.PreferencesService.GetEffectivePreferences": readPreferences,
   "posthorn.v1.PreferencesService.GetDefaultPreferences": { key: Scope.PREFERENCES_READ },
-  "posthorn.v1.PreferencesService.UpdateDefaultPreferences": { key: Scope.ADMIN },
+  "posthorn.v1.PreferencesService.UpdateDefaultPreferences": { key: Scope.ADMIN, keyMustSet: ["reason"] },
 
   "posthorn.v1.UserService.UpsertUser": users,
   "posthorn.v1.UserService.UpdateUser": users,

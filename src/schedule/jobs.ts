@@ -7,6 +7,7 @@ import { restoreQueues } from "#src/pipeline/ensure-queues.ts";
 import { measureQueues } from "#src/pipeline/measure-queues.ts";
 import type { Queue } from "#src/pipeline/queue.ts";
 import { reconcile } from "#src/pipeline/reconcile/reconcile.ts";
+import { type ReconsiderDeps, reconsiderRest } from "#src/pipeline/reconsider/reconsider.ts";
 import { maintainPartitions } from "#src/store/migrate.ts";
 import { dropExpired } from "#src/store/retention.ts";
 import type { Store } from "#src/store/store.ts";
@@ -27,6 +28,7 @@ export type JobDeps = {
   metrics: Metrics;
   log: Logger;
   databaseUrl: string;
+  reconsider: ReconsiderDeps;
 };
 
 export type JobConfig = {
@@ -58,6 +60,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     metrics.schedulerReleased.inc({ kind: "notification" }, released.length);
     return { more: released.length === batch };
   });
+  every("reconsider", tickMs, async (now) => reconsiderRest({ store, ...deps.reconsider }, now));
   every("unsnooze", SNOOZE_MS, async (now) => {
     const returned = await releaseSnoozed(deps, now, batch);
     await announce(deps, returned, now);

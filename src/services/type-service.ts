@@ -8,6 +8,7 @@ import type { Clock } from "#src/clock.ts";
 import { Fault, invalidField, notFound } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
 import { endOpen } from "#src/notifications/end-open.ts";
+import { recordRuleChange, touchDefaults } from "#src/preferences/rule-changes.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { maskPaths } from "#src/rpc/field-mask.ts";
 import { keysetPage } from "#src/store/keyset.ts";
@@ -38,6 +39,12 @@ const DEFAULT_PAGE = 50;
 export function typeService({ store, invalidations, pageTokens, clock, newId }: TypeServiceDeps): Service {
   const audit = (db: Db, call: Call, action: string, key: string) =>
     writeAudit(db, { tenantId: call.tenantId, id: newId(), actor: call.actor, action, target: `type:${key}` });
+
+  /** What waits is decided anew: some preferences are what the type says. */
+  async function rulesChanged(db: Db, tenantId: string, type: string): Promise<void> {
+    await touchDefaults(db, tenantId, clock());
+    await recordRuleChange(db, { tenantId, userId: "", type }, clock());
+  }
 
   /** Undefined when there is one already. */
   async function createType(db: Db, call: Call, wanted: TypeDefinition): Promise<NotificationTypeRow | undefined> {
@@ -99,6 +106,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
         const changes = changesOf(stored, wanted, paths);
         if (Object.keys(changes).length === 0) return stored;
         await audit(db, call, "type.update", wanted.key);
+        await rulesChanged(db, call.tenantId, wanted.key);
         return changeType(db, stored, changes, clock());
       });
       invalidations.publish("type", call.tenantId, row.key);
@@ -111,7 +119,9 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
       if (key === GENERAL) throw invalidField("key", 'the type "general" cannot be deleted');
       const now = clock();
       await store.tenantDb(tenantId, async (db) => {
-        if (await removeType(db, tenantId, key)) await audit(db, call, "type.delete", key);
+        if (!(await removeType(db, tenantId, key))) return;
+        await audit(db, call, "type.delete", key);
+        await rulesChanged(db, tenantId, key);
       });
       invalidations.publish("type", tenantId, key);
       // Also when there was none: a call that was cut short is completed by its repetition.

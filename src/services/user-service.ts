@@ -12,9 +12,11 @@ import type { PageTokens } from "#src/store/page-token.ts";
 import { type DeleteUserDeps, deleteUser } from "#src/users/delete.ts";
 import { importChunk } from "#src/users/import.ts";
 import { findUser, lockUser, pageUsers, replaceUsers, upsertUsers } from "#src/users/queries.ts";
+import { followProfiles, type ProfileRulesDeps } from "#src/users/rules.ts";
 import { checkProfile, profileOf, toUser, withFields } from "#src/users/user.ts";
 
-export type UserServiceDeps = DeleteUserDeps & { pageTokens: PageTokens; clock: Clock; newId: NewId };
+export type UserServiceDeps = DeleteUserDeps &
+  ProfileRulesDeps & { pageTokens: PageTokens; clock: Clock; newId: NewId };
 
 const DEFAULT_PAGE = 50;
 
@@ -26,8 +28,12 @@ export function userService(deps: UserServiceDeps): Service {
       const profile = profileOf(request.user ?? create(UserSchema));
       checkProfile("user", profile);
       const now = clock();
-      const stored = await store.tenantDb(call.tenantId, (db) => upsertUsers(db, call.tenantId, [profile], now));
+      const { stored, tell } = await store.tenantDb(call.tenantId, async (db) => {
+        const stored = await upsertUsers(db, call.tenantId, [profile], now);
+        return { stored, tell: await followProfiles(deps, db, call.tenantId, stored, now) };
+      });
       invalidations.publish("user", call.tenantId, profile.id);
+      tell();
       const { created, createdAt } = stored.get(profile.id) ?? { created: false, createdAt: now };
       return { user: toUser({ ...profile, createdAt, updatedAt: now }), created };
     },
@@ -36,16 +42,18 @@ export function userService(deps: UserServiceDeps): Service {
       const changes = request.user ?? create(UserSchema);
       const paths = maskPaths(request.updateMask, UserSchema, changes);
       const now = clock();
-      const user = await store.tenantDb(call.tenantId, async (db) => {
+      const { user, tell } = await store.tenantDb(call.tenantId, async (db) => {
         const stored = await lockUser(db, call.tenantId, changes.id);
         if (stored === undefined) throw notFound("user");
         const changed = withFields(stored, profileOf(changes), paths);
-        if (changed === stored) return toUser(stored);
+        if (changed === stored) return { user: toUser(stored), tell: () => undefined };
         checkProfile("user", changed);
-        await replaceUsers(db, call.tenantId, [changed], now);
-        return toUser({ ...changed, updatedAt: now });
+        const replaced = await replaceUsers(db, call.tenantId, [changed], now);
+        const tell = await followProfiles(deps, db, call.tenantId, replaced, now);
+        return { user: toUser({ ...changed, updatedAt: now }), tell };
       });
       invalidations.publish("user", call.tenantId, user.id);
+      tell();
       return { user };
     },
 
@@ -79,7 +87,7 @@ export function userService(deps: UserServiceDeps): Service {
       let updated = 0;
       let refused = 0;
       for await (const { users } of requests) {
-        const result = await importChunk(store, validator, call.tenantId, users, clock());
+        const result = await importChunk(deps, validator, call.tenantId, users, clock());
         for (const id of result.userIds) invalidations.publish("user", call.tenantId, id);
         created += result.created;
         updated += result.updated;

@@ -2,6 +2,7 @@ import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { LiveEvent_Kind as Kind, LiveEventSchema } from "#gen/posthorn/internal/v1/live_pb.ts";
 import type { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import type { ReconciledSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import {
   type Announcement,
   type InboxChangedSchema,
@@ -22,7 +23,12 @@ export type Live = {
   arrived(tenantId: string, arrivals: readonly Arrival[], delivered: boolean): void;
   statusChanged(tenantId: string, userId: string, change: MessageInitShape<typeof StatusChangedSchema>): void;
   inboxChanged(tenantId: string, userId: string, change: MessageInitShape<typeof InboxChangedSchema>): void;
-  preferencesChanged(tenantId: string, userId: string, changedFields: string[]): void;
+  preferencesChanged(
+    tenantId: string,
+    userId: string,
+    changedFields: string[],
+    reconciled: MessageInitShape<typeof ReconciledSchema> | undefined,
+  ): void;
   membershipChanged(tenantId: string, userIds: readonly string[]): void;
   announce(audience: Audience, announcement: Announcement): void;
 };
@@ -56,8 +62,11 @@ export function livePublisher(broker: Broker): Live {
     },
     statusChanged: (tenantId, userId, value) => notice(tenantId, userId, Kind.STATUS, { case: "status", value }),
     inboxChanged: (tenantId, userId, value) => notice(tenantId, userId, Kind.NOTICE, { case: "inbox", value }),
-    preferencesChanged: (tenantId, userId, changedFields) =>
-      notice(tenantId, userId, Kind.NOTICE, { case: "preferences", value: { changedFields } }),
+    preferencesChanged: (tenantId, userId, changedFields, reconciled) =>
+      notice(tenantId, userId, Kind.NOTICE, {
+        case: "preferences",
+        value: { changedFields, ...(reconciled && { reconciled }) },
+      }),
     membershipChanged(tenantId, userIds) {
       for (const userId of userIds) publish(live.user(namespace, tenantId, userId), { kind: Kind.MEMBERSHIP });
     },

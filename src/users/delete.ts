@@ -6,7 +6,7 @@ import type { Invalidations } from "#src/broker/invalidations.ts";
 import { changeEntries, findPlaces } from "#src/inbox/changes.ts";
 import { endOpen } from "#src/notifications/end-open.ts";
 import { tokenRevocations } from "#src/store/schema/tenants.ts";
-import { preferences, userRoles, users } from "#src/store/schema/users.ts";
+import { preferences, ruleChanges, userRoles, users } from "#src/store/schema/users.ts";
 import type { Db, Store, Tx } from "#src/store/store.ts";
 import { leaveTopics, type MembershipChanged } from "#src/topics/queries.ts";
 import { lockUser } from "./queries.ts";
@@ -60,6 +60,7 @@ async function deleteRecord(db: Db, tenantId: string, userId: string, now: Date)
       .delete(userRoles)
       .where(and(eq(userRoles.tenantId, tenantId), inArray(userRoles.role, user.roles), eq(userRoles.userId, userId)));
   }
+  await db.delete(ruleChanges).where(and(eq(ruleChanges.tenantId, tenantId), eq(ruleChanges.userId, userId)));
   await db.delete(preferences).where(and(eq(preferences.tenantId, tenantId), eq(preferences.userId, userId)));
   await db
     .insert(tokenRevocations)

@@ -6,6 +6,7 @@ import { type ImportError, ImportErrorSchema, type User, UserSchema } from "#gen
 import { ERRORS, type FieldFault } from "#src/errors.ts";
 import type { Store } from "#src/store/store.ts";
 import { upsertUsers } from "./queries.ts";
+import { followProfiles, type ProfileRulesDeps } from "./rules.ts";
 import { type Profile, profileFaults, profileOf } from "./user.ts";
 
 /** A refused item is echoed and explained in bounded space, whatever it holds. */
@@ -25,7 +26,7 @@ export type ChunkResult = {
  * counted twice and ends as the last says.
  */
 export async function importChunk(
-  store: Store,
+  deps: ProfileRulesDeps & { store: Store },
   validator: Validator,
   tenantId: string,
   chunk: readonly User[],
@@ -38,12 +39,24 @@ export async function importChunk(
     if (faults.length === 0) good.set(user.id, profileOf(user));
     else errors.push(create(ImportErrorSchema, { index, userId: echo(user.id), error: itemError(faults) }));
   }
-  const stored =
-    good.size === 0
-      ? new Map<string, { created: boolean }>()
-      : await store.tenantDb(tenantId, (db) => upsertUsers(db, tenantId, [...good.values()], now));
-  const created = [...stored.values()].filter((each) => each.created).length;
+  const created = good.size === 0 ? 0 : await store(deps, tenantId, [...good.values()], now);
   return { created, updated: chunk.length - errors.length - created, errors, userIds: [...good.keys()] };
+}
+
+/** Answers how many were created. */
+async function store(
+  deps: ProfileRulesDeps & { store: Store },
+  tenantId: string,
+  profiles: readonly Profile[],
+  now: Date,
+): Promise<number> {
+  const { created, tell } = await deps.store.tenantDb(tenantId, async (db) => {
+    const stored = await upsertUsers(db, tenantId, profiles, now);
+    const tell = await followProfiles(deps, db, tenantId, stored, now);
+    return { created: [...stored.values()].filter((each) => each.created).length, tell };
+  });
+  tell();
+  return created;
 }
 
 /** Everything that is wrong with a user, by the contract's rules and ours, with paths relative to the user. */

@@ -5,14 +5,14 @@ import type { Profile, StoredUser } from "./user.ts";
 
 /**
  * Creates users or replaces what is known of them, and their roles with them. Ids must differ. Concurrent calls for the
- * same user take turns; exactly one creates. Answers who was created when, by id.
+ * same user take turns; exactly one creates. Answers who was created when and what changed for the rules, by id.
  */
 export async function upsertUsers(
   db: Db,
   tenantId: string,
   profiles: readonly Profile[],
   now: Date,
-): Promise<Map<string, { created: boolean; createdAt: Date }>> {
+): Promise<Map<string, Upserted>> {
   const made = await db.execute<{ id: string }>(sql`
     with given as materialized (${given(profiles)}),
     made as (
@@ -31,26 +31,51 @@ export async function upsertUsers(
       on conflict do nothing
     )
     select id from made`);
-  const stored = new Map(made.map(({ id }) => [id, { created: true, createdAt: now }]));
+  const created = new Set(made.map(({ id }) => id));
+  const stored = new Map<string, Upserted>();
+  for (const { id, timeZone, locale } of profiles) {
+    if (!created.has(id)) continue;
+    stored.set(id, {
+      created: true,
+      createdAt: now,
+      changed: changesOf({ timeZone: "", locale: "" }, { timeZone, locale }),
+    });
+  }
   const existing = profiles.filter(({ id }) => !stored.has(id));
   if (existing.length === 0) return stored;
-  for (const [id, createdAt] of await replaceUsers(db, tenantId, existing, now)) {
-    stored.set(id, { created: false, createdAt });
-  }
+  const replaced = await replaceUsers(db, tenantId, existing, now);
+  for (const [id, what] of replaced) stored.set(id, { created: false, ...what });
   return stored;
 }
 
-/** Replaces users whose rows the transaction has locked, and their roles. Answers when each was created. */
+export type Upserted = Replaced & { created: boolean };
+export type Replaced = { createdAt: Date; changed: ProfileChange[] };
+/** What of a profile preferences are drawn from, by the preference it gives. */
+export type ProfileChange = "time_zone" | "language";
+
+type Drawn = Pick<Profile, "timeZone" | "locale">;
+
+function changesOf(before: Drawn, after: Drawn): ProfileChange[] {
+  const changed: ProfileChange[] = [];
+  if (before.locale !== after.locale) changed.push("language");
+  if (before.timeZone !== after.timeZone) changed.push("time_zone");
+  return changed;
+}
+
+/**
+ * Replaces users whose rows the transaction has locked, and their roles. Answers when each was created, and what changed
+ * for the rules.
+ */
 export async function replaceUsers(
   db: Db,
   tenantId: string,
   profiles: readonly Profile[],
   now: Date,
-): Promise<Map<string, Date>> {
-  const rows = await db.execute<{ id: string; created_at: string }>(sql`
+): Promise<Map<string, Replaced>> {
+  const rows = await db.execute<{ id: string; created_at: string; was_in: string; was: string }>(sql`
     with given as materialized (${given(profiles)}),
     old as materialized (
-      select u.id, u.roles from users u join given g on g.id = u.id where u.tenant_id = ${tenantId}::uuid
+      select u.id, u.roles, u.time_zone, u.locale from users u join given g on g.id = u.id where u.tenant_id = ${tenantId}::uuid
     ),
     dropped as (
       delete from user_roles r
@@ -65,10 +90,18 @@ export async function replaceUsers(
     )
     update users u set display_name = g.display_name, email = g.email, phone = g.phone, locale = g.locale,
       time_zone = g.time_zone, roles = g.roles, attributes = g.attributes, updated_at = ${now.toISOString()}::timestamptz
-    from given g
+    from given g join old on old.id = g.id
     where u.tenant_id = ${tenantId}::uuid and u.id = g.id
-    returning u.id, u.created_at`);
-  return new Map(rows.map((row) => [row.id, new Date(row.created_at)]));
+    returning u.id, u.created_at, old.time_zone as was_in, old.locale as was`);
+  const before = new Map(rows.map((row) => [row.id, row]));
+  const replaced = new Map<string, Replaced>();
+  for (const profile of profiles) {
+    const row = before.get(profile.id);
+    if (row === undefined) continue;
+    const changed = changesOf({ timeZone: row.was_in, locale: row.was }, profile);
+    replaced.set(profile.id, { createdAt: new Date(row.created_at), changed });
+  }
+  return replaced;
 }
 
 /** One parameter however many users: lists of lists cannot be unnested row by row, JSON can. */

@@ -20,6 +20,7 @@ export function heard(method: DescMethod, { messages, problem }: Answer, known: 
   };
   const plainText = (text: string) => text.replace(UUID, nameOf).replace(TIME, "<time>");
   const plain = (value: JsonValue | undefined, name = ""): JsonValue => {
+    if (value !== undefined && COUNTED.has(name)) return `<${name}>`;
     if (typeof value === "string") return value !== "" && OPAQUE.has(name) ? `<${name}>` : plainText(value);
     if (Array.isArray(value)) return value.map((each) => plain(each, name));
     if (typeof value !== "object" || value === null) return value ?? null;
@@ -42,6 +43,9 @@ const TIME = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z/g;
 
 /** Fields whose values are random, or depend on when they were made. */
 const OPAQUE = new Set(["nextPageToken", "cursor", "etag", "secret", "token", "latency", "prefix"]);
+
+/** Messages that count what waited at that moment, while others of the world's sends are still being decided. */
+const COUNTED = new Set(["reconciled"]);
 
 function detailJson(type: string, value: Message): JsonValue {
   const schema = DETAILS.getMessage(type);

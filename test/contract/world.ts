@@ -9,7 +9,7 @@ export type World = {
   tenantId: string;
   /** Values of `authorization`. */
   as: { key: string; sendKey: string; inboxKey: string; user: string; operator: string };
-  /** What requests are filled with, by the proto name of the field. */
+  /** What requests are filled with, by the proto name of the field, or "Message.field" for that one only. */
   fill: Fill;
   /** What goes wherever a request has an `id`, by the resource it names: the method's name without its verb. */
   ids: Readonly<Record<string, string>>;
@@ -104,6 +104,9 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       day_of_week: 1,
       start_time: "22:00",
       end_time: "23:00",
+      // Else what is scheduled would end with the first change of preferences.
+      "Preferences.enabled": true,
+      "ChannelPreferences.in_app": true,
     },
   };
 }

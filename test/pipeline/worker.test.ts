@@ -26,6 +26,7 @@ function failing(error: Error) {
       if (userIds.includes("poison")) throw error;
       return new Map(userIds.map((userId) => [userId, {} as never]));
     },
+    reloadPreferences: (...args) => route.loadPreferences(...args),
     decide: ({ notification }) => notification.channels.map((channel) => ({ channel, kind: "deliver" as const })),
     reserve: async (_, wanted) => wanted.map(() => ({ allowed: true })),
     arrived: () => undefined,

@@ -34,12 +34,17 @@ test("where nobody has set anything every value is built in, and every field is 
       quietHours: { enabled: false, startTime: "22:00", endTime: "08:00", allowCritical: true },
       weekendsEnabled: true,
       doNotDisturb: { enabled: false, periods: [] },
+      emergencyContacts: { enabled: false, userIds: [] },
       language: "en",
       timeZone: "UTC",
     }),
   );
   expect(new Set(Object.values(origins))).toEqual(new Set([Level.BUILT_IN]));
-  const paths = [...leaves(PreferencesSchema, preferences).keys(), "do_not_disturb.periods"];
+  const paths = [
+    ...leaves(PreferencesSchema, preferences).keys(),
+    "do_not_disturb.periods",
+    "emergency_contacts.user_ids",
+  ];
   expect(Object.keys(origins).sort()).toEqual(paths.sort());
 });
 
@@ -63,6 +68,19 @@ test("each level overrides the one before, value by value", () => {
     "quiet_hours.enabled": Level.TENANT,
     "quiet_hours.start_time": Level.USER,
     "quiet_hours.end_time": Level.BUILT_IN,
+  });
+});
+
+test("the list of emergency contacts comes from one level as a whole", () => {
+  const tenant = { emergencyContacts: { enabled: true, userIds: ["on-call", "mum"] } };
+  const inherited = effective(levels(tenant), undefined);
+  expect(inherited.preferences.emergencyContacts).toMatchObject({ enabled: true, userIds: ["on-call", "mum"] });
+  expect(inherited.origins["emergency_contacts.user_ids"]).toBe(Level.TENANT);
+  const own = effective(levels(tenant, { emergencyContacts: { userIds: ["dad"] } }), undefined);
+  expect(own.preferences.emergencyContacts).toMatchObject({ enabled: true, userIds: ["dad"] });
+  expect(own.origins).toMatchObject({
+    "emergency_contacts.enabled": Level.TENANT,
+    "emergency_contacts.user_ids": Level.USER,
   });
 });
 

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { Temporal } from "temporal-polyfill";
 import { expect, test } from "vitest";
 import { DoNotDisturbPeriodSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
-import { type ClockSettings, clockRules } from "#src/preferences/clock-rules.ts";
+import { type ClockSettings, clockRules, patternFor } from "#src/preferences/clock-rules.ts";
 import { isBlocked, nextAllowed } from "#src/preferences/next-allowed.ts";
 import { zoneClock, zoneClocks } from "#src/preferences/zone-clock.ts";
 
@@ -12,8 +12,16 @@ const MINUTE = 60_000;
 function settings(changes: {
   quiet?: [string, string];
   quietAllowsCritical?: boolean;
-  periods?: { day: number; start: string; end: string; inactive?: boolean; allowCritical?: boolean }[];
+  periods?: {
+    day: number;
+    start: string;
+    end: string;
+    inactive?: boolean;
+    allowCritical?: boolean;
+    contacts?: boolean;
+  }[];
   weekendsEnabled?: boolean;
+  contacts?: string[];
 }): ClockSettings {
   return {
     quietHours: {
@@ -24,10 +32,19 @@ function settings(changes: {
     },
     doNotDisturb: {
       enabled: changes.periods !== undefined,
-      periods: (changes.periods ?? []).map(({ day, start, end, inactive = false, allowCritical = true }) =>
-        create(DoNotDisturbPeriodSchema, { dayOfWeek: day, startTime: start, endTime: end, inactive, allowCritical }),
+      periods: (changes.periods ?? []).map(
+        ({ day, start, end, inactive = false, allowCritical = true, contacts = false }) =>
+          create(DoNotDisturbPeriodSchema, {
+            dayOfWeek: day,
+            startTime: start,
+            endTime: end,
+            inactive,
+            allowCritical,
+            allowEmergencyContacts: contacts,
+          }),
       ),
     },
+    emergencyContacts: { enabled: changes.contacts !== undefined, userIds: changes.contacts ?? [] },
     weekendsEnabled: changes.weekendsEnabled ?? true,
   };
 }
@@ -155,6 +172,25 @@ test("CRITICAL passes weekends, and quiet hours and periods unless they refuse i
   expect(next("UTC", at, { periods: strict }, true)).toBe("2026-01-11T09:00:00+00:00");
 });
 
+test("an emergency contact passes the periods that allow it, and neither quiet hours nor weekends", () => {
+  const periods = [
+    { day: 6, start: "20:00", end: "23:00", contacts: true },
+    { day: 6, start: "22:00", end: "23:30", allowCritical: false },
+  ];
+  const at = (hour: string, changes: Parameters<typeof settings>[0], senderId: string, critical = false) => {
+    const rules = clockRules(settings({ contacts: ["mum"], ...changes }), () => zoneClock("UTC"));
+    const instant = Date.parse(`2026-01-10T${hour}:00Z`);
+    if (rules === undefined) throw new Error("no rules");
+    return isBlocked(patternFor(rules, { critical, senderId }).all, rules.clock, instant);
+  };
+  expect(at("21:00", { periods }, "mum")).toBe(false);
+  expect(at("21:00", { periods }, "boss")).toBe(true);
+  expect(at("22:30", { periods }, "mum")).toBe(true);
+  expect(at("22:30", { periods }, "mum", true)).toBe(true);
+  expect(at("21:00", { periods, weekendsEnabled: false }, "mum")).toBe(true);
+  expect(at("22:30", { periods: periods.slice(0, 1), quiet: ["22:00", "08:00"] }, "mum")).toBe(true);
+});
+
 test("no clock is made when no rule is switched on", () => {
   const rules = clockRules(settings({}), () => {
     throw new Error("not needed");
@@ -184,14 +220,21 @@ function wallClock(zone: string): (instant: number) => { day: number; minute: nu
   };
 }
 
-function waits(rules: ClockSettings, { day, minute }: { day: number; minute: number }): boolean {
+type About = { critical: boolean; senderId: string | undefined };
+
+function waits(rules: ClockSettings, { day, minute }: { day: number; minute: number }, about: About): boolean {
   const of = (time = "") => Number(time.split(":")[0]) * 60 + Number(time.split(":")[1]);
   const { enabled, startTime, endTime } = rules.quietHours;
   const [start, end] = [of(startTime), of(endTime)];
-  if (enabled && (start < end ? minute >= start && minute < end : minute >= start || minute < end)) return true;
-  if (!rules.weekendsEnabled && (day === 0 || day === 6)) return true;
+  const contact =
+    rules.emergencyContacts.enabled && rules.emergencyContacts.userIds.some((userId) => userId === about.senderId);
+  const quiet = enabled && !(about.critical && rules.quietHours.allowCritical);
+  if (quiet && (start < end ? minute >= start && minute < end : minute >= start || minute < end)) return true;
+  if (!rules.weekendsEnabled && !about.critical && (day === 0 || day === 6)) return true;
   return rules.doNotDisturb.periods.some((period) => {
     const [from, to] = [of(period.startTime), of(period.endTime)];
+    if (period.inactive || (about.critical && period.allowCritical)) return false;
+    if (contact && period.allowEmergencyContacts) return false;
     if (from < to) return day === period.dayOfWeek && minute >= from && minute < to;
     return (day === period.dayOfWeek && minute >= from) || (day === (period.dayOfWeek + 1) % 7 && minute < to);
   });
@@ -210,18 +253,31 @@ const rules = fc
   .record({
     quiet: fc.option(fc.tuple(time, time), { nil: undefined }),
     periods: fc.option(
-      fc.array(fc.record({ day: fc.integer({ min: 0, max: 6 }), start: time, end: time }), { maxLength: 4 }),
+      fc.array(
+        fc.record({
+          day: fc.integer({ min: 0, max: 6 }),
+          start: time,
+          end: time,
+          inactive: fc.boolean(),
+          allowCritical: fc.boolean(),
+          contacts: fc.boolean(),
+        }),
+        { maxLength: 4 },
+      ),
       { nil: undefined },
     ),
     weekendsEnabled: fc.boolean(),
+    quietAllowsCritical: fc.boolean(),
+    contacts: fc.option(fc.subarray(["mum", "dad"]), { nil: undefined }),
   })
-  .map(({ quiet, periods, weekendsEnabled }) =>
-    settings({ weekendsEnabled, ...(quiet && { quiet }), ...(periods && { periods }) }),
+  .map(({ quiet, periods, contacts, ...rest }) =>
+    settings({ ...rest, ...(quiet && { quiet }), ...(periods && { periods }), ...(contacts && { contacts }) }),
   );
+const about = fc.record({ critical: fc.boolean(), senderId: fc.constantFrom(undefined, "mum", "dad", "boss") });
 
 test("the next allowed instant is what a scan minute by minute finds, in every zone and around its changes", () => {
   fc.assert(
-    fc.property(moment, rules, ({ zone, year, shift }, chosen) => {
+    fc.property(moment, rules, about, ({ zone, year, shift }, chosen, asked) => {
       const compiled = clockRules(chosen, () => clocks(zone));
       if (compiled === undefined) return;
       const begin = Date.UTC(year, 0, 1);
@@ -231,13 +287,14 @@ test("the next allowed instant is what a scan minute by minute finds, in every z
       const limit = from + 16 * 24 * 60 * MINUTE;
       const wall = wallClock(zone);
       let scanned = from;
-      while (scanned < limit && waits(chosen, wall(scanned))) scanned += MINUTE;
-      expect(isBlocked(compiled.usual.all, compiled.clock, from)).toBe(scanned > from);
-      const found = nextAllowed(compiled.usual.all, compiled.clock, from);
+      while (scanned < limit && waits(chosen, wall(scanned), asked)) scanned += MINUTE;
+      const pattern = patternFor(compiled, asked);
+      expect(isBlocked(pattern.all, compiled.clock, from)).toBe(scanned > from);
+      const found = nextAllowed(pattern.all, compiled.clock, from);
       if (scanned < limit) expect(found).toBe(scanned);
       else expect(found === undefined || found >= limit).toBe(true);
     }),
-    { numRuns: 1500 },
+    { numRuns: 2000 },
   );
 }, 120_000);
 

@@ -14,13 +14,14 @@ import { invoke } from "../support/invoke.ts";
 import { onPostgres } from "../support/on-postgres.ts";
 import { faultOf } from "../support/rejection.ts";
 
-const { store, sql, clock, newId, invalidations } = await onPostgres();
+const { store, sql, clock, newId, invalidations, reconcile } = await onPostgres();
 const told: unknown[][] = [];
 const service = preferencesService({
   store,
   clock,
   newId,
   invalidations,
+  reconcile,
   aboutToChange: async () => undefined,
   preferencesChanged: (...args) => told.push(args),
 });
@@ -162,11 +163,24 @@ test("an API key needs a reason, which the audit log keeps with the change", asy
   expect(await faultOf(update({ userId: "ann", preferences, reason: "\0" }, call))).toEqual(refused);
 });
 
+test("a read by an API key is in the audit log, once for each call; the user's own is not", async () => {
+  const key = fakeCall({ tenantId: newId() });
+  const own = asUser(key.tenantId);
+  await get(own);
+  await invoke(service, method.getEffectivePreferences, {}, own);
+  expect(await audited(key)).toEqual([]);
+  await get(key, "ann");
+  await invoke(service, method.getEffectivePreferences, { userId: "ann" }, key);
+  const read = { actor: key.actor, action: "preferences.read", target: "user:ann", reason: "" };
+  expect(await audited(key)).toEqual([read, read]);
+});
+
 test("the streams and caches are told of a change after it is committed", async () => {
   const call = asUser();
   told.length = 0;
   await update({ preferences: { channels: { inApp: false } } }, call);
-  expect(told).toEqual([[call.tenantId, "ann", ["channels.in_app"]]]);
+  const nothing = { suppressed: 0, moved: 0, released: 0, unchanged: 0, more: false };
+  expect(told).toEqual([[call.tenantId, "ann", ["channels.in_app"], nothing]]);
   expect(invalidations.published).toContainEqual(["preferences", call.tenantId, "ann"]);
 });
 
@@ -176,7 +190,7 @@ test("a reset forgets everything, with a new etag", async () => {
   told.length = 0;
   const reset = await invoke(service, method.resetPreferences, {}, call);
   expect(reset.etag).not.toBe(etag);
-  expect(told).toEqual([[call.tenantId, "ann", ["enabled", "types.a.enabled"]]]);
+  expect(told).toMatchObject([[call.tenantId, "ann", ["enabled", "types.a.enabled"], { suppressed: 0 }]]);
   const { preferences, etag: now } = await get(call);
   expect(now).toBe(reset.etag);
   expect(preferences?.enabled).toBeUndefined();
@@ -227,7 +241,7 @@ test("effective values come from the tenant, the profile, the user, the category
   const defaults = await invoke(
     service,
     method.updateDefaultPreferences,
-    { preferences: { weekendsEnabled: false, timeZone: "Asia/Tokyo" } },
+    { preferences: { weekendsEnabled: false, timeZone: "Asia/Tokyo" }, reason: "we are in Tokyo" },
     key,
   );
   await update(
@@ -258,14 +272,21 @@ test("effective values come from the tenant, the profile, the user, the category
   expect(await invoke(service, method.getDefaultPreferences, {}, key)).toEqual(
     expect.objectContaining({ etag: defaults.etag, preferences: defaults.preferences }),
   );
-  const stale = invoke(service, method.updateDefaultPreferences, { preferences: { enabled: true }, etag: "0" }, key);
+  const stale = invoke(
+    service,
+    method.updateDefaultPreferences,
+    { preferences: { enabled: true }, etag: "0", reason: "why" },
+    key,
+  );
   expect((await faultOf(stale)).reason).toBe(ErrorReason.ETAG_MISMATCH);
   expect(await audited(key)).toContainEqual({
     actor: key.actor,
     action: "default_preferences.update",
     target: "default_preferences",
-    reason: "",
+    reason: "we are in Tokyo",
   });
+  const why = invoke(service, method.updateDefaultPreferences, { preferences: { enabled: true } }, key);
+  expect(await faultOf(why)).toEqual({ reason: ErrorReason.INVALID_REQUEST, fields: ["reason"] });
 });
 
 test("one tenant's preferences are not another's", async () => {

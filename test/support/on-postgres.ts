@@ -1,6 +1,9 @@
 import postgres from "postgres";
 import { afterAll } from "vitest";
 import { newIds } from "#src/ids.ts";
+import { reconciling } from "#src/pipeline/reconsider/reconsider.ts";
+import { decide } from "#src/pipeline/route/gates/decide.ts";
+import { zoneClocks } from "#src/preferences/zone-clock.ts";
 import { pageTokens } from "#src/store/page-token.ts";
 import { openStore } from "#src/store/store.ts";
 import { fakeCall } from "./call.ts";
@@ -35,6 +38,8 @@ export async function onPostgres() {
     newId,
     pageTokens: pageTokens(new Uint8Array(32)),
     invalidations: localInvalidations(),
+    reconcile: reconciling({ decide, clockOf: zoneClocks(), live: { statusChanged: () => undefined } }),
+    preferencesChanged: () => undefined,
     /** A tenant nobody else has, and a call by one of its API keys. */
     tenant: () => fakeCall({ tenantId: newId() }),
   };

@@ -12,7 +12,7 @@ import { TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import { UserService } from "#gen/posthorn/v1/user_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
 import { readConfig } from "#src/config.ts";
-import { type Platform, startPlatform } from "#src/main.ts";
+import { type Between, type Platform, startPlatform } from "#src/main.ts";
 import { createLogger, type Logger } from "#src/telemetry/logger.ts";
 import { freshServices, type TestServices } from "./services.ts";
 
@@ -53,6 +53,8 @@ export type TestPlatformOptions = {
   env?: Record<string, string>;
   roles?: readonly ("api" | "stream" | "worker" | "scheduler")[];
   clock?: Clock;
+  /** Stands between the node and the parts it works with. */
+  between?: Between;
   /** Where its log goes; default: standard error, and silent unless POSTHORN_TEST_LOG names a level. */
   log?: Logger;
   /** Share them to have several nodes; default: of its own, removed with it. */
@@ -106,7 +108,11 @@ export async function startTestPlatform(options: TestPlatformOptions = {}): Prom
   });
   const log = options.log ?? createLogger({ ...config.telemetry });
   const platform = stack.use(
-    await startPlatform(config, { log, ...(options.clock === undefined ? {} : { clock: options.clock }) }),
+    await startPlatform(config, {
+      log,
+      ...(options.clock === undefined ? {} : { clock: options.clock }),
+      ...(options.between === undefined ? {} : { between: options.between }),
+    }),
   );
   const baseUrl = `http://${platform.grpcUrl}`;
   const sessions: Http2SessionManager[] = [];

@@ -79,7 +79,7 @@ beforeAll(async () => {
     await key.topics.addMembers({ key: name, userIds: ["alice", "bert"] });
   }
   await key.preferences.updatePreferences({ userId: "alice", preferences: { language: "cn-canary" }, reason: CANARY });
-  await key.preferences.updateDefaultPreferences({ preferences: { language: "cn-canary" } });
+  await key.preferences.updateDefaultPreferences({ preferences: { language: "cn-canary" }, reason: CANARY });
   const { apiKey } = await key.admin.createApiKey({ displayName: CANARY, scopes: [Scope.SEND] });
   const secret = { case: "secret", value: new Uint8Array(32).fill(7) } as const;
   const issuers = await Promise.all(

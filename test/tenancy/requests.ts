@@ -11,8 +11,8 @@ import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 
 /**
- * What requests are filled with, by the proto name of the field: ids that exist in the victim's tenant, and otherwise
- * what validation asks for. A string or list field that is not here fails the test: somebody has to say what an
+ * What requests are filled with, by the proto name of the field (or "Message.field", for that one only): ids that exist in
+ * the victim's tenant, and otherwise what validation asks for. A string or list field that is not here fails the test: somebody has to say what an
  * attacker would put there.
  */
 export type Fill = Readonly<Record<string, unknown>>;
@@ -131,6 +131,8 @@ function anyOf(desc: DescEnum): number {
 }
 
 function ofScalar(type: ScalarType, field: DescField, fill: Fill): unknown {
+  const full = `${field.parent.name}.${field.name}`;
+  if (full in fill) return fill[full];
   if (type === ScalarType.BOOL) return field.oneof !== undefined;
   if (field.name in fill) return fill[field.name];
   return missing(field);

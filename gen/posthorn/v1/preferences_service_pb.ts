@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/preferences_service.proto.
  */
 export const file_posthorn_v1_preferences_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSLcBgoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBGlAKD0NhdGVnb3JpZXNFbnRyeRILCgNrZXkYASABKAkSLAoFdmFsdWUYAiABKAsyHS5wb3N0aG9ybi52MS5TY29wZVByZWZlcmVuY2VzOgI4ARpLCgpUeXBlc0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLnBvc3Rob3JuLnYxLlNjb3BlUHJlZmVyZW5jZXM6AjgBQgoKCF9lbmFibGVkQhMKEV9taW5pbXVtX3ByaW9yaXR5QhMKEV93ZWVrZW5kc19lbmFibGVkQgsKCV9sYW5ndWFnZUIMCgpfdGltZV96b25lIjQKEkNoYW5uZWxQcmVmZXJlbmNlcxITCgZpbl9hcHAYASABKAhIAIgBAUIJCgdfaW5fYXBwIr4BChBTY29wZVByZWZlcmVuY2VzEhQKB2VuYWJsZWQYASABKAhIAIgBARIxCghjaGFubmVscxgCIAEoCzIfLnBvc3Rob3JuLnYxLkNoYW5uZWxQcmVmZXJlbmNlcxJAChBtaW5pbXVtX3ByaW9yaXR5GAMgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBAUIKCghfZW5hYmxlZEITChFfbWluaW11bV9wcmlvcml0eSL6AQoKUXVpZXRIb3VycxIUCgdlbmFibGVkGAEgASgISACIAQESPwoKc3RhcnRfdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAYgBARI9CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAogBARIbCg5hbGxvd19jcml0aWNhbBgEIAEoCEgDiAEBQgoKCF9lbmFibGVkQg0KC19zdGFydF90aW1lQgsKCV9lbmRfdGltZUIRCg9fYWxsb3dfY3JpdGljYWwibAoMRG9Ob3REaXN0dXJiEhQKB2VuYWJsZWQYASABKAhIAIgBARI6CgdwZXJpb2RzGAIgAygLMh8ucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiUGVyaW9kQgi6SAWSAQIQMkIKCghfZW5hYmxlZCLsAQoSRG9Ob3REaXN0dXJiUGVyaW9kEh4KC2RheV9vZl93ZWVrGAEgASgFQgm6SAYaBBgGKAASOgoKc3RhcnRfdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSQSOAoIZW5kX3RpbWUYAyABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kEhAKCGluYWN0aXZlGAQgASgIEhsKDmFsbG93X2NyaXRpY2FsGAUgASgISACIAQFCEQoPX2FsbG93X2NyaXRpY2FsIkgKFUdldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQihgEKFkdldFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEi8KC3VwZGF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLkAQoYVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgtwcmVmZXJlbmNlcxgCIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKBGV0YWcYBCABKAlCB7pIBHICGGQSGAoGcmVhc29uGAUgASgJQgi6SAVyAxj0AyJwChlVcGRhdGVQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCRIWCg5jaGFuZ2VkX2ZpZWxkcxgDIAMoCSJkChdSZXNldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyIoChhSZXNldFByZWZlcmVuY2VzUmVzcG9uc2USDAoEZXRhZxgBIAEoCSKIAQoeR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgR0eXBlGAIgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQi6gEKH0dldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxJKCgdvcmlnaW5zGAIgAygLMjkucG9zdGhvcm4udjEuR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXNwb25zZS5PcmlnaW5zRW50cnkaTAoMT3JpZ2luc0VudHJ5EgsKA2tleRgBIAEoCRIrCgV2YWx1ZRgCIAEoDjIcLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VMZXZlbDoCOAEiHgocR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdCJcCh1HZXREZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAkioAEKH1VwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QSNQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlc0IGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCgRldGFnGAMgASgJQge6SARyAhhkIl8KIFVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCSriAQoPUHJlZmVyZW5jZUxldmVsEiAKHFBSRUZFUkVOQ0VfTEVWRUxfVU5TUEVDSUZJRUQQABIdChlQUkVGRVJFTkNFX0xFVkVMX0JVSUxUX0lOEAESGwoXUFJFRkVSRU5DRV9MRVZFTF9URU5BTlQQAhIcChhQUkVGRVJFTkNFX0xFVkVMX1BST0ZJTEUQAxIZChVQUkVGRVJFTkNFX0xFVkVMX1VTRVIQBBIdChlQUkVGRVJFTkNFX0xFVkVMX0NBVEVHT1JZEAUSGQoVUFJFRkVSRU5DRV9MRVZFTF9UWVBFEAYyogUKElByZWZlcmVuY2VzU2VydmljZRJeCg5HZXRQcmVmZXJlbmNlcxIiLnBvc3Rob3JuLnYxLkdldFByZWZlcmVuY2VzUmVxdWVzdBojLnBvc3Rob3JuLnYxLkdldFByZWZlcmVuY2VzUmVzcG9uc2UiA5ACARJiChFVcGRhdGVQcmVmZXJlbmNlcxIlLnBvc3Rob3JuLnYxLlVwZGF0ZVByZWZlcmVuY2VzUmVxdWVzdBomLnBvc3Rob3JuLnYxLlVwZGF0ZVByZWZlcmVuY2VzUmVzcG9uc2USXwoQUmVzZXRQcmVmZXJlbmNlcxIkLnBvc3Rob3JuLnYxLlJlc2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiUucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEnkKF0dldEVmZmVjdGl2ZVByZWZlcmVuY2VzEisucG9zdGhvcm4udjEuR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXF1ZXN0GiwucG9zdGhvcm4udjEuR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEnMKFUdldERlZmF1bHRQcmVmZXJlbmNlcxIpLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QaKi5wb3N0aG9ybi52MS5HZXREZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEncKGFVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlcxIsLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QaLS5wb3N0aG9ybi52MS5VcGRhdGVEZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSKYBwoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBEjoKEmVtZXJnZW5jeV9jb250YWN0cxgOIAEoCzIeLnBvc3Rob3JuLnYxLkVtZXJnZW5jeUNvbnRhY3RzGlAKD0NhdGVnb3JpZXNFbnRyeRILCgNrZXkYASABKAkSLAoFdmFsdWUYAiABKAsyHS5wb3N0aG9ybi52MS5TY29wZVByZWZlcmVuY2VzOgI4ARpLCgpUeXBlc0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLnBvc3Rob3JuLnYxLlNjb3BlUHJlZmVyZW5jZXM6AjgBQgoKCF9lbmFibGVkQhMKEV9taW5pbXVtX3ByaW9yaXR5QhMKEV93ZWVrZW5kc19lbmFibGVkQgsKCV9sYW5ndWFnZUIMCgpfdGltZV96b25lIjQKEkNoYW5uZWxQcmVmZXJlbmNlcxITCgZpbl9hcHAYASABKAhIAIgBAUIJCgdfaW5fYXBwIr4BChBTY29wZVByZWZlcmVuY2VzEhQKB2VuYWJsZWQYASABKAhIAIgBARIxCghjaGFubmVscxgCIAEoCzIfLnBvc3Rob3JuLnYxLkNoYW5uZWxQcmVmZXJlbmNlcxJAChBtaW5pbXVtX3ByaW9yaXR5GAMgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBAUIKCghfZW5hYmxlZEITChFfbWluaW11bV9wcmlvcml0eSL6AQoKUXVpZXRIb3VycxIUCgdlbmFibGVkGAEgASgISACIAQESPwoKc3RhcnRfdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAYgBARI9CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAogBARIbCg5hbGxvd19jcml0aWNhbBgEIAEoCEgDiAEBQgoKCF9lbmFibGVkQg0KC19zdGFydF90aW1lQgsKCV9lbmRfdGltZUIRCg9fYWxsb3dfY3JpdGljYWwi6AEKDERvTm90RGlzdHVyYhIUCgdlbmFibGVkGAEgASgISACIAQESOgoHcGVyaW9kcxgCIAMoCzIfLnBvc3Rob3JuLnYxLkRvTm90RGlzdHVyYlBlcmlvZEIIukgFkgECEDI6erpIdxp1Chlkb19ub3RfZGlzdHVyYi5wZXJpb2RfaWRzEh50aGUgaWRzIG9mIHBlcmlvZHMgbXVzdCBkaWZmZXIaOHRoaXMucGVyaW9kcy5maWx0ZXIocCwgcC5pZCAhPSAnJykubWFwKHAsIHAuaWQpLnVuaXF1ZSgpQgoKCF9lbmFibGVkIrkCChJEb05vdERpc3R1cmJQZXJpb2QSHgoLZGF5X29mX3dlZWsYASABKAVCCbpIBhoEGAYoABI6CgpzdGFydF90aW1lGAIgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJBI4CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSQSEAoIaW5hY3RpdmUYBCABKAgSGwoOYWxsb3dfY3JpdGljYWwYBSABKAhIAIgBARIgChhhbGxvd19lbWVyZ2VuY3lfY29udGFjdHMYBiABKAgSKQoCaWQYByABKAlCHbpIGtgBAXIVMhNeW1x4MjEtXHg3ZV17MSw2NH0kQhEKD19hbGxvd19jcml0aWNhbCJtChFFbWVyZ2VuY3lDb250YWN0cxIUCgdlbmFibGVkGAEgASgISACIAQESNgoIdXNlcl9pZHMYAiADKAlCJLpIIZIBHhAUGAEiGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JEIKCghfZW5hYmxlZCJIChVHZXRQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kIoYBChZHZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCRIvCgt1cGRhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi5AEKGFVwZGF0ZVByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNQoLcHJlZmVyZW5jZXMYAiABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlc0IGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCgRldGFnGAQgASgJQge6SARyAhhkEhgKBnJlYXNvbhgFIAEoCUIIukgFcgMY9AMinQEKGVVwZGF0ZVByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEhYKDmNoYW5nZWRfZmllbGRzGAMgAygJEisKCnJlY29uY2lsZWQYBCABKAsyFy5wb3N0aG9ybi52MS5SZWNvbmNpbGVkImIKClJlY29uY2lsZWQSEgoKc3VwcHJlc3NlZBgBIAEoBRINCgVtb3ZlZBgCIAEoBRIQCghyZWxlYXNlZBgDIAEoBRIRCgl1bmNoYW5nZWQYBSABKAUSDAoEbW9yZRgGIAEoCCJkChdSZXNldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJVChhSZXNldFByZWZlcmVuY2VzUmVzcG9uc2USDAoEZXRhZxgBIAEoCRIrCgpyZWNvbmNpbGVkGAIgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCKIAQoeR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgR0eXBlGAIgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQi6gEKH0dldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxJKCgdvcmlnaW5zGAIgAygLMjkucG9zdGhvcm4udjEuR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXNwb25zZS5PcmlnaW5zRW50cnkaTAoMT3JpZ2luc0VudHJ5EgsKA2tleRgBIAEoCRIrCgV2YWx1ZRgCIAEoDjIcLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VMZXZlbDoCOAEiHgocR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdCJcCh1HZXREZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAkiugEKH1VwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QSNQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlc0IGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCgRldGFnGAMgASgJQge6SARyAhhkEhgKBnJlYXNvbhgEIAEoCUIIukgFcgMY9AMiXwogVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJKuIBCg9QcmVmZXJlbmNlTGV2ZWwSIAocUFJFRkVSRU5DRV9MRVZFTF9VTlNQRUNJRklFRBAAEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQlVJTFRfSU4QARIbChdQUkVGRVJFTkNFX0xFVkVMX1RFTkFOVBACEhwKGFBSRUZFUkVOQ0VfTEVWRUxfUFJPRklMRRADEhkKFVBSRUZFUkVOQ0VfTEVWRUxfVVNFUhAEEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQ0FURUdPUlkQBRIZChVQUkVGRVJFTkNFX0xFVkVMX1RZUEUQBjKiBQoSUHJlZmVyZW5jZXNTZXJ2aWNlEl4KDkdldFByZWZlcmVuY2VzEiIucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiMucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEmIKEVVwZGF0ZVByZWZlcmVuY2VzEiUucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0GiYucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRJfChBSZXNldFByZWZlcmVuY2VzEiQucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QaJS5wb3N0aG9ybi52MS5SZXNldFByZWZlcmVuY2VzUmVzcG9uc2USeQoXR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXMSKy5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1JlcXVlc3QaLC5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgEScwoVR2V0RGVmYXVsdFByZWZlcmVuY2VzEikucG9zdGhvcm4udjEuR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBoqLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgESdwoYVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzEiwucG9zdGhvcm4udjEuVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBotLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * What can be set, at the tenant's and the user's level. Absent: inherited.
@@ -94,6 +94,13 @@ export type Preferences = Message<"posthorn.v1.Preferences"> & {
    * @generated from field: optional string time_zone = 10;
    */
   timeZone?: string | undefined;
+
+  /**
+   * Senders who may pass do-not-disturb periods.
+   *
+   * @generated from field: posthorn.v1.EmergencyContacts emergency_contacts = 14;
+   */
+  emergencyContacts?: EmergencyContacts | undefined;
 };
 
 /**
@@ -188,7 +195,7 @@ export type QuietHours = Message<"posthorn.v1.QuietHours"> & {
   endTime?: string | undefined;
 
   /**
-   * CRITICAL passes. Default true.
+   * CRITICAL passes. Default true. Nobody else does, emergency contacts neither.
    *
    * @generated from field: optional bool allow_critical = 4;
    */
@@ -271,6 +278,21 @@ export type DoNotDisturbPeriod = Message<"posthorn.v1.DoNotDisturbPeriod"> & {
    * @generated from field: optional bool allow_critical = 5;
    */
   allowCritical?: boolean | undefined;
+
+  /**
+   * What emergency contacts send passes, whatever its priority. Default false.
+   *
+   * @generated from field: bool allow_emergency_contacts = 6;
+   */
+  allowEmergencyContacts: boolean;
+
+  /**
+   * The caller's own name for it, which the server only keeps: 1 to 64 printable
+   * ASCII characters, not twice in a list. Empty: none.
+   *
+   * @generated from field: string id = 7;
+   */
+  id: string;
 };
 
 /**
@@ -279,6 +301,37 @@ export type DoNotDisturbPeriod = Message<"posthorn.v1.DoNotDisturbPeriod"> & {
  */
 export const DoNotDisturbPeriodSchema: GenMessage<DoNotDisturbPeriod> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_preferences_service, 5);
+
+/**
+ * Senders who reach the user in do-not-disturb periods with
+ * `allow_emergency_contacts`. They pass nothing else: switches, minimum priority,
+ * limits, quiet hours and weekends hold for them as for everybody.
+ *
+ * @generated from message posthorn.v1.EmergencyContacts
+ */
+export type EmergencyContacts = Message<"posthorn.v1.EmergencyContacts"> & {
+  /**
+   * Whether the list counts. Default false.
+   *
+   * @generated from field: optional bool enabled = 1;
+   */
+  enabled?: boolean | undefined;
+
+  /**
+   * SendRequest.sender_id of those who may pass. At most 20; replaced as a whole.
+   * Empty: inherited; to have none, set `enabled` to false.
+   *
+   * @generated from field: repeated string user_ids = 2;
+   */
+  userIds: string[];
+};
+
+/**
+ * Describes the message posthorn.v1.EmergencyContacts.
+ * Use `create(EmergencyContactsSchema)` to create a new message.
+ */
+export const EmergencyContactsSchema: GenMessage<EmergencyContacts> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 6);
 
 /**
  * Whose preferences.
@@ -299,7 +352,7 @@ export type GetPreferencesRequest = Message<"posthorn.v1.GetPreferencesRequest">
  * Use `create(GetPreferencesRequestSchema)` to create a new message.
  */
 export const GetPreferencesRequestSchema: GenMessage<GetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 6);
+  messageDesc(file_posthorn_v1_preferences_service, 7);
 
 /**
  * What the user has set.
@@ -334,7 +387,7 @@ export type GetPreferencesResponse = Message<"posthorn.v1.GetPreferencesResponse
  * Use `create(GetPreferencesResponseSchema)` to create a new message.
  */
 export const GetPreferencesResponseSchema: GenMessage<GetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 7);
+  messageDesc(file_posthorn_v1_preferences_service, 8);
 
 /**
  * What to change.
@@ -384,7 +437,7 @@ export type UpdatePreferencesRequest = Message<"posthorn.v1.UpdatePreferencesReq
  * Use `create(UpdatePreferencesRequestSchema)` to create a new message.
  */
 export const UpdatePreferencesRequestSchema: GenMessage<UpdatePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 8);
+  messageDesc(file_posthorn_v1_preferences_service, 9);
 
 /**
  * As changed.
@@ -412,6 +465,13 @@ export type UpdatePreferencesResponse = Message<"posthorn.v1.UpdatePreferencesRe
    * @generated from field: repeated string changed_fields = 3;
    */
   changedFields: string[];
+
+  /**
+   * What became of what waited for the user; absent: nothing changed.
+   *
+   * @generated from field: posthorn.v1.Reconciled reconciled = 4;
+   */
+  reconciled?: Reconciled | undefined;
 };
 
 /**
@@ -419,7 +479,56 @@ export type UpdatePreferencesResponse = Message<"posthorn.v1.UpdatePreferencesRe
  * Use `create(UpdatePreferencesResponseSchema)` to create a new message.
  */
 export const UpdatePreferencesResponseSchema: GenMessage<UpdatePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 9);
+  messageDesc(file_posthorn_v1_preferences_service, 10);
+
+/**
+ * What a change of rules made of the notifications that waited for a user.
+ *
+ * @generated from message posthorn.v1.Reconciled
+ */
+export type Reconciled = Message<"posthorn.v1.Reconciled"> & {
+  /**
+   * Ended: kept back by the new rules, or they would hold it until it expires.
+   *
+   * @generated from field: int32 suppressed = 1;
+   */
+  suppressed: number;
+
+  /**
+   * Wait for another time than before.
+   *
+   * @generated from field: int32 moved = 2;
+   */
+  moved: number;
+
+  /**
+   * Due now: nothing holds them any more.
+   *
+   * @generated from field: int32 released = 3;
+   */
+  released: number;
+
+  /**
+   * Wait as before.
+   *
+   * @generated from field: int32 unchanged = 5;
+   */
+  unchanged: number;
+
+  /**
+   * There were more than 1,000; the rest follows from the next tick on, uncounted.
+   *
+   * @generated from field: bool more = 6;
+   */
+  more: boolean;
+};
+
+/**
+ * Describes the message posthorn.v1.Reconciled.
+ * Use `create(ReconciledSchema)` to create a new message.
+ */
+export const ReconciledSchema: GenMessage<Reconciled> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 11);
 
 /**
  * Whose preferences to forget.
@@ -447,7 +556,7 @@ export type ResetPreferencesRequest = Message<"posthorn.v1.ResetPreferencesReque
  * Use `create(ResetPreferencesRequestSchema)` to create a new message.
  */
 export const ResetPreferencesRequestSchema: GenMessage<ResetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 10);
+  messageDesc(file_posthorn_v1_preferences_service, 12);
 
 /**
  * As reset.
@@ -461,6 +570,13 @@ export type ResetPreferencesResponse = Message<"posthorn.v1.ResetPreferencesResp
    * @generated from field: string etag = 1;
    */
   etag: string;
+
+  /**
+   * What became of what waited for the user; absent: nothing changed.
+   *
+   * @generated from field: posthorn.v1.Reconciled reconciled = 2;
+   */
+  reconciled?: Reconciled | undefined;
 };
 
 /**
@@ -468,7 +584,7 @@ export type ResetPreferencesResponse = Message<"posthorn.v1.ResetPreferencesResp
  * Use `create(ResetPreferencesResponseSchema)` to create a new message.
  */
 export const ResetPreferencesResponseSchema: GenMessage<ResetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 11);
+  messageDesc(file_posthorn_v1_preferences_service, 13);
 
 /**
  * Whose values, for which type.
@@ -496,7 +612,7 @@ export type GetEffectivePreferencesRequest = Message<"posthorn.v1.GetEffectivePr
  * Use `create(GetEffectivePreferencesRequestSchema)` to create a new message.
  */
 export const GetEffectivePreferencesRequestSchema: GenMessage<GetEffectivePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 12);
+  messageDesc(file_posthorn_v1_preferences_service, 14);
 
 /**
  * The values in force.
@@ -524,7 +640,7 @@ export type GetEffectivePreferencesResponse = Message<"posthorn.v1.GetEffectiveP
  * Use `create(GetEffectivePreferencesResponseSchema)` to create a new message.
  */
 export const GetEffectivePreferencesResponseSchema: GenMessage<GetEffectivePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 13);
+  messageDesc(file_posthorn_v1_preferences_service, 15);
 
 /**
  * The tenant's defaults.
@@ -539,7 +655,7 @@ export type GetDefaultPreferencesRequest = Message<"posthorn.v1.GetDefaultPrefer
  * Use `create(GetDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const GetDefaultPreferencesRequestSchema: GenMessage<GetDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 14);
+  messageDesc(file_posthorn_v1_preferences_service, 16);
 
 /**
  * The tenant's defaults.
@@ -567,7 +683,7 @@ export type GetDefaultPreferencesResponse = Message<"posthorn.v1.GetDefaultPrefe
  * Use `create(GetDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const GetDefaultPreferencesResponseSchema: GenMessage<GetDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 15);
+  messageDesc(file_posthorn_v1_preferences_service, 17);
 
 /**
  * What to change.
@@ -595,6 +711,13 @@ export type UpdateDefaultPreferencesRequest = Message<"posthorn.v1.UpdateDefault
    * @generated from field: string etag = 3;
    */
   etag: string;
+
+  /**
+   * Why; 1 to 500 characters, kept in the audit log.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
 };
 
 /**
@@ -602,7 +725,7 @@ export type UpdateDefaultPreferencesRequest = Message<"posthorn.v1.UpdateDefault
  * Use `create(UpdateDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesRequestSchema: GenMessage<UpdateDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 16);
+  messageDesc(file_posthorn_v1_preferences_service, 18);
 
 /**
  * As changed.
@@ -630,7 +753,7 @@ export type UpdateDefaultPreferencesResponse = Message<"posthorn.v1.UpdateDefaul
  * Use `create(UpdateDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesResponseSchema: GenMessage<UpdateDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 17);
+  messageDesc(file_posthorn_v1_preferences_service, 19);
 
 /**
  * Where a value comes from.
@@ -703,8 +826,8 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
 
 /**
  * What users want. User tokens read and change their own; API keys read with
- * SCOPE_PREFERENCES_READ, and change with SCOPE_PREFERENCES_WRITE and a reason,
- * which is written to the audit log.
+ * SCOPE_PREFERENCES_READ, and change with SCOPE_PREFERENCES_WRITE and a reason.
+ * The audit log says which key read or changed whose, and why.
  *
  * Values come from five levels, each overriding the one before: built-in
  * defaults, the tenant's, the user's, the category's, the type's; within
@@ -722,8 +845,17 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  * hour that daylight saving time repeats is judged twice, and an end that it
  * leaves out becomes the end of the gap.
  *
- * A change takes effect on everything not yet delivered (what is held is decided
- * anew), on every server within a second.
+ * A change takes effect on everything not yet delivered. What waits for the user
+ * (SCHEDULED, HELD) is decided anew in the transaction of the change, which
+ * answers what became of it; what is ACCEPTED is decided by the new preferences,
+ * whichever server had begun by the old. What a limit holds back keeps its place
+ * unless the new preferences hold it longer or want it no more. A notification
+ * with a `local_schedule_time` follows the user to a new time zone.
+ *
+ * The same happens when the user's profile gets another time zone, within the call
+ * of UserService. A change of the tenant's defaults or of a type concerns any
+ * number of users: what waits is then decided anew from the next tick on
+ * (POSTHORN_SCHEDULE_TICK_MS), in pages of 1,000, and nobody is told how many.
  *
  * @generated from service posthorn.v1.PreferencesService
  */
@@ -739,8 +871,8 @@ export const PreferencesService: GenService<{
     output: typeof GetPreferencesResponseSchema;
   },
   /**
-   * Changes what the update mask names. A masked field that is absent goes back
-   * to its inherited value.
+   * Changes what the update mask names, and decides anew what waits. A masked
+   * field that is absent goes back to its inherited value.
    *
    * @generated from rpc posthorn.v1.PreferencesService.UpdatePreferences
    */
@@ -750,7 +882,7 @@ export const PreferencesService: GenService<{
     output: typeof UpdatePreferencesResponseSchema;
   },
   /**
-   * Forgets everything the user has set.
+   * Forgets everything the user has set, and decides anew what waits.
    *
    * @generated from rpc posthorn.v1.PreferencesService.ResetPreferences
    */
@@ -780,7 +912,8 @@ export const PreferencesService: GenService<{
     output: typeof GetDefaultPreferencesResponseSchema;
   },
   /**
-   * Changes the tenant's defaults. For API keys with SCOPE_ADMIN.
+   * Changes the tenant's defaults, and has what waits for all its users decided
+   * anew soon after. For API keys with SCOPE_ADMIN.
    *
    * @generated from rpc posthorn.v1.PreferencesService.UpdateDefaultPreferences
    */

@@ -60,6 +60,7 @@ export type User = Message<"posthorn.v1.User"> & {
 
   /**
    * IANA name, such as "Europe/Lisbon"; the user's own preference overrides it.
+   * What waits for the user follows a change: see PreferencesService.
    *
    * @generated from field: string time_zone = 6;
    */

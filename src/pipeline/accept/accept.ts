@@ -167,7 +167,7 @@ async function zonesOf(
 ): Promise<ReadonlyMap<string, string>> {
   const userIds = requests.flatMap(({ to }, index) => {
     const draft = drafts[index];
-    return draft !== undefined && !(draft instanceof Fault) && draft.local ? (to?.userIds ?? []) : [];
+    return draft !== undefined && !(draft instanceof Fault) && draft.local !== undefined ? (to?.userIds ?? []) : [];
   });
   return userIds.length === 0 ? new Map() : deps.zonesOf(tenantId, [...new Set(userIds)]);
 }

@@ -73,7 +73,7 @@ async function planPage(deps: AcceptDeps, tenantId: string, next: Next): Promise
   const prepared = prepare(request, type, next.createdAt, deps.dedupWindowMs);
   const topics = request.to?.topics ?? [];
   const draft: Draft = { ...prepared, tags: [...prepared.tags, ...topics.map(topicTag)] };
-  const zones = draft.local ? await deps.zonesOf(tenantId, members) : undefined;
+  const zones = draft.local !== undefined ? await deps.zonesOf(tenantId, members) : undefined;
   const rows = members.map((userId) => ({ id: deps.newId(), userId, ...draft.times(zones?.get(userId) ?? "UTC") }));
   return { draft, rows };
 }

@@ -4,9 +4,9 @@ import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import { invalidField, notFound } from "#src/errors.ts";
 import { channelBits } from "#src/notifications/channel-bits.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
+import { instantOfLocal, localTimes } from "#src/notifications/local-time.ts";
 import { TOPIC_TAG } from "#src/stream/filter.ts";
 import { checkData } from "./check-data.ts";
-import { instantOfLocal } from "./local-time.ts";
 
 /** What a type gives a Send that says nothing itself. */
 export type TypeDefaults = {
@@ -32,8 +32,8 @@ export type Draft = {
   senderId: string | undefined;
   /** When it is due and when it loses its worth, for a recipient in this zone. */
   times(zone: string): { scheduledAt: Date | undefined; expiresAt: Date | undefined };
-  /** Whether `times` depends on the zone. */
-  local: boolean;
+  /** The wall-clock time that `times` reads in the zone, and how long after it what is sent expires, if it does so. */
+  local: { time: string; ttlMs: number | undefined } | undefined;
 };
 
 const DAY_MS = 86_400_000;
@@ -82,15 +82,18 @@ export function prepare(
           },
     collapseKey: request.collapseKey || undefined,
     senderId: request.senderId || undefined,
-    local: local !== undefined,
+    local: local === undefined ? undefined : { time: local, ttlMs: expireTime === undefined ? ttlMs : undefined },
     times(zone) {
-      const asked = local === undefined ? scheduledAt : instantOfLocal(local, zone);
-      const due = asked !== undefined && asked.getTime() > now.getTime() ? asked : undefined;
-      const from = due ?? now;
-      const expiresAt = expireTime ?? (ttlMs === undefined ? undefined : new Date(from.getTime() + ttlMs));
-      return { scheduledAt: due, expiresAt };
+      const asked = local === undefined ? timesFrom(scheduledAt, ttlMs, now) : localTimes(local, ttlMs, zone, now);
+      const due = asked.scheduledAt !== undefined && asked.scheduledAt > now ? asked.scheduledAt : undefined;
+      return { scheduledAt: due, expiresAt: expireTime ?? asked.expiresAt };
     },
   };
+}
+
+function timesFrom(scheduledAt: Date | undefined, ttlMs: number | undefined, now: Date) {
+  const from = Math.max(scheduledAt?.getTime() ?? 0, now.getTime());
+  return { scheduledAt, expiresAt: ttlMs === undefined ? undefined : new Date(from + ttlMs) };
 }
 
 /** The status a draft begins with: it is queued at once, or waits for its time. */

@@ -1,6 +1,7 @@
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
-import { bytes, instants, plain } from "#src/store/arrays.ts";
+import { fenceNames } from "#src/preferences/fence.ts";
+import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Conclusion } from "./conclusion.ts";
 
@@ -18,7 +19,10 @@ export type Placed = {
   snoozed: number;
 };
 
-/** `decided`: the ids whose conclusion was stored; the others had been changed, cancelled or decided by somebody else. */
+/**
+ * `decided`: the ids whose conclusion was stored; the others, or the rules they were decided by, had been changed, or they
+ * had been cancelled or decided by somebody else.
+ */
 export type Committed = { decided: Set<string>; placed: Placed[] };
 
 /**
@@ -27,6 +31,7 @@ export type Committed = { decided: Set<string>; placed: Placed[] };
  * under the heads' row locks, writes entries, statuses, history and counters.
  *
  * Heads are locked in the order of user ids, after the notifications: everything that locks both does it in this order.
+ * Before both comes the fence of those that shall wait (preferences/fence.ts).
  */
 export async function commitDecisions(
   tx: Tx,
@@ -41,7 +46,15 @@ export async function commitDecisions(
   // all pairs. So: by hash. The rows themselves are found by `id = any`, through the index however far apart they are; the
   // bounds besides let it leave out the months the chunk has nothing in; and `status + 0` keeps it from taking the index of
   // all that waits instead, which costs as much as the backlog is long.
-  const told = tx`select set_config('enable_nestloop', 'off', true)`.execute();
+  const fences = fencesOf(tenantId, conclusions);
+  const told = (
+    fences.length === 0
+      ? tx`select set_config('enable_nestloop', 'off', true)`
+      : tx`select set_config('enable_nestloop', 'off', true), pg_advisory_xact_lock_shared(lock) from (
+          select distinct hashtextextended(name, 0) as lock from unnest(${texts(fences)}::text[]) as t (name)
+          order by lock) as locks`
+  ).execute();
+  const waits = ({ dueAt, rules }: Conclusion) => (dueAt === undefined ? undefined : rules);
   const decided = tx<(Omit<Placed, "seq"> & { seq: number | null })[]>`
     with conclusion as (
       select * from unnest(
@@ -50,8 +63,10 @@ export async function commitDecisions(
         ${plain(conclusions.map((conclusion) => conclusion.reason))}::smallint[],
         ${instants(conclusions.map((conclusion) => conclusion.dueAt ?? null))}::timestamptz[],
         ${bytes(conclusions.map((conclusion) => conclusion.detail ?? null))}::bytea[],
-        ${plain(conclusions.map((conclusion) => conclusion.version))}::xid[]
-      ) as t (id, status, reason, due_at, detail, version)
+        ${plain(conclusions.map((conclusion) => conclusion.version))}::xid[],
+        ${plain(conclusions.map((conclusion) => conclusion.rules?.user))}::xid[],
+        ${texts(conclusions.map((conclusion) => waits(conclusion)?.zone))}::text[]
+      ) as t (id, status, reason, due_at, detail, version, rules, zone)
     ), taken as (
       select n.id, n.user_id, n.type, n.category, n.priority, n.tags, n.expires_at,
         c.status, c.reason, c.due_at, c.detail
@@ -59,6 +74,12 @@ export async function commitDecisions(
       where n.tenant_id = ${tenantId} and n.id = any(${plain(sorted)}::uuid[])
         and n.id between ${sorted[0] ?? ""} and ${sorted.at(-1) ?? ""} and n.status + 0 = 1
         and (c.version is null or n.xmin = c.version)
+        and (c.rules is null or c.rules = coalesce((
+          select p.xmin from preferences p where p.tenant_id = ${tenantId} and p.user_id = n.user_id), '0'::xid))
+        and (c.rules is null or ${conclusions[0]?.rules?.tenant ?? "0"}::xid = coalesce((
+          select d.xmin from default_preferences d where d.tenant_id = ${tenantId}), '0'::xid))
+        and (c.zone is null or c.zone = coalesce((
+          select u.time_zone from users u where u.tenant_id = ${tenantId} and u.id = n.user_id), ''))
       order by n.id for update of n
     ), arriving as (
       select *, row_number() over (partition by user_id order by id) as place, count(*) over (partition by user_id) as many
@@ -101,4 +122,12 @@ export async function commitDecisions(
   const [rows] = await Promise.all([decided, told]);
   const placed = rows.filter((row): row is Placed => row.seq !== null);
   return { decided: new Set(rows.map((row) => row.id)), placed };
+}
+
+/** Locks for what shall wait, so that a change of its rules cannot miss it: see preferences/fence.ts. */
+function fencesOf(tenantId: string, conclusions: readonly Conclusion[]): string[] {
+  const userIds = conclusions.flatMap(({ dueAt, rules }) =>
+    dueAt === undefined || rules === undefined ? [] : [rules.userId],
+  );
+  return userIds.length === 0 ? [] : fenceNames(tenantId, ["", ...userIds]);
 }

@@ -1,4 +1,5 @@
 import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { RulesVersion } from "#src/preferences/fence.ts";
 
 /** What the limits said about one notification that no gate held back. */
 export type Reservation =
@@ -21,4 +22,6 @@ export type Conclusion = {
   detail: Uint8Array | undefined;
   /** Of the row that was decided about; when it has changed since, nothing is stored. Undefined: whatever it is now. */
   version?: string | undefined;
+  /** The rules it was drawn from; when they have changed since, nothing is stored. Undefined: whatever they are now. */
+  rules?: ({ userId: string } & RulesVersion) | undefined;
 };

@@ -24,6 +24,8 @@ export type RouteDeps = {
   findType(tenantId: string, key: string): Promise<object | undefined> | object | undefined;
   /** Preferences in force per user; cached, one round trip for the rest. */
   loadPreferences(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, CompiledPreferences>>;
+  /** The same past all caches, for what was found to be out of date. */
+  reloadPreferences(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, CompiledPreferences>>;
   decide(facts: Facts, now: Date): ChannelVerdict[];
   /** Takes what the notifications need from the limits, in one round trip. Idempotent by id and attempt. */
   reserve(
@@ -43,6 +45,8 @@ export type RouteContext = {
   epoch: number;
   /** Of the notifications that are followed to the stream. */
   traces?: ReadonlyMap<string, SpanContext>;
+  /** It was decided before, by something that has changed since. */
+  again?: boolean;
 };
 
 /**
@@ -60,7 +64,8 @@ export async function route(
   if (waiting.length === 0) return;
   const loaded = performance.now();
   const now = deps.clock();
-  const preferences = await deps.loadPreferences(tenantId, [...new Set(waiting.map((row) => row.userId))]);
+  const load = context.again ? deps.reloadPreferences : deps.loadPreferences;
+  const preferences = await load(tenantId, [...new Set(waiting.map((row) => row.userId))]);
   const deleted = await deletedTypes(deps, tenantId, waiting);
   const verdicts = waiting.map((row) => {
     const own = preferences.get(row.userId);
@@ -71,6 +76,7 @@ export async function route(
   const conclusions = waiting.map((row, index) => ({
     ...conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt),
     version: row.version,
+    rules: rulesOf(row.userId, preferences),
   }));
   const concluded = performance.now();
   const { decided, placed } = await deps.store.tenant(tenantId, (tx) =>
@@ -97,9 +103,15 @@ export async function route(
   const steps = { started, loaded, concluded, committed };
   measureChunk(deps.metrics, { waiting, conclusions, decided }, steps, deps.clock());
   logDecisions(deps.log, tenantId, { waiting, conclusions, decided });
-  // What was updated meanwhile is decided again as it is now, or the stream would tell of what is no longer so.
+  // What was updated meanwhile, or whose rules were, is decided again as it is now: what is stored and told is never by
+  // what is no longer so.
   const missed = waiting.filter((row) => !decided.has(row.id)).map((row) => row.id);
-  if (missed.length > 0) await route(deps, tenantId, missed, context);
+  if (missed.length > 0) await route(deps, tenantId, missed, { ...context, again: true });
+}
+
+function rulesOf(userId: string, preferences: ReadonlyMap<string, CompiledPreferences>): Conclusion["rules"] {
+  const version = preferences.get(userId)?.version;
+  return version && { userId, ...version };
 }
 
 /** Types that were deleted after the chunk's notifications were accepted. */
@@ -122,6 +134,7 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, typeDeleted: bo
       channels: channelsOf(row.channels),
       expiresAt: row.expiresAt ?? undefined,
       scheduledAt: row.scheduledAt ?? undefined,
+      senderId: row.senderId ?? undefined,
       bypassLimits: row.bypassLimits,
       typeDeleted,
     },

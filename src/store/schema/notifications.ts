@@ -37,6 +37,9 @@ export const notifications = pgTable(
     collapseKey: text("collapse_key"),
     senderId: text("sender_id"),
     fanoutId: uuid("fanout_id"),
+    /** The wall-clock time that scheduled_at is in the recipient's zone, and how long after it expires_at is. */
+    localTime: text("local_time"),
+    localTtlMs: bigint("local_ttl_ms", { mode: "number" }),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.id] }),

@@ -87,6 +87,25 @@ export const preferences = pgTable(
   (t) => [primaryKey({ columns: [t.tenantId, t.userId] })],
 );
 
+/**
+ * Changes of rules that some of what waits has not been decided by yet. A row goes away when all has; until then it says
+ * how far that has come: a status, and the last id of it.
+ */
+export const ruleChanges = pgTable(
+  "rule_changes",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    /** Empty: all users of the tenant. */
+    userId: text("user_id").notNull(),
+    /** Empty: all types. */
+    type: text("type").notNull(),
+    status: smallint("status").notNull(),
+    after: uuid("after").notNull(),
+    changedAt: instant("changed_at").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.userId, t.type] }), index("rule_changes_oldest").on(t.changedAt)],
+);
+
 /** The tenant's defaults, in the same form. */
 export const defaultPreferences = pgTable("default_preferences", {
   tenantId: uuid("tenant_id").primaryKey(),

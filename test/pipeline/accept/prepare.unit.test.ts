@@ -6,8 +6,8 @@ import { Channel, ContentSchema, Priority, Status } from "#gen/posthorn/v1/notif
 import { SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { Fault } from "#src/errors.ts";
 import { channelBits, channelsOf } from "#src/notifications/channel-bits.ts";
+import { instantOfLocal } from "#src/notifications/local-time.ts";
 import { checkData } from "#src/pipeline/accept/check-data.ts";
-import { instantOfLocal } from "#src/pipeline/accept/local-time.ts";
 import { firstStatus, prepare, type TypeDefaults } from "#src/pipeline/accept/prepare.ts";
 
 const now = new Date("2026-03-01T12:00:00Z");
@@ -44,7 +44,7 @@ describe("defaults", () => {
       category: "news",
       priority: Priority.HIGH,
       channels: 2,
-      local: false,
+      local: undefined,
     });
     expect(draft({ priority: Priority.LOW }).priority).toBe(Priority.LOW);
   });
@@ -127,7 +127,7 @@ describe("local times", () => {
   });
   test("one request is due at as many instants as its recipients have zones", () => {
     const { times, local } = draft({ schedule: { case: "localScheduleTime", value: "2026-03-02T09:00" } });
-    expect(local).toBe(true);
+    expect(local).toEqual({ time: "2026-03-02T09:00", ttlMs: undefined });
     expect(times("Asia/Tokyo").scheduledAt?.toISOString()).toBe("2026-03-02T00:00:00.000Z");
     expect(times("America/Los_Angeles").scheduledAt?.toISOString()).toBe("2026-03-02T17:00:00.000Z");
   });

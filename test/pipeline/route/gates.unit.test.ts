@@ -134,6 +134,20 @@ test("CRITICAL passes the clock rules where the user allows it, and nothing else
   expect(only(facts({ enabled: false }, critical))).toEqual(suppressed(Reason.USER_OPTED_OUT));
 });
 
+test("what an emergency contact sends passes the periods that allow it", () => {
+  const contacts = { enabled: true, userIds: ["mum"] };
+  const open = [{ ...periods[0], allowEmergencyContacts: true }];
+  const disturbed = { enabled: true, periods: open };
+  const from = (senderId: string | undefined, user: Parameters<typeof facts>[0]) => only(facts(user, { senderId }));
+  const allowing = { doNotDisturb: disturbed, emergencyContacts: contacts };
+  expect(from("mum", allowing).kind).toBe("deliver");
+  for (const stranger of ["boss", undefined])
+    expect(from(stranger, allowing)).toEqual(held(Reason.DO_NOT_DISTURB, "2026-01-10T23:45:00Z"));
+  expect(from("mum", { ...allowing, emergencyContacts: { ...contacts, enabled: false } }).kind).toBe("hold");
+  expect(from("mum", { ...allowing, doNotDisturb: { enabled: true, periods } }).kind).toBe("hold");
+  expect(from("mum", { ...allowing, quietHours })).toEqual(held(Reason.QUIET_HOURS, "2026-01-11T08:00:00Z"));
+});
+
 test("each channel has its verdict, in the notification's order", () => {
   const later = 9 as Channel;
   const given = facts({ channels: { inApp: false }, quietHours }, { channels: [later, Channel.IN_APP] });

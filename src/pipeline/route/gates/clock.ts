@@ -1,5 +1,5 @@
 import { Priority, type Reason } from "#gen/posthorn/v1/notification_pb.ts";
-import type { Pattern } from "#src/preferences/clock-rules.ts";
+import { type Pattern, patternFor } from "#src/preferences/clock-rules.ts";
 import { isBlocked, nextAllowed } from "#src/preferences/next-allowed.ts";
 import type { Gate } from "./gate.ts";
 
@@ -13,7 +13,8 @@ const DAY_MS = 86_400_000;
 export function clockGate(rule: Exclude<keyof Pattern, "all">, reason: Reason): Gate {
   return ({ notification, preferences: { clock: rules } }, now) => {
     if (rules === undefined) return undefined;
-    const pattern = notification.priority === Priority.CRITICAL ? rules.critical : rules.usual;
+    const { priority, senderId } = notification;
+    const pattern = patternFor(rules, { critical: priority === Priority.CRITICAL, senderId });
     const nowMs = now.getTime();
     if (!isBlocked(pattern[rule], rules.clock, nowMs)) return undefined;
     const until = nextAllowed(pattern.all, rules.clock, nowMs) ?? nowMs + DAY_MS;

@@ -12,6 +12,7 @@ export type Facts = {
     readonly channels: readonly Channel[];
     readonly expiresAt?: Date | undefined;
     readonly scheduledAt?: Date | undefined;
+    readonly senderId?: string | undefined;
     readonly bypassLimits: boolean;
     /** The type does not exist any more. */
     readonly typeDeleted?: boolean | undefined;

@@ -14,3 +14,15 @@ export function instantOfLocal(local: string, zone: string): Date {
   }
   return new Date(time.toZonedDateTime(zone).epochMilliseconds);
 }
+
+/** When something is due at a wall-clock time in a zone, and when it expires if it does so a while after it is due. */
+export function localTimes(
+  local: string,
+  ttlMs: number | undefined,
+  zone: string,
+  now: Date,
+): { scheduledAt: Date; expiresAt: Date | undefined } {
+  const scheduledAt = instantOfLocal(local, zone);
+  const from = Math.max(scheduledAt.getTime(), now.getTime());
+  return { scheduledAt, expiresAt: ttlMs === undefined ? undefined : new Date(from + ttlMs) };
+}

@@ -1,0 +1,156 @@
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
+import { raiseFence } from "#src/preferences/fence.ts";
+import { readLevels } from "#src/preferences/queries.ts";
+import type { Counts, Reconcile } from "#src/preferences/reconciled.ts";
+import {
+  following,
+  moveRuleChange,
+  oldestRuleChanges,
+  type Progress,
+  type RuleChange,
+  recordRest,
+  takeRuleChange,
+} from "#src/preferences/rule-changes.ts";
+import type { ZoneClock } from "#src/preferences/zone-clock.ts";
+import type { Db, Store } from "#src/store/store.ts";
+import type { Live } from "#src/stream/live.ts";
+import type { ChannelVerdict, Facts } from "../route/gates/decide.ts";
+import { type Outcome, reconsidered, type WaitingRow } from "./outcome.ts";
+import { type Decided, existingTypes, lockWaiting, lockWaitingOfUsers, storeOutcomes } from "./queries.ts";
+
+export type ReconsiderDeps = {
+  decide(facts: Facts, now: Date): ChannelVerdict[];
+  clockOf(zone: string): ZoneClock;
+  live: Pick<Live, "statusChanged">;
+};
+
+/** Notifications that one transaction looks at: it holds their locks, and a call that changes rules waits for it. */
+const PAGE = 1000;
+/** Changes worked on by one look at what is to do, so that one with much to do does not keep the others waiting. */
+const CHANGES = 16;
+
+const FIRST = "00000000-0000-0000-0000-000000000000";
+
+/** Decides anew, in the transaction of the change, what waits for the users whose rules it changes. */
+export function reconciling(deps: ReconsiderDeps): Reconcile {
+  return async (db, tenantId, userIds, now) => {
+    await raiseFence(db, tenantId, userIds);
+    const rows = await lockWaitingOfUsers(db, tenantId, userIds, FIRST, PAGE + 1);
+    const page = rows.slice(0, PAGE);
+    const decided = await reconsiderPage(deps, db, tenantId, page, now);
+    const last = page.at(-1);
+    const more = rows.length > PAGE && last !== undefined;
+    if (more) await recordRest(db, tenantId, userIds, last.id, now);
+    return {
+      counts: { ...countsOf(page, decided), more },
+      announce: () => announce(deps, tenantId, decided, now),
+    };
+  };
+}
+
+/**
+ * Goes on with changes whose notifications have not all been decided anew: by a page each, in a transaction that also
+ * moves the cursor, so that a crash repeats nothing. Any number of processes may run it.
+ */
+export async function reconsiderRest(
+  deps: ReconsiderDeps & { store: Store },
+  now: Date,
+): Promise<{ looked: number; more: boolean }> {
+  const changes = await deps.store.system((tx) => oldestRuleChanges(tx, CHANGES));
+  let looked = 0;
+  let ended = 0;
+  let unfinished = false;
+  for (const change of changes) {
+    const page = await reconsiderNext(deps, change, now);
+    // Somebody else is at it.
+    if (page === undefined) continue;
+    looked += page.looked;
+    if (page.done) ended++;
+    else unfinished = true;
+  }
+  return { looked, more: unfinished || (changes.length === CHANGES && ended > 0) };
+}
+
+async function reconsiderNext(
+  deps: ReconsiderDeps & { store: Store },
+  change: RuleChange,
+  now: Date,
+): Promise<{ looked: number; done: boolean } | undefined> {
+  const { store } = deps;
+  const { tenantId, userId } = change;
+  // What concerns everybody was not fenced by its change, which would have stopped all holds of the tenant: what had begun
+  // by the former rules is waited for here. For a user: as in the change, before the row that both may lock.
+  if (userId === "") await store.tenantDb(tenantId, (db) => raiseFence(db, tenantId, [""]));
+  const page = await store.tenantDb(tenantId, async (db) => {
+    if (userId !== "") await raiseFence(db, tenantId, [userId]);
+    const progress = await takeRuleChange(db, change);
+    if (progress === undefined) return undefined;
+    const rows = await (userId === ""
+      ? lockWaiting(db, change, progress, PAGE)
+      : lockWaitingOfUsers(db, tenantId, [userId], progress.after, PAGE));
+    const decided = await reconsiderPage(deps, db, tenantId, rows, now);
+    const next = nextProgress(change, progress, rows);
+    await moveRuleChange(db, change, next);
+    return { looked: rows.length, done: next === undefined, decided };
+  });
+  if (page === undefined) return undefined;
+  announce(deps, tenantId, page.decided, now);
+  return page;
+}
+
+function nextProgress(change: RuleChange, { status }: Progress, rows: readonly WaitingRow[]): Progress | undefined {
+  const last = rows.length < PAGE ? undefined : rows.at(-1);
+  if (last !== undefined) return { status, after: last.id };
+  return change.userId === "" ? following(status) : undefined;
+}
+
+/** Decides about rows that the transaction has locked, by the rules as it sees them, and stores what changes. */
+async function reconsiderPage(
+  deps: ReconsiderDeps,
+  db: Db,
+  tenantId: string,
+  rows: readonly WaitingRow[],
+  now: Date,
+): Promise<Decided[]> {
+  if (rows.length === 0) return [];
+  const types = await existingTypes(db, tenantId, [...new Set(rows.map((row) => row.type))]);
+  const { levels, optIn } = await readLevels(db, tenantId, [...new Set(rows.map((row) => row.userId))]);
+  const rules = new Map<string, CompiledPreferences>();
+  const rulesOf = (userId: string) => {
+    const known = rules.get(userId) ?? compile(levels(userId), optIn, deps.clockOf);
+    rules.set(userId, known);
+    return known;
+  };
+  const decided = rows.flatMap((row): Decided[] => {
+    const outcome = reconsidered(row, rulesOf(row.userId), !types.has(row.type), deps.decide, now);
+    return outcome.kind === "unchanged" ? [] : [{ row, outcome }];
+  });
+  await storeOutcomes(db, tenantId, decided, now);
+  return decided;
+}
+
+function countsOf(rows: readonly WaitingRow[], decided: readonly Decided[]): Omit<Counts, "more"> {
+  const many = (kind: Outcome["kind"]) => decided.filter(({ outcome }) => outcome.kind === kind).length;
+  return {
+    suppressed: many("suppressed"),
+    moved: many("moved"),
+    released: many("released"),
+    unchanged: rows.length - decided.length,
+  };
+}
+
+function announce({ live }: ReconsiderDeps, tenantId: string, decided: readonly Decided[], at: Date): void {
+  for (const { row, outcome } of decided) {
+    if (outcome.kind === "released") continue;
+    const { status, reason, dueAt } = outcome.conclusion;
+    live.statusChanged(tenantId, row.userId, {
+      notificationId: row.id,
+      status: status as Status,
+      reason: reason as Reason,
+      time: timestampFromDate(at),
+      ...(dueAt === undefined ? {} : { retryTime: timestampFromDate(dueAt) }),
+    });
+  }
+}

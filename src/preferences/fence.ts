@@ -1,0 +1,51 @@
+import { sql } from "drizzle-orm";
+import { texts } from "#src/store/arrays.ts";
+import type { Db } from "#src/store/store.ts";
+
+// Who decides by rules that are being changed must not have the last word. Two things see to it.
+//
+// Each decision carries the version of the rules it was drawn from, and is stored only if they are still the same: that is
+// enough for what is final. What shall wait could still be missed by a change that looks for it at the same moment: neither
+// would see the other's rows. So the two meet at a lock:
+//
+//     a decision that waits:  lock, shared ──▶ compare versions, store ──▶ commit
+//     a change of rules:      lock, alone  ──▶ change, decide anew all that waits ──▶ commit
+//
+// Whoever comes second sees what the first has committed. The locks come before any lock of a notification.
+
+/** What decisions were drawn from. Versions are of rows (xmin), "0" where there is none. */
+export type RulesVersion = {
+  /** Of the user's preferences. */
+  readonly user: string;
+  /** Of the tenant's defaults, which get a new one with every type that changes too. */
+  readonly tenant: string;
+  /** The zone that the user's profile names. */
+  readonly zone: string;
+};
+
+/** A chunk with a hold for each of its users must not fill the table of locks; a few users may share one. */
+const BUCKETS = 64;
+
+/** Names of the locks for users' rules; with the empty id, for what the tenant gives to all. Sorted, without repeats. */
+export function fenceNames(tenantId: string, userIds: readonly string[]): string[] {
+  const names = userIds.map((userId) => `${tenantId} rules ${userId === "" ? "of all" : bucketOf(userId)}`);
+  return [...new Set(names)].sort();
+}
+
+/** FNV-1a. */
+function bucketOf(userId: string): number {
+  let hash = 0x811c9dc5;
+  for (let n = 0; n < userId.length; n++) hash = Math.imul(hash ^ userId.charCodeAt(n), 0x01000193);
+  return (hash >>> 0) % BUCKETS;
+}
+
+/**
+ * Waits until no decision drawn from the present rules of these users can still begin to wait, and lets none until the
+ * transaction ends. Call it before the transaction locks any notification.
+ */
+export async function raiseFence(db: Db, tenantId: string, userIds: readonly string[]): Promise<void> {
+  const names = texts(fenceNames(tenantId, userIds));
+  await db.execute(sql`
+    select pg_advisory_xact_lock(lock) from (
+      select distinct hashtextextended(name, 0) as lock from unnest(${names}::text[]) as t (name) order by lock) as locks`);
+}

@@ -1,0 +1,141 @@
+import postgres from "postgres";
+import { afterAll, expect, test } from "vitest";
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Store } from "#src/store/store.ts";
+import { platformOfFile } from "../support/platform.ts";
+import { testServices } from "../support/services.ts";
+import { until } from "../support/until.ts";
+
+const services = await testServices();
+const sql = postgres(services.databaseUrl, { max: 1, onnotice: () => undefined });
+afterAll(() => sql.end());
+
+/** Where the next decision stops, and what lets it go on. */
+type Stop = { at: "before" | "uncommitted"; reached: () => void; goOn: Promise<void> };
+let stop: Stop | undefined;
+
+/** Stops in the transaction that stores decisions: before its statements, or between them and the commit. */
+function stopping(store: Store): Store {
+  return {
+    ...store,
+    async tenant(tenantId, work) {
+      if (stop === undefined || !String(work).includes("commitDecisions")) return store.tenant(tenantId, work);
+      const { at, reached, goOn } = stop;
+      stop = undefined;
+      if (at === "before") {
+        reached();
+        await goOn;
+      }
+      return store.tenant(tenantId, async (tx) => {
+        const result = await work(tx);
+        if (at === "uncommitted") {
+          reached();
+          await goOn;
+        }
+        return result;
+      });
+    },
+    [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+  };
+}
+
+const worker = await platformOfFile({ services, roles: ["worker"], between: { store: stopping } });
+const node = await platformOfFile({ services, tenant: worker.tenant, roles: ["api", "stream", "scheduler"] });
+
+const ALWAYS_QUIET = { enabled: true, startTime: "00:00", endTime: "00:00" };
+/** What stays held stays so for a day: this is only for the ticks of the scheduler. */
+const SOON_MS = 8000;
+
+/** Sends to a user while the decision stops there; answers the notification, once it has stopped. */
+async function sendAndStop(userId: string, at: Stop["at"]) {
+  const { promise: goOn, resolve: release } = Promise.withResolvers<void>();
+  const { promise: reached, resolve } = Promise.withResolvers<void>();
+  stop = { at, reached: resolve, goOn };
+  const { results } = await node.key.send.send({ to: { userIds: [userId] }, content: { title: "Hi" } });
+  await reached;
+  return { id: results[0]?.notificationId ?? "", release };
+}
+
+const statusOf = async (id: string) => (await node.key.send.getNotification({ id })).notification;
+const becomes = (id: string, status: Status) =>
+  until(
+    () => statusOf(id),
+    (found) => found?.status === status,
+    SOON_MS,
+  );
+
+test("a hold by rules that were changed before it could be stored is decided again", async () => {
+  const user = await node.clientsFor("ann");
+  await user.preferences.updatePreferences({ preferences: { quietHours: ALWAYS_QUIET } });
+  const { id, release } = await sendAndStop("ann", "before");
+  const changed = await user.preferences.updatePreferences({ preferences: { quietHours: { enabled: false } } });
+  expect(changed.reconciled).toMatchObject({ released: 0, unchanged: 0 });
+  release();
+  await becomes(id, Status.DELIVERED);
+});
+
+test("a delivery by rules that were changed before it could be stored does not happen", async () => {
+  const user = await node.clientsFor("bob");
+  const { id, release } = await sendAndStop("bob", "before");
+  await user.preferences.updatePreferences({ preferences: { types: { general: { enabled: false } } } });
+  release();
+  expect((await becomes(id, Status.SUPPRESSED))?.reason).toBe(Reason.TYPE_DISABLED);
+});
+
+test("a change waits for a hold that is being stored, and releases it", async () => {
+  const user = await node.clientsFor("cid");
+  await user.preferences.updatePreferences({ preferences: { quietHours: ALWAYS_QUIET } });
+  const { id, release } = await sendAndStop("cid", "uncommitted");
+  const change = user.preferences.updatePreferences({ preferences: { quietHours: { enabled: false } } });
+  let over = false;
+  change.finally(() => {
+    over = true;
+  });
+  await until(
+    async () => over || (await sql`select from pg_locks where locktype = 'advisory' and not granted`).length > 0,
+    (waitsOrOver) => waitsOrOver,
+  );
+  release();
+  expect((await change).reconciled).toMatchObject({ released: 1 });
+  await becomes(id, Status.DELIVERED);
+});
+
+test("a hold by the tenant's former defaults is not stored, and one that is being stored is found", async () => {
+  const update = (quietHours: object) =>
+    node.key.preferences.updateDefaultPreferences({ preferences: { quietHours }, reason: "a test" });
+  await update(ALWAYS_QUIET);
+  const before = await sendAndStop("dora", "before");
+  await update({ enabled: false });
+  // What waits has been looked at; this one does not wait yet.
+  await until(
+    () => sql`select from rule_changes`,
+    (left) => left.length === 0,
+  );
+  before.release();
+  await becomes(before.id, Status.DELIVERED);
+
+  await update({ enabled: true });
+  const during = await sendAndStop("dora", "uncommitted");
+  await update({ enabled: false });
+  await until(
+    () => sql`select from pg_locks where locktype = 'advisory' and not granted`,
+    (waiting) => waiting.length > 0,
+    SOON_MS,
+  );
+  during.release();
+  await becomes(during.id, Status.DELIVERED);
+});
+
+test("a hold by the zone that a profile named before is not stored", async () => {
+  const { users, preferences } = node.key;
+  await users.upsertUser({ user: { id: "eve", timeZone: "UTC" } });
+  const now = new Date();
+  const clock = (hours: number) => new Date(now.getTime() + hours * 3_600_000).toISOString().slice(11, 16);
+  // Quiet in UTC for another hour; far from it in Tokyo.
+  const quietHours = { enabled: true, startTime: clock(-1), endTime: clock(1) };
+  await preferences.updatePreferences({ userId: "eve", preferences: { quietHours }, reason: "a test" });
+  const { id, release } = await sendAndStop("eve", "before");
+  await users.updateUser({ user: { id: "eve", timeZone: "Asia/Tokyo" }, updateMask: { paths: ["time_zone"] } });
+  release();
+  await becomes(id, Status.DELIVERED);
+});
