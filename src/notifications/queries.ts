@@ -3,8 +3,8 @@ import { hourOf } from "#src/analytics/hour.ts";
 import { texts } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Tx } from "#src/store/store.ts";
-import { TOPIC_TAG } from "#src/stream/filter.ts";
 import type { NotificationRow, TimelineRow } from "./notification.ts";
+import { OWN_TAGS } from "./own-tags.ts";
 
 const OPEN = [Status.ACCEPTED, Status.SCHEDULED, Status.HELD];
 /** Statuses in the partial index notifications_exceptions. */
@@ -144,7 +144,7 @@ export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: 
   const rows = await tx`
     update notifications set
       ${changes.content === undefined ? tx`` : tx`content = ${changes.content as Buffer},`}
-      ${changes.tags === undefined ? tx`` : tx`tags = ${texts(changes.tags)}::text[] || array(select t from unnest(tags) as t where starts_with(t, ${TOPIC_TAG})),`}
+      ${changes.tags === undefined ? tx`` : tx`tags = ${texts(changes.tags)}::text[] || array(select t from unnest(tags) as t where t ^@ any(${texts(OWN_TAGS)}::text[])),`}
       ${changes.expiresAt === undefined ? tx`` : tx`expires_at = ${changes.expiresAt},`}
       ${scheduled === undefined ? tx`` : tx`scheduled_at = ${scheduled},`}
       ${later ? tx`status = ${Status.SCHEDULED}, reason = 0, due_at = ${scheduled},` : tx``}

@@ -148,6 +148,8 @@ export const fanouts = pgTable(
     endedAt: instant("ended_at"),
     /** RUNNING: a worker that has not moved it by then is taken for dead. */
     leaseUntil: instant("lease_until"),
+    /** Members for whom the asked-for time was before get nothing. */
+    skipBefore: instant("skip_before"),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.id] }),

@@ -6,8 +6,8 @@ import { Channel, ContentSchema, Priority, Status } from "#gen/posthorn/v1/notif
 import { SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { Fault } from "#src/errors.ts";
 import { channelBits, channelsOf } from "#src/notifications/channel-bits.ts";
+import { instantOfLocal } from "#src/notifications/local-time.ts";
 import { checkData } from "#src/pipeline/accept/check-data.ts";
-import { instantOfLocal } from "#src/pipeline/accept/local-time.ts";
 import { firstStatus, prepare, type TypeDefaults } from "#src/pipeline/accept/prepare.ts";
 
 const now = new Date("2026-03-01T12:00:00Z");

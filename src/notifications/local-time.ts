@@ -14,3 +14,9 @@ export function instantOfLocal(local: string, zone: string): Date {
   }
   return new Date(time.toZonedDateTime(zone).epochMilliseconds);
 }
+
+/** What the wall clock of a zone shows at an instant, to the second. */
+export function localTimeOf(instant: Date, zone: string): string {
+  const time = Temporal.Instant.fromEpochMilliseconds(instant.getTime()).toZonedDateTimeISO(zone);
+  return time.toPlainDateTime().toString({ smallestUnit: "second" });
+}
