@@ -38,6 +38,7 @@ import { adminService } from "#src/services/admin-service.ts";
 import { analyticsService } from "#src/services/analytics-service.ts";
 import { inboxService } from "#src/services/inbox-service.ts";
 import { preferencesService } from "#src/services/preferences-service.ts";
+import { scheduleService } from "#src/services/schedule-service.ts";
 import { sendService } from "#src/services/send-service.ts";
 import { streamService } from "#src/services/stream-service.ts";
 import { topicService } from "#src/services/topic-service.ts";
@@ -202,7 +203,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   // What happens by itself.
   if (has("scheduler")) {
     const jobs = { store, broker, queue, live, clock, random, metrics, log, databaseUrl: postgres.url, reconsider };
-    stack.use(startJobs(jobs, config));
+    const occurrences = { accept: acceptDeps, slot: firstSlot, log };
+    stack.use(startJobs({ ...jobs, occurrences }, config));
     if (config.encryption.previousKeys.length > 0) {
       void resealSecrets(store, seals).then(
         (count) => log.info({ count }, "sealed the secrets of former master keys anew"),
@@ -231,8 +233,16 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     sendService({
       ...shared,
       accept: accepting(acceptDeps, config.accept, slots),
+      zonesOf: acceptDeps.zonesOf,
       violations,
       slot: firstSlot,
+      cancelled: (tenantId, notifications, at) => announceCancelled(live, tenantId, notifications, at),
+    }),
+    scheduleService({
+      ...shared,
+      findType: types.get,
+      violations,
+      slots,
       cancelled: (tenantId, notifications, at) => announceCancelled(live, tenantId, notifications, at),
     }),
     inboxService({ ...shared, inbox }),

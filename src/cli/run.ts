@@ -1,8 +1,10 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
+import { deadlinesCommand } from "./commands/deadlines.ts";
 import { inboxCommand } from "./commands/inbox.ts";
 import { keyCommand } from "./commands/key.ts";
 import { migrateCommand } from "./commands/migrate.ts";
+import { schedulesCommand } from "./commands/schedules.ts";
 import { sendCommand } from "./commands/send.ts";
 import { serveCommand } from "./commands/serve.ts";
 import { tailCommand } from "./commands/tail.ts";
@@ -80,6 +82,8 @@ Begin with:
   inboxCommand(program, world);
   program.commandsGroup("Set-up:");
   typesCommand(program, world);
+  schedulesCommand(program, world);
+  deadlinesCommand(program, world);
   tokenCommand(program, world);
   tenantCommand(program, world);
   keyCommand(program, world);

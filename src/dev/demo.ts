@@ -17,6 +17,7 @@ import { batch } from "./demo/steps/batch.ts";
 import { limits } from "./demo/steps/limits.ts";
 import { live } from "./demo/steps/live.ts";
 import { quietHours } from "./demo/steps/quiet-hours.ts";
+import { reminder } from "./demo/steps/reminder.ts";
 import { repeats } from "./demo/steps/repeats.ts";
 import { resume } from "./demo/steps/resume.ts";
 import { topic } from "./demo/steps/topic.ts";
@@ -25,7 +26,7 @@ import { watch } from "./demo/watch.ts";
 import { startServices } from "./services.ts";
 
 /** In the order of the story. A new channel is a new step. */
-const steps: readonly Step[] = [live, batch, repeats, quietHours, resume, topic, limits, account];
+const steps: readonly Step[] = [live, batch, repeats, quietHours, reminder, resume, topic, limits, account];
 
 /** From the moment the servers answer: installing them may take as long as it takes. */
 const LONGEST_MS = 180_000;

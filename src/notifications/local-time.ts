@@ -26,3 +26,9 @@ export function localTimes(
   const from = Math.max(scheduledAt.getTime(), now.getTime());
   return { scheduledAt, expiresAt: ttlMs === undefined ? undefined : new Date(from + ttlMs) };
 }
+
+/** What the wall clock of a zone shows at an instant, to the second. */
+export function localTimeOf(instant: Date, zone: string): string {
+  const time = Temporal.Instant.fromEpochMilliseconds(instant.getTime()).toZonedDateTimeISO(zone);
+  return time.toPlainDateTime().toString({ smallestUnit: "second" });
+}

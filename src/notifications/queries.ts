@@ -3,8 +3,8 @@ import { hourOf } from "#src/analytics/hour.ts";
 import { texts } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Tx } from "#src/store/store.ts";
-import { TOPIC_TAG } from "#src/stream/filter.ts";
 import type { NotificationRow, TimelineRow } from "./notification.ts";
+import { OWN_TAGS } from "./own-tags.ts";
 
 const OPEN = [Status.ACCEPTED, Status.SCHEDULED, Status.HELD];
 /** Statuses in the partial index notifications_exceptions. */
@@ -130,13 +130,16 @@ async function cancel(
 export type Changes = {
   content?: Uint8Array;
   scheduledAt?: Date | null;
+  /** The wall-clock time that `scheduledAt` is in the recipient's zone, which it then follows. */
+  localTime?: string;
   expiresAt?: Date | null;
   tags?: string[];
 };
 
 /**
  * Changes an open notification. A new schedule in the future makes it SCHEDULED; one in the past, or none, releases a
- * SCHEDULED one at the scheduler's next tick. An instant takes the place of a wall-clock time. Returns false when it is no longer open.
+ * SCHEDULED one at the scheduler's next tick. An instant takes the place of a wall-clock time.
+ * Returns false when it is no longer open.
  */
 export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: Changes, now: Date): Promise<boolean> {
   const scheduled = changes.scheduledAt;
@@ -144,9 +147,9 @@ export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: 
   const rows = await tx`
     update notifications set
       ${changes.content === undefined ? tx`` : tx`content = ${changes.content as Buffer},`}
-      ${changes.tags === undefined ? tx`` : tx`tags = ${texts(changes.tags)}::text[] || array(select t from unnest(tags) as t where starts_with(t, ${TOPIC_TAG})),`}
+      ${changes.tags === undefined ? tx`` : tx`tags = ${texts(changes.tags)}::text[] || array(select t from unnest(tags) as t where t ^@ any(${texts(OWN_TAGS)}::text[])),`}
       ${changes.expiresAt === undefined ? tx`` : tx`expires_at = ${changes.expiresAt}, local_ttl_ms = null,`}
-      ${scheduled === undefined ? tx`` : tx`scheduled_at = ${scheduled}, local_time = null,`}
+      ${scheduled === undefined ? tx`` : tx`scheduled_at = ${scheduled}, local_time = ${changes.localTime ?? null},`}
       ${later ? tx`status = ${Status.SCHEDULED}, reason = 0, due_at = ${scheduled},` : tx``}
       ${scheduled !== undefined && !later ? tx`due_at = case when status = ${Status.SCHEDULED} then ${now}::timestamptz else due_at end,` : tx``}
       updated_at = ${now}

@@ -78,6 +78,18 @@ export const ACCESS_RULES = {
   "posthorn.v1.SendService.GetFanout": readNotifications,
   "posthorn.v1.SendService.CancelFanout": send,
 
+  "posthorn.v1.ScheduleService.CreateSchedule": send,
+  "posthorn.v1.ScheduleService.GetSchedule": readNotifications,
+  "posthorn.v1.ScheduleService.ListSchedules": readNotifications,
+  "posthorn.v1.ScheduleService.UpdateSchedule": send,
+  "posthorn.v1.ScheduleService.PauseSchedule": send,
+  "posthorn.v1.ScheduleService.ResumeSchedule": send,
+  "posthorn.v1.ScheduleService.DeleteSchedule": send,
+  "posthorn.v1.ScheduleService.UpsertDeadline": send,
+  "posthorn.v1.ScheduleService.GetDeadline": readNotifications,
+  "posthorn.v1.ScheduleService.ListDeadlines": readNotifications,
+  "posthorn.v1.ScheduleService.DeleteDeadline": send,
+
   "posthorn.v1.InboxService.ListEntries": inbox,
   "posthorn.v1.InboxService.GetEntry": inbox,
   "posthorn.v1.InboxService.GetCounts": inbox,

@@ -30,3 +30,19 @@ export async function forgetKeys(store: Store, now: Date, limit: number): Promis
   );
   return Math.max(...counts.map((result) => result.count));
 }
+
+/** Deletes up to `limit` each of the deadlines and the schedules that ended before the retention; returns the greater number. */
+export async function forgetSchedules(store: Store, now: Date, retentionDays: number, limit: number): Promise<number> {
+  const before = new Date(now.getTime() - retentionDays * DAY_MS);
+  const counts = await store.system((tx) =>
+    Promise.all([
+      tx`delete from deadlines where (tenant_id, user_id, key) in (
+        select tenant_id, user_id, key from deadlines where at < ${before} order by at limit ${limit}
+        for update skip locked)`,
+      tx`delete from schedules where (tenant_id, key) in (
+        select tenant_id, key from schedules where ended_at < ${before} order by ended_at limit ${limit}
+        for update skip locked)`,
+    ]),
+  );
+  return Math.max(...counts.map((result) => result.count));
+}

@@ -14,8 +14,9 @@ import type { Store } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import { forgetFanouts, forgetKeys } from "./forget.ts";
+import { forgetFanouts, forgetKeys, forgetSchedules } from "./forget.ts";
 import { startLoop } from "./loop.ts";
+import { type OccurrenceDeps, sendOccurrences } from "./occurrences.ts";
 import { releaseDue } from "./release.ts";
 
 export type JobDeps = {
@@ -29,6 +30,7 @@ export type JobDeps = {
   log: Logger;
   databaseUrl: string;
   reconsider: ReconsiderDeps;
+  occurrences: OccurrenceDeps;
 };
 
 export type JobConfig = {
@@ -38,6 +40,8 @@ export type JobConfig = {
   inbox: { persistDays: number };
 };
 
+/** Schedules looked at in one go. */
+const OCCURRENCES = 200;
 const SNOOZE_MS = 1000;
 /** What is younger may still be on its way to the queue. */
 const JUST_ACCEPTED_MS = 1000;
@@ -61,6 +65,11 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     return { more: released.length === batch };
   });
   every("reconsider", tickMs, async (now) => reconsiderRest({ store, ...deps.reconsider }, now));
+  every("occurrences", tickMs, async (now) => {
+    const count = await sendOccurrences(deps.occurrences, now, OCCURRENCES);
+    metrics.schedulerReleased.inc({ kind: "occurrence" }, count);
+    return { more: count === OCCURRENCES };
+  });
   every("unsnooze", SNOOZE_MS, async (now) => {
     const returned = await releaseSnoozed(deps, now, batch);
     await announce(deps, returned, now);
@@ -99,6 +108,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
       inboxDays: config.inbox.persistDays,
     });
     while ((await forgetFanouts(store, now, config.retention.days, batch)) === batch);
+    while ((await forgetSchedules(store, now, config.retention.days, batch)) === batch);
     if (dropped.length > 0) log.info({ dropped }, "dropped months that were older than the retention");
     return { more: false };
   });

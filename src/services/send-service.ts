@@ -19,6 +19,7 @@ import { mapInSlices } from "#src/breathe.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
+import { instantOfLocal } from "#src/notifications/local-time.ts";
 import { latestDecision, type NotificationRow, toNotification, toTimeline } from "#src/notifications/notification.ts";
 import {
   type Changes,
@@ -34,7 +35,7 @@ import {
   updateOpen,
 } from "#src/notifications/queries.ts";
 import { waitForDecisions } from "#src/notifications/wait.ts";
-import type { Accept } from "#src/pipeline/accept/accept.ts";
+import type { Accept, AcceptDeps } from "#src/pipeline/accept/accept.ts";
 import { checkData } from "#src/pipeline/accept/check-data.ts";
 import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
 import { checkedTime, checkTags } from "#src/pipeline/accept/prepare.ts";
@@ -53,6 +54,8 @@ export type SendServiceDeps = {
   clock: Clock;
   pageTokens: PageTokens;
   violations: Violations;
+  /** The users' time zones. */
+  zonesOf: AcceptDeps["zonesOf"];
   /** Counter slot of this process's single changes. */
   slot: number;
   /** Tells the users' streams. Called after the commit. */
@@ -109,6 +112,17 @@ export function sendService(deps: SendServiceDeps): Service {
     return row;
   }
 
+  /** As in Send, a time in the past means at once. The recipient of a notification never changes. */
+  async function instantFor(call: Call, id: string, local: string): Promise<Date | null> {
+    const { userId } = await store.tenant(call.tenantId, (tx) => one(tx, call, id));
+    if (local === "") return null;
+    const zones = await deps.zonesOf(call.tenantId, [userId]);
+    const instant = instantOfLocal(local, zones.get(userId) ?? "UTC");
+    const now = clock();
+    const time = checkedTime("local_schedule_time", timestampFromDate(instant), now);
+    return time > now ? time : null;
+  }
+
   return service(SendService, {
     async send(request, call) {
       const fault = checkScope(request, call);
@@ -153,6 +167,15 @@ export function sendService(deps: SendServiceDeps): Service {
 
     async updateNotification(request, call) {
       const changes = changesOf(request, clock());
+      const local = localTimeOf(request);
+      if (local !== undefined) {
+        if (changes.scheduledAt !== undefined) throw invalidField("local_schedule_time", "or schedule_time, not both");
+        changes.scheduledAt = await instantFor(call, request.id, local);
+        if (changes.scheduledAt !== null) changes.localTime = local;
+      }
+      if (Object.keys(changes).length === 0) {
+        throw invalidField("update_mask", "names nothing to change, and nothing is set");
+      }
       const updated = await store.tenant(call.tenantId, async (tx) => {
         await lockNotification(tx, call.tenantId, request.id);
         const before = await one(tx, call, request.id);
@@ -253,12 +276,21 @@ function isEmpty(filter: Filter): boolean {
   return Object.values(filter).every((value) => value === undefined || (Array.isArray(value) && value.length === 0));
 }
 
-const CHANGEABLE = new Set(["content", "schedule_time", "expire_time", "tags"]);
+const CHANGEABLE = new Set(["content", "schedule_time", "local_schedule_time", "expire_time", "tags"]);
 
-function changesOf(request: UpdateNotificationRequest, now: Date): Changes {
+function pathsOf(request: UpdateNotificationRequest): string[] {
   const given = create(UpdateNotificationRequestSchema, { ...request, id: "" });
   delete given.updateMask;
-  const paths = maskPaths(request.updateMask, UpdateNotificationRequestSchema, given);
+  return maskPaths(request.updateMask, UpdateNotificationRequestSchema, given);
+}
+
+/** The wall-clock time that is asked for; "" is absent under the mask: at once, as with schedule_time. */
+function localTimeOf(request: UpdateNotificationRequest): string | undefined {
+  return pathsOf(request).includes("local_schedule_time") ? request.localScheduleTime : undefined;
+}
+
+function changesOf(request: UpdateNotificationRequest, now: Date): Changes {
+  const paths = pathsOf(request);
   const changes: Changes = {};
   for (const path of paths) {
     if (!CHANGEABLE.has(path)) {
@@ -280,8 +312,6 @@ function changesOf(request: UpdateNotificationRequest, now: Date): Changes {
     checkTags(request.tags);
     changes.tags = request.tags;
   }
-  if (Object.keys(changes).length === 0)
-    throw invalidField("update_mask", "names nothing to change, and nothing is set");
   return changes;
 }
 

@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { durationFromMs, durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { type NotificationType, NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
+import { offsetsOf, toOffsets } from "#src/deadlines/offsets.ts";
 import { invalidRequest } from "#src/errors.ts";
 import type { types } from "#src/store/schema/users.ts";
 import { textFaults } from "#src/store/storable.ts";
@@ -25,6 +26,7 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   defaultChannels: [Channel.IN_APP],
   defaultTtlMs: null,
   optIn: false,
+  reminderOffsetsMs: null,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -37,6 +39,7 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     defaultChannels: type.defaultChannels.length > 0 ? type.defaultChannels : [Channel.IN_APP],
     defaultTtlMs: type.defaultTtl === undefined ? null : Math.floor(durationMs(type.defaultTtl)),
     optIn: type.optIn,
+    reminderOffsetsMs: type.reminderOffsets === undefined ? null : offsetsOf(type.reminderOffsets),
   };
 }
 
@@ -50,6 +53,7 @@ export function toType(row: NotificationTypeRow): NotificationType {
     defaultChannels: row.defaultChannels as Channel[],
     ...(row.defaultTtlMs === null ? {} : { defaultTtl: durationFromMs(row.defaultTtlMs) }),
     optIn: row.optIn,
+    ...(row.reminderOffsetsMs === null ? {} : { reminderOffsets: toOffsets(row.reminderOffsetsMs) }),
     revision: row.revision,
     createTime: timestampFromDate(row.createdAt),
     updateTime: timestampFromDate(row.updatedAt),
@@ -64,6 +68,7 @@ const FIELDS = {
   default_channels: "defaultChannels",
   default_ttl: "defaultTtlMs",
   opt_in: "optIn",
+  reminder_offsets: "reminderOffsetsMs",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */
@@ -73,7 +78,7 @@ export function changesOf(
   paths: readonly string[],
 ): Partial<TypeDefinition> {
   const fields = paths.flatMap((path) => (Object.hasOwn(FIELDS, path) ? [FIELDS[path as keyof typeof FIELDS]] : []));
-  const differs = (field: keyof TypeDefinition) => String(row[field]) !== String(wanted[field]);
+  const differs = (field: keyof TypeDefinition) => JSON.stringify(row[field]) !== JSON.stringify(wanted[field]);
   return Object.fromEntries(fields.filter(differs).map((field) => [field, wanted[field]]));
 }
 

@@ -5,6 +5,8 @@ import { publishChange } from "#src/auth/changes.ts";
 import type { Invalidations } from "#src/broker/invalidations.ts";
 import { changeEntries, findPlaces } from "#src/inbox/changes.ts";
 import { endOpen } from "#src/notifications/end-open.ts";
+import { leaveSchedules } from "#src/schedules/queries.ts";
+import { deadlines } from "#src/store/schema/schedules.ts";
 import { tokenRevocations } from "#src/store/schema/tenants.ts";
 import { preferences, ruleChanges, userRoles, users } from "#src/store/schema/users.ts";
 import type { Db, Store, Tx } from "#src/store/store.ts";
@@ -62,6 +64,8 @@ async function deleteRecord(db: Db, tenantId: string, userId: string, now: Date)
   }
   await db.delete(ruleChanges).where(and(eq(ruleChanges.tenantId, tenantId), eq(ruleChanges.userId, userId)));
   await db.delete(preferences).where(and(eq(preferences.tenantId, tenantId), eq(preferences.userId, userId)));
+  await db.delete(deadlines).where(and(eq(deadlines.tenantId, tenantId), eq(deadlines.userId, userId)));
+  await leaveSchedules(db, tenantId, userId);
   await db
     .insert(tokenRevocations)
     .values({ tenantId, userId, notBefore: now })

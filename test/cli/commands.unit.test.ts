@@ -7,6 +7,7 @@ import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { ScheduleService, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { type SendBatchRequest, type SendRequest, SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
@@ -368,4 +369,65 @@ test("a state file that was cut short is no state", async () => {
   const w = world();
   writeFileSync(stateFile(w.dataDir), '{"server": "127.0');
   expect((await w.run("whoami")).exitCode).toBe(2);
+});
+
+test("schedules are made from words, listed, paused and deleted", async () => {
+  const calls: unknown[] = [];
+  const schedule = {
+    key: "standup",
+    state: State.ACTIVE,
+    recurrence: "FREQ=DAILY",
+    nextOccurrences: [{ localTime: "2026-01-01T09:20:00" }],
+  };
+  const { server } = await serving((router) =>
+    router
+      .rpc(ScheduleService.method.createSchedule, ({ schedule: asked }) => {
+        calls.push([
+          asked?.key,
+          asked?.request?.to?.userIds,
+          asked?.request?.to?.topics,
+          asked?.localStartTime,
+          asked?.timeZone,
+        ]);
+        return { schedule };
+      })
+      .rpc(ScheduleService.method.listSchedules, () => ({ schedules: [schedule] }))
+      .rpc(ScheduleService.method.pauseSchedule, ({ key }) => {
+        calls.push(`pause ${key}`);
+        return { schedule: { ...schedule, state: State.PAUSED } };
+      })
+      .rpc(ScheduleService.method.deleteSchedule, ({ key }) => {
+        calls.push(`delete ${key}`);
+        return {};
+      }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const made = await w.run(
+    "schedules create standup ann --topic team --rule FREQ=DAILY --start 2026-01-01T09:20 --title Hi",
+  );
+  expect(made.exitCode).toBe(0);
+  expect(made.err.join()).toContain("2026-01-01T09:20:00");
+  expect((await w.run("schedules list")).out.join()).toContain("each recipient's zone");
+  expect((await w.run("schedules pause standup")).out.join()).toContain("paused");
+  expect((await w.run("schedules delete standup")).exitCode).toBe(0);
+  expect(calls).toEqual([["standup", ["ann"], ["team"], "2026-01-01T09:20", ""], "pause standup", "delete standup"]);
+  const nobody = await w.run("schedules create standup --rule FREQ=DAILY --start 2026-01-01T09:20 --title Hi");
+  expect(nobody).toMatchObject({ exitCode: 2 });
+});
+
+test("deadlines are set with what reminds of them, and deleted", async () => {
+  const offsets: unknown[] = [];
+  const { server } = await serving((router) =>
+    router
+      .rpc(ScheduleService.method.upsertDeadline, ({ deadline }) => {
+        offsets.push(deadline?.reminderOffsets?.offsets.map(({ seconds }) => Number(seconds)));
+        return { deadline: { key: deadline?.key ?? "", reminders: [{ time: { seconds: 0n } }] } };
+      })
+      .rpc(ScheduleService.method.deleteDeadline, () => ({ cancelled: 2 })),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  expect((await w.run("deadlines set ann task --at +3d --title Hi")).out.join()).toContain("1970-01-01T00:00:00Z");
+  await w.run("deadlines set ann task --at +3d --title Hi --remind 7d,1h");
+  expect(offsets).toEqual([undefined, [604_800, 3600]]);
+  expect((await w.run("deadlines delete ann task")).err).toEqual(["2 reminders cancelled"]);
 });

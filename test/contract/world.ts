@@ -48,6 +48,10 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
     async () => (await key.inbox.getCounts({ userId: "alice" })).counts?.total,
     (total) => total === 3,
   );
+  await key.schedules.createSchedule({
+    schedule: { key: "vault", request: { to, content }, recurrence: "FREQ=DAILY", localStartTime: "2026-01-01T09:00" },
+  });
+  await key.schedules.upsertDeadline({ deadline: { userId: "alice", key: "vault", time: later.value, content } });
   const { token } = await key.admin.createUserToken({ userId: "alice" });
   const delivered = first.results[0]?.notificationId ?? "";
   const scheduled = waiting.results[0]?.notificationId ?? "";
@@ -100,6 +104,8 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       locale: "de",
       language: "de",
       time_zone: "Europe/Berlin",
+      recurrence: "FREQ=DAILY",
+      local_start_time: "2026-01-01T09:00",
       local_schedule_time: "2099-01-01T12:00:00",
       day_of_week: 1,
       start_time: "22:00",

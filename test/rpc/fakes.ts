@@ -6,6 +6,7 @@ import { AnalyticsService } from "#gen/posthorn/v1/analytics_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { ScheduleService } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
@@ -26,6 +27,7 @@ export const SERVICES: readonly DescService[] = [
   AnalyticsService,
   InboxService,
   PreferencesService,
+  ScheduleService,
   SendService,
   StreamService,
   TopicService,

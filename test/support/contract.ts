@@ -3,6 +3,7 @@ import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { AnalyticsService } from "#gen/posthorn/v1/analytics_service_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { ScheduleService } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
@@ -15,6 +16,7 @@ export const SERVICES = {
   analytics: AnalyticsService,
   inbox: InboxService,
   preferences: PreferencesService,
+  schedules: ScheduleService,
   send: SendService,
   stream: StreamService,
   topics: TopicService,

@@ -5,6 +5,7 @@ import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { AnalyticsService } from "#gen/posthorn/v1/analytics_service_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { ScheduleService } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
@@ -19,6 +20,7 @@ import { freshServices, type TestServices } from "./services.ts";
 /** A client of every service, all with one credential, over stock gRPC. */
 export type Clients = {
   send: Client<typeof SendService>;
+  schedules: Client<typeof ScheduleService>;
   inbox: Client<typeof InboxService>;
   stream: Client<typeof StreamService>;
   preferences: Client<typeof PreferencesService>;
@@ -177,6 +179,7 @@ export function clientsOver(
   const transport = createGrpcTransport({ baseUrl, sessionManager, interceptors: [credentials] });
   return {
     send: createClient(SendService, transport),
+    schedules: createClient(ScheduleService, transport),
     inbox: createClient(InboxService, transport),
     stream: createClient(StreamService, transport),
     preferences: createClient(PreferencesService, transport),

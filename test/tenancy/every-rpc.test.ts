@@ -43,6 +43,7 @@ const OWN = new Set(
     "InboxService: DeleteEntries Clear",
     "PreferencesService: GetPreferences UpdatePreferences ResetPreferences GetEffectivePreferences GetDefaultPreferences",
     "PreferencesService: UpdateDefaultPreferences",
+    "ScheduleService: ListSchedules DeleteSchedule ListDeadlines DeleteDeadline",
     "SendService: Send SendBatch SendStream ListNotifications CancelNotifications",
     "StreamService: Subscribe GetPresence Broadcast",
     "TopicService: UpsertTopic ListTopics DeleteTopic ListUserTopics",
@@ -116,6 +117,16 @@ beforeAll(async () => {
     async () => seen.sequences(),
     (sequences) => sequences.length >= 3,
   );
+  for (const name of ["vault", "vault2"]) {
+    const far = timestampFromDate(new Date(Date.now() + 300 * 3_600_000));
+    await key.schedules.upsertDeadline({
+      deadline: { userId: "alice", key: name, type: "vault", time: far, content: { title: CANARY } },
+    });
+    const request = { to: { userIds: ["alice"] }, type: "vault", content: { title: CANARY } };
+    await key.schedules.createSchedule({
+      schedule: { key: name, request, recurrence: "FREQ=DAILY", localStartTime: "2026-01-01T09:00" },
+    });
+  }
   const delivered = first.results[0]?.notificationId ?? "";
   const scheduled = waiting.results[0]?.notificationId ?? "";
   ids = [
@@ -161,6 +172,8 @@ beforeAll(async () => {
     locale: "de",
     language: "de",
     time_zone: "Europe/Berlin",
+    recurrence: "FREQ=DAILY",
+    local_start_time: "2026-01-01T09:00",
     local_schedule_time: "2099-01-01T12:00:00",
     day_of_week: 1,
     start_time: "22:00",

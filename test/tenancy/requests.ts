@@ -58,7 +58,15 @@ const SKIP = new Set([
   "public_key_pem",
   "jwks_url",
   "all_tenants",
+  "fired_count",
+  "missed_count",
+  "next_occurrences",
+  "reminders",
+  "reminder_offsets",
 ]);
+
+/** A schedule's request may not set these. */
+const NOT_SCHEDULED = new Set(["schedule_time", "local_schedule_time", "expire_time", "idempotency_key"]);
 
 const HOUR = 3_600_000;
 
@@ -119,7 +127,9 @@ function set(message: ReflectMessage, field: DescField, fill: Fill, depth: numbe
 function ofMessage(desc: DescMessage, name: string, fill: Fill, depth: number): ReflectMessage {
   if (desc.typeName !== "google.protobuf.Timestamp") {
     if (desc.typeName.startsWith("google.protobuf.")) return reflect(desc, create(desc));
-    return build(desc, fill, depth + 1);
+    const whole = build(desc, fill, depth + 1);
+    if (name === "request") for (const field of desc.fields) if (NOT_SCHEDULED.has(field.name)) whole.clear(field);
+    return whole;
   }
   const hours = name === "start_time" ? -24 : name === "expire_time" ? 3 : 1;
   const at = new Date(Date.now() + hours * HOUR);

@@ -20,7 +20,7 @@ import { commitGroup, type Stored } from "./commit.ts";
 import { groupCommit } from "./group.ts";
 import { measureGroup } from "./measure.ts";
 import { type Draft, prepare, type TypeDefaults } from "./prepare.ts";
-import type { Submission } from "./submission.ts";
+import { rowsOf, type Submission } from "./submission.ts";
 
 export type AcceptConfig = {
   groupWindowMs: number;
@@ -92,11 +92,10 @@ export function accepting(deps: AcceptDeps, config: AcceptConfig, slots: readonl
   ): Submission => ({
     ...call,
     draft,
-    rows: [...new Set(request.to?.userIds)].map((userId) => ({
-      id: deps.newId(),
-      userId,
-      ...draft.times(zones.get(userId) ?? "UTC"),
-    })),
+    rows: rowsOf(draft, [...new Set(request.to?.userIds)], {
+      newId: deps.newId,
+      zoneOf: (userId) => zones.get(userId) ?? "UTC",
+    }),
     fanout: fansOut(request) ? { id: deps.newId(), request } : undefined,
     idempotency: request.idempotencyKey === "" ? undefined : { key: request.idempotencyKey, hash: hashOf(request) },
     actor: sender.actor,
@@ -186,7 +185,8 @@ export function fansOut(request: SendRequest): boolean {
   return topics.length > 0 || roles.length > 0 || everyone;
 }
 
-async function queueStored(
+/** Queues what is to be decided at once. The reconciler does where it fails. */
+export async function queueStored(
   queue: Queue,
   tenantId: string,
   group: readonly Submission[],

@@ -210,15 +210,17 @@ async function insertFanouts(tx: Tx, tenantId: string, group: readonly Submissio
   const fanouts = group.flatMap(({ fanout, draft, actor }) => (fanout ? [{ ...fanout, draft, actor }] : []));
   if (fanouts.length === 0) return;
   await tx`
-    insert into fanouts (tenant_id, id, state, priority, request, content, actor, cursor, created_at, lease_until)
-    select ${tenantId}, id, 1, priority, request, content, actor, 'null', ${now}, ${now}::timestamptz + interval '30 seconds'
+    insert into fanouts (tenant_id, id, state, priority, request, content, actor, cursor, created_at, lease_until, skip_before)
+    select ${tenantId}, id, 1, priority, request, content, actor, 'null', ${now}, ${now}::timestamptz + interval '30 seconds',
+      skip_before
     from unnest(
       ${plain(fanouts.map((fanout) => fanout.id))}::uuid[],
       ${plain(fanouts.map((fanout) => fanout.draft.priority))}::smallint[],
       ${bytes(fanouts.map((fanout) => toBinary(SendRequestSchema, fanout.request)))}::bytea[],
       ${bytes(fanouts.map((fanout) => fanout.draft.content))}::bytea[],
-      ${texts(fanouts.map((fanout) => fanout.actor))}::text[]
-    ) as t (id, priority, request, content, actor)`;
+      ${texts(fanouts.map((fanout) => fanout.actor))}::text[],
+      ${instants(fanouts.map((fanout) => fanout.skipBefore))}::timestamptz[]
+    ) as t (id, priority, request, content, actor, skip_before)`;
 }
 
 export type Collapsing = { id: string; userId: string; key: string };

@@ -7,8 +7,8 @@ import { laneOf } from "../flow.ts";
 import type { AcceptDeps } from "./accept.ts";
 import { DEFAULT_TYPE } from "./accept.ts";
 import { claimDedupKeys, insertRows, lockCollapseKeys, supersedeRows } from "./commit.ts";
-import { type Draft, prepare } from "./prepare.ts";
-import type { NewRow } from "./submission.ts";
+import { type Draft, draftOf } from "./prepare.ts";
+import { type NewRow, rowsOf } from "./submission.ts";
 
 /** Members handled in one transaction: bounds memory, and what a crash makes another worker repeat. */
 const PAGE = 1000;
@@ -19,6 +19,7 @@ type Next = {
   request: SendRequest;
   cursor: string | null;
   createdAt: Date;
+  skipBefore: Date | null;
   members: string[];
 };
 
@@ -56,9 +57,9 @@ export async function runFanout(
 }
 
 async function readNext(tx: Tx, tenantId: string, fanoutId: string): Promise<Next | undefined> {
-  const [state] = await tx<{ request: Uint8Array; cursor: string | null; createdAt: Date }[]>`
-    select request, cursor #>> '{}' as cursor, created_at as "createdAt" from fanouts
-    where tenant_id = ${tenantId} and id = ${fanoutId} and state = 1`;
+  const [state] = await tx<(Pick<Next, "cursor" | "createdAt" | "skipBefore"> & { request: Uint8Array })[]>`
+    select request, cursor #>> '{}' as cursor, created_at as "createdAt", skip_before as "skipBefore"
+    from fanouts where tenant_id = ${tenantId} and id = ${fanoutId} and state = 1`;
   if (state === undefined) return undefined;
   const request = fromBinary(SendRequestSchema, state.request);
   return { ...state, request, members: await pageAudience(tx, tenantId, request, state.cursor ?? "", PAGE) };
@@ -70,12 +71,12 @@ async function planPage(deps: AcceptDeps, tenantId: string, next: Next): Promise
   const type = await deps.findType(tenantId, request.type || DEFAULT_TYPE);
   if (type === undefined) return undefined;
   // Prepared as of the Send: "in an hour" means an hour after it was accepted, however long the fan-out takes.
-  const prepared = prepare(request, type, next.createdAt, deps.dedupWindowMs);
+  const prepared = draftOf(request, type, next.createdAt, deps.dedupWindowMs);
   const topics = request.to?.topics ?? [];
   const draft: Draft = { ...prepared, tags: [...prepared.tags, ...topics.map(topicTag)] };
   const zones = draft.local !== undefined ? await deps.zonesOf(tenantId, members) : undefined;
-  const rows = members.map((userId) => ({ id: deps.newId(), userId, ...draft.times(zones?.get(userId) ?? "UTC") }));
-  return { draft, rows };
+  const zoneOf = (userId: string) => zones?.get(userId) ?? "UTC";
+  return { draft, rows: rowsOf(draft, members, { newId: deps.newId, zoneOf, skipBefore: next.skipBefore }) };
 }
 
 /** Undefined when another worker has stored this page, or it was cancelled. */

@@ -4,8 +4,8 @@ import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import { invalidField, notFound } from "#src/errors.ts";
 import { channelBits } from "#src/notifications/channel-bits.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
-import { instantOfLocal, localTimes } from "#src/notifications/local-time.ts";
-import { TOPIC_TAG } from "#src/stream/filter.ts";
+import { instantOfLocal } from "#src/notifications/local-time.ts";
+import { OWN_TAGS } from "#src/notifications/own-tags.ts";
 import { checkData } from "./check-data.ts";
 
 /** What a type gives a Send that says nothing itself. */
@@ -30,9 +30,11 @@ export type Draft = {
   dedup: { key: string; windowMs: number } | undefined;
   collapseKey: string | undefined;
   senderId: string | undefined;
+  /** The time it was asked for, past or not; undefined: at once. */
+  asked(zone: string): Date | undefined;
   /** When it is due and when it loses its worth, for a recipient in this zone. */
   times(zone: string): { scheduledAt: Date | undefined; expiresAt: Date | undefined };
-  /** The wall-clock time that `times` reads in the zone, and how long after it what is sent expires, if it does so. */
+  /** The wall-clock time that `asked` and `times` read in the zone, and how long after it what is sent expires, if so. */
   local: { time: string; ttlMs: number | undefined } | undefined;
 };
 
@@ -49,11 +51,21 @@ export function prepare(
   now: Date,
   defaultDedupMs: number,
 ): Draft {
+  checkTags(request.tags);
+  return draftOf(request, type, now, defaultDedupMs);
+}
+
+/** The same of a request whose tags may be ones that are not for senders. */
+export function draftOf(
+  request: SendRequest,
+  type: TypeDefaults | undefined,
+  now: Date,
+  defaultDedupMs: number,
+): Draft {
   if (type === undefined) throw notFound("type");
   const content = request.content;
   if (content === undefined) throw invalidField("content", "is required");
   checkData(content.data);
-  checkTags(request.tags);
   const encoded = encodeContent(content);
   const schedule = request.schedule;
   const scheduledAt = schedule.case === "scheduleTime" ? checkedTime("schedule_time", schedule.value, now) : undefined;
@@ -64,6 +76,7 @@ export function prepare(
   if (expireTime !== undefined && expireTime.getTime() <= Math.max(now.getTime(), scheduledAt?.getTime() ?? 0)) {
     throw invalidField("expire_time", "must lie in the future and after schedule_time");
   }
+  const asked = (zone: string) => (local === undefined ? scheduledAt : instantOfLocal(local, zone));
   const ttlMs = request.expiry.case === "ttl" ? durationMs(request.expiry.value) : (type.defaultTtlMs ?? undefined);
   return {
     type: type.key,
@@ -83,17 +96,15 @@ export function prepare(
     collapseKey: request.collapseKey || undefined,
     senderId: request.senderId || undefined,
     local: local === undefined ? undefined : { time: local, ttlMs: expireTime === undefined ? ttlMs : undefined },
+    asked,
     times(zone) {
-      const asked = local === undefined ? timesFrom(scheduledAt, ttlMs, now) : localTimes(local, ttlMs, zone, now);
-      const due = asked.scheduledAt !== undefined && asked.scheduledAt > now ? asked.scheduledAt : undefined;
-      return { scheduledAt: due, expiresAt: expireTime ?? asked.expiresAt };
+      const wanted = asked(zone);
+      const due = wanted !== undefined && wanted.getTime() > now.getTime() ? wanted : undefined;
+      const from = due ?? now;
+      const expiresAt = expireTime ?? (ttlMs === undefined ? undefined : new Date(from.getTime() + ttlMs));
+      return { scheduledAt: due, expiresAt };
     },
   };
-}
-
-function timesFrom(scheduledAt: Date | undefined, ttlMs: number | undefined, now: Date) {
-  const from = Math.max(scheduledAt?.getTime() ?? 0, now.getTime());
-  return { scheduledAt, expiresAt: ttlMs === undefined ? undefined : new Date(from + ttlMs) };
 }
 
 /** The status a draft begins with: it is queued at once, or waits for its time. */
@@ -101,10 +112,12 @@ export function firstStatus(scheduledAt: Date | undefined): typeof Status.ACCEPT
   return scheduledAt === undefined ? Status.ACCEPTED : Status.SCHEDULED;
 }
 
-/** `topic:` says through which topic something was sent, and streams filter by it: it is not for senders to say. */
+/** Throws INVALID_REQUEST naming the first tag that is not for senders. */
 export function checkTags(tags: readonly string[]): void {
-  const index = tags.findIndex((tag) => tag.startsWith(TOPIC_TAG));
-  if (index >= 0) throw invalidField(`tags[${index}]`, `must not begin with "${TOPIC_TAG}", which is kept for topics`);
+  tags.forEach((tag, index) => {
+    const own = OWN_TAGS.find((prefix) => tag.startsWith(prefix));
+    if (own !== undefined) throw invalidField(`tags[${index}]`, `must not begin with "${own}", which the server sets`);
+  });
 }
 
 /** A time that is asked for: at most 400 days ahead. Throws INVALID_REQUEST naming the field. */

@@ -1,9 +1,13 @@
 import type { SpanContext } from "@opentelemetry/api";
 import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
+import type { NewId } from "#src/ids.ts";
 import type { Draft } from "./prepare.ts";
 
 /** A notification to be. */
 export type NewRow = { id: string; userId: string; scheduledAt: Date | undefined; expiresAt: Date | undefined };
+
+/** `skipBefore`: members for whom the asked-for time was before get nothing. */
+export type NewFanout = { id: string; request: SendRequest; skipBefore?: Date };
 
 /** One Send, ready to be stored. */
 export type Submission = {
@@ -11,7 +15,7 @@ export type Submission = {
   /** One per user id, no user twice. */
   rows: NewRow[];
   /** Present when the Send names topics, roles or everyone. */
-  fanout: { id: string; request: SendRequest } | undefined;
+  fanout: NewFanout | undefined;
   idempotency: { key: string; hash: Uint8Array } | undefined;
   actor: string;
   /** Id for the audit entry of a limits bypass. */
@@ -21,3 +25,17 @@ export type Submission = {
   /** The caller's trace, if it is recorded. */
   trace: SpanContext | undefined;
 };
+
+/** The rows of a draft, without those whose time was before `skipBefore`. */
+export function rowsOf(
+  draft: Draft,
+  userIds: readonly string[],
+  { newId, zoneOf, skipBefore }: { newId: NewId; zoneOf(userId: string): string; skipBefore?: Date | null },
+): NewRow[] {
+  return userIds.flatMap((userId) => {
+    const zone = zoneOf(userId);
+    const asked = skipBefore == null ? undefined : draft.asked(zone);
+    if (skipBefore != null && asked !== undefined && asked < skipBefore) return [];
+    return [{ id: newId(), userId, ...draft.times(zone) }];
+  });
+}

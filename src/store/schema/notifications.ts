@@ -48,7 +48,8 @@ export const notifications = pgTable(
     index("notifications_user").on(t.userId, t.tenantId, t.id),
     // The reconciler and queue positions: only what waits for its first or next decision.
     index("notifications_waiting").on(t.priority, t.tenantId, t.id).where(sql`status = 1`),
-    index("notifications_due").on(t.dueAt).where(sql`due_at is not null`),
+    // The scheduler: what is due, by urgency.
+    index("notifications_due").on(t.priority, t.dueAt).where(sql`due_at is not null`),
     // Lists by status, for every status that is not the usual one.
     index("notifications_exceptions").on(t.tenantId, t.status, t.id).where(sql`status not in (1, 7, 8)`),
     index("notifications_collapse")
@@ -150,6 +151,8 @@ export const fanouts = pgTable(
     endedAt: instant("ended_at"),
     /** RUNNING: a worker that has not moved it by then is taken for dead. */
     leaseUntil: instant("lease_until"),
+    /** Members for whom the asked-for time was before get nothing. */
+    skipBefore: instant("skip_before"),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.id] }),

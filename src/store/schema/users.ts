@@ -67,6 +67,8 @@ export const types = pgTable(
     defaultChannels: smallint("default_channels").array().notNull(),
     defaultTtlMs: bigint("default_ttl_ms", { mode: "number" }),
     optIn: boolean("opt_in").notNull().default(false),
+    /** How long before a deadline of the type its user is reminded; null: the platform's default. */
+    reminderOffsetsMs: bigint("reminder_offsets_ms", { mode: "number" }).array(),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),

@@ -38,6 +38,11 @@ test("of a deleted user no contact data is left, and what is left of them is kno
   await key.send.send({ to, content, senderId, dedupKey, tags: [tag], waitForDecision: { seconds: 10n } });
   const later = { case: "scheduleTime", value: timestampFromMs(Date.now() + 3_600_000) } as const;
   await key.send.send({ to, content, schedule: later });
+  const recurring = { recurrence: "FREQ=DAILY", localStartTime: "2026-01-01T09:00" };
+  await key.schedules.createSchedule({ schedule: { key: "alone", request: { to, content }, ...recurring } });
+  const both = { to: { userIds: [userId, "another"] }, content: { title: "Both" } };
+  await key.schedules.createSchedule({ schedule: { key: "both", request: both, ...recurring } });
+  await key.schedules.upsertDeadline({ deadline: { userId, key: "task", time: later.value, content } });
   const reader = openReader(await node.clientsFor(userId), { deviceId: "phone" });
   await reader.next("caughtUp");
   expect(Object.keys(await tablesHolding(contact))).toEqual(["users"]);
@@ -53,6 +58,8 @@ test("of a deleted user no contact data is left, and what is left of them is kno
     dedup_keys: ["dedupKey"],
     notifications: ["title", "body", "senderId", "dedupKey", "tag"],
   });
+  const { schedules } = await key.schedules.listSchedules({});
+  expect(schedules.map(({ key, request }) => [key, request?.to?.userIds])).toEqual([["both", ["another"]]]);
   expect(Object.keys(await tablesHolding({ userId }))).toEqual([
     "audit_entries",
     "dedup_keys",

@@ -66,7 +66,7 @@ export async function exercise(
 }
 
 function storingCalls(clients: Clients, canary: AllCanaries, userId: string): Call[] {
-  const { users, topics, types, preferences, send, stream, inbox, admin } = clients;
+  const { users, topics, types, preferences, schedules, send, stream, inbox, admin } = clients;
   const content = contentOf(canary);
   const at = timestampFromMs(Date.now() + 3_600_000);
   const user = {
@@ -97,6 +97,16 @@ function storingCalls(clients: Clients, canary: AllCanaries, userId: string): Ca
     () => send.send({ to, content, idempotencyKey }),
     () => send.send({ to, content, schedule: { case: "scheduleTime", value: at }, ...keys }),
     () => send.send({ to: { topics: ["news"] }, content, ...keys }),
+    () =>
+      schedules.createSchedule({
+        schedule: {
+          key: "daily",
+          request: { to, content, ...keys },
+          recurrence: "FREQ=DAILY",
+          localStartTime: "2026-01-01T09:00",
+        },
+      }),
+    () => schedules.upsertDeadline({ deadline: { userId, key: "task", time: at, content } }),
     () => send.sendBatch({ items: [{ to, content, ...keys }, { content }] }),
     () => drain(send.sendStream(once({ items: [{ to, content }] }))),
     async () => {

@@ -1,0 +1,96 @@
+import type { NewId } from "#src/ids.ts";
+import { cancelByIds, recordScheduled, updateOpen } from "#src/notifications/queries.ts";
+import type { Tx } from "#src/store/store.ts";
+import { type DeadlineDefinition, type DeadlineRow, isSame, isSameKind } from "./deadline.ts";
+import { plan, type Reminder } from "./plan.ts";
+import { changeDeadline, findDeadline, lockDeadline, lockOpen, removeDeadline } from "./queries.ts";
+
+export type By = { actor: string; now: Date; slot: number };
+export type Cancelled = { id: string; userId: string };
+
+/** What a deadline's reminders are made of, prepared before the transaction. */
+export type ReminderKind = {
+  /** How long before, in ms, the longest first. */
+  offsetsMs: readonly number[];
+  /** When a reminder that is due at an instant loses its worth: at the deadline at the latest. */
+  expiresAt(dueAt: Date): Date;
+  /** Stores reminders as SCHEDULED notifications. */
+  insert(tx: Tx, reminders: readonly { id: string; dueAt: Date }[], by: By): Promise<void>;
+};
+
+/**
+ * Makes a deadline what is asked for, and its reminders with it, in the caller's transaction. Locks the deadline, then its
+ * notifications in the order of their ids. A reminder that is being delivered at this moment is either moved or delivered.
+ */
+export async function upsertDeadline(
+  tx: Tx,
+  tenantId: string,
+  wanted: DeadlineDefinition,
+  kind: ReminderKind,
+  newId: NewId,
+  by: By,
+): Promise<{ row: DeadlineRow; cancelled: Cancelled[] }> {
+  const { row, isNew } = await lockDeadline(tx, tenantId, wanted, by.now);
+  const changes = plan(row.reminders, wanted.at.getTime(), kind.offsetsMs, by.now.getTime());
+  const settled = changes.move.length + changes.create.length + changes.cancel.length === 0;
+  if (!isNew && settled && isSame(row, wanted)) return { row, cancelled: [] };
+
+  const open = await lockOpen(
+    tx,
+    tenantId,
+    row.reminders.map(({ id }) => id),
+  );
+  const same = isSameKind(row, wanted);
+  const reminders: Reminder[] = [];
+  const missing = [...changes.create];
+  const moved: Reminder[] = [];
+  const touched: Reminder[] = [];
+  const obsolete = changes.cancel.map(({ id }) => id);
+  const stay = [...changes.keep.map((reminder) => ({ reminder, dueAt: reminder.dueAt })), ...changes.move];
+  for (const { reminder, dueAt } of stay) {
+    const isOpen = open.has(reminder.id);
+    const moves = dueAt !== reminder.dueAt;
+    if (isOpen && same) (moves ? moved : touched).push({ ...reminder, dueAt });
+    else if (isOpen) obsolete.push(reminder.id);
+    if (isOpen ? same : !moves) reminders.push({ ...reminder, dueAt });
+    else if (dueAt > by.now.getTime()) missing.push({ offsetMs: reminder.offsetMs, dueAt });
+  }
+  const made = missing.map((each) => ({ ...each, id: newId() }));
+  reminders.push(...made);
+
+  // In the order of the statuses they count: counters are locked in that order, here as elsewhere.
+  await kind.insert(
+    tx,
+    made.map(({ id, dueAt }) => ({ id, dueAt: new Date(dueAt) })),
+    by,
+  );
+  const update = (dueAt: number) => ({ content: wanted.content, expiresAt: kind.expiresAt(new Date(dueAt)) });
+  for (const { id, dueAt } of touched) await updateOpen(tx, tenantId, id, update(dueAt), by.now);
+  for (const { id, dueAt } of moved) {
+    await updateOpen(tx, tenantId, id, { ...update(dueAt), scheduledAt: new Date(dueAt) }, by.now);
+    await recordScheduled(tx, tenantId, { id, type: wanted.type }, by);
+  }
+  const cancelled = await cancelByIds(tx, tenantId, obsolete, by);
+  reminders.sort((a, b) => b.offsetMs - a.offsetMs);
+  await changeDeadline(tx, tenantId, wanted, { reminders, revision: isNew ? 1 : row.revision + 1 }, by.now);
+  const after = await findDeadline(tx, tenantId, wanted.userId, wanted.key);
+  if (after === undefined) throw new Error("a locked deadline is gone");
+  return { row: after, cancelled };
+}
+
+/** Deletes a deadline and cancels those of its reminders that are not delivered yet. */
+export async function deleteDeadline(
+  tx: Tx,
+  tenantId: string,
+  { userId, key }: { userId: string; key: string },
+  by: By,
+): Promise<Cancelled[]> {
+  const row = await removeDeadline(tx, tenantId, userId, key);
+  if (row === undefined) return [];
+  return cancelByIds(
+    tx,
+    tenantId,
+    row.reminders.map(({ id }) => id),
+    by,
+  );
+}

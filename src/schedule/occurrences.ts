@@ -1,0 +1,69 @@
+import { scheduleTag } from "#src/notifications/own-tags.ts";
+import type { AcceptDeps } from "#src/pipeline/accept/accept.ts";
+import { sendByItself } from "#src/pipeline/accept/by-itself.ts";
+import { laneOf } from "#src/pipeline/flow.ts";
+import { claimFiring, type Due, dueSchedules, moveOn, readFiring } from "#src/schedules/queries.ts";
+import { requestOf, timingOf } from "#src/schedules/schedule.ts";
+import { firesAt, step } from "#src/schedules/timing.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
+
+export type OccurrenceDeps = { accept: AcceptDeps; slot: number; log: Logger };
+
+/** Schedules worked on at the same time: each is two short transactions. */
+const SIDE_BY_SIDE = 4;
+
+/**
+ * Sends what schedules are due to send. Each occurrence once, however many schedulers run and whatever is killed: it is
+ * stored in the transaction that moves its schedule on. Answers how many were due; fewer than `limit`: no more are.
+ */
+export async function sendOccurrences(deps: OccurrenceDeps, now: Date, limit: number): Promise<number> {
+  const due = await deps.accept.store.system((tx) => dueSchedules(tx, now, limit));
+  const waiting = [...due];
+  let failure: unknown;
+  await Promise.all(
+    Array.from({ length: SIDE_BY_SIDE }, async () => {
+      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+        // One that cannot be sent must not keep the others from it.
+        await sendOccurrence(deps, next, now).catch((error: unknown) => {
+          failure ??= error;
+        });
+      }
+    }),
+  );
+  if (failure !== undefined) throw failure;
+  return due.length;
+}
+
+async function sendOccurrence({ accept, slot, log }: OccurrenceDeps, { tenantId, key }: Due, now: Date): Promise<void> {
+  const firing = await accept.store.tenant(tenantId, (tx) => readFiring(tx, tenantId, key, now));
+  if (firing === undefined) return;
+  const timing = timingOf(firing);
+  const { send, skipBefore, missed, next } = step(timing, firing.occurrence, firing.notBefore, now);
+  const request = requestOf(firing);
+  // With a zone of its own it is due now; else every recipient's clock says when.
+  if (send !== undefined && timing.zone === "") request.schedule = { case: "localScheduleTime", value: send };
+  const sending =
+    send === undefined
+      ? undefined
+      : await sendByItself(accept, tenantId, request, { tag: scheduleTag(key), skipBefore, now });
+  const stored = await accept.store.tenant(tenantId, async (tx) => {
+    if (!(await claimFiring(tx, tenantId, firing))) return undefined;
+    const stored = (await sending?.store(tx, slot)) ?? [];
+    const moved = {
+      next,
+      firesAt: next === undefined ? null : firesAt(timing, next),
+      missed: missed + (send !== undefined && sending === undefined ? 1 : 0),
+      sent: sending === undefined ? null : (send ?? null),
+    };
+    await moveOn(tx, tenantId, key, moved, now);
+    return stored;
+  });
+  if (stored === undefined) return;
+  if (missed > 0 || (send !== undefined && sending === undefined)) {
+    log.warn({ tenant: tenantId, schedule: key, missed }, "a schedule had occurrences that nobody could get");
+  }
+  if (sending === undefined) return;
+  const { draft, rows } = sending.submission;
+  accept.metrics.accepted.inc({ lane: laneOf(draft.priority).name }, rows.length);
+  await sending.queue(stored);
+}

@@ -1,0 +1,247 @@
+import { clone, create } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import {
+  DeadlineSchema,
+  type Schedule,
+  ScheduleSchema,
+  ScheduleService,
+  Schedule_State as State,
+} from "#gen/posthorn/v1/schedule_service_pb.ts";
+import { SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
+import { writeAudit } from "#src/audit/queries.ts";
+import type { Clock } from "#src/clock.ts";
+import { type Cancelled, deleteDeadline, upsertDeadline } from "#src/deadlines/change.ts";
+import { toDeadline } from "#src/deadlines/deadline.ts";
+import { DEFAULT_OFFSETS_MS, offsetsOf } from "#src/deadlines/offsets.ts";
+import { findDeadline, pageDeadlines } from "#src/deadlines/queries.ts";
+import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
+import type { NewId } from "#src/ids.ts";
+import { DEFAULT_TYPE } from "#src/pipeline/accept/accept.ts";
+import { checkedTime, prepare } from "#src/pipeline/accept/prepare.ts";
+import { remindersOf } from "#src/pipeline/accept/reminders.ts";
+import { type Call, type Service, service } from "#src/rpc/call.ts";
+import { applyMask, maskPaths } from "#src/rpc/field-mask.ts";
+import type { Violations } from "#src/rpc/validate.ts";
+import {
+  changeSchedule,
+  findSchedule,
+  insertSchedule,
+  lockSchedule,
+  pageSchedules,
+  removeSchedule,
+} from "#src/schedules/queries.ts";
+import {
+  checkTiming,
+  definitionOf,
+  type ScheduleRow,
+  standing,
+  timingOf,
+  toSchedule,
+} from "#src/schedules/schedule.ts";
+import { keysetPage } from "#src/store/keyset.ts";
+import type { PageTokens } from "#src/store/page-token.ts";
+import type { Db, Store } from "#src/store/store.ts";
+import type { NotificationTypeRow } from "#src/types/type.ts";
+
+export type ScheduleServiceDeps = {
+  store: Store;
+  clock: Clock;
+  newId: NewId;
+  pageTokens: PageTokens;
+  violations: Violations;
+  findType(tenantId: string, key: string): Promise<NotificationTypeRow | undefined>;
+  /** This process's counter slots, used in turn so that changes at the same time do not wait for each other. */
+  slots: readonly number[];
+  /** Tells the users' streams. Called after the commit. */
+  cancelled(tenantId: string, notifications: readonly Cancelled[], at: Date): void;
+};
+
+const DEFAULT_PAGE = 50;
+const CHANGEABLE = ["request", "recurrence", "local_start_time", "time_zone"] as const;
+
+export function scheduleService(deps: ScheduleServiceDeps): Service {
+  const { store, clock, newId, pageTokens } = deps;
+  let turn = 0;
+  const by = (call: Call) => ({ actor: call.actor, now: clock(), slot: deps.slots[turn++ % deps.slots.length] ?? 0 });
+  const audit = (db: Db, call: Call, action: string, key: string) =>
+    writeAudit(db, { tenantId: call.tenantId, id: newId(), actor: call.actor, action, target: `schedule:${key}` });
+  const show = (row: ScheduleRow) => ({ schedule: toSchedule(row, { now: clock() }) });
+
+  /** What Send would refuse is refused now, not when it is due. */
+  async function checkRequest({ request = create(SendRequestSchema) }: Schedule, call: Call): Promise<void> {
+    prepare(request, await deps.findType(call.tenantId, request.type || DEFAULT_TYPE), clock(), 0);
+  }
+
+  /** Changes a schedule's standing, if it has another than the one wanted. */
+  const stand = (
+    key: string,
+    call: Call,
+    action: string,
+    change: (row: ScheduleRow, now: Date) => object | undefined,
+  ) =>
+    store.tenantDb(call.tenantId, async (db) => {
+      const row = await lockSchedule(db, call.tenantId, key);
+      if (row === undefined) throw notFound("schedule");
+      const now = clock();
+      const changes = change(row, now);
+      if (changes === undefined) return show(row);
+      await audit(db, call, action, key);
+      return show(await changeSchedule(db, row, changes, now));
+    });
+
+  return service(ScheduleService, {
+    async createSchedule(request, call) {
+      const asked = request.schedule ?? create(ScheduleSchema);
+      const now = clock();
+      const definition = definitionOf(asked);
+      const begun = standing(checkTiming(definition, now), now, null);
+      if (begun.state !== State.ACTIVE) throw neverComes();
+      await checkRequest(asked, call);
+      const row = await store.tenantDb(call.tenantId, async (db) => {
+        const made = await insertSchedule(db, call.tenantId, definition, begun, now);
+        if (made !== undefined) await audit(db, call, "schedule.create", made.key);
+        return made;
+      });
+      if (row === undefined) {
+        throw new Fault(ErrorReason.ALREADY_EXISTS, {
+          message: `There is a schedule "${definition.key}" already. Change it with UpdateSchedule.`,
+          metadata: { resource: "schedule" },
+        });
+      }
+      return show(row);
+    },
+
+    async getSchedule({ key }, call) {
+      const row = await store.tenantDb(call.tenantId, (db) => findSchedule(db, call.tenantId, key));
+      if (row === undefined) throw notFound("schedule");
+      return show(row);
+    },
+
+    async listSchedules(request, call) {
+      const { items, nextPageToken } = await keysetPage(pageTokens, {
+        query: [call.tenantId, "ListSchedules"],
+        pageToken: request.pageToken,
+        pageSize: request.pageSize || DEFAULT_PAGE,
+        read: (after, limit) => store.tenantDb(call.tenantId, (db) => pageSchedules(db, call.tenantId, after, limit)),
+        keyOf: (row) => row.key,
+      });
+      return { schedules: items.map((row) => toSchedule(row, undefined)), nextPageToken };
+    },
+
+    async updateSchedule(request, call) {
+      const asked = request.schedule ?? create(ScheduleSchema);
+      const paths = changedPaths(request.updateMask, asked);
+      const before = await store.tenantDb(call.tenantId, (db) => findSchedule(db, call.tenantId, asked.key));
+      if (before === undefined) throw notFound("schedule");
+      if (request.revision !== 0 && request.revision !== before.revision) throw new Fault(ErrorReason.ETAG_MISMATCH);
+      const wanted = applyMask(ScheduleSchema, toSchedule(before, undefined), asked, paths);
+      const fields = deps.violations(ScheduleSchema, wanted);
+      if (fields.length > 0) throw invalidRequest(fields.map((each) => ({ ...each, field: `schedule.${each.field}` })));
+      await checkRequest(wanted, call);
+      const definition = definitionOf(wanted);
+      return store.tenantDb(call.tenantId, async (db) => {
+        const row = await lockSchedule(db, call.tenantId, asked.key);
+        if (row === undefined) throw notFound("schedule");
+        // What was merged and checked is no longer what is there.
+        if (row.revision !== before.revision) throw new Fault(ErrorReason.ETAG_MISMATCH);
+        const now = clock();
+        await audit(db, call, "schedule.update", row.key);
+        if (paths.every((path) => path === "request")) return show(await changeSchedule(db, row, definition, now));
+        const begun = standing(checkTiming(definition, now), now, row.lastOccurrence);
+        if (begun.state !== State.ACTIVE) throw neverComes();
+        const paused = row.state === State.PAUSED ? { state: State.PAUSED, occurrence: null, firesAt: null } : {};
+        return show(await changeSchedule(db, row, { ...definition, ...begun, ...paused }, now));
+      });
+    },
+
+    pauseSchedule: ({ key }, call) =>
+      stand(key, call, "schedule.pause", ({ state }) =>
+        state === State.ACTIVE ? { state: State.PAUSED, occurrence: null, firesAt: null } : undefined,
+      ),
+
+    resumeSchedule: ({ key }, call) =>
+      stand(key, call, "schedule.resume", (row, now) =>
+        row.state === State.PAUSED ? standing(timingOf(row), now, row.lastOccurrence) : undefined,
+      ),
+
+    async deleteSchedule({ key }, call) {
+      await store.tenantDb(call.tenantId, async (db) => {
+        if (await removeSchedule(db, call.tenantId, key)) await audit(db, call, "schedule.delete", key);
+      });
+      return {};
+    },
+
+    async upsertDeadline(request, call) {
+      const asked = request.deadline ?? create(DeadlineSchema);
+      const { tenantId } = call;
+      const { userId, key, priority, reminderOffsets, content } = asked;
+      const who = by(call);
+      const at = checkedTime("deadline.time", asked.time ?? timestampFromDate(new Date(Number.NaN)), who.now);
+      const type = await deps.findType(tenantId, asked.type || DEFAULT_TYPE);
+      const kind = remindersOf(tenantId, { userId, key, type, content, priority, at }, who.now);
+      const offsetsMs = reminderOffsets === undefined ? null : offsetsOf(reminderOffsets);
+      const { row, cancelled } = await store.tenant(tenantId, (tx) =>
+        upsertDeadline(
+          tx,
+          tenantId,
+          { userId, key, type: asked.type || DEFAULT_TYPE, at, content: kind.content, priority, offsetsMs },
+          { ...kind, offsetsMs: offsetsMs ?? type?.reminderOffsetsMs ?? DEFAULT_OFFSETS_MS },
+          newId,
+          who,
+        ),
+      );
+      deps.cancelled(tenantId, cancelled, who.now);
+      return { deadline: toDeadline(row) };
+    },
+
+    async getDeadline({ userId, key }, call) {
+      const row = await store.tenant(call.tenantId, (tx) => findDeadline(tx, call.tenantId, userId, key));
+      if (row === undefined) throw notFound("deadline");
+      return { deadline: toDeadline(row) };
+    },
+
+    async listDeadlines(request, call) {
+      const { userId } = request;
+      const { items, nextPageToken } = await keysetPage(pageTokens, {
+        query: [call.tenantId, "ListDeadlines", userId],
+        pageToken: request.pageToken,
+        pageSize: request.pageSize || DEFAULT_PAGE,
+        read: (after, limit) =>
+          store.tenant(call.tenantId, (tx) => pageDeadlines(tx, call.tenantId, userId, after, limit)),
+        keyOf: (row) => row.key,
+      });
+      return { deadlines: items.map(toDeadline), nextPageToken };
+    },
+
+    async deleteDeadline(request, call) {
+      const who = by(call);
+      const cancelled = await store.tenant(call.tenantId, (tx) => deleteDeadline(tx, call.tenantId, request, who));
+      deps.cancelled(call.tenantId, cancelled, who.now);
+      return { cancelled: cancelled.length };
+    },
+  });
+}
+
+function neverComes(): Fault {
+  return invalidField("schedule.recurrence", "has no occurrence after now");
+}
+
+/** The masked fields of a schedule; without a mask, those that are set. */
+function changedPaths(mask: Parameters<typeof maskPaths>[0], asked: Schedule): string[] {
+  const given = clone(ScheduleSchema, asked);
+  given.key = "";
+  const paths = maskPaths(mask, ScheduleSchema, given);
+  const unmasked = mask === undefined || mask.paths.length === 0;
+  const known: readonly string[] = CHANGEABLE;
+  const other = paths.find((path) => !known.includes(path));
+  if (other !== undefined && !unmasked) {
+    throw new Fault(ErrorReason.INVALID_FIELD_MASK, {
+      message: `update_mask: "${other}" cannot be changed; use ${CHANGEABLE.join(", ")}`,
+      fields: [{ field: "update_mask", description: `"${other}" cannot be changed` }],
+    });
+  }
+  const found = paths.filter((path) => known.includes(path));
+  if (found.length === 0) throw invalidField("update_mask", "names nothing to change, and nothing is set");
+  return found;
+}

@@ -1,0 +1,99 @@
+import { create } from "@bufbuild/protobuf";
+import { Registry } from "prom-client";
+import { expect, test } from "vitest";
+import { ScheduleSchema, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
+import type { AcceptDeps } from "#src/pipeline/accept/accept.ts";
+import { sendOccurrences } from "#src/schedule/occurrences.ts";
+import { insertSchedule } from "#src/schedules/queries.ts";
+import { checkTiming, definitionOf, standing } from "#src/schedules/schedule.ts";
+import type { Store } from "#src/store/store.ts";
+import { createLogger } from "#src/telemetry/logger.ts";
+import { createMetrics } from "#src/telemetry/metrics.ts";
+import { onPostgres } from "../support/on-postgres.ts";
+
+const { store, sql, time, clock, newId, tenant } = await onPostgres();
+const log = createLogger({ serviceName: "test", logLevel: "silent", logFormat: "json" });
+const metrics = createMetrics(new Registry());
+const HOUR = 3_600_000;
+const type = { key: "general", category: "general", defaultPriority: 2, defaultChannels: [1], defaultTtlMs: null };
+
+const scheduler = (over: Store) => {
+  const accept: AcceptDeps = {
+    store: over,
+    queue: { enqueue: async () => undefined, enqueueFanout: async () => undefined },
+    clock,
+    newId,
+    metrics,
+    findType: () => type,
+    dedupWindowMs: 1000,
+    zonesOf: async () => new Map(),
+  };
+  return { accept, slot: 1, log };
+};
+
+/** Dies in the n-th transaction: before its commit, which undoes it, or after, when nobody is told. */
+function dying(at: number, when: "before" | "after"): Store {
+  let count = 0;
+  return {
+    ...store,
+    tenant: async (tenantId, work) => {
+      const mine = ++count === at;
+      const result = await store.tenant(tenantId, async (tx) => {
+        const done = await work(tx);
+        if (mine && when === "before") throw new Error("killed before the commit");
+        return done;
+      });
+      if (mine) throw new Error("killed after the commit");
+      return result;
+    },
+  };
+}
+
+async function schedules(tenantId: string, count: number, recurrence: string) {
+  const now = clock();
+  for (let n = 0; n < count; n++) {
+    const localStartTime = new Date(now.getTime() + HOUR).toISOString().slice(0, 19);
+    const to = { userIds: ["ann", "ben", "cat"] };
+    const request = { to, content: { title: "Hi" } };
+    const asked = create(ScheduleSchema, { key: `s${n}`, request, recurrence, localStartTime, timeZone: "UTC" });
+    const definition = definitionOf(asked);
+    await store.tenantDb(tenantId, (db) =>
+      insertSchedule(db, tenantId, definition, standing(checkTiming(definition, now), now, null), now),
+    );
+  }
+}
+
+test("every occurrence is stored once, whatever is killed between its claim and its commit, and however many look", async () => {
+  const { tenantId } = tenant();
+  await schedules(tenantId, 12, "FREQ=HOURLY;COUNT=4");
+  for (let hour = 0; hour < 4; hour++) {
+    time.now = new Date(time.now.getTime() + HOUR);
+    const mortal = Array.from({ length: 8 }, (_, n) =>
+      scheduler(dying(n + 1 + hour, n % 2 === 0 ? "before" : "after")),
+    );
+    const ends = await Promise.allSettled(mortal.map((each) => sendOccurrences(each, clock(), 200)));
+    expect(ends.some(({ status }) => status === "rejected")).toBe(true);
+    await Promise.all([1, 2, 3].map(() => sendOccurrences(scheduler(store), clock(), 200)));
+    expect(await sendOccurrences(scheduler(store), clock(), 200)).toBe(0);
+    const sent = await sql`
+      select tags[1] as tag, user_id, count(*)::int as n from notifications where tenant_id = ${tenantId}
+      group by 1, 2 having count(*) <> ${hour + 1}`;
+    expect(sent).toEqual([]);
+  }
+  const [total] = await sql`select count(*)::int as n from notifications where tenant_id = ${tenantId}`;
+  expect(total).toEqual({ n: 12 * 3 * 4 });
+  const ends = await sql`
+    select distinct state, fired::int, missed::int from schedules where tenant_id = ${tenantId}`;
+  expect(ends).toEqual([{ state: State.ENDED, fired: 4, missed: 0 }]);
+});
+
+test("one that cannot be sent keeps no other from it", async () => {
+  const { tenantId } = tenant();
+  await schedules(tenantId, 6, "FREQ=DAILY;COUNT=1");
+  await sql`update schedules set request = 'broken' where tenant_id = ${tenantId} and key = 's2'`;
+  time.now = new Date(time.now.getTime() + HOUR);
+  await expect(sendOccurrences(scheduler(store), clock(), 200)).rejects.toThrow();
+  const left = await sql`select key from schedules where tenant_id = ${tenantId} and fires_at is not null`;
+  expect(left).toEqual([{ key: "s2" }]);
+  await sql`delete from schedules where tenant_id = ${tenantId}`;
+});

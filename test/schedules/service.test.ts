@@ -1,0 +1,185 @@
+import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { describe, expect, test } from "vitest";
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Schedule, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
+import { localTimeOf } from "#src/notifications/local-time.ts";
+import { platformOfFile } from "../support/platform.ts";
+import { refusalOf } from "../support/refusal.ts";
+import { testServices } from "../support/services.ts";
+import { until } from "../support/until.ts";
+
+const HOUR = 3_600_000;
+const SOON = HOUR / 6;
+const time = { ahead: 0 };
+const now = () => new Date(Date.now() + time.ahead);
+const services = await testServices();
+const a = await platformOfFile({ services, clock: now });
+await platformOfFile({ services, clock: now, tenant: a.tenant, roles: ["worker", "scheduler"] });
+const { schedules, send, users, types, topics } = a.key;
+
+const content = { title: "Stand-up" };
+/** Wall-clock time of a zone, so far from now. */
+const at = (ms: number, zone = "UTC") => localTimeOf(new Date(now().getTime() + ms), zone);
+let count = 0;
+async function made(more: object, to: object = { userIds: ["ann"] }): Promise<Schedule> {
+  const schedule = { key: `s${count++}`, request: { to, content }, recurrence: "FREQ=DAILY", timeZone: "UTC", ...more };
+  const answer = await schedules.createSchedule({ schedule: { localStartTime: at(SOON), ...schedule } });
+  if (answer.schedule === undefined) throw new Error("no schedule");
+  return answer.schedule;
+}
+/** Turns the clock to the first occurrence of what was made last. */
+const come = () => {
+  time.ahead += SOON;
+};
+const sentBy = async ({ key }: Schedule) =>
+  (await send.listNotifications({ filter: { tag: `schedule:${key}` } })).notifications;
+const current = async ({ key }: Schedule) => (await schedules.getSchedule({ key })).schedule;
+const delivered = (schedule: Schedule, many: number) =>
+  until(
+    () => sentBy(schedule),
+    (found) => found.filter(({ status }) => status === Status.DELIVERED).length >= many,
+  );
+
+describe("a schedule", () => {
+  test("sends every occurrence once, on two schedulers, and says what comes next", async () => {
+    const hourly = await made({ recurrence: "FREQ=HOURLY;COUNT=3" });
+    expect(hourly.nextOccurrences.map(({ localTime }) => localTime)).toHaveLength(3);
+    come();
+    for (let n = 1; n <= 3; n++) {
+      await delivered(hourly, n);
+      time.ahead += HOUR;
+    }
+    const ended = await until(
+      () => current(hourly),
+      (schedule) => schedule?.state === State.ENDED,
+    );
+    expect(ended).toMatchObject({ firedCount: 3n, missedCount: 0n, nextOccurrences: [] });
+    expect(await sentBy(hourly)).toHaveLength(3);
+  });
+
+  test("comes at each recipient's own wall-clock time, and those for whom it is past get nothing", async () => {
+    for (const [id, timeZone] of [
+      ["kim", "Pacific/Kiritimati"],
+      ["ben", "Europe/Berlin"],
+      ["sam", "Pacific/Pago_Pago"],
+    ] as const)
+      await users.upsertUser({ user: { id, timeZone, roles: ["crew"] } });
+    const wall = at(30 * 60_000, "Europe/Berlin");
+    for (const to of [{ userIds: ["kim", "ben", "sam"] }, { roles: ["crew"] }]) {
+      const schedule = await made({ timeZone: "", localStartTime: wall, recurrence: "FREQ=DAILY;COUNT=1" }, to);
+      // Already past in Kiritimati.
+      const sent = await until(
+        () => sentBy(schedule),
+        (found) => found.length >= 2,
+      );
+      const byUser = Object.fromEntries(sent.map((each) => [each.userId, each]));
+      expect(Object.keys(byUser).toSorted()).toEqual(["ben", "sam"]);
+      for (const [id, zone] of [
+        ["ben", "Europe/Berlin"],
+        ["sam", "Pacific/Pago_Pago"],
+      ] as const) {
+        const due = byUser[id]?.scheduleTime;
+        expect(due && localTimeOf(timestampDate(due), zone)).toBe(wall);
+        expect(byUser[id]?.status).toBe(Status.SCHEDULED);
+      }
+    }
+  });
+
+  test("that is paused sends nothing, and goes on with what comes after", async () => {
+    const hourly = await made({ recurrence: "FREQ=HOURLY", localStartTime: at(HOUR / 2) });
+    expect((await schedules.pauseSchedule({ key: hourly.key })).schedule?.state).toBe(State.PAUSED);
+    time.ahead += 3 * HOUR;
+    const other = await made({});
+    come();
+    await delivered(other, 1);
+    const { schedule } = await schedules.resumeSchedule({ key: hourly.key });
+    expect(schedule).toMatchObject({ state: State.ACTIVE, firedCount: 0n, missedCount: 0n });
+    time.ahead += HOUR;
+    await delivered(hourly, 1);
+    expect(await sentBy(hourly)).toHaveLength(1);
+  });
+
+  test("leaves out what no server could send within an hour", async () => {
+    const hourly = await made({ recurrence: "FREQ=HOURLY", localStartTime: at(HOUR / 2) });
+    time.ahead += 5 * HOUR;
+    await delivered(hourly, 1);
+    const seen = await until(
+      () => current(hourly),
+      (schedule) => (schedule?.missedCount ?? 0n) > 0n,
+    );
+    expect(seen).toMatchObject({ firedCount: 1n, missedCount: 4n });
+  });
+
+  test("that is changed goes by the change, and sends nothing twice", async () => {
+    const daily = await made({});
+    come();
+    await delivered(daily, 1);
+    const { schedule } = await schedules.updateSchedule({
+      schedule: { key: daily.key, request: { to: { userIds: ["ben"] }, content: { title: "Other" } } },
+    });
+    expect(schedule).toMatchObject({ revision: 2, recurrence: "FREQ=DAILY" });
+    await schedules.updateSchedule({ schedule: { key: daily.key, recurrence: "FREQ=DAILY;INTERVAL=2" } });
+    time.ahead += 48 * HOUR;
+    await delivered(daily, 2);
+    expect((await sentBy(daily)).map(({ userId, content }) => [userId, content?.title])).toEqual([
+      ["ben", "Other"],
+      ["ann", "Stand-up"],
+    ]);
+    const stale = schedules.updateSchedule({ schedule: { key: daily.key, recurrence: "FREQ=DAILY" }, revision: 1 });
+    expect((await refusalOf(stale)).reason).toBe("ETAG_MISMATCH");
+  });
+
+  test("reaches the members a topic has when it fires", async () => {
+    await topics.upsertTopic({ topic: { key: "team" } });
+    const weekly = await made({ recurrence: "FREQ=WEEKLY" }, { topics: ["team"] });
+    await topics.addMembers({ key: "team", userIds: ["ann", "ben"] });
+    come();
+    await delivered(weekly, 2);
+  });
+
+  test("whose type is gone has missed its occurrence, and goes on", async () => {
+    await types.createType({ type: { key: "brief" } });
+    const daily = await made({ request: { to: { userIds: ["ann"] }, content, type: "brief" } });
+    await types.deleteType({ key: "brief" });
+    come();
+    const seen = await until(
+      () => current(daily),
+      (schedule) => schedule?.missedCount === 1n,
+    );
+    expect(seen).toMatchObject({ state: State.ACTIVE, firedCount: 0n });
+  });
+
+  test("is deleted, listed by key, and not made twice", async () => {
+    const one = await made({ localStartTime: at(HOUR) });
+    const again = schedules.createSchedule({ schedule: one });
+    expect((await refusalOf(again)).reason).toBe("ALREADY_EXISTS");
+    const first = await schedules.listSchedules({ pageSize: 1 });
+    const second = await schedules.listSchedules({ pageSize: 1, pageToken: first.nextPageToken });
+    expect(first.schedules[0]?.key).not.toBe(second.schedules[0]?.key);
+    await schedules.deleteSchedule({ key: one.key });
+    await schedules.deleteSchedule({ key: one.key });
+    expect((await refusalOf(schedules.getSchedule({ key: one.key }))).reason).toBe("NOT_FOUND");
+  });
+
+  test.each([
+    ["a rule that is none", { recurrence: "often" }],
+    ["every second", { recurrence: "FREQ=SECONDLY" }],
+    ["a rule that never comes", { recurrence: "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30" }],
+    ["a rule that is over", { recurrence: "FREQ=DAILY;UNTIL=20200101" }],
+    ["a zone that is none", { timeZone: "Middle/Earth" }],
+    ["a start far ahead", { localStartTime: "2099-01-01T00:00" }],
+    ["a start that is no time", { localStartTime: "2026-02-31T00:00" }],
+    [
+      "a request with a time of its own",
+      {
+        request: {
+          to: { userIds: ["ann"] },
+          content,
+          schedule: { case: "scheduleTime", value: timestampFromDate(now()) },
+        },
+      },
+    ],
+  ])("is refused with %s", async (_, more) => {
+    expect((await refusalOf(made(more))).reason).toBe("INVALID_REQUEST");
+  });
+});
