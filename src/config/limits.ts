@@ -1,7 +1,7 @@
 /** How often may be called, and how much a user or tenant gets. What is over a notification limit waits for its turn; no call is lost silently. */
 
 import { choice, integer, milliseconds } from "./kinds.ts";
-import { option } from "./option.ts";
+import { option, optional } from "./option.ts";
 
 const perSecond = integer(0, 1_000_000);
 const policy = choice("open-local", "closed");
@@ -72,6 +72,17 @@ export const notificationLimits = {
   }),
   onRedisDown: option("POSTHORN_LIMITS_ON_REDIS_DOWN", policy, {
     default: "open-local",
-    doc: "While Redis is away: `open-local`: each process counts by itself, so that several together may let through that many times more. `closed`: all notifications but CRITICAL ones and those sent past the limits are held until Redis is back.",
+    doc: "What happens to limits while Redis is away. `open-local`: each process counts by itself, so that several together may let through that many times more. `closed`: all notifications but CRITICAL ones and those sent past the limits are held until Redis is back.",
   }),
+  onRedisDownOf: {
+    user: optional("POSTHORN_LIMITS_ON_REDIS_DOWN_USER", policy, {
+      doc: "The same for the limits of users alone. Unset: as POSTHORN_LIMITS_ON_REDIS_DOWN says.",
+    }),
+    tenant: optional("POSTHORN_LIMITS_ON_REDIS_DOWN_TENANT", policy, {
+      doc: "The same for the limits of tenants; without effect while POSTHORN_TENANT_MAX_PER_MINUTE is 0.",
+    }),
+    global: optional("POSTHORN_LIMITS_ON_REDIS_DOWN_GLOBAL", policy, {
+      doc: "The same for the limit of all tenants; without effect while POSTHORN_GLOBAL_MAX_PER_MINUTE is 0.",
+    }),
+  },
 };

@@ -50,9 +50,9 @@ export type NotificationLimitsDeps = {
  * their turns. The same attempt, asked for again within two minutes, is given the same. One that expires before its turn
  * takes none.
  *
- * `now` decides which windows are open. It takes one round trip to Redis and never fails: within 100 ms without an answer, and at once while Redis is known to be away, the policy
- * applies — "open-local": this process counts by itself; "closed": all but the exempt wait 5 s and more
- * (LIMITER_UNAVAILABLE).
+ * `now` decides which windows are open. It takes one round trip to Redis and never fails: within 100 ms without an answer, and at once while Redis is known to be away, the policies
+ * apply — if one of the limits in force is "closed" all but the exempt wait 5 s and more (LIMITER_UNAVAILABLE); else
+ * this process counts by itself.
  */
 export type NotificationLimits = {
   reserve(tenantId: string, requests: readonly Request[], now: Date): Promise<readonly Reservation[]>;
@@ -65,7 +65,7 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
   const inRedis = redisLimits(cache, config);
   const inProcess = localLimits(config);
   const limits = limitsOf(config);
-  const closes = config.onRedisDown === "closed";
+  const closes = closesWithoutRedis(config);
   const redis = circuit({
     up: () => cache.up(),
     clock,
@@ -138,4 +138,11 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
       return reservations.map((known) => known ?? answers.next().value ?? ALLOWED);
     },
   };
+}
+
+/** A limit whose policy is to wait holds everything that it would have counted; one that is off has no policy. */
+function closesWithoutRedis({ perTenantPerMinute, globalPerMinute, onRedisDown }: NotificationLimitsConfig): boolean {
+  if (onRedisDown.user === "closed") return true;
+  if (perTenantPerMinute > 0 && onRedisDown.tenant === "closed") return true;
+  return globalPerMinute > 0 && onRedisDown.global === "closed";
 }

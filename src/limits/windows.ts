@@ -1,6 +1,6 @@
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 
-/** What happens to limits while Redis is away: each process counts by itself, or all wait. */
+/** What happens to a limit while Redis is away: each process counts by itself, or all wait. */
 export type OnRedisDown = "open-local" | "closed";
 
 /** Settings of the notification limits (`config.notificationLimits`). */
@@ -12,7 +12,7 @@ export type NotificationLimitsConfig = {
   globalPerMinute: number;
   backoffMultiplier: number;
   maxBackoffMs: number;
-  onRedisDown: OnRedisDown;
+  onRedisDown: { user: OnRedisDown; tenant: OnRedisDown; global: OnRedisDown };
 };
 
 const MINUTE_MS = 60_000;

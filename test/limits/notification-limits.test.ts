@@ -29,7 +29,7 @@ const CONFIG: NotificationLimitsConfig = {
   globalPerMinute: 0,
   backoffMultiplier: 2,
   maxBackoffMs: 300_000,
-  onRedisDown: "open-local",
+  onRedisDown: { user: "open-local", tenant: "open-local", global: "open-local" },
 };
 const NOON = Date.parse("2026-01-10T12:00:00Z");
 const noon = (seconds: number) => new Date(NOON + seconds * 1000);
@@ -384,10 +384,17 @@ test("while Redis does not answer this process counts by itself, without waiting
 });
 
 describe("while Redis is away", () => {
-  test("the closed policy holds all but the exempt", async () => {
+  const closed = "closed" as const;
+  const open = CONFIG.onRedisDown;
+  test.each([
+    ["the limit of users", { onRedisDown: { ...open, user: closed } }, false],
+    ["a tenant's limit", { perTenantPerMinute: 100, onRedisDown: { ...open, tenant: closed } }, false],
+    ["the global limit", { globalPerMinute: 100, onRedisDown: { ...open, global: closed } }, false],
+    ["limits that are off", { onRedisDown: { ...open, tenant: closed, global: closed } }, true],
+  ])("a closed policy of %s holds all but the exempt", async (_, changes, goes) => {
     await using proxy = await startProxy(redisUrl);
     const on = await connected(proxy.url);
-    const { reserve, alerts } = await limiter({ onRedisDown: "closed" }, on);
+    const { reserve, alerts } = await limiter(changes, on);
     await proxy.refuse("close");
     proxy.cut("fin");
     await vi.waitFor(() => expect(on.up()).toBe(false), 20_000);
@@ -404,9 +411,9 @@ describe("while Redis is away", () => {
       usage: 0,
       limit: 0,
     });
-    expect(answers).toEqual([waits(1), { allowed: true }]);
+    expect(answers).toEqual([goes ? { allowed: true } : waits(1), { allowed: true }]);
     const [again] = await reserve(randomUUID(), wanted(1, "ann", { attempt: 1 }), noon(6));
-    expect(again).toMatchObject({ until: new Date(until(2).getTime() + 6000) });
+    if (!goes) expect(again).toMatchObject({ until: new Date(until(2).getTime() + 6000) });
     // What had its turn before does not need the limiter.
     const slot = { at: noon(0), reason: Reason.USER_MINUTE_LIMIT };
     expect(allowed(await reserve(randomUUID(), wanted(1, "ann", { slot }), noon(1)))).toBe(1);

@@ -48,7 +48,7 @@ function run(
     globalPerMinute: 0,
     backoffMultiplier: 2,
     maxBackoffMs: 300_000,
-    onRedisDown: "open-local",
+    onRedisDown: { user: "open-local", tenant: "open-local", global: "open-local" },
     ...settings,
   });
   const given: Given[] = [];
