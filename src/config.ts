@@ -25,14 +25,20 @@ export interface MutualTls extends ServerTls {
  * Every setting, valid and consistent. Durations are in the unit their name ends with, sizes in bytes. Printing it or
  * any group of it (`JSON.stringify`, `util.inspect`, a logger) leaves secrets out; the properties themselves hold them.
  */
-export type Config = Omit<Settings, "grpc" | "http" | "redis"> & {
+export type Config = Omit<Settings, "grpc" | "http" | "redis" | "notificationLimits"> & {
   /** `tls` undefined: plain text. */
   readonly grpc: Omit<Settings["grpc"], "tls"> & { readonly tls: MutualTls | undefined };
   /** `tls` undefined: plain text, HTTP/1.1 and h2c. */
   readonly http: Omit<Settings["http"], "tls"> & { readonly tls: ServerTls | undefined };
   /** `url` is composed from host, port and password where they were given; undefined only in development. */
   readonly redis: Pick<Settings["redis"], "url" | "commandTimeoutMs">;
+  /** With the policy of each limit, its own or that of all. */
+  readonly notificationLimits: Omit<LimitSettings, "onRedisDown" | "onRedisDownOf"> & {
+    readonly onRedisDown: Readonly<Record<keyof LimitSettings["onRedisDownOf"], LimitSettings["onRedisDown"]>>;
+  };
 };
+
+type LimitSettings = Settings["notificationLimits"];
 
 /**
  * Reads the configuration. Names, defaults and their reasons: deploy/CONFIGURATION.md.
@@ -54,6 +60,7 @@ export function readConfig(env: Variables): Config {
         url: redisUrl(settings.redis),
         commandTimeoutMs: settings.redis.commandTimeoutMs,
       },
+      notificationLimits: withPolicies(settings.notificationLimits),
     },
     "",
   );
@@ -65,6 +72,11 @@ function withKey<T extends object>(
 ): (ServerTls & T) | undefined {
   const { certFile, keyFile } = tls;
   return certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile, ...more };
+}
+
+function withPolicies({ onRedisDown: all, onRedisDownOf, ...limits }: LimitSettings): Config["notificationLimits"] {
+  const { user = all, tenant = all, global = all } = onRedisDownOf;
+  return { ...limits, onRedisDown: { user, tenant, global } };
 }
 
 function redisUrl({ url, host, port, password }: Settings["redis"]): string | undefined {

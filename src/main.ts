@@ -165,7 +165,6 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     const limits = notificationLimits({
       cache,
       config: config.notificationLimits,
-      random,
       clock: () => clock().getTime(),
       metrics,
       onAlert: (state, err) =>

@@ -43,6 +43,17 @@ describe("presets", () => {
     },
   );
 
+  it("each limit has its policy for a Redis that is away, and one name sets all that are not set by themselves", () => {
+    const policies = (env: Record<string, string>) => readConfig(env).notificationLimits.onRedisDown;
+    expect(policies({})).toEqual({ user: "open-local", tenant: "open-local", global: "open-local" });
+    expect(
+      policies({ POSTHORN_LIMITS_ON_REDIS_DOWN: "closed", POSTHORN_LIMITS_ON_REDIS_DOWN_TENANT: "open-local" }),
+    ).toEqual({ user: "closed", tenant: "open-local", global: "closed" });
+    expect(() => readConfig({ POSTHORN_LIMITS_ON_REDIS_DOWN_GLOBAL: "open" })).toThrow(
+      "POSTHORN_LIMITS_ON_REDIS_DOWN_GLOBAL",
+    );
+  });
+
   it("POSTHORN_ENV goes before NODE_ENV, and NODE_ENV=test is development", () => {
     expect(readConfig(deployment({ POSTHORN_ENV: "staging", NODE_ENV: "production" })).environment).toBe("staging");
     expect(readConfig(deployment({ POSTHORN_ENV: "", NODE_ENV: "production" })).environment).toBe("production");

@@ -1,11 +1,10 @@
-/** How often may be called, and how much a user or tenant gets. What is over a notification limit waits; no call is lost silently. */
+/** How often may be called, and how much a user or tenant gets. What is over a notification limit waits for its turn; no call is lost silently. */
 
 import { choice, integer, milliseconds } from "./kinds.ts";
-import { option } from "./option.ts";
+import { option, optional } from "./option.ts";
 
 const perSecond = integer(0, 1_000_000);
-const open = (name: `POSTHORN_${string}`, doc: string) =>
-  option(name, choice("open-local", "closed"), { default: "open-local", doc });
+const policy = choice("open-local", "closed");
 
 export const apiLimits = {
   perKey: {
@@ -65,14 +64,25 @@ export const notificationLimits = {
   }),
   backoffMultiplier: option("POSTHORN_LIMIT_BACKOFF_MULTIPLIER", integer(1, 10), {
     default: 2,
-    doc: "Each time a held notification meets the limit again, it waits this many times longer.",
+    doc: "While Redis is away and a limit's policy is `closed`: each time a notification is tried in vain, it waits up to this many times longer. What is over a limit does not wait longer each time: it is given its turn.",
   }),
   maxBackoffMs: option("POSTHORN_LIMIT_MAX_BACKOFF_MS", milliseconds(1_000, 86_400_000), {
     default: { development: 300_000, staging: 300_000, production: 600_000 },
     doc: "Longest such wait.",
   }),
-  onRedisDown: open(
-    "POSTHORN_LIMITS_ON_REDIS_DOWN",
-    "`open-local`: each process limits by its own count. `closed`: notifications are held until Redis is back.",
-  ),
+  onRedisDown: option("POSTHORN_LIMITS_ON_REDIS_DOWN", policy, {
+    default: "open-local",
+    doc: "What happens to limits while Redis is away. `open-local`: each process counts by itself, so that several together may let through that many times more. `closed`: all notifications but CRITICAL ones and those sent past the limits are held until Redis is back.",
+  }),
+  onRedisDownOf: {
+    user: optional("POSTHORN_LIMITS_ON_REDIS_DOWN_USER", policy, {
+      doc: "The same for the limits of users alone. Unset: as POSTHORN_LIMITS_ON_REDIS_DOWN says.",
+    }),
+    tenant: optional("POSTHORN_LIMITS_ON_REDIS_DOWN_TENANT", policy, {
+      doc: "The same for the limits of tenants; without effect while POSTHORN_TENANT_MAX_PER_MINUTE is 0.",
+    }),
+    global: optional("POSTHORN_LIMITS_ON_REDIS_DOWN_GLOBAL", policy, {
+      doc: "The same for the limit of all tenants; without effect while POSTHORN_GLOBAL_MAX_PER_MINUTE is 0.",
+    }),
+  },
 };

@@ -1,95 +1,116 @@
 import { LRUCache } from "lru-cache";
+import { phaseOf } from "./phase.ts";
+import {
+  catchUp,
+  count,
+  countAside,
+  countShared,
+  type Frontier,
+  findTurn,
+  fullWindow,
+  minuteOf,
+  newFrontier,
+  newSharedFrontier,
+  type SharedFrontier,
+  sharedIsFull,
+  usedIn,
+} from "./place.ts";
 import {
   GLOBAL_WINDOW,
+  type Limit,
+  limitsOf,
   type NotificationLimitsConfig,
-  type Refusal,
+  type Slot,
   TENANT_WINDOW,
   USER_WINDOWS,
-  userLimits,
   type Wanted,
-  type Window,
 } from "./windows.ts";
 
-/** A count that begins again with each window, as notification-limits.lua keeps it. */
-type Count = { index: number; count: number };
-type User = { counts: Count[]; waiting: Count; reserved: Map<string, number> };
-type Shared = { counted: Count; waiting: Count };
+/** `reserved`: what was counted lately, and its slot. */
+type User = { frontier: Frontier; reserved: Map<string, { atMs: number; when: number }> };
+type Queue = { window: typeof TENANT_WINDOW | typeof GLOBAL_WINDOW; frontier: SharedFrontier };
 
 const REMEMBER_MS = 120_000;
-const MAX_REMEMBERED = 128;
+const MAX_REMEMBERED = 512;
 
 /**
  * The limits as one process can keep them by itself, while Redis is away: the same windows and the same rules, for what
  * this process sees. Bounded: the users longest unseen are forgotten first.
  */
 export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000) {
-  const limits = userLimits(config);
+  const limits = limitsOf(config);
   const users = new LRUCache<string, User>({ max: maxUsers });
-  const tenants = new LRUCache<string, Shared>({ max: 10_000 });
-  const everyone = newShared();
+  const tenants = new LRUCache<string, Queue>({ max: 10_000 });
+  const everyone: Queue = { window: GLOBAL_WINDOW, frontier: newSharedFrontier(config.globalPerMinute) };
 
-  return (tenantId: string, wanted: readonly Wanted[], nowMs: number): (Refusal | undefined)[] => {
-    const tenant = known(tenants, tenantId, newShared);
+  return (tenantId: string, wanted: readonly Wanted[], nowMs: number): Slot[] => {
+    const tenant = known(tenants, tenantId, () => {
+      return { window: TENANT_WINDOW, frontier: newSharedFrontier(config.perTenantPerMinute) };
+    });
+    const queues = [tenant, everyone].filter(({ frontier }) => frontier.limit > 0);
+    for (const { frontier } of queues) forgetMinutes(frontier, nowMs);
     return wanted.map((item) => {
-      const user = known(users, `${tenantId} ${item.userId}`, newUser);
-      const tag = `${item.id}:${item.attempt}`;
+      const user = known(users, `${tenantId} ${item.userId}`, () => ({ frontier: newFrontier(), reserved: new Map() }));
+      catchUp(user.frontier, nowMs);
       forgetOld(user, nowMs);
-      if (user.reserved.has(tag)) return undefined;
-      const refusal = item.exempt ? undefined : refuse(user, tenant, nowMs);
-      if (refusal !== undefined) return refusal;
-      user.reserved.set(tag, nowMs);
-      user.counts.forEach((count, w) => {
-        add(count, USER_WINDOWS[w]?.ms ?? 1, nowMs);
-      });
-      add(tenant.counted, TENANT_WINDOW.ms, nowMs);
-      add(everyone.counted, GLOBAL_WINDOW.ms, nowMs);
-      return undefined;
+      return take(user, queues, item, nowMs);
     });
   };
 
-  function refuse(user: User, tenant: Shared, nowMs: number): Refusal | undefined {
-    if (config.globalPerMinute > 0) {
-      const refusal = refuseShared(everyone, GLOBAL_WINDOW, config.globalPerMinute, nowMs);
-      if (refusal !== undefined) return refusal;
+  function take(user: User, queues: readonly Queue[], item: Wanted, nowMs: number): Slot {
+    const tag = `${item.id}:${item.attempt}`;
+    const before = user.reserved.get(tag);
+    if (before !== undefined) return slot(before.atMs, user.frontier);
+    const shared = queues.map(({ frontier }) => frontier);
+    if (item.exempt) {
+      countAside(user.frontier, nowMs);
+      for (const frontier of shared) countShared(frontier, nowMs, { waits: false, nowMs });
+      user.reserved.set(tag, { atMs: nowMs, when: nowMs });
+      return slot(nowMs, user.frontier);
     }
-    const userUsage = user.counts.map((count, w) => used(count, USER_WINDOWS[w]?.ms ?? 1, nowMs));
-    for (let w = USER_WINDOWS.length - 1; w >= 0; w--) {
-      const window = USER_WINDOWS[w];
-      const usage = userUsage[w] ?? 0;
-      const limit = limits[w] ?? 0;
-      if (window === undefined || usage < limit) continue;
-      return { window, usage, limit, userUsage, ahead: add(user.waiting, TENANT_WINDOW.ms, nowMs) };
-    }
-    return config.perTenantPerMinute > 0
-      ? refuseShared(tenant, TENANT_WINDOW, config.perTenantPerMinute, nowMs)
-      : undefined;
-  }
-}
+    const asked = { limits, phase: () => phaseOf(item.userId), nowMs };
+    const { atMs, frontier, waitsFor } = findTurn(user.frontier, shared, asked);
+    const counted = atMs < (item.expiresAtMs ?? Number.POSITIVE_INFINITY) || atMs <= nowMs;
+    const result = slot(atMs, frontier, counted);
+    if (!counted) return result;
+    count(frontier, atMs, nowMs);
+    for (const each of shared) countShared(each, atMs, { waits: waitsFor.has(each), nowMs });
+    user.frontier = frontier;
+    user.reserved.set(tag, { atMs, when: nowMs });
+    return result;
 
-function refuseShared(shared: Shared, window: Window, limit: number, nowMs: number): Refusal | undefined {
-  const usage = used(shared.counted, window.ms, nowMs);
-  if (usage < limit) return undefined;
-  return { window, usage, limit, userUsage: undefined, ahead: add(shared.waiting, window.ms, nowMs) };
+    function slot(atMs: number, frontier: Frontier, counted = true): Slot {
+      if (atMs <= nowMs) return { atMs: nowMs, counted: true, limit: undefined };
+      return { atMs, counted, limit: limitNow(frontier, queues, nowMs) };
+    }
+  }
+
+  /** What one waits for that comes now. */
+  function limitNow(user: Frontier, queues: readonly Queue[], nowMs: number): Limit {
+    const full = fullWindow(user, limits, nowMs);
+    if (full !== undefined) return full;
+    for (const { window, frontier } of queues) {
+      if (!sharedIsFull(frontier, nowMs)) continue;
+      return { window, usage: usedIn(frontier, minuteOf(nowMs)), limit: frontier.limit };
+    }
+    const [window] = USER_WINDOWS;
+    const open = user.index[0] === Math.floor(nowMs / window.ms);
+    return { window, usage: open ? (user.count[0] ?? 0) : 0, limit: limits[0] ?? 0 };
+  }
 }
 
 /** What was reserved longer ago than two minutes may be counted again. */
 function forgetOld({ reserved }: User, nowMs: number): void {
-  for (const [tag, at] of reserved) {
-    if (at + REMEMBER_MS >= nowMs && reserved.size <= MAX_REMEMBERED) return;
+  for (const [tag, { when }] of reserved) {
+    if (when + REMEMBER_MS >= nowMs && reserved.size <= MAX_REMEMBERED) return;
     reserved.delete(tag);
   }
 }
 
-/** Answers what was counted before. A window that lies ahead counts on, see the script. */
-function add(count: Count, ms: number, nowMs: number): number {
-  const before = used(count, ms, nowMs);
-  count.index = Math.max(count.index, Math.floor(nowMs / ms));
-  count.count = before + 1;
-  return before;
-}
-
-function used({ index, count }: Count, ms: number, nowMs: number): number {
-  return index >= Math.floor(nowMs / ms) ? count : 0;
+/** All but the last minute, which callers may still be in. */
+function forgetMinutes({ counts }: SharedFrontier, nowMs: number): void {
+  const last = minuteOf(nowMs) - 1;
+  for (const minute of counts.keys()) if (minute < last) counts.delete(minute);
 }
 
 function known<T extends object>(all: LRUCache<string, T>, key: string, make: () => T): T {
@@ -98,16 +119,4 @@ function known<T extends object>(all: LRUCache<string, T>, key: string, make: ()
   const made = make();
   all.set(key, made);
   return made;
-}
-
-function newUser(): User {
-  return { counts: USER_WINDOWS.map(newCount), waiting: newCount(), reserved: new Map() };
-}
-
-function newShared(): Shared {
-  return { counted: newCount(), waiting: newCount() };
-}
-
-function newCount(): Count {
-  return { index: 0, count: 0 };
 }

@@ -1,114 +1,248 @@
--- Reserves for a chunk of one tenant's notifications: each is counted in all windows of its user and its tenant, or in
--- none. Windows are fixed and aligned to the clock, the caller's clock: Redis's own is not asked.
+-- Gives each of a chunk of one tenant's notifications a slot: now, or the next turn behind those that wait. It is counted
+-- there in all windows of its user, of its tenant and of everyone. The rules are those of place.ts, in the same order.
+-- Windows are fixed and aligned to the clock, the caller's clock: Redis's own is not asked.
 --
 -- KEYS[1]     the tenant
--- KEYS[2..]   the users
+-- KEYS[2]     everyone, if there is a global limit
+-- KEYS[..]    the users: the tenant's key, a colon, the id
 -- ARGV[1]     now, in ms
 -- ARGV[2..5]  how many a user's windows allow: 10 seconds, minute, hour, day
 -- ARGV[6]     how many the tenant's minute allows, 0 for no limit
--- ARGV[7]     the notifications, 11 bytes each: number of the user's key (from 1, after the tenant's), 1 if it is never
---             refused, and 8 bytes that tell this attempt for this notification from others
+-- ARGV[7]     how many everyone's minute allows, 0 for no limit
+-- ARGV[8]     the notifications, 15 bytes each: number of the user's key (from 1), 1 if it is never refused, 8 bytes that
+--             tell this attempt for this notification from others, and in how many ms it expires (0: never)
 --
--- Answers a flat list: how many were reserved before (a chunk that comes again is not counted again), then for each
--- refused one 8 numbers: position (from 0), window (1-4 the user's, 5 the tenant's), the usage of the user's four
--- windows, that of the tenant's, and how many were refused before it for the same reason's owner in this minute.
+-- Answers a flat list, of each that does not go at once 5 numbers: position (from 0), its slot in ms, the window it waits
+-- for (1-4 the user's, 5 the tenant's, 6 everyone's), the usage of that window now, and 1 if it is counted in its slot, 0
+-- if it would expire before.
 --
--- A user's value: index and count of each window, the number refused in the minute, then for each reservation of the
--- last two minutes its second and its 8 bytes.
-local HEAD = '>I4I4I4I4I4I4I4I4I4'
-local HEAD_SIZE = 36
-local RECORD = '>I4c8'
-local RECORD_SIZE = 12
+-- A user's value: of each window the index of the one that is filled, which may lie ahead, its count, the index and count
+-- of the last that was left because it was full; the last turn given; then for each of the last two minutes' its second,
+-- its 8 bytes and its slot (0: it went at once). Of a tenant and of everyone: a hash of the counts of minutes, from the
+-- last one on, and `q`: the first minute that is not known to be full, the last turn given, the last minute counted in and
+-- the minute in which former minutes were dropped.
+local HEAD = '>I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4I6'
+local HEAD_SIZE = 70
+local RECORD = '>I4c8I6'
+local RECORD_SIZE = 18
+local QUEUE = '>I4I6I4I4'
+local ITEM_SIZE = 15
 local REMEMBER_SECONDS = 120
-local MAX_RECORDS = 128
-local MINUTE, DAY = 60000, 86400000
+local MAX_RECORDS = 512
+local MS = { 10000, 60000, 3600000, 86400000 }
+local MINUTE, DAY = MS[2], MS[4]
 
-local floor, sub, find = math.floor, string.sub, string.find
+local floor, max, sub, find = math.floor, math.max, string.sub, string.find
 local pack, unpack = struct.pack, struct.unpack
 local now = tonumber(ARGV[1])
-local limit1, limit2, limit3, limit4 = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local tenantLimit = tonumber(ARGV[6])
-local items = ARGV[7]
+local limits = { tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]) }
+local limit1, limit2, limit3, limit4 = limits[1], limits[2], limits[3], limits[4]
+local items = ARGV[8]
 local second = floor(now / 1000)
-local now1, now2, now3, now4 = floor(now / 10000), floor(now / MINUTE), floor(now / 3600000), floor(now / DAY)
+local minuteNow = floor(now / MINUTE)
 
--- A window that lies ahead was opened by a caller whose clock is ahead: it counts on, or a limit could be passed by
--- asking two callers in turn.
-local function readUser(value)
-  if not value then
-    return { now1, 0, now2, 0, now3, 0, now4, 0, 0, records = '' }
+-- 1-4: index of the window that is filled; 5-8: its count; 9-12: index of the last that was left; 13-16: its count; 17:
+-- the last turn.
+local function catchUp(user, at)
+  for w = 1, 4 do
+    local index = floor(at / MS[w])
+    if user[w] < index then user[w], user[w + 4] = index, 0 end
   end
-  local i1, c1, i2, c2, i3, c3, i4, c4, waiting = unpack(HEAD, value)
-  if i1 < now1 then i1, c1 = now1, 0 end
-  if i2 < now2 then i2, c2, waiting = now2, 0, 0 end
-  if i3 < now3 then i3, c3 = now3, 0 end
-  if i4 < now4 then i4, c4 = now4, 0 end
-  local from = HEAD_SIZE + 1
-  while from <= #value and unpack('>I4', value, from) + REMEMBER_SECONDS < second do
-    from = from + RECORD_SIZE
-  end
-  return { i1, c1, i2, c2, i3, c3, i4, c4, waiting, records = sub(value, from) }
 end
 
-local function remembers(records, tag)
+local function readUser(value)
+  local user
+  if value then
+    user = { unpack(HEAD, value) }
+    local from = HEAD_SIZE + 1
+    while from <= #value and unpack('>I4', value, from) + REMEMBER_SECONDS < second do
+      from = from + RECORD_SIZE
+    end
+    user.records = sub(value, from)
+  else
+    user = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, records = '' }
+  end
+  catchUp(user, now)
+  return user
+end
+
+-- Where the record of this attempt begins, or nil.
+local function recordOf(records, tag)
   local at = find(records, tag, 1, true)
   while at do
-    if (at - 5) % RECORD_SIZE == 0 then return true end
+    if (at - 5) % RECORD_SIZE == 0 then return at - 4 end
     at = find(records, tag, at + 1, true)
   end
-  return false
-end
-
-local values = redis.call('MGET', _G.unpack(KEYS))
-local users = {}
-for i = 2, #KEYS do
-  users[i - 1] = readUser(values[i])
-end
-local tenant = { now2, 0, 0 }
-if tenantLimit > 0 and values[1] then
-  local index, count, waiting = unpack('>I4I4I4', values[1])
-  if index >= now2 then tenant = { index, count, waiting } end
-end
-
--- The number of the longest window that is full, or nil.
-local function fullWindow(user)
-  if user[8] >= limit4 then return 4 end
-  if user[6] >= limit3 then return 3 end
-  if user[4] >= limit2 then return 2 end
-  if user[2] >= limit1 then return 1 end
-  if tenantLimit > 0 and tenant[2] >= tenantLimit then return 5 end
   return nil
 end
 
-local answer = { 0 }
-for position = 0, #items / 11 - 1 do
-  local number, exempt, tag = unpack('>I2Bc8', items, position * 11 + 1)
-  local user = users[number]
-  if user.records ~= '' and remembers(user.records, tag) then
-    answer[1] = answer[1] + 1
-  else
-    local full = exempt == 0 and fullWindow(user)
-    if full then
-      local ahead
-      if full == 5 then
-        ahead = tenant[3]
-        tenant[3] = ahead + 1
-        tenant.changed = true
-      else
-        ahead = user[9]
-        user[9] = ahead + 1
-        user.changed = true
+-- What users share: of each limit the minutes, read when they are needed, and the queue.
+local queues = {}
+for i = 1, 2 do
+  local limit = tonumber(ARGV[i + 5])
+  if limit > 0 then
+    local found = redis.call('HMGET', KEYS[i], 'q', minuteNow)
+    local q = { key = KEYS[i], limit = limit, window = i + 4, first = 0, last = 0, lastMinute = 0, swept = 0 }
+    if found[1] then q.first, q.last, q.lastMinute, q.swept = unpack(QUEUE, found[1]) end
+    q.counts, q.changed = { [minuteNow] = tonumber(found[2] or 0) }, {}
+    queues[#queues + 1] = q
+  end
+end
+local firstUser = tonumber(ARGV[7]) > 0 and 3 or 2
+
+local function phaseOf(number)
+  return tonumber(sub(redis.sha1hex(sub(KEYS[firstUser + number - 1], #KEYS[1] + 2)), 1, 4), 16)
+end
+
+local function advance(user, from, number)
+  local waits = from > now or user[17] > now
+  catchUp(user, from)
+  while true do
+    local full
+    if user[8] >= limit4 then full = 4
+    elseif user[7] >= limit3 then full = 3
+    elseif user[6] >= limit2 then full = 2
+    elseif user[5] >= limit1 then full = 1
+    else break end
+    user[full + 8], user[full + 12] = user[full], user[full + 4]
+    catchUp(user, (user[full] + 1) * MS[full])
+    waits = true
+  end
+  if not waits then return now end
+  local share = (user[5] * 65536 + phaseOf(number)) * MS[1] * 4
+  return max(from, user[17], user[1] * MS[1] + floor(share / (limit1 * 65536 * 5)))
+end
+
+-- One that goes now whatever waits; the frontier stays where it is.
+local function countAside(user)
+  for w = 1, 4 do
+    local index = floor(now / MS[w])
+    if user[w] == index then user[w + 4] = user[w + 4] + 1
+    elseif user[w + 8] == index then user[w + 12] = user[w + 12] + 1 end
+  end
+end
+
+local function used(q, minute)
+  local n = q.counts[minute]
+  if not n then
+    n = tonumber(redis.call('HGET', q.key, minute) or 0)
+    q.counts[minute] = n
+  end
+  return n
+end
+
+-- Remembered only where it was found by counts: a caller whose clock is a little behind still finds its own minute.
+local function firstWithRoom(q)
+  local start = max(q.first, minuteNow)
+  local minute = start
+  while used(q, minute) >= q.limit do minute = minute + 1 end
+  if minute > start then q.first = minute end
+  return minute
+end
+
+local function sharedTurn(q, from)
+  local open = firstWithRoom(q)
+  local asked = floor(from / MINUTE)
+  local minute = max(asked, open)
+  while used(q, minute) >= q.limit do minute = minute + 1 end
+  if minute == asked and (minute ~= open or from >= q.last) then return from end
+  local turn = minute * MINUTE + floor(used(q, minute) * MINUTE * 4 / (q.limit * 5))
+  return max(from, turn, minute == open and q.last or 0)
+end
+
+local function countShared(q, at, waits)
+  local minute = floor(at / MINUTE)
+  if waits and minute == firstWithRoom(q) then q.last = max(q.last, at) end
+  q.counts[minute], q.changed[minute], q.dirty = used(q, minute) + 1, true, true
+  if minute > q.lastMinute then q.lastMinute = minute end
+end
+
+-- Which window one waits for that comes now, and its usage.
+local function windowNow(user)
+  for w = 4, 1, -1 do
+    local index = floor(now / MS[w])
+    if user[w + 8] >= index then
+      return w, user[w + 8] == index and user[w + 12] or limits[w]
+    end
+  end
+  for _, q in ipairs(queues) do
+    if firstWithRoom(q) > minuteNow or q.last > now then return q.window, used(q, minuteNow) end
+  end
+  return 1, user[1] == floor(now / MS[1]) and user[5] or 0
+end
+
+local users = {}
+if #KEYS >= firstUser then
+  local values = redis.call('MGET', _G.unpack(KEYS, firstUser))
+  for i = 1, #values do users[i] = readUser(values[i]) end
+end
+
+local answer = {}
+local function tell(position, slot, user, counted)
+  local n = #answer
+  answer[n + 1], answer[n + 2], answer[n + 5] = position, slot, counted
+  answer[n + 3], answer[n + 4] = windowNow(user)
+end
+
+local function remember(user, tag, slot)
+  user.records = user.records .. pack(RECORD, second, tag, slot)
+  user.changed = true
+end
+
+-- Whether one of this user goes at once: nobody waits, and there is room.
+local function isFree(user)
+  if user[17] > now or user[5] >= limit1 or user[6] >= limit2 or user[7] >= limit3 or user[8] >= limit4 then
+    return false
+  end
+  for i = 1, #queues do
+    if sharedTurn(queues[i], now) > now then return false end
+  end
+  return true
+end
+
+local function findTurn(user, number)
+  local trial, waitsFor = {}, {}
+  for i = 1, 17 do trial[i] = user[i] end
+  local turn = advance(trial, now, number)
+  local settled
+  repeat
+    settled = true
+    for _, q in ipairs(queues) do
+      local shared = sharedTurn(q, turn)
+      if shared > turn then
+        turn, waitsFor[q], settled = advance(trial, shared, number), true, false
       end
-      local n = #answer
-      answer[n + 1], answer[n + 2] = position, full
-      answer[n + 3], answer[n + 4], answer[n + 5], answer[n + 6] = user[2], user[4], user[6], user[8]
-      answer[n + 7], answer[n + 8] = tenant[2], ahead
+    end
+  until settled
+  return turn, trial, waitsFor
+end
+
+for position = 0, #items / ITEM_SIZE - 1 do
+  local number, exempt, tag, expiresIn = unpack('>I2Bc8I4', items, position * ITEM_SIZE + 1)
+  local user = users[number]
+  local at = user.records ~= '' and recordOf(user.records, tag)
+  if at then
+    local slot = select(3, unpack(RECORD, user.records, at))
+    if slot > now then tell(position, slot, user, 1) end
+  elseif exempt == 1 or isFree(user) then
+    if exempt == 1 then
+      countAside(user)
     else
-      user[2], user[4], user[6], user[8] = user[2] + 1, user[4] + 1, user[6] + 1, user[8] + 1
-      user.records = user.records .. pack(RECORD, second, tag)
-      user.changed = true
-      tenant[2] = tenant[2] + 1
-      tenant.changed = true
+      user[5], user[6], user[7], user[8] = user[5] + 1, user[6] + 1, user[7] + 1, user[8] + 1
+    end
+    for i = 1, #queues do countShared(queues[i], now, false) end
+    remember(user, tag, 0)
+  else
+    local turn, trial, waitsFor = findTurn(user, number)
+    local counted = expiresIn == 0 or turn < now + expiresIn
+    tell(position, turn, trial, counted and 1 or 0)
+    if counted then
+      for i = 1, 4 do
+        user[i], user[i + 4], user[i + 8], user[i + 12] = trial[i], trial[i + 4] + 1, trial[i + 8], trial[i + 12]
+      end
+      user[17] = turn
+      for _, q in ipairs(queues) do countShared(q, turn, waitsFor[q]) end
+      remember(user, tag, turn)
     end
   end
 end
@@ -116,12 +250,25 @@ end
 for i = 1, #users do
   local u = users[i]
   if u.changed then
-    local head = pack(HEAD, u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9])
-    local left = math.max((u[7] + 1) * DAY - now, REMEMBER_SECONDS * 1000)
-    redis.call('SET', KEYS[i + 1], head .. sub(u.records, -MAX_RECORDS * RECORD_SIZE), 'PX', left)
+    local head = pack(HEAD, u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
+      u[15], u[16], u[17])
+    local left = max((u[4] + 1) * DAY - now, REMEMBER_SECONDS * 1000)
+    redis.call('SET', KEYS[firstUser + i - 1], head .. sub(u.records, -MAX_RECORDS * RECORD_SIZE), 'PX', left)
   end
 end
-if tenantLimit > 0 and tenant.changed then
-  redis.call('SET', KEYS[1], pack('>I4I4I4', tenant[1], tenant[2], tenant[3]), 'PX', 2 * MINUTE)
+
+for _, q in ipairs(queues) do
+  if q.dirty then
+    if q.swept < minuteNow then
+      for _, field in ipairs(redis.call('HKEYS', q.key)) do
+        local minute = tonumber(field)
+        if minute and minute < minuteNow - 1 then redis.call('HDEL', q.key, field) end
+      end
+      q.swept = minuteNow
+    end
+    redis.call('HSET', q.key, 'q', pack(QUEUE, q.first, q.last, q.lastMinute, q.swept))
+    for minute in pairs(q.changed) do redis.call('HSET', q.key, minute, q.counts[minute]) end
+    redis.call('PEXPIRE', q.key, (q.lastMinute + 2) * MINUTE - now)
+  end
 end
 return answer

@@ -2,21 +2,34 @@ import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { circuit } from "#src/cache/circuit.ts";
 import type { Cache } from "#src/cache/redis.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import { jitter, sharedSlot, userSlot } from "./hold-until.ts";
+import { slotNow, waitForLimiter } from "./hold.ts";
 import { localLimits } from "./local-limits.ts";
+import { phaseOf } from "./phase.ts";
 import { redisLimits } from "./redis-limits.ts";
-import { type NotificationLimitsConfig, type Refusal, userLimits, type Wanted, windowEnd } from "./windows.ts";
+import {
+  limitsOf,
+  type NotificationLimitsConfig,
+  type Slot,
+  USER_WINDOWS,
+  type Wanted,
+  WINDOWS,
+  windowEnd,
+} from "./windows.ts";
 
-/** `until`: when to try again; `resetAt`: when the window ends that was full. */
+/**
+ * `until`: its turn, or when to ask again; `slot`: the turn is its own, to be handed in with the next request. `resetAt`:
+ * when the window ends that it waits for.
+ */
 export type Reservation =
   | { allowed: true }
-  | { allowed: false; reason: Reason; until: Date; usage: number; limit: number; resetAt: Date };
+  | { allowed: false; reason: Reason; until: Date; slot: boolean; usage: number; limit: number; resetAt: Date };
+
+/** `slot`: what it was given when it was held for that reason. */
+export type Request = Wanted & { slot?: { at: Date; reason: number } | undefined };
 
 export type NotificationLimitsDeps = {
   cache: Cache;
   config: NotificationLimitsConfig;
-  /** At least 0, less than 1. */
-  random: () => number;
   /** Ms from any start, for the pause after a failure. */
   clock: () => number;
   metrics: Pick<Metrics, "limiterDecisions" | "limiterFallback" | "redisSeconds">;
@@ -26,72 +39,110 @@ export type NotificationLimitsDeps = {
 
 /**
  * How many notifications users, tenants and all together get (per ten seconds, minute, hour, day). What is over waits:
- * nothing is lost.
+ * nothing is lost, and nothing asks twice.
  *
- * `reserve` answers for each of the wanted, in their order. Each is counted in every window or in none, exactly once
- * however often the same attempt is asked for within two minutes, and never beyond a limit however many processes ask at
- * once; exempt ones are counted and never refused. `now` decides which windows are open. It takes one round trip to
- * Redis (two with a global limit) and never fails: within 100 ms without an answer, and at once while Redis is known to
- * be away, the policy applies — "open-local": this process counts by itself; "closed": all but the exempt wait 5 s
- * (LIMITER_UNAVAILABLE).
+ * `reserve` answers for each of the requested, in their order. Each goes at once if all windows have room and nobody
+ * waits; else it is given the next turn, behind all that were given theirs before, and is counted there. So of one user,
+ * and under one limit, all go in the order in which they asked, none overtakes, no window is given to more than it
+ * allows however many processes ask at once, and the turns of a window are spread over it. With its slot a notification
+ * passes once its turn has come, whatever Redis knows of it; up to a minute late (a stall of the platform may let a
+ * minute's turns go at once), after that it takes a new one. Exempt ones go at once and are counted; those that wait keep
+ * their turns. The same attempt, asked for again within two minutes, is given the same. One that expires before its turn
+ * takes none.
+ *
+ * `now` decides which windows are open. It takes one round trip to Redis and never fails: within 100 ms without an answer, and at once while Redis is known to be away, the policies
+ * apply — if one of the limits in force is "closed" all but the exempt wait 5 s and more (LIMITER_UNAVAILABLE); else
+ * this process counts by itself.
  */
 export type NotificationLimits = {
-  reserve(tenantId: string, wanted: readonly Wanted[], now: Date): Promise<readonly Reservation[]>;
+  reserve(tenantId: string, requests: readonly Request[], now: Date): Promise<readonly Reservation[]>;
 };
 
 const ALLOWED: Reservation = { allowed: true };
-const CLOSED_HOLD_MS = 5000;
 
 export function notificationLimits(deps: NotificationLimitsDeps): NotificationLimits {
-  const { cache, config, random, clock, metrics } = deps;
+  const { cache, config, clock, metrics } = deps;
   const inRedis = redisLimits(cache, config);
   const inProcess = localLimits(config);
-  const limits = userLimits(config);
+  const limits = limitsOf(config);
+  const closes = closesWithoutRedis(config);
   const redis = circuit({
     up: () => cache.up(),
     clock,
     onChange: (state, error) => deps.onAlert(state === "failed" ? "redis-down" : "recovered", error),
   });
 
-  function held(refusal: Refusal, attempt: number, nowMs: number): Reservation {
-    const { window, usage, limit, userUsage, ahead } = refusal;
-    const slot =
-      userUsage === undefined ? sharedSlot(window.ms, limit, ahead, nowMs) : userSlot(userUsage, limits, ahead, nowMs);
-    const until = new Date(slot + jitter(attempt, config, random()));
-    return { allowed: false, reason: window.reason, until, usage, limit, resetAt: new Date(windowEnd(window, nowMs)) };
+  function reservationOf({ atMs, counted, limit }: Slot, nowMs: number): Reservation {
+    if (atMs <= nowMs || limit === undefined) return ALLOWED;
+    const { window, usage } = limit;
+    const resetAt = new Date(windowEnd(window, nowMs));
+    return {
+      allowed: false,
+      reason: window.reason,
+      until: new Date(atMs),
+      slot: counted,
+      usage,
+      limit: limit.limit,
+      resetAt,
+    };
   }
 
-  function waits(attempt: number, nowMs: number): Reservation {
-    const until = new Date(nowMs + CLOSED_HOLD_MS + jitter(attempt, config, random()));
-    return { allowed: false, reason: Reason.LIMITER_UNAVAILABLE, until, usage: 0, limit: 0, resetAt: until };
+  /** It was decided anew before its turn, because rules changed or a clock is ahead: it keeps it. */
+  function stillHeld({ at, reason }: { at: Date; reason: number }, nowMs: number): Reservation {
+    // Where another rule held it meanwhile, what it waited for is not known any more: it stands behind its user's others.
+    const number = Math.max(
+      WINDOWS.findIndex((window) => window.reason === reason),
+      0,
+    );
+    const [window, limit] = [WINDOWS[number] ?? USER_WINDOWS[0], limits[number] ?? 0];
+    const resetAt = new Date(windowEnd(window, nowMs));
+    return { allowed: false, reason: window.reason, until: at, slot: true, usage: limit, limit, resetAt };
   }
 
-  function count(reservations: readonly Reservation[], refusals: readonly (Refusal | undefined)[], fallback: boolean) {
-    const counter = fallback ? metrics.limiterFallback : metrics.limiterDecisions;
-    const held = new Map<string, number>();
-    reservations.forEach(({ allowed }, index) => {
-      const limit = allowed ? "none" : (refusals[index]?.window.name ?? "unavailable");
-      held.set(limit, (held.get(limit) ?? 0) + 1);
-    });
-    for (const [limit, n] of held) counter.inc({ limit, decision: limit === "none" ? "allowed" : "held" }, n);
+  function waits({ userId, attempt }: Wanted, nowMs: number): Reservation {
+    const until = new Date(nowMs + waitForLimiter(attempt, config, phaseOf(userId) / 65_536));
+    const reason = Reason.LIMITER_UNAVAILABLE;
+    return { allowed: false, reason, until, slot: false, usage: 0, limit: 0, resetAt: until };
+  }
+
+  async function ask(tenantId: string, wanted: readonly Wanted[], nowMs: number): Promise<Reservation[]> {
+    const started = performance.now();
+    const counted = await redis.attempt(() => inRedis(tenantId, wanted, nowMs));
+    if (counted !== undefined) metrics.redisSeconds.observe((performance.now() - started) / 1000);
+    const counter = counted === undefined ? metrics.limiterFallback : metrics.limiterDecisions;
+    if (counted === undefined && closes) {
+      const exempt = wanted.filter((each) => each.exempt).length;
+      if (exempt > 0) counter.inc({ limit: "none", decision: "allowed" }, exempt);
+      if (exempt < wanted.length) counter.inc({ limit: "unavailable", decision: "held" }, wanted.length - exempt);
+      return wanted.map((each) => (each.exempt ? ALLOWED : waits(each, nowMs)));
+    }
+    const slots = counted ?? inProcess(tenantId, wanted, nowMs);
+    for (const [limit = "none", ofLimit] of Map.groupBy(slots, (slot) => slot.limit?.window.name)) {
+      counter.inc({ limit, decision: limit === "none" ? "allowed" : "held" }, ofLimit.length);
+    }
+    return slots.map((slot) => reservationOf(slot, nowMs));
   }
 
   return {
-    async reserve(tenantId, wanted, now) {
-      if (wanted.length === 0) return [];
+    async reserve(tenantId, requests, now) {
       const nowMs = now.getTime();
-      const started = performance.now();
-      const counted = await redis.attempt(() => inRedis(tenantId, wanted, nowMs));
-      if (counted !== undefined) metrics.redisSeconds.observe((performance.now() - started) / 1000);
-      const closed = counted === undefined && config.onRedisDown === "closed";
-      const refusals = counted ?? (closed ? [] : inProcess(tenantId, wanted, nowMs));
-      const reservations = wanted.map(({ attempt, exempt }, index) => {
-        if (closed) return exempt ? ALLOWED : waits(attempt, nowMs);
-        const refusal = refusals[index];
-        return refusal === undefined ? ALLOWED : held(refusal, attempt, nowMs);
+      const reservations = requests.map(({ slot, exempt }): Reservation | undefined => {
+        if (slot === undefined || exempt) return undefined;
+        const where = slotNow(slot.at.getTime(), nowMs);
+        if (where === "missed") return undefined;
+        metrics.limiterDecisions.inc({ limit: "none", decision: "slot" });
+        return where === "here" ? ALLOWED : stillHeld(slot, nowMs);
       });
-      count(reservations, refusals, counted === undefined);
-      return reservations;
+      const asking = requests.filter((_, index) => reservations[index] === undefined);
+      const answers = (asking.length === 0 ? [] : await ask(tenantId, asking, nowMs)).values();
+      return reservations.map((known) => known ?? answers.next().value ?? ALLOWED);
     },
   };
+}
+
+/** A limit whose policy is to wait holds everything that it would have counted; one that is off has no policy. */
+function closesWithoutRedis({ perTenantPerMinute, globalPerMinute, onRedisDown }: NotificationLimitsConfig): boolean {
+  if (onRedisDown.user === "closed") return true;
+  if (perTenantPerMinute > 0 && onRedisDown.tenant === "closed") return true;
+  return globalPerMinute > 0 && onRedisDown.global === "closed";
 }

@@ -1,5 +1,8 @@
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 
+/** What happens to a limit while Redis is away: each process counts by itself, or all wait. */
+export type OnRedisDown = "open-local" | "closed";
+
 /** Settings of the notification limits (`config.notificationLimits`). */
 export type NotificationLimitsConfig = {
   perUser: { burst: number; perMinute: number; perHour: number; perDay: number };
@@ -9,7 +12,7 @@ export type NotificationLimitsConfig = {
   globalPerMinute: number;
   backoffMultiplier: number;
   maxBackoffMs: number;
-  onRedisDown: "open-local" | "closed";
+  onRedisDown: { user: OnRedisDown; tenant: OnRedisDown; global: OnRedisDown };
 };
 
 const MINUTE_MS = 60_000;
@@ -26,9 +29,12 @@ export const GLOBAL_WINDOW = { name: "global", ms: MINUTE_MS, reason: Reason.GLO
 
 export type Window = (typeof USER_WINDOWS)[number] | typeof TENANT_WINDOW | typeof GLOBAL_WINDOW;
 
-/** How many each of USER_WINDOWS allows. */
-export function userLimits({ perUser }: NotificationLimitsConfig): readonly number[] {
-  return [perUser.burst, perUser.perMinute, perUser.perHour, perUser.perDay];
+/** By the numbers that the script gives them, from 1. */
+export const WINDOWS: readonly Window[] = [...USER_WINDOWS, TENANT_WINDOW, GLOBAL_WINDOW];
+
+/** How many each of WINDOWS allows. */
+export function limitsOf({ perUser, perTenantPerMinute, globalPerMinute }: NotificationLimitsConfig): number[] {
+  return [perUser.burst, perUser.perMinute, perUser.perHour, perUser.perDay, perTenantPerMinute, globalPerMinute];
 }
 
 /** A notification that wants to be counted. */
@@ -40,18 +46,26 @@ export type Wanted = {
   attempt: number;
   /** CRITICAL, or sent past the limits: counted, never refused. */
   exempt: boolean;
+  /** It is not given a slot from then on: what cannot go in time must not keep others waiting. */
+  expiresAtMs?: number | undefined;
 };
 
-/** Why one was not counted. Of several full windows the one that lasts longest. */
-export type Refusal = {
+/** The limit that one waits for. Of several full windows the one that lasts longest. */
+export type Limit = {
   window: Window;
-  /** What was counted in that window before. */
+  /** What counts in that window as it is now. */
   usage: number;
   limit: number;
-  /** A user's window: what was counted in each of USER_WINDOWS. Undefined for windows that users share. */
-  userUsage: readonly number[] | undefined;
-  /** How many of the same owner (user, tenant, all) were refused before it in this minute: the queue it stands in. */
-  ahead: number;
+};
+
+/** When one may go. */
+export type Slot = {
+  /** Now or before: at once. Later: its turn, behind all that were given theirs before. */
+  atMs: number;
+  /** It is counted there. Else nothing is, because it would expire before, and there is nothing to come back for. */
+  counted: boolean;
+  /** Undefined when it may go at once. */
+  limit: Limit | undefined;
 };
 
 export function windowEnd({ ms }: { ms: number }, nowMs: number): number {

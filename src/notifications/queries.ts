@@ -150,7 +150,7 @@ export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: 
       ${changes.tags === undefined ? tx`` : tx`tags = ${texts(changes.tags)}::text[] || array(select t from unnest(tags) as t where t ^@ any(${texts(OWN_TAGS)}::text[])),`}
       ${changes.expiresAt === undefined ? tx`` : tx`expires_at = ${changes.expiresAt}, local_ttl_ms = null,`}
       ${scheduled === undefined ? tx`` : tx`scheduled_at = ${scheduled}, local_time = ${changes.localTime ?? null},`}
-      ${later ? tx`status = ${Status.SCHEDULED}, reason = 0, due_at = ${scheduled},` : tx``}
+      ${later ? tx`status = ${Status.SCHEDULED}, reason = 0, due_at = ${scheduled}, booked_at = null,` : tx``}
       ${scheduled !== undefined && !later ? tx`due_at = case when status = ${Status.SCHEDULED} then ${now}::timestamptz else due_at end,` : tx``}
       updated_at = ${now}
     where tenant_id = ${tenantId} and id = ${id} and status = any(${OPEN})

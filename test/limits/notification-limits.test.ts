@@ -1,13 +1,14 @@
 import { randomUUID } from "node:crypto";
 import fc from "fast-check";
 import { Registry } from "prom-client";
-import { afterAll, expect, test, vi } from "vitest";
+import { afterAll, describe, expect, test, vi } from "vitest";
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { connectCache } from "#src/cache/redis.ts";
 import { localLimits } from "#src/limits/local-limits.ts";
-import { notificationLimits, type Reservation } from "#src/limits/notification-limits.ts";
+import { notificationLimits, type Request, type Reservation } from "#src/limits/notification-limits.ts";
+import { phaseOf } from "#src/limits/phase.ts";
 import { redisLimits } from "#src/limits/redis-limits.ts";
-import type { NotificationLimitsConfig, Wanted } from "#src/limits/windows.ts";
+import type { NotificationLimitsConfig } from "#src/limits/windows.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
 import { startProxy } from "../fault/lab/proxy.ts";
@@ -28,7 +29,7 @@ const CONFIG: NotificationLimitsConfig = {
   globalPerMinute: 0,
   backoffMultiplier: 2,
   maxBackoffMs: 300_000,
-  onRedisDown: "open-local",
+  onRedisDown: { user: "open-local", tenant: "open-local", global: "open-local" },
 };
 const NOON = Date.parse("2026-01-10T12:00:00Z");
 const noon = (seconds: number) => new Date(NOON + seconds * 1000);
@@ -39,21 +40,27 @@ async function limiter(changes: Partial<NotificationLimitsConfig> = {}, on = cac
   const limits = notificationLimits({
     cache: on,
     config: { ...CONFIG, ...changes },
-    random: () => 0,
     clock: () => state.nowMs,
     metrics: createMetrics(new Registry()),
     onAlert: (alert) => alerts.push(alert),
   });
   return { ...limits, alerts, state };
 }
-const wanted = (count: number, userId = "ann", changes: Partial<Wanted> = {}): Wanted[] =>
+const wanted = (count: number, userId = "ann", changes: Partial<Request> = {}): Request[] =>
   Array.from({ length: count }, () => ({ id: randomUUID(), userId, attempt: 0, exempt: false, ...changes }));
+/** Her turn number `place` (from 0) in the ten seconds from `seconds` on, which have room for five. */
+const ANNS_PHASE = phaseOf("ann") / 65_536;
+const annsTurn = (seconds: number, place = 0) =>
+  new Date(NOON + seconds * 1000 + Math.floor((place + ANNS_PHASE) * 1600));
 const allowed = (reservations: readonly Reservation[]) => reservations.filter((each) => each.allowed).length;
 
-test("each window refuses what is beyond it and names itself, its usage and its end", async () => {
+test("each window that is full names itself, its usage and its end", async () => {
   const { reserve } = await limiter();
+  const expiresAtMs = NOON;
+  // What expires before its turn takes none: these only ask.
+  const asks = () => wanted(1, "ann", { expiresAtMs });
   const tenant = randomUUID();
-  const first = await reserve(tenant, wanted(6), noon(1));
+  const first = await reserve(tenant, [...wanted(5), ...asks()], noon(1));
   expect(allowed(first)).toBe(5);
   expect(first[5]).toEqual({
     allowed: false,
@@ -61,38 +68,68 @@ test("each window refuses what is beyond it and names itself, its usage and its 
     usage: 5,
     limit: 5,
     resetAt: noon(10),
-    until: noon(10),
+    until: annsTurn(10),
+    slot: false,
   });
-  expect(allowed(await reserve(tenant, wanted(6), noon(10)))).toBe(5);
-  expect(await reserve(tenant, wanted(1), noon(20))).toEqual([
+  expect(allowed(await reserve(tenant, wanted(5), noon(10)))).toBe(5);
+  expect(await reserve(tenant, asks(), noon(20))).toEqual([
     {
       allowed: false,
       reason: Reason.USER_MINUTE_LIMIT,
       usage: 10,
       limit: 10,
       resetAt: noon(60),
-      // One is refused before it in this minute, and both fit into the next.
-      until: noon(60),
+      until: annsTurn(60),
+      slot: false,
     },
   ]);
   let counted = 10;
-  for (let minute = 1; minute < 20; minute++) {
-    for (const second of [0, 10, 20]) counted += allowed(await reserve(tenant, wanted(5), noon(minute * 60 + second)));
+  for (let minute = 1; counted < 100; minute++) {
+    for (const second of [0, 10]) counted += allowed(await reserve(tenant, wanted(5), noon(minute * 60 + second)));
   }
-  expect(counted).toBe(100);
-  expect(await reserve(tenant, wanted(1), noon(1300))).toMatchObject([
-    { reason: Reason.USER_HOUR_LIMIT, resetAt: noon(3600), usage: 100 },
+  expect(await reserve(tenant, asks(), noon(1300))).toMatchObject([
+    { reason: Reason.USER_HOUR_LIMIT, resetAt: noon(3600), until: annsTurn(3600), usage: 100 },
   ]);
-  for (let hour = 1; hour < 6; hour++) {
-    for (let minute = 0; minute < 20; minute++) {
+  for (let hour = 1; hour < 5; hour++) {
+    for (let minute = 0; minute < 10; minute++) {
       for (const second of [0, 10])
         counted += allowed(await reserve(tenant, wanted(5), noon(hour * 3600 + minute * 60 + second)));
     }
   }
   expect(counted).toBe(500);
-  expect(await reserve(tenant, wanted(1), noon(6 * 3600))).toMatchObject([
-    { reason: Reason.USER_DAY_LIMIT, resetAt: noon(12 * 3600), until: noon(12 * 3600) },
+  expect(await reserve(tenant, asks(), noon(6 * 3600))).toMatchObject([
+    { reason: Reason.USER_DAY_LIMIT, resetAt: noon(12 * 3600), until: annsTurn(12 * 3600), usage: 500 },
   ]);
+});
+
+test("who comes later stands behind those that wait, also in a window that still has room", async () => {
+  const { reserve } = await limiter();
+  const tenant = randomUUID();
+  const first = await reserve(tenant, wanted(7), noon(9));
+  expect(first.slice(5)).toMatchObject([{ until: annsTurn(10, 0) }, { until: annsTurn(10, 1) }]);
+  const [third] = await reserve(tenant, wanted(1), noon(10));
+  expect(third).toMatchObject({
+    allowed: false,
+    reason: Reason.USER_BURST_LIMIT,
+    until: annsTurn(10, 2),
+    usage: 2,
+    resetAt: noon(20),
+    slot: true,
+  });
+  // When all turns have been, the rest of the window is free.
+  expect(allowed(await reserve(tenant, wanted(2), noon(16)))).toBe(2);
+});
+
+test("while later windows fill, the one that is full now is named as it is now", async () => {
+  const { reserve } = await limiter();
+  const tenant = randomUUID();
+  await reserve(tenant, wanted(120), noon(1));
+  // 100 are in this hour, 20 in the next.
+  expect(await reserve(tenant, wanted(1), noon(125))).toMatchObject([
+    { reason: Reason.USER_HOUR_LIMIT, usage: 100, limit: 100, resetAt: noon(3600), until: annsTurn(2 * 60 + 3600) },
+  ]);
+  await reserve(tenant, wanted(1, "ann", { exempt: true }), noon(130));
+  expect(await reserve(tenant, wanted(1), noon(131))).toMatchObject([{ reason: Reason.USER_HOUR_LIMIT, usage: 101 }]);
 });
 
 test("users and tenants do not use up each other's", async () => {
@@ -105,58 +142,120 @@ test("users and tenants do not use up each other's", async () => {
   expect(allowed(await reserve(other, wanted(5), noon(0)))).toBe(5);
 });
 
-test("what one limit refuses is counted in no other", async () => {
+test("a turn is counted in the minute of the tenant in which it comes", async () => {
   const { reserve } = await limiter({ perTenantPerMinute: 7 });
   const tenant = randomUUID();
-  expect(allowed(await reserve(tenant, wanted(9), noon(0)))).toBe(5);
-  const rest = await reserve(tenant, [...wanted(3, "bob"), ...wanted(1, "eve")], noon(0));
-  expect(rest.map((each) => each.allowed)).toEqual([true, true, false, false]);
-  expect(rest[2]).toEqual({
-    allowed: false,
-    reason: Reason.TENANT_LIMIT,
-    usage: 7,
-    limit: 7,
-    resetAt: noon(60),
-    until: noon(60),
-  });
-  // Bob's burst has three left after the two that counted; the tenant's minute is what refuses, not his.
-  expect(allowed(await reserve(tenant, wanted(4, "bob"), noon(60)))).toBe(4);
+  const hers = await reserve(tenant, wanted(9), noon(0));
+  expect(allowed(hers)).toBe(5);
+  // Two in the next ten seconds; then the tenant's minute is full, and the next has room for two and five.
+  expect(hers.slice(5)).toMatchObject([
+    { until: annsTurn(10, 0), reason: Reason.USER_BURST_LIMIT },
+    { until: annsTurn(10, 1) },
+    { until: annsTurn(60, 0) },
+    { until: annsTurn(60, 1) },
+  ]);
+  const rest = await reserve(tenant, [...wanted(3, "bob"), ...wanted(1, "eve")], noon(1));
+  expect(allowed(rest)).toBe(0);
+  expect(rest[0]).toMatchObject({ reason: Reason.TENANT_LIMIT, usage: 7, limit: 7, resetAt: noon(60), slot: true });
+  const turns = rest.map((each) => (each.allowed ? 0 : each.until.getTime() - NOON));
+  expect(turns).toEqual(turns.toSorted((a, b) => a - b));
+  expect(turns.filter((turn) => turn >= 60_000 && turn < 120_000)).toHaveLength(4);
+  // They wait in the first minute's queue: newcomers stand behind them even when the minute begins.
+  const [late] = await reserve(tenant, wanted(1, "joe"), noon(60));
+  expect(late).toMatchObject({ allowed: false, reason: Reason.TENANT_LIMIT });
+  expect(late?.allowed === false && late.until.getTime() - NOON).toBeGreaterThanOrEqual(turns[3] ?? 0);
 });
 
-test("the same attempt is counted once, a later attempt anew", async () => {
+test("the same attempt is counted once and keeps its turn, a later attempt takes another", async () => {
   const { reserve } = await limiter();
   const tenant = randomUUID();
-  const chunk = wanted(3);
-  expect(allowed(await reserve(tenant, chunk, noon(0)))).toBe(3);
-  expect(allowed(await reserve(tenant, chunk, noon(5)))).toBe(3);
-  expect(allowed(await reserve(tenant, [...chunk, ...wanted(3)], noon(9)))).toBe(5);
-  const again = chunk.map((each) => ({ ...each, attempt: 1 }));
-  expect(allowed(await reserve(tenant, again, noon(9)))).toBe(0);
-  expect(allowed(await reserve(tenant, again, noon(10)))).toBe(3);
+  const chunk = wanted(7);
+  const first = await reserve(tenant, chunk, noon(0));
+  expect(allowed(first)).toBe(5);
+  const until = (each: Reservation | undefined) => (each?.allowed === false ? each.until : undefined);
+  const repeated = await reserve(tenant, chunk, noon(5));
+  expect(repeated.map(until)).toEqual(first.map(until));
+  const again = chunk.slice(5).map((each) => ({ ...each, attempt: 1 }));
+  expect((await reserve(tenant, again, noon(9))).map(until)).toEqual([annsTurn(10, 2), annsTurn(10, 3)]);
+  expect(allowed(await reserve(tenant, chunk, noon(20)))).toBe(7);
 });
 
-test("exempt ones are counted and never refused", async () => {
+test("with its slot one passes when its turn has come, uncounted and without asking, up to a minute late", async () => {
+  const { reserve } = await limiter();
+  const tenant = randomUUID();
+  await reserve(tenant, wanted(10), noon(0));
+  const held = { slot: { at: noon(10), reason: Reason.USER_BURST_LIMIT } };
+  const mine = () => wanted(1, "ann", { attempt: 1, ...held });
+  expect(await reserve(tenant, mine(), noon(9))).toEqual([
+    {
+      allowed: false,
+      reason: Reason.USER_BURST_LIMIT,
+      until: noon(10),
+      slot: true,
+      usage: 5,
+      limit: 5,
+      resetAt: noon(10),
+    },
+  ]);
+  for (const seconds of [10, 30, 70]) expect(allowed(await reserve(tenant, mine(), noon(seconds)))).toBe(1);
+  await cache.redis.del(await cache.redis.keys(`${namespace}:slots:*`));
+  expect(allowed(await reserve(tenant, [...wanted(5), ...mine()], noon(70)))).toBe(6);
+  // Later it asks again: the window is full.
+  expect(await reserve(tenant, mine(), noon(70.001))).toMatchObject([{ allowed: false, until: annsTurn(80) }]);
+});
+
+test("what expires before its turn takes none", async () => {
+  const { reserve } = await limiter();
+  const tenant = randomUUID();
+  await reserve(tenant, wanted(5), noon(0));
+  const turn = annsTurn(10).getTime();
+  const asked = await reserve(tenant, wanted(50, "ann", { expiresAtMs: turn }), noon(1));
+  expect(new Set(asked.map((each) => !each.allowed && each.until.getTime()))).toEqual(new Set([turn]));
+  expect(asked.every((each) => !each.allowed && !each.slot)).toBe(true);
+  const [next] = await reserve(tenant, wanted(1, "ann", { expiresAtMs: turn + 1 }), noon(1));
+  expect(next).toMatchObject({ until: new Date(turn), slot: true });
+});
+
+test("exempt ones are counted and never refused, and those that wait keep their turns", async () => {
   const { reserve } = await limiter({ perTenantPerMinute: 3, globalPerMinute: 1000 });
   const tenant = randomUUID();
   expect(allowed(await reserve(tenant, wanted(20, "ann", { exempt: true }), noon(0)))).toBe(20);
-  expect(await reserve(tenant, [...wanted(1), ...wanted(1, "bob")], noon(0))).toMatchObject([
-    { reason: Reason.USER_MINUTE_LIMIT, usage: 20 },
+  const held = await reserve(tenant, [...wanted(1), ...wanted(1, "bob")], noon(0));
+  expect(held).toMatchObject([
+    { reason: Reason.USER_MINUTE_LIMIT, usage: 20, until: annsTurn(60) },
     { reason: Reason.TENANT_LIMIT, usage: 20 },
   ]);
+  expect(allowed(await reserve(tenant, wanted(20, "ann", { exempt: true }), noon(1)))).toBe(20);
+  // The tenant's third turn of three, in its own order, as if there had been no others.
+  expect(await reserve(tenant, wanted(1), noon(1))).toMatchObject([{ usage: 40, until: noon(60 + 32) }]);
 });
 
-test("a thousand held for one user come back a few at a time", async () => {
+test("a thousand held for one user come back one after the other, in the order in which they came", async () => {
   const { reserve } = await limiter();
   const tenant = randomUUID();
-  const slots = new Map<number, number>();
+  const turns: number[] = [];
   for (let chunk = 0; chunk < 4; chunk++) {
-    for (const each of await reserve(tenant, wanted(250), noon(0))) {
-      if (each.allowed) continue;
-      slots.set(each.until.getTime(), (slots.get(each.until.getTime()) ?? 0) + 1);
-    }
+    for (const each of await reserve(tenant, wanted(250), noon(0))) if (!each.allowed) turns.push(each.until.getTime());
   }
-  expect(Math.max(...slots.values())).toBe(5);
-  expect([...slots.values()].reduce((a, b) => a + b)).toBe(995);
+  expect(turns).toHaveLength(995);
+  expect(turns).toEqual([...new Set(turns)].toSorted((a, b) => a - b));
+});
+
+test("users whose first turn is in the same window do not all have it at its first instant", async () => {
+  const { reserve } = await limiter({ perUser: { ...CONFIG.perUser, burst: 1 } });
+  const tenant = randomUUID();
+  const users = Array.from({ length: 200 }, (_, n) => `user-${n}`);
+  const answers = await reserve(
+    tenant,
+    users.flatMap((userId) => wanted(2, userId)),
+    noon(0),
+  );
+  const tenths = Map.groupBy(
+    answers.flatMap((each) => (each.allowed ? [] : [each.until.getTime() - NOON - 10_000])),
+    (ms) => Math.floor(ms / 800),
+  );
+  expect([...tenths.keys()].toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  expect(Math.max(...[...tenths.values()].map((turns) => turns.length))).toBeLessThan(50);
 });
 
 test("processes that race never go beyond a limit, nor stay below it", async () => {
@@ -180,7 +279,7 @@ test("processes that race never go beyond a limit, nor stay below it", async () 
   expect([...counts.values()].reduce((a, b) => a + b)).toBe(30);
 });
 
-test("the limit of all tenants together is not passed, and what others refuse is given back to it", async () => {
+test("the limit of all tenants together is not passed, and what others refuse does not use it up", async () => {
   const changes = { globalPerMinute: 12 };
   // A minute of its own: the limit is everybody's.
   const start = 7200;
@@ -189,15 +288,16 @@ test("the limit of all tenants together is not passed, and what others refuse is
     Array.from({ length: 10 }, (_, n) => nodes[n % 2]!.reserve(randomUUID(), wanted(2), noon(start))),
   );
   expect(allowed(answers.flat())).toBe(12);
-  expect(answers.flat().find((each) => !each.allowed)).toMatchObject({ reason: Reason.GLOBAL_LIMIT, limit: 12 });
-
-  const tenant = randomUUID();
+  const held = answers.flat().filter((each) => !each.allowed);
+  for (const each of held)
+    expect(each).toMatchObject({ reason: Reason.GLOBAL_LIMIT, limit: 12, usage: 12, slot: true });
   const { reserve } = nodes[0]!;
-  expect(allowed(await reserve(tenant, wanted(9), noon(start + 60)))).toBe(5);
-  await cache.redis.ping();
-  await vi.waitFor(async () => {
-    expect(allowed(await reserve(randomUUID(), [...wanted(4), ...wanted(3, "bob")], noon(start + 60)))).toBe(7);
-  }, 20_000);
+  // Eight stand in the next minute; the others have gone.
+  expect(allowed(await reserve(randomUUID(), wanted(3), noon(start + 60)))).toBe(0);
+  expect(allowed(await reserve(randomUUID(), wanted(1), noon(start + 119)))).toBe(1);
+  const tenant = randomUUID();
+  expect(allowed(await reserve(tenant, wanted(500), noon(start + 1200)))).toBe(5);
+  expect(allowed(await reserve(randomUUID(), wanted(5), noon(start + 1200)))).toBe(2);
 });
 
 test("a caller whose clock is behind does not open a window anew", async () => {
@@ -212,43 +312,53 @@ test("nothing stays in Redis for ever", async () => {
   const tenant = randomUUID();
   const { reserve } = await limiter({ perTenantPerMinute: 100, globalPerMinute: 100 });
   await reserve(tenant, wanted(7), noon(-43_200 + 86_390));
-  const keys = await cache.redis.keys(`${namespace}:limits:*`);
+  const keys = await cache.redis.keys(`${namespace}:slots:*`);
   expect(keys.filter((key) => key.includes(tenant))).toHaveLength(2);
   for (const key of keys) expect(await cache.redis.pttl(key)).toBeGreaterThan(0);
-  expect(await cache.redis.pttl(`${namespace}:limits:{${tenant}}:ann`)).toBeLessThanOrEqual(120_000);
+  // Her turns reach into the next day.
+  expect(await cache.redis.pttl(`${namespace}:slots:{all}:${tenant}:ann`)).toBeLessThanOrEqual(86_410_000);
 });
 
-test("this process by itself decides as Redis does", async () => {
-  const user = fc.constantFrom("ann", "bob", "eve");
+test("this process by itself gives the slots that Redis gives", async () => {
   const item = fc.record({
     id: fc.nat({ max: 400 }),
-    userId: user,
+    userId: fc.constantFrom("ann", "bob", "eve"),
     attempt: fc.nat({ max: 1 }),
     exempt: fc.nat({ max: 9 }),
+    expires: fc.option(fc.nat({ max: 7200 }), { nil: undefined, freq: 4 }),
   });
-  const step = fc.record({ seconds: fc.nat({ max: 400 }), items: fc.array(item, { minLength: 1, maxLength: 12 }) });
+  const step = fc.record({
+    // Clocks of several callers: some are behind.
+    seconds: fc.integer({ min: -2, max: 400 }),
+    tenant: fc.nat({ max: 1 }),
+    items: fc.array(item, { minLength: 1, maxLength: 12 }),
+  });
   const small = { burst: 3, perMinute: 6, perHour: 20, perDay: 40 };
+  const limits = fc.record({ perTenantPerMinute: fc.constantFrom(0, 8), globalPerMinute: fc.constantFrom(0, 10) });
   await fc.assert(
-    fc.asyncProperty(fc.array(step, { maxLength: 25 }), fc.constantFrom(0, 8), async (steps, perTenantPerMinute) => {
-      const config = { ...CONFIG, perUser: small, perTenantPerMinute };
-      const tenant = randomUUID();
-      const [inRedis, inProcess] = [redisLimits(cache, config), localLimits(config)];
+    fc.asyncProperty(fc.array(step, { maxLength: 25 }), limits, async (steps, changes) => {
+      const config = { ...CONFIG, perUser: small, ...changes };
+      const tenants = [randomUUID(), randomUUID()];
+      const own = { redis: cache.redis, namespace: `${namespace}:${randomUUID()}` };
+      const [inRedis, inProcess] = [redisLimits(own, config), localLimits(config)];
       let nowMs = NOON;
-      for (const { seconds, items } of steps) {
+      for (const { seconds, tenant, items } of steps) {
         nowMs += seconds * 1000;
-        const chunk = items.map(({ id, userId, attempt, exempt }) => ({
+        const chunk = items.map(({ id, userId, attempt, exempt, expires }) => ({
           id: `019a0000-0000-7000-8000-${String(id).padStart(12, "0")}`,
           // A notification has one user.
           userId: id % 2 === 0 ? "ann" : userId,
           attempt,
           exempt: exempt === 0,
+          expiresAtMs: expires === undefined ? undefined : nowMs + expires * 1000,
         }));
-        expect(inProcess(tenant, chunk, nowMs)).toEqual(await inRedis(tenant, chunk, nowMs));
+        const tenantId = tenants[tenant] ?? "";
+        expect(inProcess(tenantId, chunk, nowMs)).toEqual(await inRedis(tenantId, chunk, nowMs));
       }
     }),
     { numRuns: 150 },
   );
-}, 60_000);
+}, 120_000);
 
 test("while Redis does not answer this process counts by itself, without waiting, until it answers again", async () => {
   await using proxy = await startProxy(redisUrl);
@@ -273,26 +383,42 @@ test("while Redis does not answer this process counts by itself, without waiting
   }, 20_000);
 });
 
-test("the closed policy holds all but the exempt for five seconds", async () => {
-  await using proxy = await startProxy(redisUrl);
-  const on = await connected(proxy.url);
-  const { reserve, alerts } = await limiter({ onRedisDown: "closed" }, on);
-  await proxy.refuse("close");
-  proxy.cut("fin");
-  await vi.waitFor(() => expect(on.up()).toBe(false), 20_000);
-  const answers = await reserve(randomUUID(), [...wanted(1), ...wanted(1, "ann", { exempt: true })], noon(0));
-  expect(answers).toEqual([
-    {
+describe("while Redis is away", () => {
+  const closed = "closed" as const;
+  const open = CONFIG.onRedisDown;
+  test.each([
+    ["the limit of users", { onRedisDown: { ...open, user: closed } }, false],
+    ["a tenant's limit", { perTenantPerMinute: 100, onRedisDown: { ...open, tenant: closed } }, false],
+    ["the global limit", { globalPerMinute: 100, onRedisDown: { ...open, global: closed } }, false],
+    ["limits that are off", { onRedisDown: { ...open, tenant: closed, global: closed } }, true],
+  ])("a closed policy of %s holds all but the exempt", async (_, changes, goes) => {
+    await using proxy = await startProxy(redisUrl);
+    const on = await connected(proxy.url);
+    const { reserve, alerts } = await limiter(changes, on);
+    await proxy.refuse("close");
+    proxy.cut("fin");
+    await vi.waitFor(() => expect(on.up()).toBe(false), 20_000);
+    const requests = [...wanted(1), ...wanted(1, "ann", { exempt: true })];
+    const answers = await reserve(randomUUID(), requests, noon(0));
+    // Five seconds, and its user's part of one more; the second time of two more.
+    const until = (seconds: number) => new Date(noon(5).getTime() + Math.floor(ANNS_PHASE * seconds * 1000));
+    const waits = (seconds: number) => ({
       allowed: false,
       reason: Reason.LIMITER_UNAVAILABLE,
-      until: noon(5),
-      resetAt: noon(5),
+      until: until(seconds),
+      resetAt: until(seconds),
+      slot: false,
       usage: 0,
       limit: 0,
-    },
-    { allowed: true },
-  ]);
-  expect(alerts).toEqual(["redis-down"]);
+    });
+    expect(answers).toEqual([goes ? { allowed: true } : waits(1), { allowed: true }]);
+    const [again] = await reserve(randomUUID(), wanted(1, "ann", { attempt: 1 }), noon(6));
+    if (!goes) expect(again).toMatchObject({ until: new Date(until(2).getTime() + 6000) });
+    // What had its turn before does not need the limiter.
+    const slot = { at: noon(0), reason: Reason.USER_MINUTE_LIMIT };
+    expect(allowed(await reserve(randomUUID(), wanted(1, "ann", { slot }), noon(1)))).toBe(1);
+    expect(alerts).toEqual(["redis-down"]);
+  });
 });
 
 test("a Redis that was flushed and has lost the script goes on", async () => {

@@ -262,7 +262,7 @@ export type Notification = Message<"posthorn.v1.Notification"> & {
   expireTime?: Timestamp | undefined;
 
   /**
-   * HELD and SCHEDULED: when it is decided next.
+   * HELD and SCHEDULED: when it is decided next. Held by a limit: its turn.
    *
    * @generated from field: google.protobuf.Timestamp hold_time = 15;
    */
@@ -418,20 +418,34 @@ export const TimelineEntrySchema: GenMessage<TimelineEntry> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_notification, 4);
 
 /**
- * How a user's limit stood when a notification was decided.
+ * How a limit stood when it held a notification.
+ *
+ * What is over a limit is not lost and not asked again: it is given a turn in
+ * the next window that has room, behind all that were given theirs before, and
+ * goes when its turn comes. So a user's notifications keep the order in which
+ * they were decided, and one that comes later does not overtake those that wait,
+ * unless it is CRITICAL or was sent with bypass_rate_limit. Turns are spread over
+ * their window. A turn is kept for a minute; what another rule holds beyond that
+ * takes a new one. The turn of what is cancelled, suppressed or superseded
+ * meanwhile stays unused; what would expire before its turn is EXPIRED at once
+ * and takes none.
  *
  * @generated from message posthorn.v1.RateLimitStatus
  */
 export type RateLimitStatus = Message<"posthorn.v1.RateLimitStatus"> & {
   /**
-   * Which limit: one of the *_LIMIT reasons.
+   * Which limit: one of the *_LIMIT reasons. Of several the one that lasts
+   * longest. Where none is full now but others wait for their turns in it, the
+   * USER_BURST_LIMIT. LIMITER_UNAVAILABLE while Redis is away and the policy of a
+   * limit is to wait; usage and limit are 0 then.
    *
    * @generated from field: posthorn.v1.Reason window = 1;
    */
   window: Reason;
 
   /**
-   * Notifications counted in the window.
+   * Notifications counted in that window as it was then: those that went in it
+   * and those that have their turn in it.
    *
    * @generated from field: int32 usage = 2;
    */
@@ -445,7 +459,8 @@ export type RateLimitStatus = Message<"posthorn.v1.RateLimitStatus"> & {
   limit: number;
 
   /**
-   * How long until the window allows the next.
+   * From the decision until its turn. It may be long after reset_time, because
+   * others are before it.
    *
    * @generated from field: google.protobuf.Duration retry_after = 4;
    */
@@ -826,7 +841,8 @@ export const Reason = {
   GLOBAL_LIMIT: 18,
 
   /**
-   * Redis did not answer and the limits' policy is to wait.
+   * Redis did not answer and the policy of one of the limits is to wait; it is
+   * tried again after 5 seconds and more.
    *
    * @generated from enum value: REASON_LIMITER_UNAVAILABLE = 19;
    */

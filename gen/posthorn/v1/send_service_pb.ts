@@ -206,7 +206,8 @@ export type SendRequest = Message<"posthorn.v1.SendRequest"> & {
   senderId: string;
 
   /**
-   * Passes the rate limits of user, tenant and platform. Needs
+   * Passes the rate limits of user, tenant and platform: it is counted in them,
+   * and those that wait keep their turns. Needs
    * SCOPE_BYPASS_RATE_LIMIT and is written to the audit log.
    *
    * @generated from field: bool bypass_rate_limit = 16;

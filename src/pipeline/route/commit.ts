@@ -65,11 +65,12 @@ export async function commitDecisions(
         ${bytes(conclusions.map((conclusion) => conclusion.detail ?? null))}::bytea[],
         ${plain(conclusions.map((conclusion) => conclusion.version))}::xid[],
         ${plain(conclusions.map((conclusion) => conclusion.rules?.user))}::xid[],
-        ${texts(conclusions.map((conclusion) => waits(conclusion)?.zone))}::text[]
-      ) as t (id, status, reason, due_at, detail, version, rules, zone)
+        ${texts(conclusions.map((conclusion) => waits(conclusion)?.zone))}::text[],
+        ${instants(conclusions.map((conclusion) => conclusion.bookedAt ?? null))}::timestamptz[]
+      ) as t (id, status, reason, due_at, detail, version, rules, zone, booked_at)
     ), taken as (
       select n.id, n.user_id, n.type, n.category, n.priority, n.tags, n.expires_at,
-        c.status, c.reason, c.due_at, c.detail
+        c.status, c.reason, c.due_at, c.detail, c.booked_at
       from conclusion c join notifications n on n.id = c.id
       where n.tenant_id = ${tenantId} and n.id = any(${plain(sorted)}::uuid[])
         and n.id between ${sorted[0] ?? ""} and ${sorted.at(-1) ?? ""} and n.status + 0 = 1
@@ -100,7 +101,7 @@ export async function commitDecisions(
       select ${tenantId}, user_id, seq, ${now}, id, type, category, priority, tags, expires_at from placed
     ), moved as (
       update notifications n
-      set status = t.status, reason = t.reason, due_at = t.due_at, attempts = n.attempts + 1, updated_at = ${now},
+      set status = t.status, reason = t.reason, due_at = t.due_at, booked_at = t.booked_at, attempts = n.attempts + 1, updated_at = ${now},
         delivered_at = case when t.status = ${Status.DELIVERED} then ${now}::timestamptz end, inbox_seq = p.seq
       from taken t left join placed p on p.id = t.id
       where n.tenant_id = ${tenantId} and n.id = t.id and n.id = any(${plain(sorted)}::uuid[])

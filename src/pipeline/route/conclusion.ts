@@ -1,10 +1,10 @@
 import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { RulesVersion } from "#src/preferences/fence.ts";
 
-/** What the limits said about one notification that no gate held back. */
+/** What the limits said about one notification that no gate held back. `slot`: `until` is its own turn. */
 export type Reservation =
   | { allowed: true }
-  | { allowed: false; reason: Reason; until: Date; usage: number; limit: number; resetAt: Date };
+  | { allowed: false; reason: Reason; until: Date; slot: boolean; usage: number; limit: number; resetAt: Date };
 
 /** What was decided about one notification. */
 export type Conclusion = {
@@ -18,6 +18,8 @@ export type Conclusion = {
   reason: number;
   /** HELD: when it is decided again. */
   dueAt: Date | undefined;
+  /** HELD by a limit: the turn it was given, which may be after `dueAt`. It passes the limits with it. */
+  bookedAt?: Date | undefined;
   /** Encoded TimelineEntry with verdicts and rate_limit; none where the status says it all. */
   detail: Uint8Array | undefined;
   /** Of the row that was decided about; when it has changed since, nothing is stored. Undefined: whatever it is now. */

@@ -1,6 +1,7 @@
 import type { SpanContext } from "@opentelemetry/api";
 import type { Clock } from "#src/clock.ts";
 import { madeAtMs } from "#src/ids.ts";
+import type { Request } from "#src/limits/notification-limits.ts";
 import { channelsOf } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { Store } from "#src/store/store.ts";
@@ -8,6 +9,7 @@ import type { Arrival } from "#src/stream/arrival.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { laneOf } from "../flow.ts";
+import { bookingAfter } from "./booking.ts";
 import { commitDecisions, type Placed } from "./commit.ts";
 import { conclude } from "./conclude.ts";
 import type { Conclusion, Reservation } from "./conclusion.ts";
@@ -27,12 +29,8 @@ export type RouteDeps = {
   /** The same past all caches, for what was found to be out of date. */
   reloadPreferences(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, CompiledPreferences>>;
   decide(facts: Facts, now: Date): ChannelVerdict[];
-  /** Takes what the notifications need from the limits, in one round trip. Idempotent by id and attempt. */
-  reserve(
-    tenantId: string,
-    wanted: readonly { id: string; userId: string; attempt: number; exempt: boolean }[],
-    now: Date,
-  ): Promise<readonly Reservation[]>;
+  /** Finds the notifications their turns under the limits, in one round trip. Idempotent by id and attempt. */
+  reserve(tenantId: string, requests: readonly Request[], now: Date): Promise<readonly Reservation[]>;
   /** Tells the streams. Called after the commit. */
   arrived(tenantId: string, arrivals: readonly Arrival[]): void;
   statusChanged(tenantId: string, userId: string, conclusion: Conclusion, at: Date): void;
@@ -73,11 +71,11 @@ export async function route(
     return deps.decide(factsOf(row, own, deleted.has(row.type)), now);
   });
   const reservations = await reserveFor(deps, tenantId, waiting, verdicts, now);
-  const conclusions = waiting.map((row, index) => ({
-    ...conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt),
-    version: row.version,
-    rules: rulesOf(row.userId, preferences),
-  }));
+  const conclusions = waiting.map((row, index) => {
+    const conclusion = conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt);
+    const bookedAt = bookingAfter(row, conclusion, reservations[index]);
+    return { ...conclusion, bookedAt, version: row.version, rules: rulesOf(row.userId, preferences) };
+  });
   const concluded = performance.now();
   const { decided, placed } = await deps.store.tenant(tenantId, (tx) =>
     commitDecisions(tx, tenantId, conclusions, { now, slot: context.slot, epoch: context.epoch }),
@@ -162,6 +160,8 @@ async function reserveFor(
       userId: row.userId,
       attempt: row.attempts,
       exempt: row.bypassLimits || laneOf(row.priority).name === "critical",
+      expiresAtMs: row.expiresAt?.getTime(),
+      slot: row.bookedAt === null ? undefined : { at: row.bookedAt, reason: row.reason },
     })),
     now,
   );

@@ -27,6 +27,8 @@ export const notifications = pgTable(
     expiresAt: instant("expires_at"),
     /** SCHEDULED and HELD: when the scheduler releases it. Null otherwise. */
     dueAt: instant("due_at"),
+    /** HELD by a limit: the turn it was given, which it keeps through the release. */
+    bookedAt: instant("booked_at"),
     /** ACCEPTED: when it was last put on the queue again, by a release or the reconciler. */
     queuedAt: instant("queued_at"),
     deliveredAt: instant("delivered_at"),

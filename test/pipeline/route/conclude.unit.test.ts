@@ -26,6 +26,7 @@ const limited: Reservation = {
   until: at(20),
   usage: 10,
   limit: 10,
+  slot: true,
   resetAt: at(60),
 };
 const detail = (bytes: Uint8Array | undefined) => bytes && fromBinary(TimelineEntrySchema, bytes);

@@ -1,0 +1,16 @@
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Conclusion, Reservation } from "./conclusion.ts";
+
+/**
+ * The turn under the limits that a notification has after a decision: the one it was given now; or that of before, if a
+ * rule holds it no longer than until then. One that is held beyond its turn asks for a new one. Pure.
+ */
+export function bookingAfter(
+  before: { bookedAt: Date | null },
+  { status, dueAt }: Pick<Conclusion, "status" | "dueAt">,
+  reservation: Reservation | undefined,
+): Date | undefined {
+  if (status !== Status.HELD || dueAt === undefined) return undefined;
+  if (reservation?.allowed === false) return reservation.slot ? reservation.until : undefined;
+  return before.bookedAt !== null && before.bookedAt >= dueAt ? before.bookedAt : undefined;
+}

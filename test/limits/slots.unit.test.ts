@@ -1,0 +1,184 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { SLOT_KEPT_MS, slotNow, waitForLimiter } from "#src/limits/hold.ts";
+import { localLimits } from "#src/limits/local-limits.ts";
+import { type NotificationLimitsConfig, USER_WINDOWS, windowEnd } from "#src/limits/windows.ts";
+
+// The rules of slots, asked through the limits that one process keeps: Redis gives the same (notification-limits.test.ts).
+
+const NOON = Date.parse("2026-01-10T12:00:00Z");
+const uuid = (n: number) => `019a0000-0000-7000-8000-${String(n).padStart(12, "0")}`;
+
+const item = fc.record({
+  userId: fc.constantFrom("ann", "bob", "eve"),
+  exempt: fc.nat({ max: 9 }).map((n) => n === 0),
+  expiresInMs: fc.option(fc.nat({ max: 7_200_000 }), { nil: undefined, freq: 4 }),
+});
+const steps = fc.array(
+  fc.record({
+    ms: fc.oneof(fc.nat({ max: 3000 }), fc.nat({ max: 400_000 }), fc.nat({ max: 20_000_000 })),
+    tenantId: fc.constantFrom("a", "b"),
+    items: fc.array(item, { minLength: 1, maxLength: 20 }),
+  }),
+  { maxLength: 30 },
+);
+const ordered = fc
+  .tuple(fc.nat({ max: 4 }), fc.nat({ max: 6 }), fc.nat({ max: 15 }), fc.nat({ max: 20 }))
+  .map(([burst, minute, hour, day]) => ({
+    burst: 1 + burst,
+    perMinute: 1 + burst + minute,
+    perHour: 1 + burst + minute + hour,
+    perDay: 1 + burst + minute + hour + day,
+  }));
+const config = fc.record({
+  perUser: ordered,
+  perTenantPerMinute: fc.constantFrom(0, 1, 7),
+  globalPerMinute: fc.constantFrom(0, 2, 9),
+});
+
+type Given = { tenantId: string; userId: string; exempt: boolean; nowMs: number; atMs: number; counted: boolean };
+
+function run(
+  settings: Partial<NotificationLimitsConfig>,
+  walk: typeof steps extends fc.Arbitrary<infer S> ? S : never,
+) {
+  const take = localLimits({
+    perUser: { burst: 5, perMinute: 10, perHour: 100, perDay: 500 },
+    perTenantPerMinute: 0,
+    globalPerMinute: 0,
+    backoffMultiplier: 2,
+    maxBackoffMs: 300_000,
+    onRedisDown: { user: "open-local", tenant: "open-local", global: "open-local" },
+    ...settings,
+  });
+  const given: Given[] = [];
+  const limits: { nowMs: number; usage: number; limit: number; endMs: number }[] = [];
+  let nowMs = NOON;
+  let next = 0;
+  for (const { ms, tenantId, items } of walk) {
+    nowMs += ms;
+    const wanted = items.map(({ userId, exempt, expiresInMs }) => ({
+      id: uuid(next++),
+      userId,
+      attempt: 0,
+      exempt,
+      expiresAtMs: expiresInMs === undefined ? undefined : nowMs + expiresInMs,
+    }));
+    take(tenantId, wanted, nowMs).forEach(({ atMs, counted, limit }, index) => {
+      const { userId = "", exempt = false } = wanted[index] ?? {};
+      given.push({ tenantId, userId, exempt, nowMs, atMs, counted });
+      if (limit) limits.push({ nowMs, usage: limit.usage, limit: limit.limit, endMs: windowEnd(limit.window, nowMs) });
+    });
+  }
+  return { counted: given.filter((each) => each.counted && !each.exempt), given, limits };
+}
+
+test("no window is given to more than it allows, whoever comes when", () => {
+  fc.assert(
+    fc.property(config, steps, (settings, walk) => {
+      const { counted } = run(settings, walk);
+      const { perUser, perTenantPerMinute, globalPerMinute } = settings;
+      const limits = [perUser.burst, perUser.perMinute, perUser.perHour, perUser.perDay];
+      const most = (ms: number, who: (each: Given) => string) =>
+        Math.max(
+          0,
+          ...[...Map.groupBy(counted, (each) => `${who(each)} ${Math.floor(each.atMs / ms)}`).values()].map(
+            ({ length }) => length,
+          ),
+        );
+      USER_WINDOWS.forEach(({ ms }, w) => {
+        expect(most(ms, ({ tenantId, userId }) => `${tenantId} ${userId}`)).toBeLessThanOrEqual(limits[w] ?? 0);
+      });
+      if (perTenantPerMinute > 0)
+        expect(most(60_000, ({ tenantId }) => tenantId)).toBeLessThanOrEqual(perTenantPerMinute);
+      if (globalPerMinute > 0) expect(most(60_000, () => "")).toBeLessThanOrEqual(globalPerMinute);
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test("a user's go in the order in which they came, and none overtakes those that wait", () => {
+  fc.assert(
+    fc.property(config, steps, (settings, walk) => {
+      const { counted } = run(settings, walk);
+      for (const own of Map.groupBy(counted, ({ tenantId, userId }) => `${tenantId} ${userId}`).values()) {
+        const turns = own.map(({ atMs }) => atMs);
+        expect(turns).toEqual(turns.toSorted((a, b) => a - b));
+      }
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test("under a shared limit users go in the order in which they came, where their own limits let them", () => {
+  fc.assert(
+    fc.property(fc.constantFrom(1, 3, 7), steps, (perTenantPerMinute, walk) => {
+      const perUser = { burst: 1e6, perMinute: 1e6, perHour: 1e6, perDay: 1e6 };
+      const { counted } = run({ perUser, perTenantPerMinute }, walk);
+      for (const own of Map.groupBy(counted, ({ tenantId }) => tenantId).values()) {
+        const turns = own.map(({ atMs }) => atMs);
+        expect(turns).toEqual(turns.toSorted((a, b) => a - b));
+      }
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test("exempt ones never wait, and nobody has a turn in the past", () => {
+  fc.assert(
+    fc.property(config, steps, (settings, walk) => {
+      const { given, limits } = run(settings, walk);
+      for (const { atMs, nowMs, exempt, counted } of given) {
+        expect(atMs).toBeGreaterThanOrEqual(nowMs);
+        if (exempt) expect({ atMs, counted }).toEqual({ atMs: nowMs, counted: true });
+      }
+      for (const { nowMs, usage, endMs } of limits) {
+        expect(usage).toBeGreaterThanOrEqual(0);
+        expect(endMs).toBeGreaterThan(nowMs);
+      }
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test("a limit is used up: nobody waits for a later window while an earlier one has room", () => {
+  // All come at once, so that nothing goes stale: each window but the last is as full as the limits let it be.
+  fc.assert(
+    fc.property(ordered, fc.integer({ min: 1, max: 120 }), (perUser, size) => {
+      const items = Array.from({ length: size }, () => ({
+        userId: "ann" as const,
+        exempt: false,
+        expiresInMs: undefined,
+      }));
+      const { counted } = run({ perUser }, [{ ms: 0, tenantId: "a", items }]);
+      const minutes = Map.groupBy(counted, ({ atMs }) => Math.floor(atMs / 60_000));
+      const hours = Map.groupBy(counted, ({ atMs }) => Math.floor(atMs / 3_600_000));
+      const perMinute = Math.min(perUser.perMinute, 6 * perUser.burst);
+      for (const [minute, { length }] of minutes) {
+        const inHour = hours.get(Math.floor(minute / 60))?.length ?? 0;
+        const isLast = minute === Math.max(...minutes.keys());
+        const isLastOfHour = !minutes.has(minute + 1) && inHour === perUser.perHour;
+        const isLastOfDay =
+          !minutes.has(minute + 1) && counted.filter(({ atMs }) => atMs < NOON + 43_200_000).length >= perUser.perDay;
+        if (!isLast && !isLastOfHour && !isLastOfDay) expect(length).toBe(perMinute);
+      }
+    }),
+  );
+});
+
+test("a slot is kept for a minute", () => {
+  expect([-1, 0, SLOT_KEPT_MS, SLOT_KEPT_MS + 1].map((late) => slotNow(NOON, NOON + late))).toEqual([
+    "ahead",
+    "here",
+    "here",
+    "missed",
+  ]);
+});
+
+test("the wait for a limiter that is away grows with the attempts, up to its maximum", () => {
+  const settings = { backoffMultiplier: 2, maxBackoffMs: 300_000 };
+  expect([0, 1, 3, 20, 2000].map((attempt) => waitForLimiter(attempt, settings, 0.5))).toEqual([
+    5500, 6000, 9000, 155_000, 155_000,
+  ]);
+  expect(waitForLimiter(5, settings, 0)).toBe(5000);
+});
