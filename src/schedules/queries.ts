@@ -1,4 +1,5 @@
 import { and, asc, eq, gt, sql } from "drizzle-orm";
+import { Tenant_State } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { schedules } from "#src/store/schema/schedules.ts";
 import type { Db, Tx } from "#src/store/store.ts";
 import type { ScheduleDefinition, ScheduleRow, Standing } from "./schedule.ts";
@@ -76,10 +77,15 @@ export async function leaveSchedules(db: Db, tenantId: string, userId: string): 
 
 export type Due = { tenantId: string; key: string };
 
-/** Schedules of all tenants of which an occurrence has come, the longest due first. Claims nothing. */
+/**
+ * Schedules of which an occurrence has come, the longest due first, of all tenants that may send.
+ * Claims nothing.
+ */
 export function dueSchedules(tx: Tx, now: Date, limit: number): Promise<Due[]> {
   return tx<Due[]>`
-    select tenant_id as "tenantId", key from schedules where fires_at <= ${now} order by fires_at limit ${limit}`;
+    select tenant_id as "tenantId", key from schedules s where fires_at <= ${now}
+      and not exists (select from tenants t where t.id = s.tenant_id and t.state = ${Tenant_State.SUSPENDED})
+    order by fires_at limit ${limit}`;
 }
 
 export type Firing = Pick<

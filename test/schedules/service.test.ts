@@ -1,9 +1,10 @@
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
+import { Tenant_State } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { type Schedule, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { localTimeOf } from "#src/notifications/local-time.ts";
-import { platformOfFile } from "../support/platform.ts";
+import { OPERATOR_KEY, platformOfFile } from "../support/platform.ts";
 import { refusalOf } from "../support/refusal.ts";
 import { testServices } from "../support/services.ts";
 import { until } from "../support/until.ts";
@@ -127,6 +128,29 @@ describe("a schedule", () => {
     ]);
     const stale = schedules.updateSchedule({ schedule: { key: daily.key, recurrence: "FREQ=DAILY" }, revision: 1 });
     expect((await refusalOf(stale)).reason).toBe("ETAG_MISMATCH");
+  });
+
+  test("of a suspended tenant sends nothing until it is resumed", async () => {
+    const tenant = await a.newTenant();
+    const theirs = a.clients(tenant.apiKey);
+    const operator = a.clients(OPERATOR_KEY);
+    const schedule = { key: "s", recurrence: "FREQ=DAILY;COUNT=1", timeZone: "UTC", localStartTime: at(SOON) };
+    await theirs.schedules.createSchedule({
+      schedule: { ...schedule, request: { to: { userIds: ["ann"] }, content } },
+    });
+    await operator.admin.updateTenant({ id: tenant.tenantId, state: Tenant_State.SUSPENDED });
+    const meanwhile = await made({});
+    come();
+    await delivered(meanwhile, 1);
+    const resumedAt = now();
+    const fired = async () => (await theirs.schedules.getSchedule({ key: "s" })).schedule?.firedCount;
+    await operator.admin.updateTenant({ id: tenant.tenantId, state: Tenant_State.ACTIVE });
+    await until(
+      () => fired().catch(() => undefined),
+      (count) => count === 1n,
+    );
+    const [sent] = (await theirs.send.listNotifications({})).notifications;
+    expect(sent?.createTime && timestampDate(sent.createTime).getTime()).toBeGreaterThanOrEqual(resumedAt.getTime());
   });
 
   test("reaches the members a topic has when it fires", async () => {
