@@ -368,3 +368,31 @@ test("counters equal a recount of the notifications and their timelines, after a
   expect(counted).toEqual(Object.fromEntries(recount.map(({ key, n }) => [key, n])));
   expect(Object.keys(counted).length).toBeGreaterThan(3);
 });
+
+test("an emergency contact gets through to a user who is not to be disturbed; others wait, and are let in with them", async () => {
+  const userId = someone();
+  const user = await a.clientsFor(userId);
+  const always = { startTime: "00:00", endTime: "00:00", allowEmergencyContacts: true };
+  const periods = Array.from({ length: 7 }, (_, dayOfWeek) => ({ ...always, dayOfWeek, id: `day-${dayOfWeek}` }));
+  const set = { doNotDisturb: { enabled: true, periods }, emergencyContacts: { enabled: true, userIds: ["mum"] } };
+  await user.preferences.updatePreferences({ preferences: set });
+  const send = async (senderId: string) => {
+    const request = { to: { userIds: [userId] }, content: hi, senderId, waitForDecision: { seconds: 10n } };
+    return (await onB.send.send(request)).results[0];
+  };
+  expect(await send("mum")).toMatchObject({ status: Status.DELIVERED });
+  const boss = await send("boss");
+  expect(boss).toMatchObject({ status: Status.HELD, verdicts: [{ reason: Reason.DO_NOT_DISTURB }] });
+  const userIds = ["mum", "boss"];
+  const { reconciled } = await user.preferences.updatePreferences({ preferences: { emergencyContacts: { userIds } } });
+  expect(reconciled).toMatchObject({ released: 1 });
+  expect(await settled(boss?.notificationId ?? "")).toMatchObject({ status: Status.DELIVERED });
+
+  const twice = { doNotDisturb: { periods: periods.slice(0, 2).map((period) => ({ ...period, id: "same" })) } };
+  const refused = await refusalOf(user.preferences.updatePreferences({ preferences: twice }));
+  expect(refused).toMatchObject({ reason: "INVALID_REQUEST", fields: ["preferences.do_not_disturb"] });
+  const tooMany = { emergencyContacts: { userIds: Array.from({ length: 21 }, (_, n) => `u${n}`) } };
+  expect((await refusalOf(user.preferences.updatePreferences({ preferences: tooMany }))).fields).toEqual([
+    "preferences.emergency_contacts.user_ids",
+  ]);
+});
