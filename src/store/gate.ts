@@ -21,6 +21,8 @@ export type GateOptions = {
 export type Gate = (<T>(work: () => Promise<T>) => Promise<T>) & {
   /** Calls at this moment. */
   use(): GateUse;
+  /** Whether calls are refused but for one that looks. */
+  isAway(): boolean;
 };
 
 export type GateUse = { size: number; inUse: number; waiting: number };
@@ -113,7 +115,10 @@ export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): Gate {
       leave();
     }
   };
-  return Object.assign(pass, { use: () => ({ size, inUse: running, waiting: waiting.size }) });
+  return Object.assign(pass, {
+    use: () => ({ size, inUse: running, waiting: waiting.size }),
+    isAway: () => away !== undefined,
+  });
 }
 
 function isUnreached(error: unknown): boolean {
