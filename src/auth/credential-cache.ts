@@ -31,7 +31,7 @@ export type CredentialCache<Key, Issuer> = Disposable & {
 };
 
 export type CredentialCacheDeps = {
-  store: Pick<Store, "system">;
+  store: Pick<Store, "system" | "systemIsAway">;
   invalidations: Pick<Invalidations, "on" | "onReset">;
   ticks: () => number;
   clock: Clock;
@@ -51,12 +51,14 @@ export function credentialCache<Key extends Owned, Issuer extends Owned>(
   asKeys: (row: KeyRow) => Iterable<[prefix: string, key: Key]>,
   asIssuer: (row: IssuerRow) => Issuer,
 ): CredentialCache<Key, Issuer> {
+  const isAway = store.systemIsAway;
   const keys = freshCache<Key>({
     read: async (prefixes) =>
       new Map((await store.system((tx) => keysByPrefix(tx, prefixes))).flatMap((row) => [...asKeys(row)])),
     ttlMs,
     max: MAX_KEYS,
     ticks,
+    isAway,
   });
   const issuers = freshCache<Issuer>({
     read: async (names) => {
@@ -66,6 +68,7 @@ export function credentialCache<Key extends Owned, Issuer extends Owned>(
     ttlMs,
     max: MAX_ISSUERS,
     ticks,
+    isAway,
   });
   const stack = new DisposableStack();
   const recent = stack.use(
@@ -85,12 +88,14 @@ export function credentialCache<Key extends Owned, Issuer extends Owned>(
     ttlMs: () => (recent.isFollowing() ? FOLLOWED_MS : ttlMs),
     max: MAX_USERS,
     ticks,
+    isAway,
   });
   const tenants = freshCache<true>({
     read: async (ids) => new Map((await store.system((tx) => existingTenants(tx, ids))).map(({ id }) => [id, true])),
     ttlMs,
     max: MAX_TENANTS,
     ticks,
+    isAway,
   });
 
   stack.use(

@@ -9,7 +9,10 @@ import { Fault } from "#src/errors.ts";
  * that a flood of keys nobody has costs Postgres no more than a steady trickle.
  */
 export type FreshCache<V> = {
-  /** Rejects with what the read threw, and with OVERLOADED when too many keys wait. */
+  /**
+   * Rejects with what the read threw, with OVERLOADED when too many keys wait, and with DEPENDENCY_UNAVAILABLE where the
+   * key is being read while there is no way to where it is.
+   */
   get(key: string): V | undefined | Promise<V | undefined>;
   /** From now on the row is read anew, also where a read that began earlier has yet to answer. */
   drop(key: string): void;
@@ -22,6 +25,8 @@ export type FreshCache<V> = {
 export type FreshCacheOptions<V> = {
   /** Reads rows by key; keys without a row are left out. At most `BATCH` keys a call. */
   read(keys: string[]): Promise<ReadonlyMap<string, V>>;
+  /** Whether there is no way to the rows, so that one read looks for it and the others are refused. */
+  isAway(): boolean;
   ttlMs: number | (() => number);
   /** Keys remembered; the least used go first. */
   max: number;
@@ -36,7 +41,7 @@ const MAX_WAITING = 20_000;
 type Copy<V> = { value: V | undefined; readAt: number };
 type Waiting<V> = { key: string; answer: PromiseWithResolvers<V | undefined> };
 
-export function freshCache<V>({ read, ttlMs, max, ticks }: FreshCacheOptions<V>): FreshCache<V> {
+export function freshCache<V>({ read, isAway, ttlMs, max, ticks }: FreshCacheOptions<V>): FreshCache<V> {
   const ttl = typeof ttlMs === "number" ? () => ttlMs : ttlMs;
   const copies = new LRUCache<string, Copy<V>>({ max });
   /** What is being read or waits for it. An entry that was dropped meanwhile is no longer in here. */
@@ -90,7 +95,10 @@ export function freshCache<V>({ read, ttlMs, max, ticks }: FreshCacheOptions<V>)
     get(key) {
       const copy = copies.get(key);
       if (copy !== undefined && ticks() - copy.readAt < ttl()) return copy.value;
-      return pending.get(key)?.answer.promise ?? enqueue(key);
+      const read = pending.get(key);
+      if (read === undefined) return enqueue(key);
+      // The one that looks may take long. Everybody with this key would wait with it, where others are refused at once.
+      return isAway() ? Promise.reject(new Fault(ErrorReason.DEPENDENCY_UNAVAILABLE)) : read.answer.promise;
     },
     drop(key) {
       copies.delete(key);

@@ -106,8 +106,9 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   /** Asks for one slot after the other until nothing waits any more; each takes along what came meanwhile. */
   async function serve(lane: Lane, shard: number, line: Line, slots: LaneSlots): Promise<void> {
     while (line.queue.length > 0) {
-      const give = await slots.take(shard, isLittle(line.queue));
-      const together = takeTogether(line.queue);
+      const { isSpare, give } = await slots.take(shard, isLittle(line.queue));
+      // What came while a spare one was waited for may be much.
+      const together = takeTogether(line.queue, isSpare ? LITTLE : CHUNK);
       if (late.signal.aborted) {
         give();
         for (const { message } of together.waiting) message.nak();

@@ -38,18 +38,20 @@ export async function ensureQueues(broker: Broker): Promise<void> {
  * one that is created in between loses its files to that. It then takes messages, counts them, and never gives one out.
  */
 export async function restoreQueues(broker: Broker): Promise<void> {
-  for (const { name } of LANES) {
-    const found = broker.jsm.streams.info(ingestStream(broker.namespace, name));
-    const error = await found.then(() => undefined, jetstreamCode);
-    if (error === STREAM_NOT_FOUND) {
-      await delay(DELETED_WITHIN_MS, undefined, { ref: false });
-      const config = ingestStreamConfig(broker.namespace, name, broker.replicas);
-      await broker.jsm.streams.add(config).catch((error) => {
-        if (!EXISTS.has(jetstreamCode(error))) throw error;
-      });
-    }
-    await eachConsumer(broker, name, () => undefined);
-  }
+  await Promise.all(
+    LANES.map(async ({ name }) => {
+      const found = broker.jsm.streams.info(ingestStream(broker.namespace, name));
+      const error = await found.then(() => undefined, jetstreamCode);
+      if (error === STREAM_NOT_FOUND) {
+        await delay(DELETED_WITHIN_MS, undefined, { ref: false });
+        const config = ingestStreamConfig(broker.namespace, name, broker.replicas);
+        await broker.jsm.streams.add(config).catch((error) => {
+          if (!EXISTS.has(jetstreamCode(error))) throw error;
+        });
+      }
+      await eachConsumer(broker, name, () => undefined);
+    }),
+  );
 }
 
 /** Creates the consumers of a lane that are missing, and tells of each that was there. */
@@ -61,7 +63,11 @@ async function eachConsumer(
   const stream = ingestStream(broker.namespace, name);
   await Promise.all(
     Array.from({ length: SHARDS }, async (_, shard) => {
-      const found = await broker.jsm.consumers.info(stream, routeConsumer(shard)).catch(() => undefined);
+      // Only one that is not there: to create one that is changes it.
+      const found = await broker.jsm.consumers.info(stream, routeConsumer(shard)).catch((error) => {
+        if (jetstreamCode(error) !== CONSUMER_NOT_FOUND) throw error;
+        return undefined;
+      });
       if (found !== undefined) await present(shard, found);
       else await broker.jsm.consumers.add(stream, routeConsumerConfig(broker.namespace, name, shard));
     }),
@@ -82,6 +88,7 @@ function changesTo(
 const DELETED_WITHIN_MS = 2000;
 
 // Of JetStream's API.
+const CONSUMER_NOT_FOUND = 10014;
 const STREAM_NOT_FOUND = 10059;
 /** With another configuration; and by another process at this very moment, said as an overlap of its subjects. */
 const EXISTS: ReadonlySet<number | undefined> = new Set([10058, 10065]);

@@ -1,18 +1,22 @@
-/** Slots of one lane, taken for a shard and given back by calling what was returned. */
-export type LaneSlots = { take(shard: number, isLittle: boolean): Promise<() => void> };
+/** Slots of one lane, taken for a shard. */
+export type LaneSlots = { take(shard: number, isLittle: boolean): Promise<Slot> };
+
+/** A spare one is for what was little when it was asked for, and not for what has come since. */
+export type Slot = { isSpare: boolean; give(): void };
 
 /** Of the spare slots a shard may have: the one that decides, and the one behind it. */
 const SPARE_EACH = 2;
 
-type Asking = { shard: number; isLittle: boolean; begin(give: () => void): void };
+type Asking = { shard: number; isLittle: boolean; begin(slot: Slot): void };
 /** Slots at work, by kind. */
 type Held = { usual: number; spare: number };
 
 /**
- * So many slots, given out in the order of asking, of which each shard may have its share: all of them while no other has or
- * wants any, and an equal part, of few slots one, as soon as others do. And `spare` more for what is little beside others: one notification begins at once beside
- * chunks of hundreds, and costs them next to nothing. Alone it waits for one of the usual slots, and what comes meanwhile
- * goes with it, which costs less than many chunks of few.
+ * So many slots, given out in the order of asking, of which each shard may have its share: all of them while no other
+ * has or wants any, and an equal part, of few slots one, as soon as others do; what is left over by that, one each, goes
+ * to who asks first. And `spare` more for what is little beside others: one notification begins at once beside chunks of
+ * hundreds, and costs them next to nothing. Alone it waits for one of the usual slots, and what comes meanwhile goes with
+ * it, which costs less than many chunks of few.
  */
 export function laneSlots(size: number, spare: number): LaneSlots {
   const shards = new Map<number, Held>();
@@ -29,8 +33,13 @@ export function laneSlots(size: number, spare: number): LaneSlots {
   function kindFor({ shard, isLittle }: Asking, own: Held): keyof Held | undefined {
     const among = busy(shard);
     if (among > 1 && isLittle && all.spare < spare && own.spare < SPARE_EACH) return "spare";
+    return all.usual < size && own.usual < shareOf(own, among) ? "usual" : undefined;
+  }
+
+  function shareOf(own: Held, among: number): number {
     const share = Math.max(1, Math.floor(size / among));
-    return all.usual < size && own.usual < share ? "usual" : undefined;
+    const above = [...shards.values()].filter((other) => other !== own && other.usual > share).length;
+    return share * among + above < size ? share + 1 : share;
   }
 
   /** Whether it could begin. */
@@ -41,12 +50,15 @@ export function laneSlots(size: number, spare: number): LaneSlots {
     shards.set(one.shard, own);
     own[kind]++;
     all[kind]++;
-    one.begin(() => {
-      own[kind]--;
-      all[kind]--;
-      if (own.usual + own.spare === 0) shards.delete(one.shard);
-      // Handed on, so that nobody who comes now gets in between.
-      handOn();
+    one.begin({
+      isSpare: kind === "spare",
+      give() {
+        own[kind]--;
+        all[kind]--;
+        if (own.usual + own.spare === 0) shards.delete(one.shard);
+        // Handed on, so that nobody who comes now gets in between.
+        handOn();
+      },
     });
     return true;
   }

@@ -22,11 +22,11 @@ export function readWaiting(message: JsMsg): Waiting {
 }
 
 /**
- * Takes the first message, and with it those behind it that go on with the same tenant's ids, up to one chunk: where
+ * Takes the first message, and with it those behind it that go on with the same tenant's ids, up to `most` in all: where
  * callers send one by one, each commit queues a few ids, and to decide 250 costs little more than to decide ten. What has
  * failed before is taken alone, so that it cannot make others fail with it.
  */
-export function takeTogether(queue: Waiting[]): Together {
+export function takeTogether(queue: Waiting[], most = CHUNK): Together {
   const [first] = queue;
   if (first === undefined) return { waiting: [], work: undefined };
   const { work } = first;
@@ -35,7 +35,7 @@ export function takeTogether(queue: Waiting[]): Together {
   let count = 0;
   for (const next of queue) {
     if (!mayJoin(next) || next.work.tenantId !== work.tenantId) break;
-    if (count > 0 && ids.length + next.work.ids.length > CHUNK) break;
+    if (count > 0 && ids.length + next.work.ids.length > most) break;
     ids.push(...next.work.ids);
     count++;
   }

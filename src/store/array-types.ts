@@ -54,8 +54,8 @@ const unlisted = Object.fromEntries(
 /**
  * Options that tell postgres.js of the array types. By itself it asks Postgres for them on every new connection, in a
  * promise that nobody holds (3.4.9, fetchArrayTypes): a connection that is reset at that moment ends the process. Not
- * typed, because types named here would become part of the type of the client. A query that returns an array of a type that is
- * not listed fails and says which.
+ * typed, because types named here would become part of the type of the client. A query that returns an array of a type
+ * that is not listed fails and says which.
  */
 export const WITH_ARRAYS: object = { fetch_types: false, types: { ...listed, ...unlisted } };
 

@@ -21,6 +21,8 @@ export type GateOptions = {
 export type Gate = (<T>(work: () => Promise<T>) => Promise<T>) & {
   /** Calls at this moment. */
   use(): GateUse;
+  /** Whether calls are refused but for one that looks. */
+  isAway(): boolean;
 };
 
 export type GateUse = { size: number; inUse: number; waiting: number };
@@ -41,7 +43,7 @@ export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): Gate {
   const waiting = new Set<PromiseWithResolvers<void>>();
   let running = 0;
   let reachedAt = 0;
-  let away: { tryAt: number; trying: boolean; cause: unknown } | undefined;
+  let away: { tryAt: number; looker: symbol | undefined; cause: unknown } | undefined;
 
   function reached(): void {
     reachedAt = performance.now();
@@ -49,16 +51,17 @@ export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): Gate {
   }
 
   function lost(cause: unknown, tryAt: number): void {
-    away = { tryAt, trying: false, cause };
+    // Who looks goes on looking, whoever else has found out.
+    away = { tryAt, looker: away?.looker, cause };
     for (const each of waiting) each.reject(unavailable(cause));
     waiting.clear();
   }
 
   /** A place at once, or a promise of one. */
-  function enter(): PromiseWithResolvers<void> | undefined {
+  function enter(call: symbol): PromiseWithResolvers<void> | undefined {
     if (away !== undefined) {
-      if (away.trying || performance.now() < away.tryAt) throw unavailable(away.cause);
-      away.trying = true;
+      if (away.looker !== undefined || performance.now() < away.tryAt) throw unavailable(away.cause);
+      away.looker = call;
     } else if (running >= size) {
       if (running + waiting.size >= maxCalls) throw new Fault(ErrorReason.OVERLOADED);
       const turn = Promise.withResolvers<void>();
@@ -80,7 +83,8 @@ export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): Gate {
   }
 
   const pass = async <T>(work: () => Promise<T>): Promise<T> => {
-    const turn = enter();
+    const call = Symbol();
+    const turn = enter(call);
     const limit = Promise.withResolvers<never>();
     const late = new Error("Postgres did not answer");
     const timer = setTimeout(() => {
@@ -103,15 +107,18 @@ export function poolGate({ size, maxCalls, deadlineMs }: GateOptions): Gate {
       if (error === late && reachedAt < startedAt) lost(error, 0);
       else if (isUnreached(error)) lost(error, performance.now() + RETRY_MS);
       // Nor does a connection that ends under its transaction: whether another can be had the next will see.
-      else if (isCutOff(error) && away !== undefined) away.trying = false;
-      else if (error !== late) reached();
+      else if (error !== late && !isCutOff(error)) reached();
       throw error === late ? unavailable(error) : error;
     } finally {
+      if (away?.looker === call) away.looker = undefined;
       clearTimeout(timer);
       leave();
     }
   };
-  return Object.assign(pass, { use: () => ({ size, inUse: running, waiting: waiting.size }) });
+  return Object.assign(pass, {
+    use: () => ({ size, inUse: running, waiting: waiting.size }),
+    isAway: () => away !== undefined,
+  });
 }
 
 function isUnreached(error: unknown): boolean {
@@ -120,7 +127,9 @@ function isUnreached(error: unknown): boolean {
 
 function isCutOff(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
-  return /^(CONNECTION_|ECONN|EPIPE)/.test(String(Reflect.get(error, "code"))) || isCutOff(error.cause);
+  return (
+    /^(CONNECTION_|ECONN|EPIPE|ETIMEDOUT|EHOST|ENET)/.test(String(Reflect.get(error, "code"))) || isCutOff(error.cause)
+  );
 }
 
 function unavailable(cause: unknown): Fault {

@@ -34,6 +34,8 @@ export type Store = AsyncDisposable & {
   tenantDb<T>(tenantId: string, work: (db: Db) => Promise<T>): Promise<T>;
   /** Runs raw statements over all tenants in one transaction. Only for the scheduler, the reconciler and credentials. */
   system<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
+  /** Whether `system` refuses what is asked but for one call, which looks whether Postgres is back and may take long. */
+  systemIsAway(): boolean;
   /** Runs Drizzle queries over all tenants in one transaction. Only for the operator's methods. */
   systemDb<T>(work: (db: Db) => Promise<T>): Promise<T>;
   /** How the connections are used at this moment, by pool. */
@@ -117,6 +119,7 @@ export function openStore(config: StoreConfig): Store {
         ),
       ),
     system: (work) => systemGate(() => retryDeadlock(() => begin(system, work))),
+    systemIsAway: systemGate.isAway,
     systemDb: (work) => systemColdGate(() => retryDeadlock(() => systemColdDb.transaction(work))),
     pools: () => [
       { name: "hot", ...hotGate.use() },

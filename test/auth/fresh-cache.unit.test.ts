@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { type FreshCacheOptions, freshCache } from "#src/auth/fresh-cache.ts";
 import { Fault } from "#src/errors.ts";
+import { faultOf } from "../support/rejection.ts";
 
 /** A cache over a table in memory, whose reads are answered when the test says so. */
 function cacheOf(rows: Map<string, string>, options: Partial<FreshCacheOptions<string>> = {}) {
@@ -12,6 +14,7 @@ function cacheOf(rows: Map<string, string>, options: Partial<FreshCacheOptions<s
       const seen = new Map(keys.flatMap((key) => (rows.has(key) ? [[key, rows.get(key)!] as const] : [])));
       return new Promise((resolve, reject) => reads.push({ keys, answer: () => resolve(seen), fail: reject }));
     },
+    isAway: () => false,
     ttlMs: 1000,
     max: 1000,
     ticks: () => time.now,
@@ -31,6 +34,24 @@ test("one statement serves everybody who asks at the same time, and then nobody 
   expect(cache.get("a")).toBe("A");
   expect(cache.get("b")).toBe(undefined);
   expect(reads).toHaveLength(1);
+});
+
+test("while there is no way to the rows one waits for the read that looks for it, and nobody else", async () => {
+  let isAway = false;
+  const { cache, reads } = cacheOf(new Map([["a", "A"]]), { isAway: () => isAway });
+  const before = Promise.all([cache.get("a"), cache.get("a")]);
+  await turn();
+  reads[0]!.fail(new Error("silent"));
+  await expect(before).rejects.toThrow("silent");
+  isAway = true;
+  const looks = cache.get("a");
+  const refused = { reason: ErrorReason.DEPENDENCY_UNAVAILABLE };
+  expect(await faultOf(Promise.resolve(cache.get("a")))).toMatchObject(refused);
+  await turn();
+  expect(await faultOf(Promise.resolve(cache.get("a")))).toMatchObject(refused);
+  reads[1]!.answer();
+  expect(await looks).toBe("A");
+  expect(cache.get("a")).toBe("A");
 });
 
 test("a copy is not believed longer than its time, counted from before it was read", async () => {

@@ -67,7 +67,8 @@ export async function startNode(services: TestServices, options: NodeOptions = {
   const clock = () => new Date(now());
   const seal = sealer(masterKey, previousKeys, randomBytes);
   let lookups = 0;
-  const counted: Pick<Store, "system"> = {
+  const counted: Pick<Store, "system" | "systemIsAway"> = {
+    systemIsAway: store.systemIsAway,
     system(work) {
       lookups++;
       return store.system(work);

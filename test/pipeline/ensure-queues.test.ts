@@ -3,6 +3,7 @@ import { afterAll, expect, test } from "vitest";
 import { connectBroker } from "#src/broker/broker.ts";
 import { ensureQueues, restoreQueues } from "#src/pipeline/ensure-queues.ts";
 import {
+  ingestShard,
   ingestStream,
   ingestStreamConfig,
   LANES,
@@ -45,6 +46,42 @@ test("a queue that was deleted is created when its deletion has had time, and on
   await expect(jsm.streams.info(gone)).rejects.toThrow("stream not found");
   await restored;
   expect((await jsm.streams.info(gone)).state.consumer_count).toBe(SHARDS);
+});
+
+test("all queues that were deleted are there again after the time of one, and give out what they take", async () => {
+  const [broker] = brokers as [(typeof brokers)[0]];
+  await ensureQueues(broker);
+  for (const { name } of LANES) await jsm.streams.delete(ingestStream(namespace, name));
+  const began = performance.now();
+  await restoreQueues(broker);
+  expect(performance.now() - began).toBeLessThan(2 * 2000);
+  for (const { name } of LANES) {
+    for (let shard = 0; shard < SHARDS; shard++) await broker.js.publish(ingestShard(namespace, name, shard), "x");
+    for (let shard = 0; shard < SHARDS; shard++) {
+      const consumer = await broker.js.consumers.get(ingestStream(namespace, name), routeConsumer(shard));
+      const message = await consumer.next({ expires: 5000 });
+      expect(message?.string()).toBe("x");
+      expect(await message?.ackAck()).toBe(true);
+    }
+  }
+});
+
+test("a consumer of which NATS does not say in time whether it is there is left as another version has made it", async () => {
+  const [broker] = brokers as [(typeof brokers)[0]];
+  await ensureQueues(broker);
+  const stream = ingestStream(namespace, "high");
+  await jsm.consumers.update(stream, routeConsumer(0), { max_ack_pending: 5 });
+  const silent = Object.create(jsm.consumers, {
+    info: {
+      value: (of: string, name: string) =>
+        of === stream && name === routeConsumer(0)
+          ? Promise.reject(new Error("TIMEOUT"))
+          : jsm.consumers.info(of, name),
+    },
+  });
+  const slow = { ...broker, jsm: Object.create(jsm, { consumers: { value: silent } }) };
+  await expect(restoreQueues(slow)).rejects.toThrow("TIMEOUT");
+  expect((await jsm.consumers.info(stream, routeConsumer(0))).config.max_ack_pending).toBe(5);
 });
 
 test("a start brings in a changed configuration; what a running node restores leaves another version's alone", async () => {

@@ -6,14 +6,12 @@ const SIZE = 2;
 const SPARE = 4;
 const [FLOOD, NEIGHBOUR] = [1, 2];
 
-type Asked = { give: (() => void) | undefined };
+type Asked = { give: (() => void) | undefined; isSpare?: boolean };
 
 /** Tells whether it has begun, without waiting for it. */
 function ask(slots: LaneSlots, shard: number, isLittle = false): Asked {
   const asked: Asked = { give: undefined };
-  void slots.take(shard, isLittle).then((give) => {
-    asked.give = give;
-  });
+  void slots.take(shard, isLittle).then((slot) => Object.assign(asked, slot));
   return asked;
 }
 const settled = () => new Promise((resolve) => setImmediate(resolve));
@@ -35,6 +33,7 @@ test("what is little begins at once beside a flood, two of a shard, and the floo
   const little = [1, 2, 3].map(() => ask(slots, NEIGHBOUR, true));
   expect(await begun(little)).toEqual([true, true, false]);
   expect(await begun(flood)).toEqual([true, true, false]);
+  expect([...flood, ...little].map(({ isSpare }) => isSpare)).toEqual([false, false, undefined, true, true, undefined]);
 });
 
 test("beside others with work a flood has one slot, and all of them again when they are done", async () => {
@@ -50,15 +49,23 @@ test("beside others with work a flood has one slot, and all of them again when t
   expect(await begun(flood)).toEqual([true, true, true, true]);
 });
 
-test("more slots are divided among the shards that have work, and none of them idles while few do", async () => {
-  const slots = laneSlots(6, SPARE);
-  const flood = Array.from({ length: 8 }, () => ask(slots, FLOOD));
-  expect((await begun(flood)).filter(Boolean)).toHaveLength(6);
-  const others = [2, 3].flatMap((shard) => Array.from({ length: 4 }, () => ask(slots, shard)));
-  for (const { give } of flood.slice(0, 6)) give?.();
-  // Two each: of the flood, which asked first, and of both others.
-  expect((await begun(flood.slice(6))).filter(Boolean)).toHaveLength(2);
-  expect(await begun(others)).toEqual([true, true, false, false, true, true, false, false]);
+test("any number of slots is divided among the shards that have work: none idles, and none has two more", async () => {
+  const numbers = fc.record({ size: fc.integer({ min: 1, max: 12 }), among: fc.integer({ min: 2, max: 6 }) });
+  await fc.assert(
+    fc.asyncProperty(numbers, async ({ size, among }) => {
+      const slots = laneSlots(size, SPARE);
+      const shards = Array.from({ length: among }, (_, shard) => shard);
+      // The first was alone, and had them all.
+      const alone = Array.from({ length: size }, () => ask(slots, 0));
+      expect((await begun(alone)).every(Boolean)).toBe(true);
+      const asked = shards.map((shard) => Array.from({ length: size }, () => ask(slots, shard)));
+      for (const { give } of alone) give?.();
+      const held = await Promise.all(asked.map(async (all) => (await begun(all)).filter(Boolean).length));
+      expect(held.reduce((sum, n) => sum + n)).toBe(size);
+      expect(Math.max(...held) - Math.min(...held)).toBeLessThanOrEqual(1);
+    }),
+    { examples: [[{ size: 8, among: 3 }], [{ size: 3, among: 2 }], [{ size: 6, among: 3 }]] },
+  );
 });
 
 test("whatever is asked and given: never more than there are, and everything has its turn", async () => {

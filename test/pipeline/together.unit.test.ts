@@ -36,6 +36,12 @@ test("what waits of one tenant goes together, up to a chunk", () => {
   expect(queue).toEqual([]);
 });
 
+test("of what waits only so much is taken as is asked for", () => {
+  const queue = [waiting(ids(1)), waiting(ids(24)), waiting(ids(200))];
+  expect(takeTogether(queue, 25)).toMatchObject({ waiting: { length: 2 }, work: { ids: { length: 25 } } });
+  expect(queue).toHaveLength(1);
+});
+
 test.each([
   ["another tenant's", waiting(ids(1, "b"))],
   ["a fan-out", waiting({ tenantId: "a", fanoutId: "f" })],

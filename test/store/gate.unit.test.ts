@@ -86,6 +86,46 @@ test("a connection that ends under its transaction does not say that Postgres is
   expect(tried).toBe(2);
 });
 
+test("however many old connections end, and however, one call at a time looks", async () => {
+  const gate = poolGate({ ...options, size: 6 });
+  const olds = [held(), held(), held(), held()];
+  const ends = olds.map((old) => gate(() => old.promise).catch((error: Error) => error.message));
+  await gate(() => Promise.reject(new Unreached(new Error("refused")))).catch(() => undefined);
+  const trial = held();
+  let looking = 0;
+  const look = async () => {
+    const call = gate(() => {
+      looking++;
+      return trial.promise;
+    });
+    call.catch(() => undefined);
+    return looking;
+  };
+  await until(look, (n) => n === 1, 2000);
+  const [last, ...cut] = olds;
+  for (const old of cut) {
+    old.reject(Object.assign(new Error("cut off"), { code: "ECONNRESET" }));
+    await new Promise(setImmediate);
+    await look();
+  }
+  last?.reject(new Unreached(new Error("refused")));
+  expect(await Promise.all(ends)).toEqual(["Postgres cannot be reached", "cut off", "cut off", "cut off"]);
+  const mayLookAgain = performance.now() + 300;
+  await until(look, () => performance.now() > mayLookAgain, 2000);
+  expect(looking).toBe(1);
+});
+
+test.each(["ECONNRESET", "ETIMEDOUT"])("a connection cut off in a silence (%s) is no answer in it", async (code) => {
+  const gate = poolGate({ ...options, deadlineMs: 100 });
+  const silent = faultOf(gate(() => new Promise(() => undefined)));
+  const cutOff = Object.assign(new Error("cut off"), { code });
+  await expect(gate(() => Promise.reject(cutOff))).rejects.toBe(cutOff);
+  expect(await silent).toMatchObject(AWAY);
+  const looking = faultOf(gate(() => new Promise(() => undefined)));
+  expect(await faultOf(gate(async () => "a second"))).toMatchObject(AWAY);
+  expect(await looking).toMatchObject(AWAY);
+});
+
 test("one that does not end is given up alone while others do", async () => {
   const gate = poolGate({ ...options, deadlineMs: 100 });
   const stuck = faultOf(gate(() => new Promise(() => undefined)));

@@ -17,7 +17,7 @@ const CROWD = 300;
 const AT_ONCE_MS = 2000;
 
 /** Every way in which Postgres goes, and comes back. */
-const WAYS: Ways = {
+const WAYS = {
   async restarted({ ground: { servers } }) {
     await servers.postgres.end("SIGQUIT"); // "Immediate": nobody is told.
     await servers.postgres.start();
@@ -65,7 +65,7 @@ const WAYS: Ways = {
       await postgres.resume(); // Else what is to end with the round waits for it.
     }
   },
-};
+} satisfies Ways;
 
 const settings = {
   POSTHORN_DATABASE_STATEMENT_TIMEOUT_MS: String(STATEMENT_TIMEOUT_MS),
@@ -75,7 +75,8 @@ const settings = {
 export const postgresAway: FaultTest = {
   name: "postgres-away",
   about: "Postgres restarted, killed, killed in a transaction, cut off, refusing, paused",
-  run: (lab, options) => throughOutage(lab, options, { settings }, (scene) => throughWays(scene, options, WAYS)),
+  run: (lab, options) =>
+    throughOutage(lab, options, { settings }, (scene) => throughWays(scene, options, WAYS, ["paused"])),
 };
 
 /**

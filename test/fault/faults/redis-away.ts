@@ -1,13 +1,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { Redis } from "ioredis";
 import type { FaultTest } from "../lab/lab.ts";
-import { lasting, throughOutage, throughWays, type Ways } from "../lab/outage.ts";
+import { lasting, type Scene, throughOutage, throughWays, type Ways } from "../lab/outage.ts";
 import { deliversAgain } from "../lab/vigil.ts";
 
 /** Many times what it takes, for a machine that is busy; who waits for a paused Redis takes longer. */
 const MEANWHILE_MS = 3500;
 
-const WAYS: Ways = {
+const WAYS = {
   async flushed({ ground: { servers } }) {
     const redis = new Redis(servers.redis.url);
     await redis.flushall();
@@ -32,7 +32,7 @@ const WAYS: Ways = {
   async reset({ ground: { network } }) {
     network.redis.cut("rst");
   },
-};
+} satisfies Ways;
 
 /** Under this policy a notification comes through without Redis, whatever it does. */
 function meanwhile(way: NonNullable<Ways[string]>): NonNullable<Ways[string]> {
@@ -54,9 +54,11 @@ export const redisAway: FaultTest = {
     const policy = options.seed % 2 === 0 ? "open-local" : "closed";
     const settings = { POSTHORN_LIMITS_ON_REDIS_DOWN: policy };
     const going = Object.fromEntries(Object.entries(WAYS).map(([name, way]) => [name, meanwhile(way)]));
-    return throughOutage(lab, options, { settings }, async (scene) => ({
-      policy,
-      ...(await throughWays(scene, options, policy === "closed" ? WAYS : going)),
-    }));
+    // Without the time-out of commands nothing comes through meanwhile; without a script sent again nothing ever does.
+    const through = (scene: Scene) =>
+      policy === "closed"
+        ? throughWays(scene, options, WAYS, ["flushed"])
+        : throughWays(scene, options, going, ["paused"]);
+    return throughOutage(lab, options, { settings }, async (scene) => ({ policy, ...(await through(scene)) }));
   },
 };
