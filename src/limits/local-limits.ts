@@ -26,7 +26,7 @@ import {
   type Wanted,
 } from "./windows.ts";
 
-/** `reserved`: what was counted lately, and its slot. */
+/** `reserved`: what was counted lately, and its slot; 0 for what went at once, also by a clock that is behind. */
 type User = { frontier: Frontier; reserved: Map<string, { atMs: number; when: number }> };
 type Queue = { window: typeof TENANT_WINDOW | typeof GLOBAL_WINDOW; frontier: SharedFrontier };
 
@@ -65,7 +65,7 @@ export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000
     if (item.exempt) {
       countAside(user.frontier, nowMs);
       for (const frontier of shared) countShared(frontier, nowMs, { waits: false, nowMs });
-      user.reserved.set(tag, { atMs: nowMs, when: nowMs });
+      user.reserved.set(tag, { atMs: 0, when: nowMs });
       return slot(nowMs, user.frontier);
     }
     const asked = { limits, phase: () => phaseOf(item.userId), nowMs };
@@ -76,7 +76,7 @@ export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000
     count(frontier, atMs, nowMs);
     for (const each of shared) countShared(each, atMs, { waits: waitsFor.has(each), nowMs });
     user.frontier = frontier;
-    user.reserved.set(tag, { atMs, when: nowMs });
+    user.reserved.set(tag, { atMs: atMs > nowMs ? atMs : 0, when: nowMs });
     return result;
 
     function slot(atMs: number, frontier: Frontier, counted = true): Slot {
