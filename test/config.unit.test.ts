@@ -106,7 +106,7 @@ describe("problems", () => {
         POSTHORN_GRPC_PORT: got "99999"; expected a port from 0 to 65535.
           Correct it, or unset it for the default of development, "50051".
         POSTHORN_ACCEPT_GROUP_WINDOW_MS: got "2ms"; expected milliseconds from 0 to 100, digits only.
-          Correct it, or unset it for the default of development, "2".
+          Correct it, or unset it for the default of development, "10".
         POSTHORN_LOG_LEVEL: got "loud"; expected one of trace, debug, info, warn, error, fatal, silent.
           Correct it, or unset it for the default of development, "info".
         POSTHORN_GPRC_HOST: got a name nothing reads; expected POSTHORN_GRPC_HOST.

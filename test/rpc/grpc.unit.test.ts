@@ -156,7 +156,7 @@ function ordered<T extends { name: string; dependency: string[] }>(files: T[]): 
 
 describe("a hostile client", () => {
   const path = "/posthorn.v1.SendService/Send";
-  const UNREADABLE = "The request cannot be read: content.data: malformed.";
+  const UNREADABLE = "content.data: malformed";
   const frame = (payload: Uint8Array, flag = 0, length = payload.byteLength) => {
     const head = Buffer.alloc(5);
     head.writeUInt8(flag, 0);
