@@ -16,11 +16,12 @@ export const MAX_PATHS = 1_000;
 export const TOO_MANY_PATHS = `must contain no more than ${MAX_PATHS} item(s)`;
 
 /**
- * Parts that a request may have, wherever they are: each known field of each message, and each byte of a packed list. A batch of
- * five thousand with twenty values of data each has some five hundred thousand, and takes a third of a second to read.
+ * Parts that a request may have, wherever they are: each known field of each message, and each byte of a packed list. A
+ * batch of five thousand with twenty values of data each has some five hundred thousand, and takes a third of a second to
+ * read.
  */
 export const MAX_PARTS = 600_000;
-/** Parts of a value in JSON, counted as if it were one of a Struct: its entry with a key and a value, and what that is. */
+/** Parts of a value in JSON, counted as if it were one of a Struct: its entry with a key and a value, and its kind. */
 export const PARTS_OF_VALUE = 4;
 export const MALFORMED = "malformed";
 export const TOO_MANY_PARTS = "brings the request to more values than can be read at once: send fewer in each";
