@@ -4,6 +4,11 @@ import { defineConfig } from "drizzle-kit";
 // the schema language has no words for them.
 export default defineConfig({
   dialect: "postgresql",
-  schema: ["./src/store/schema/tenants.ts", "./src/store/schema/users.ts", "./src/store/schema/notifications.ts"],
+  schema: [
+    "./src/store/schema/tenants.ts",
+    "./src/store/schema/users.ts",
+    "./src/store/schema/notifications.ts",
+    "./src/store/schema/batches.ts",
+  ],
   out: "./src/store/migrations",
 });

@@ -1,6 +1,7 @@
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import type { Preferences } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { writeAudit } from "#src/audit/queries.ts";
+import { dissolveBatches } from "#src/batches/dissolve.ts";
 import type { Invalidations } from "#src/broker/invalidations.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault } from "#src/errors.ts";
@@ -56,7 +57,10 @@ export async function changePreferences(deps: ChangeDeps, owner: Owner, change: 
       checkPreferences(preferences, changedFields);
       const stored = { preferences, revision: before.revision + 1, updatedAt: now };
       await savePreferences(db, owner, stored);
-      if (userId !== "") await redecideHeld(db, tenantId, userId, now);
+      if (userId !== "") {
+        await dissolveBatches(db, tenantId, userId, now);
+        await redecideHeld(db, tenantId, userId, now);
+      }
       const { actor, action, reason } = change;
       const target = userId === "" ? "default_preferences" : `user:${userId}`;
       await writeAudit(db, { tenantId, id: newId(), actor, action, target, reason });

@@ -6,6 +6,7 @@ import {
   PreferencesService,
   type UpdatePreferencesRequest,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { dissolveAll } from "#src/batches/dissolve.ts";
 import { invalidField, invalidRequest, notFound } from "#src/errors.ts";
 import { type ChangeDeps, changePreferences } from "#src/preferences/change.ts";
 import { etagOf } from "#src/preferences/document.ts";
@@ -76,7 +77,8 @@ export function preferencesService(deps: ChangeDeps): Service {
     },
 
     async updateDefaultPreferences(request, call) {
-      const { stored } = await changePreferences(
+      const now = deps.clock();
+      const { stored, changedFields } = await changePreferences(
         deps,
         { tenantId: call.tenantId, userId: "" },
         {
@@ -87,6 +89,7 @@ export function preferencesService(deps: ChangeDeps): Service {
           edit: edits(request),
         },
       );
+      if (changedFields.length > 0) await dissolveAll(store, call.tenantId, { everyone: true }, now, call.signal);
       return { preferences: stored.preferences, etag: etagOf(stored) };
     },
   });

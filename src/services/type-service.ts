@@ -3,6 +3,7 @@ import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { NotificationTypeSchema, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import { writeAudit } from "#src/audit/queries.ts";
+import { dissolveAll } from "#src/batches/dissolve.ts";
 import type { Invalidations } from "#src/broker/invalidations.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, invalidField, notFound } from "#src/errors.ts";
@@ -84,6 +85,8 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
       const paths = maskPaths(request.updateMask, NotificationTypeSchema, type);
       const wanted = definitionOf(type);
       checkDefinition(wanted);
+      const now = clock();
+      let rebatch = false;
       const row = await store.tenantDb(call.tenantId, async (db) => {
         let stored = await lockType(db, call.tenantId, wanted.key);
         if (stored === undefined) {
@@ -98,10 +101,12 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
         if (request.revision !== 0 && request.revision !== stored.revision) throw new Fault(ErrorReason.ETAG_MISMATCH);
         const changes = changesOf(stored, wanted, paths);
         if (Object.keys(changes).length === 0) return stored;
+        rebatch = "batching" in changes || "digestRule" in changes;
         await audit(db, call, "type.update", wanted.key);
-        return changeType(db, stored, changes, clock());
+        return changeType(db, stored, changes, now);
       });
       invalidations.publish("type", call.tenantId, row.key);
+      if (rebatch) await dissolveAll(store, call.tenantId, { type: row.key }, now, call.signal);
       return { type: toType(row) };
     },
 

@@ -4,6 +4,7 @@ import { LiveEvent_Kind as Kind, LiveEventSchema } from "#gen/posthorn/internal/
 import type { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   type Announcement,
+  type BatchProgressSchema,
   type InboxChangedSchema,
   type StatusChangedSchema,
   SubscribeResponseSchema,
@@ -23,6 +24,7 @@ export type Live = {
   statusChanged(tenantId: string, userId: string, change: MessageInitShape<typeof StatusChangedSchema>): void;
   inboxChanged(tenantId: string, userId: string, change: MessageInitShape<typeof InboxChangedSchema>): void;
   preferencesChanged(tenantId: string, userId: string, changedFields: string[]): void;
+  batchProgress(tenantId: string, userId: string, progress: MessageInitShape<typeof BatchProgressSchema>): void;
   membershipChanged(tenantId: string, userIds: readonly string[]): void;
   announce(audience: Audience, announcement: Announcement): void;
 };
@@ -58,6 +60,7 @@ export function livePublisher(broker: Broker): Live {
     inboxChanged: (tenantId, userId, value) => notice(tenantId, userId, Kind.NOTICE, { case: "inbox", value }),
     preferencesChanged: (tenantId, userId, changedFields) =>
       notice(tenantId, userId, Kind.NOTICE, { case: "preferences", value: { changedFields } }),
+    batchProgress: (tenantId, userId, value) => notice(tenantId, userId, Kind.STATUS, { case: "batch", value }),
     membershipChanged(tenantId, userIds) {
       for (const userId of userIds) publish(live.user(namespace, tenantId, userId), { kind: Kind.MEMBERSHIP });
     },

@@ -58,6 +58,8 @@ const SKIP = new Set([
   "public_key_pem",
   "jwks_url",
   "all_tenants",
+  "window",
+  "max_window",
 ]);
 
 const HOUR = 3_600_000;

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/type_service.proto.
  */
 export const file_posthorn_v1_type_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIoYEChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiSAoRQ3JlYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBASJBChJDcmVhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiQwoOR2V0VHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiPgoPR2V0VHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlIooBChBMaXN0VHlwZXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUYyAEoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxjoBxI5CghjYXRlZ29yeRgDIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIloKEUxpc3RUeXBlc1Jlc3BvbnNlEiwKBXR5cGVzGAEgAygLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiqwEKEVVwZGF0ZVR5cGVSZXF1ZXN0EjMKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKDWFsbG93X21pc3NpbmcYAyABKAgSGQoIcmV2aXNpb24YBCABKAVCB7pIBBoCKAAiQQoSVXBkYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlIkYKEURlbGV0ZVR5cGVSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIhQKEkRlbGV0ZVR5cGVSZXNwb25zZSJEChFMb2FkUHJlc2V0UmVxdWVzdBIvCgZwcmVzZXQYASABKA4yEy5wb3N0aG9ybi52MS5QcmVzZXRCCrpIB4IBBBABIAAiUwoSTG9hZFByZXNldFJlc3BvbnNlEiwKBXR5cGVzGAEgAygLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRIPCgdjcmVhdGVkGAIgASgFKmsKBlByZXNldBIWChJQUkVTRVRfVU5TUEVDSUZJRUQQABIVChFQUkVTRVRfVEFTS01BU1RFUhABEg8KC1BSRVNFVF9KT0JTEAISDgoKUFJFU0VUX0NSTRADEhEKDVBSRVNFVF9PUkRFUlMQBDLlAwoLVHlwZVNlcnZpY2USTQoKQ3JlYXRlVHlwZRIeLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuQ3JlYXRlVHlwZVJlc3BvbnNlEkkKB0dldFR5cGUSGy5wb3N0aG9ybi52MS5HZXRUeXBlUmVxdWVzdBocLnBvc3Rob3JuLnYxLkdldFR5cGVSZXNwb25zZSIDkAIBEk8KCUxpc3RUeXBlcxIdLnBvc3Rob3JuLnYxLkxpc3RUeXBlc1JlcXVlc3QaHi5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXNwb25zZSIDkAIBEk0KClVwZGF0ZVR5cGUSHi5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLlVwZGF0ZVR5cGVSZXNwb25zZRJNCgpEZWxldGVUeXBlEh4ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5EZWxldGVUeXBlUmVzcG9uc2USTQoKTG9hZFByZXNldBIeLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuTG9hZFByZXNldFJlc3BvbnNlQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIpUFChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQASLBAgoJQmF0Y2hSdWxlEhEKCWJhdGNoYWJsZRgBIAEoCBIbCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYFCgAEjoKBndpbmRvdxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIoDgyAggBEjMKBG1vZGUYBCABKA4yGy5wb3N0aG9ybi52MS5CYXRjaFJ1bGUuTW9kZUIIukgFggECEAESDwoHc2xpZGluZxgFIAEoCBI/CgptYXhfd2luZG93GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAggBIkEKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEhEKDU1PREVfVFJBSUxJTkcQARIQCgxNT0RFX0xFQURJTkcQAiL3AgoMQmF0Y2hXb3JkaW5nEhcKBXRpdGxlGAEgASgJQgi6SAVyAxjIARIWCgRib2R5GAIgASgJQgi6SAVyAxjQDxIwCgRpY29uGAMgASgJQiK6SB/YAQFyGhjQDzIVXigvfGh0dHBzPzovLylbXlxzXSokEjkKA3RhZxgEIAEoCUIsukgp2AEBciQyIl5bQS1aYS16MC05XVtBLVphLXowLTkuXzotXXswLDYzfSQSyAEKA3VybBgFIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjsDjIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJCJIChFDcmVhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBIkEKEkNyZWF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJDCg5HZXRUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCI+Cg9HZXRUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiigEKEExpc3RUeXBlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjIASgAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAMgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiWgoRTGlzdFR5cGVzUmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKrAQoRVXBkYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoNYWxsb3dfbWlzc2luZxgDIAEoCBIZCghyZXZpc2lvbhgEIAEoBUIHukgEGgIoACJBChJVcGRhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiRgoRRGVsZXRlVHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiFAoSRGVsZXRlVHlwZVJlc3BvbnNlIkQKEUxvYWRQcmVzZXRSZXF1ZXN0Ei8KBnByZXNldBgBIAEoDjITLnBvc3Rob3JuLnYxLlByZXNldEIKukgHggEEEAEgACJTChJMb2FkUHJlc2V0UmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg8KB2NyZWF0ZWQYAiABKAUqWAoKRGlnZXN0UnVsZRIbChdESUdFU1RfUlVMRV9VTlNQRUNJRklFRBAAEhUKEURJR0VTVF9SVUxFX05FVkVSEAESFgoSRElHRVNUX1JVTEVfQUxXQVlTEAIqawoGUHJlc2V0EhYKElBSRVNFVF9VTlNQRUNJRklFRBAAEhUKEVBSRVNFVF9UQVNLTUFTVEVSEAESDwoLUFJFU0VUX0pPQlMQAhIOCgpQUkVTRVRfQ1JNEAMSEQoNUFJFU0VUX09SREVSUxAEMuUDCgtUeXBlU2VydmljZRJNCgpDcmVhdGVUeXBlEh4ucG9zdGhvcm4udjEuQ3JlYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVzcG9uc2USSQoHR2V0VHlwZRIbLnBvc3Rob3JuLnYxLkdldFR5cGVSZXF1ZXN0GhwucG9zdGhvcm4udjEuR2V0VHlwZVJlc3BvbnNlIgOQAgESTwoJTGlzdFR5cGVzEh0ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVxdWVzdBoeLnBvc3Rob3JuLnYxLkxpc3RUeXBlc1Jlc3BvbnNlIgOQAgESTQoKVXBkYXRlVHlwZRIeLnBvc3Rob3JuLnYxLlVwZGF0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlc3BvbnNlEk0KCkRlbGV0ZVR5cGUSHi5wb3N0aG9ybi52MS5EZWxldGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXNwb25zZRJNCgpMb2FkUHJlc2V0Eh4ucG9zdGhvcm4udjEuTG9hZFByZXNldFJlcXVlc3QaHy5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVzcG9uc2VCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * A kind of notification.
@@ -100,6 +100,27 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
    * @generated from field: google.protobuf.Timestamp update_time = 11;
    */
   updateTime?: Timestamp | undefined;
+
+  /**
+   * Whether and how several become one. Absent: never batched.
+   *
+   * @generated from field: posthorn.v1.BatchRule batching = 12;
+   */
+  batching?: BatchRule | undefined;
+
+  /**
+   * How the notification of a batch reads.
+   *
+   * @generated from field: posthorn.v1.BatchWording batch_wording = 13;
+   */
+  batchWording?: BatchWording | undefined;
+
+  /**
+   * What recipients' digests mean for it.
+   *
+   * @generated from field: posthorn.v1.DigestRule digest = 14;
+   */
+  digest: DigestRule;
 };
 
 /**
@@ -108,6 +129,168 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
  */
 export const NotificationTypeSchema: GenMessage<NotificationType> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_type_service, 0);
+
+/**
+ * How notifications of a type to one user become one. Only those of the same
+ * type, priority and channels come together; CRITICAL never waits for others.
+ *
+ * A batch closes when it has `max_size` members or when its window ends,
+ * whichever is first, and closes exactly once. A batch of one is sent as itself.
+ * What expires within the window does not join, but goes by itself.
+ *
+ * When the rule changes, open batches are dissolved: their members are decided
+ * anew, and what is batched again does not begin a new window.
+ *
+ * @generated from message posthorn.v1.BatchRule
+ */
+export type BatchRule = Message<"posthorn.v1.BatchRule"> & {
+  /**
+   * Whether they are batched at all.
+   *
+   * @generated from field: bool batchable = 1;
+   */
+  batchable: boolean;
+
+  /**
+   * Members at most, 1 to 20; what joined and was cancelled since counts. The
+   * smaller of this and the recipient's Batching.max_size holds. 0: the
+   * recipient's.
+   *
+   * @generated from field: int32 max_size = 2;
+   */
+  maxSize: number;
+
+  /**
+   * From the first member on, 1 second to 2 hours. The shorter of this and the
+   * recipient's Batching.window holds. Absent: the recipient's.
+   *
+   * @generated from field: google.protobuf.Duration window = 3;
+   */
+  window?: Duration | undefined;
+
+  /**
+   * What happens to the first. Default TRAILING.
+   *
+   * @generated from field: posthorn.v1.BatchRule.Mode mode = 4;
+   */
+  mode: BatchRule_Mode;
+
+  /**
+   * Every member that joins begins the window anew, until max_window.
+   *
+   * @generated from field: bool sliding = 5;
+   */
+  sliding: boolean;
+
+  /**
+   * Sliding only: from the first member on, 1 second to 24 hours, and not
+   * shorter than the window in force. Default: four windows.
+   *
+   * @generated from field: google.protobuf.Duration max_window = 6;
+   */
+  maxWindow?: Duration | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.BatchRule.
+ * Use `create(BatchRuleSchema)` to create a new message.
+ */
+export const BatchRuleSchema: GenMessage<BatchRule> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 1);
+
+/**
+ * What happens to the first.
+ *
+ * @generated from enum posthorn.v1.BatchRule.Mode
+ */
+export const BatchRule_Mode = {
+  /**
+   * TRAILING.
+   *
+   * @generated from enum value: MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * All wait for the batch to close.
+   *
+   * @generated from enum value: MODE_TRAILING = 1;
+   */
+  TRAILING: 1,
+
+  /**
+   * The first goes at once and opens the window; those that follow within it
+   * are batched. After the batch has closed the next goes at once again.
+   *
+   * @generated from enum value: MODE_LEADING = 2;
+   */
+  LEADING: 2,
+} as const;
+
+/**
+ * What happens to the first.
+ *
+ * @generated from enum posthorn.v1.BatchRule.Mode
+ */
+export type BatchRule_Mode = (typeof BatchRule_Mode)[keyof typeof BatchRule_Mode] | UnknownEnum;
+
+/**
+ * Describes the enum posthorn.v1.BatchRule.Mode.
+ */
+export const BatchRule_ModeSchema: GenEnum<BatchRule_Mode> = /*@__PURE__*/
+  enumDesc(file_posthorn_v1_type_service, 1, 0);
+
+/**
+ * The wording of a batch's notification; "{count}" stands for the number of its
+ * members. What is empty is made from the members.
+ *
+ * @generated from message posthorn.v1.BatchWording
+ */
+export type BatchWording = Message<"posthorn.v1.BatchWording"> & {
+  /**
+   * Up to 200 characters. Default: "{count} × " and the type's display name, or
+   * its key.
+   *
+   * @generated from field: string title = 1;
+   */
+  title: string;
+
+  /**
+   * Up to 2,000 characters. Default: the members' titles, a line each, the
+   * first ten, and how many more there are.
+   *
+   * @generated from field: string body = 2;
+   */
+  body: string;
+
+  /**
+   * As Content.icon. Default: that of the first member.
+   *
+   * @generated from field: string icon = 3;
+   */
+  icon: string;
+
+  /**
+   * A tag it gets besides those that all its members have.
+   *
+   * @generated from field: string tag = 4;
+   */
+  tag: string;
+
+  /**
+   * As Content.url. Default: that of the members, if all have the same.
+   *
+   * @generated from field: string url = 5;
+   */
+  url: string;
+};
+
+/**
+ * Describes the message posthorn.v1.BatchWording.
+ * Use `create(BatchWordingSchema)` to create a new message.
+ */
+export const BatchWordingSchema: GenMessage<BatchWording> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 2);
 
 /**
  * The type as it shall be.
@@ -128,7 +311,7 @@ export type CreateTypeRequest = Message<"posthorn.v1.CreateTypeRequest"> & {
  * Use `create(CreateTypeRequestSchema)` to create a new message.
  */
 export const CreateTypeRequestSchema: GenMessage<CreateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 1);
+  messageDesc(file_posthorn_v1_type_service, 3);
 
 /**
  * The type as stored.
@@ -149,7 +332,7 @@ export type CreateTypeResponse = Message<"posthorn.v1.CreateTypeResponse"> & {
  * Use `create(CreateTypeResponseSchema)` to create a new message.
  */
 export const CreateTypeResponseSchema: GenMessage<CreateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 2);
+  messageDesc(file_posthorn_v1_type_service, 4);
 
 /**
  * Which type.
@@ -170,7 +353,7 @@ export type GetTypeRequest = Message<"posthorn.v1.GetTypeRequest"> & {
  * Use `create(GetTypeRequestSchema)` to create a new message.
  */
 export const GetTypeRequestSchema: GenMessage<GetTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 3);
+  messageDesc(file_posthorn_v1_type_service, 5);
 
 /**
  * The type.
@@ -191,7 +374,7 @@ export type GetTypeResponse = Message<"posthorn.v1.GetTypeResponse"> & {
  * Use `create(GetTypeResponseSchema)` to create a new message.
  */
 export const GetTypeResponseSchema: GenMessage<GetTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 4);
+  messageDesc(file_posthorn_v1_type_service, 6);
 
 /**
  * Which types.
@@ -226,7 +409,7 @@ export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
  * Use `create(ListTypesRequestSchema)` to create a new message.
  */
 export const ListTypesRequestSchema: GenMessage<ListTypesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 5);
+  messageDesc(file_posthorn_v1_type_service, 7);
 
 /**
  * One page.
@@ -254,7 +437,7 @@ export type ListTypesResponse = Message<"posthorn.v1.ListTypesResponse"> & {
  * Use `create(ListTypesResponseSchema)` to create a new message.
  */
 export const ListTypesResponseSchema: GenMessage<ListTypesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 6);
+  messageDesc(file_posthorn_v1_type_service, 8);
 
 /**
  * What to change.
@@ -296,7 +479,7 @@ export type UpdateTypeRequest = Message<"posthorn.v1.UpdateTypeRequest"> & {
  * Use `create(UpdateTypeRequestSchema)` to create a new message.
  */
 export const UpdateTypeRequestSchema: GenMessage<UpdateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 7);
+  messageDesc(file_posthorn_v1_type_service, 9);
 
 /**
  * The type as changed.
@@ -317,7 +500,7 @@ export type UpdateTypeResponse = Message<"posthorn.v1.UpdateTypeResponse"> & {
  * Use `create(UpdateTypeResponseSchema)` to create a new message.
  */
 export const UpdateTypeResponseSchema: GenMessage<UpdateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 8);
+  messageDesc(file_posthorn_v1_type_service, 10);
 
 /**
  * Which type to delete.
@@ -338,7 +521,7 @@ export type DeleteTypeRequest = Message<"posthorn.v1.DeleteTypeRequest"> & {
  * Use `create(DeleteTypeRequestSchema)` to create a new message.
  */
 export const DeleteTypeRequestSchema: GenMessage<DeleteTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 9);
+  messageDesc(file_posthorn_v1_type_service, 11);
 
 /**
  * Deleted.
@@ -353,7 +536,7 @@ export type DeleteTypeResponse = Message<"posthorn.v1.DeleteTypeResponse"> & {
  * Use `create(DeleteTypeResponseSchema)` to create a new message.
  */
 export const DeleteTypeResponseSchema: GenMessage<DeleteTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 10);
+  messageDesc(file_posthorn_v1_type_service, 12);
 
 /**
  * Which catalogue.
@@ -374,7 +557,7 @@ export type LoadPresetRequest = Message<"posthorn.v1.LoadPresetRequest"> & {
  * Use `create(LoadPresetRequestSchema)` to create a new message.
  */
 export const LoadPresetRequestSchema: GenMessage<LoadPresetRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 11);
+  messageDesc(file_posthorn_v1_type_service, 13);
 
 /**
  * What was created.
@@ -402,7 +585,48 @@ export type LoadPresetResponse = Message<"posthorn.v1.LoadPresetResponse"> & {
  * Use `create(LoadPresetResponseSchema)` to create a new message.
  */
 export const LoadPresetResponseSchema: GenMessage<LoadPresetResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 12);
+  messageDesc(file_posthorn_v1_type_service, 14);
+
+/**
+ * What recipients' digests mean for a type.
+ *
+ * @generated from enum posthorn.v1.DigestRule
+ */
+export const DigestRule = {
+  /**
+   * It goes where the recipient's Digest.mode says.
+   *
+   * @generated from enum value: DIGEST_RULE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * It never waits for a digest: codes, receipts, what has been asked for.
+   *
+   * @generated from enum value: DIGEST_RULE_NEVER = 1;
+   */
+  NEVER: 1,
+
+  /**
+   * It always does: with mode IMMEDIATE, daily at the recipient's digest time.
+   *
+   * @generated from enum value: DIGEST_RULE_ALWAYS = 2;
+   */
+  ALWAYS: 2,
+} as const;
+
+/**
+ * What recipients' digests mean for a type.
+ *
+ * @generated from enum posthorn.v1.DigestRule
+ */
+export type DigestRule = (typeof DigestRule)[keyof typeof DigestRule] | UnknownEnum;
+
+/**
+ * Describes the enum posthorn.v1.DigestRule.
+ */
+export const DigestRuleSchema: GenEnum<DigestRule> = /*@__PURE__*/
+  enumDesc(file_posthorn_v1_type_service, 0);
 
 /**
  * A ready-made catalogue.
@@ -457,7 +681,7 @@ export type Preset = (typeof Preset)[keyof typeof Preset] | UnknownEnum;
  * Describes the enum posthorn.v1.Preset.
  */
 export const PresetSchema: GenEnum<Preset> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_type_service, 0);
+  enumDesc(file_posthorn_v1_type_service, 1);
 
 /**
  * The catalogue of what a tenant sends. For API keys: reading needs

@@ -1,13 +1,17 @@
 import type { SpanContext } from "@opentelemetry/api";
+import { DIGEST } from "#src/batches/join.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import type { Clock } from "#src/clock.ts";
-import { madeAtMs } from "#src/ids.ts";
+import { madeAtMs, type NewId } from "#src/ids.ts";
 import { channelsOf } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Arrival } from "#src/stream/arrival.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
+import { type NotificationTypeRow, rulesOf, type TypeRules } from "#src/types/type.ts";
 import { laneOf } from "../flow.ts";
+import { type BatchJoined, joinTheirBatches, lead } from "./batching.ts";
 import { commitDecisions, type Placed } from "./commit.ts";
 import { conclude } from "./conclude.ts";
 import type { Conclusion, Reservation } from "./conclusion.ts";
@@ -20,8 +24,9 @@ export type RouteDeps = {
   clock: Clock;
   metrics: Metrics;
   log: Logger;
+  newId: NewId;
   /** The type, or undefined when it was deleted; cached. */
-  findType(tenantId: string, key: string): Promise<object | undefined> | object | undefined;
+  findType(tenantId: string, key: string): Promise<NotificationTypeRow | undefined> | NotificationTypeRow | undefined;
   /** Preferences in force per user; cached, one round trip for the rest. */
   loadPreferences(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, CompiledPreferences>>;
   decide(facts: Facts, now: Date): ChannelVerdict[];
@@ -34,6 +39,7 @@ export type RouteDeps = {
   /** Tells the streams. Called after the commit. */
   arrived(tenantId: string, arrivals: readonly Arrival[]): void;
   statusChanged(tenantId: string, userId: string, conclusion: Conclusion, at: Date): void;
+  batchJoined(tenantId: string, joined: BatchJoined): void;
 };
 
 export type RouteContext = {
@@ -61,21 +67,24 @@ export async function route(
   const loaded = performance.now();
   const now = deps.clock();
   const preferences = await deps.loadPreferences(tenantId, [...new Set(waiting.map((row) => row.userId))]);
-  const deleted = await deletedTypes(deps, tenantId, waiting);
-  const verdicts = waiting.map((row) => {
+  const types = await rulesOfTypes(deps, tenantId, waiting);
+  const decisions = waiting.map((row) => {
     const own = preferences.get(row.userId);
     if (own === undefined) throw new Error("preferences missing for a user of the chunk");
-    return deps.decide(factsOf(row, own, deleted.has(row.type)), now);
+    return deps.decide(factsOf(row, own, types.get(row.type)), now);
   });
+  const verdicts = await lead(deps, tenantId, waiting, decisions, now);
   const reservations = await reserveFor(deps, tenantId, waiting, verdicts, now);
   const conclusions = waiting.map((row, index) => ({
     ...conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt),
     version: row.version,
   }));
   const concluded = performance.now();
-  const { decided, placed } = await deps.store.tenant(tenantId, (tx) =>
-    commitDecisions(tx, tenantId, conclusions, { now, slot: context.slot, epoch: context.epoch }),
-  );
+  const { decided, placed, final, joined } = await deps.store.tenant(tenantId, async (tx) => {
+    const { final, joined } = await joinTheirBatches(deps, tx, tenantId, waiting, verdicts, conclusions, now);
+    const committing = { now, slot: context.slot, epoch: context.epoch };
+    return { ...(await commitDecisions(tx, tenantId, final, committing)), final, joined };
+  });
   const committed = performance.now();
   const rows = new Map(waiting.map((row) => [row.id, row]));
   deps.arrived(
@@ -89,30 +98,37 @@ export async function route(
       return [arrival];
     }),
   );
-  for (const conclusion of conclusions) {
+  for (const batch of joined) deps.batchJoined(tenantId, batch);
+  for (const conclusion of final) {
     const row = rows.get(conclusion.id);
     if (row === undefined || !decided.has(conclusion.id)) continue;
     deps.statusChanged(tenantId, row.userId, conclusion, now);
   }
   const steps = { started, loaded, concluded, committed };
-  measureChunk(deps.metrics, { waiting, conclusions, decided }, steps, deps.clock());
-  logDecisions(deps.log, tenantId, { waiting, conclusions, decided });
+  measureChunk(deps.metrics, { waiting, conclusions: final, decided }, steps, deps.clock());
+  logDecisions(deps.log, tenantId, { waiting, conclusions: final, decided });
   // What was updated meanwhile is decided again as it is now, or the stream would tell of what is no longer so.
   const missed = waiting.filter((row) => !decided.has(row.id)).map((row) => row.id);
   if (missed.length > 0) await route(deps, tenantId, missed, context);
 }
 
-/** Types that were deleted after the chunk's notifications were accepted. */
-async function deletedTypes(deps: RouteDeps, tenantId: string, waiting: readonly Waiting[]): Promise<Set<string>> {
-  const deleted = new Set<string>();
+/** What the types of the chunk say; nothing for one that was deleted after it was accepted. */
+async function rulesOfTypes(
+  deps: RouteDeps,
+  tenantId: string,
+  waiting: readonly Waiting[],
+): Promise<Map<string, TypeRules>> {
+  const rules = new Map<string, TypeRules>();
   for (const type of new Set(waiting.map((row) => row.type))) {
     const found = deps.findType(tenantId, type);
-    if ((found instanceof Promise ? await found : found) === undefined) deleted.add(type);
+    const row = found instanceof Promise ? await found : found;
+    if (row !== undefined) rules.set(type, rulesOf(row));
   }
-  return deleted;
+  return rules;
 }
 
-function factsOf(row: Waiting, preferences: CompiledPreferences, typeDeleted: boolean): Facts {
+function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRules | undefined): Facts {
+  const isWhole = row.batchRole === BatchRole.WHOLE;
   return {
     notification: {
       id: row.id,
@@ -123,7 +139,11 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, typeDeleted: bo
       expiresAt: row.expiresAt ?? undefined,
       scheduledAt: row.scheduledAt ?? undefined,
       bypassLimits: row.bypassLimits,
-      typeDeleted,
+      // A digest has no type of its own; those of its members were asked when it closed.
+      typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
+      rules,
+      batchedAlready: isWhole || row.batchRole === BatchRole.ALONE,
+      batchedSince: row.batchedAt ?? undefined,
     },
     preferences,
   };

@@ -1,5 +1,5 @@
 import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, smallint, text, uuid } from "drizzle-orm/pg-core";
-import { instant } from "./columns.ts";
+import { bytea, instant } from "./columns.ts";
 
 export const users = pgTable(
   "users",
@@ -67,6 +67,10 @@ export const types = pgTable(
     defaultChannels: smallint("default_channels").array().notNull(),
     defaultTtlMs: bigint("default_ttl_ms", { mode: "number" }),
     optIn: boolean("opt_in").notNull().default(false),
+    /** Encoded posthorn.v1.BatchRule and BatchWording; null: never batched, nothing said. */
+    batching: bytea("batching"),
+    batchWording: bytea("batch_wording"),
+    digestRule: smallint("digest_rule").notNull().default(0),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),

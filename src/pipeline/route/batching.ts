@@ -1,0 +1,67 @@
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Joined, type Joining, joinBatches, openLeading } from "#src/batches/join.ts";
+import type { NewId } from "#src/ids.ts";
+import type { Store, Tx } from "#src/store/store.ts";
+import { concludeBatched } from "./conclude.ts";
+import type { Conclusion } from "./conclusion.ts";
+import type { ChannelVerdict } from "./gates/decide.ts";
+import type { Waiting } from "./load.ts";
+
+/** A batch that notifications of a chunk have joined, for its user's streams. */
+export type BatchJoined = Omit<Joined, "members">;
+
+/**
+ * Lets those through that go at once because no batch of theirs is open: each opens its batch, in a transaction of its
+ * own, before the limits are asked for it. Chunks without such a type cost nothing here.
+ */
+export async function lead(
+  deps: { store: Store; newId: NewId },
+  tenantId: string,
+  waiting: readonly Waiting[],
+  verdicts: readonly ChannelVerdict[][],
+  now: Date,
+): Promise<readonly ChannelVerdict[][]> {
+  const wanting = waiting.flatMap((row, index) => {
+    const plan = verdicts[index]?.find((verdict) => verdict.kind === "batch")?.plan;
+    return plan?.leading ? [joining(row, plan)] : [];
+  });
+  if (wanting.length === 0) return verdicts;
+  const { newId } = deps;
+  const leaders = await deps.store.tenant(tenantId, (tx) => openLeading(tx, tenantId, wanting, { now, newId }));
+  return verdicts.map((own, index) =>
+    leaders.has(waiting[index]?.id ?? "")
+      ? own.map((each) => (each.kind === "batch" ? { channel: each.channel, kind: "deliver" } : each))
+      : own,
+  );
+}
+
+/** Finds the BATCHED among the conclusions their batches. In the transaction that commits them, before it does. */
+export async function joinTheirBatches(
+  { newId }: { newId: NewId },
+  tx: Tx,
+  tenantId: string,
+  waiting: readonly Waiting[],
+  verdicts: readonly (readonly ChannelVerdict[])[],
+  conclusions: readonly Conclusion[],
+  now: Date,
+): Promise<{ final: readonly Conclusion[]; joined: readonly BatchJoined[] }> {
+  const wanting = waiting.flatMap((row, index) => {
+    const plan = conclusions[index]?.plan;
+    return plan === undefined ? [] : [joining(row, plan)];
+  });
+  if (wanting.length === 0) return { final: conclusions, joined: [] };
+  const joined = await joinBatches(tx, tenantId, wanting, { now, newId });
+  const batches = new Map(joined.flatMap((batch) => batch.members.map((id) => [id, batch])));
+  const final = conclusions.map((conclusion, index) => {
+    if (conclusion.status !== Status.BATCHED) return conclusion;
+    const batch = batches.get(conclusion.id);
+    if (batch === undefined) throw new Error("a notification has found no batch");
+    return concludeBatched(conclusion, verdicts[index] ?? [], batch);
+  });
+  return { final, joined };
+}
+
+function joining(row: Waiting, plan: Joining["plan"]): Joining {
+  const { id, userId, type, category, priority } = row;
+  return { id, userId, type, category, priority, plan };
+}
