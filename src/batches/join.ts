@@ -12,6 +12,8 @@ export type Joining = {
   category: string;
   priority: number;
   plan: BatchPlan;
+  /** Of the row that was decided about. */
+  version: string;
 };
 
 /** A batch that some have joined, as it stands after it. */
@@ -32,6 +34,8 @@ export type JoinContext = { now: Date; newId: NewId };
  * Finds every notification a place in the open batch of its user and key, or opens that. A batch never takes more than it
  * may hold: it is FULL with the last, nobody finds it any more, and the next open another.
  *
+ * What somebody else has decided meanwhile (a message that was delivered twice) joins nothing and is missing in the answer.
+ *
  * Whoever joins holds the batch's row until the end of the transaction, as does whoever closes it: so everyone who joined
  * is there when it closes, and nobody joins what has closed. Locks are taken in the order of user and key, and before
  * those of notifications.
@@ -46,12 +50,15 @@ export async function joinBatches(
   let left = groups(joining);
   while (left.size > 0) {
     const rows = await put(tx, tenantId, left, context, undefined);
+    // Only now: whoever has joined with the same notifications held these rows until it had committed.
+    if (done.length === 0) left = await withdraw(tx, tenantId, rows, left);
     const full = rows.filter((row) => row.joined >= row.maxSize);
     if (full.length > 0) await fill(tx, tenantId, full, context.now);
     const next = new Map<string, Joining[]>();
     for (const row of rows) {
       const key = groupOf(row.userId, row.key);
       const group = left.get(key) ?? [];
+      if (group.length === 0) continue;
       const room = Math.max(0, group.length - Math.max(0, row.joined - row.maxSize));
       const isFull = row.joined >= row.maxSize;
       if (room < group.length) next.set(key, group.slice(room));
@@ -138,6 +145,42 @@ function put(
         else least(batches.flush_at, excluded.flush_at) end
     returning id, user_id as "userId", key, kind, flush_at as "flushAt", max_size as "maxSize", joined,
       leader_id as "leaderId"`;
+}
+
+/**
+ * Takes those who no longer wait out of the groups and of the rows' counts again; a batch that only they had opened goes.
+ */
+async function withdraw(
+  tx: Tx,
+  tenantId: string,
+  rows: readonly Row[],
+  groups: Map<string, Joining[]>,
+): Promise<Map<string, Joining[]>> {
+  const all = [...groups.values()].flat().sort((a, b) => (a.id < b.id ? -1 : 1));
+  const ids = plain(all.map(({ id }) => id));
+  const waiting = await tx<{ id: string }[]>`
+    select n.id from unnest(${ids}::uuid[], ${plain(all.map(({ version }) => version))}::xid[]) as asked (id, version)
+    join notifications n on n.id = asked.id
+    where n.tenant_id = ${tenantId} and n.id = any(${ids}::uuid[])
+      and n.id between ${all[0]?.id ?? ""} and ${all.at(-1)?.id ?? ""} and n.status + 0 = 1 and n.xmin = asked.version`;
+  if (waiting.length === all.length) return groups;
+  const there = new Set(waiting.map(({ id }) => id));
+  const left = new Map([...groups].map(([key, group]) => [key, group.filter(({ id }) => there.has(id))]));
+  const changes = rows.flatMap((row) => {
+    const key = groupOf(row.userId, row.key);
+    const gone = (groups.get(key)?.length ?? 0) - (left.get(key)?.length ?? 0);
+    row.joined -= gone;
+    return gone > 0 ? [{ id: row.id, gone }] : [];
+  });
+  await tx`
+    update batches b set joined = b.joined - t.gone
+    from unnest(${plain(changes.map(({ id }) => id))}::uuid[], ${plain(changes.map(({ gone }) => gone))}::int[])
+      as t (id, gone)
+    where b.tenant_id = ${tenantId} and b.id = t.id`;
+  await tx`
+    delete from batches where tenant_id = ${tenantId} and id = any(${plain(changes.map(({ id }) => id))}::uuid[])
+      and joined = 0 and leader_id is null and state = ${BatchState.OPEN}`;
+  return left;
 }
 
 /** Type and category of a digest. */

@@ -55,13 +55,13 @@ export async function joinTheirBatches(
   const final = conclusions.map((conclusion, index) => {
     if (conclusion.status !== Status.BATCHED) return conclusion;
     const batch = batches.get(conclusion.id);
-    if (batch === undefined) throw new Error("a notification has found no batch");
-    return concludeBatched(conclusion, verdicts[index] ?? [], batch);
+    // It was decided by somebody else meanwhile, and the commit passes it over.
+    return batch === undefined ? conclusion : concludeBatched(conclusion, verdicts[index] ?? [], batch);
   });
   return { final, joined };
 }
 
 function joining(row: Waiting, plan: Joining["plan"]): Joining {
-  const { id, userId, type, category, priority } = row;
-  return { id, userId, type, category, priority, plan };
+  const { id, userId, type, category, priority, version } = row;
+  return { id, userId, type, category, priority, version, plan };
 }
