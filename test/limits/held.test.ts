@@ -162,19 +162,17 @@ test("a change of preferences leaves turns alone where it does not matter, and t
 
   await mine.preferences.updatePreferences({ preferences: { types: { other: { enabled: false } } } });
   const same = held.map(({ id, due, reason }) => ({ id, due, reason, status: Status.HELD }));
-  expect(await anew(2)).toMatchObject(same);
+  expect(await anew(1)).toMatchObject(same);
 
-  // What is released twice in one millisecond is queued once: time has to go on.
-  nowMs += 1000;
   // Quiet hours that begin before the turns and end after: they stand in the queue again then.
   const hhmm = (ms: number) => new Date(ms).toISOString().slice(11, 16);
-  const ended = nowMs - 1000 + HOUR_MS;
+  const ended = nowMs + HOUR_MS;
   const quiet = { enabled: true, startTime: hhmm(nowMs), endTime: hhmm(ended) };
   await mine.preferences.updatePreferences({ preferences: { timeZone: "UTC", quietHours: quiet } });
-  const silent = await anew(3);
+  const silent = await anew(1);
   expect(silent).toMatchObject(held.map(() => ({ reason: Reason.QUIET_HOURS, due: ended })));
   nowMs = ended;
-  expect(await anew(4)).toMatchObject(held.map(() => ({ status: Status.DELIVERED })));
+  expect(await anew(2)).toMatchObject(held.map(() => ({ status: Status.DELIVERED })));
 
   nowMs += 1000;
   await sendMany(a.key, user, 8);

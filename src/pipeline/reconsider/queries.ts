@@ -136,6 +136,8 @@ export async function storeOutcomes(db: Db, tenantId: string, decided: readonly 
       update notifications n
       set status = c.status, reason = c.reason, due_at = c.due_at, scheduled_at = c.scheduled_at,
         expires_at = c.expires_at, updated_at = ${at},
+        -- As route/booking.ts has it: one that is held beyond its turn, or ends, gives it up.
+        booked_at = case when c.told and (c.due_at is null or n.booked_at < c.due_at) then null else n.booked_at end,
         batch_id = case when c.leaves then null else n.batch_id end,
         batch_role = case when c.leaves then null else n.batch_role end
       from change c where n.tenant_id = ${tenantId}::uuid and n.id = any(${ids}::uuid[]) and n.id = c.id
