@@ -9,6 +9,7 @@ export default defineConfig({
     "./src/store/schema/users.ts",
     "./src/store/schema/notifications.ts",
     "./src/store/schema/schedules.ts",
+    "./src/store/schema/batches.ts",
   ],
   out: "./src/store/migrations",
 });

@@ -19,12 +19,15 @@ import { unreadLimit } from "#src/inbox/unread-limit.ts";
 import { createApiLimits } from "#src/limits/api-limits.ts";
 import { notificationLimits } from "#src/limits/notification-limits.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
+import type { ClosedBatch } from "#src/pipeline/close/close.ts";
 import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
 import { openQueue, type Queue } from "#src/pipeline/queue.ts";
 import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
-import { announceCancelled, announceConclusion } from "#src/pipeline/route/announce.ts";
+import { announceBatch, announceCancelled, announceClosed, announceConclusion } from "#src/pipeline/route/announce.ts";
+import { endedBy } from "#src/pipeline/route/ended-by.ts";
 import { decide } from "#src/pipeline/route/gates/decide.ts";
+import type { RouteDeps } from "#src/pipeline/route/route.ts";
 import { worker } from "#src/pipeline/worker.ts";
 import { preferenceCache } from "#src/preferences/cache.ts";
 import { zoneClocks } from "#src/preferences/zone-clock.ts";
@@ -36,6 +39,7 @@ import { createViolations } from "#src/rpc/validate.ts";
 import { startJobs } from "#src/schedule/jobs.ts";
 import { adminService } from "#src/services/admin-service.ts";
 import { analyticsService } from "#src/services/analytics-service.ts";
+import { batchService } from "#src/services/batch-service.ts";
 import { inboxService } from "#src/services/inbox-service.ts";
 import { preferencesService } from "#src/services/preferences-service.ts";
 import { scheduleService } from "#src/services/schedule-service.ts";
@@ -126,7 +130,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const queue = between.queue?.(publishing) ?? publishing;
   const seals = sealer(config.encryption.key, config.encryption.previousKeys, randomBytes);
   const types = stack.use(typeCatalogue({ store, invalidations, listening: broker.up, ticks }));
-  const findType: AcceptDeps["findType"] = (tenantId, key) => {
+  const findType: RouteDeps["findType"] = (tenantId, key) => {
     const known = types.peek(tenantId, key);
     return known === undefined ? types.get(tenantId, key) : (known ?? undefined);
   };
@@ -178,7 +182,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
         clock,
         metrics,
         log,
+        newId,
         findType,
+        reloadType: types.reload,
         loadPreferences: preferences.load,
         reloadPreferences: preferences.reload,
         decide,
@@ -188,6 +194,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
           keepWithinLimit(tenantId, arrivals).catch((err) => log.warn({ err }, "could not archive unread entries"));
         },
         statusChanged: (tenantId, userId, conclusion, at) => announceConclusion(live, tenantId, userId, conclusion, at),
+        batchJoined: (tenantId, joined) => announceBatch(live, tenantId, joined),
       },
       accept: acceptDeps,
       slots,
@@ -201,7 +208,25 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
 
   // What happens by itself.
   if (has("scheduler")) {
-    const jobs = { store, broker, queue, live, clock, random, metrics, log, databaseUrl: postgres.url, reconsider };
+    const close = {
+      ...{ store, queue, newId, findType, endedBy },
+      slot: firstSlot,
+      loadPreferences: preferences.load,
+      closed: (tenantId: string, batch: ClosedBatch, at: Date) => announceClosed(live, tenantId, batch, at),
+    };
+    const jobs = {
+      store,
+      broker,
+      queue,
+      live,
+      clock,
+      random,
+      metrics,
+      log,
+      databaseUrl: postgres.url,
+      reconsider,
+      close,
+    };
     const occurrences = { accept: acceptDeps, slot: firstSlot, log };
     stack.use(startJobs({ ...jobs, occurrences }, config));
     if (config.encryption.previousKeys.length > 0) {
@@ -254,6 +279,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     userService({ ...shared, membershipChanged, reconcile, preferencesChanged: live.preferencesChanged }),
     topicService({ ...shared, membershipChanged }),
     typeService(shared),
+    batchService(shared),
     analyticsService(shared),
     adminService({ ...shared, sealer: seals, random: randomBytes, reach }),
   ];

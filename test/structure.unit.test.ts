@@ -25,6 +25,7 @@ const NOUNS = [
   "analytics",
   "audit",
   "auth",
+  "batches",
   "deadlines",
   "inbox",
   "limits",
@@ -52,7 +53,7 @@ test("the graph was read", () => {
 });
 
 test("stages meet only at the queue: none imports another", () => {
-  const stages = ["pipeline/accept", "pipeline/route", "pipeline/reconcile"];
+  const stages = ["pipeline/accept", "pipeline/route", "pipeline/close", "pipeline/reconcile"];
   for (const stage of stages)
     expect(
       between(

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
+import { batchesCommand } from "./commands/batches.ts";
 import { deadlinesCommand } from "./commands/deadlines.ts";
 import { inboxCommand } from "./commands/inbox.ts";
 import { keyCommand } from "./commands/key.ts";
@@ -80,6 +81,7 @@ Begin with:
   sendCommand(program, world);
   tailCommand(program, world);
   inboxCommand(program, world);
+  batchesCommand(program, world);
   program.commandsGroup("Set-up:");
   typesCommand(program, world);
   schedulesCommand(program, world);

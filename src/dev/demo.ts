@@ -20,13 +20,14 @@ import { quietHours } from "./demo/steps/quiet-hours.ts";
 import { reminder } from "./demo/steps/reminder.ts";
 import { repeats } from "./demo/steps/repeats.ts";
 import { resume } from "./demo/steps/resume.ts";
+import { together } from "./demo/steps/together.ts";
 import { topic } from "./demo/steps/topic.ts";
 import { must, type Story, tell } from "./demo/story.ts";
 import { watch } from "./demo/watch.ts";
 import { startServices } from "./services.ts";
 
 /** In the order of the story. A new channel is a new step. */
-const steps: readonly Step[] = [live, batch, repeats, quietHours, reminder, resume, topic, limits, account];
+const steps: readonly Step[] = [live, batch, repeats, quietHours, reminder, together, resume, topic, limits, account];
 
 /** From the moment the servers answer: installing them may take as long as it takes. */
 const LONGEST_MS = 180_000;

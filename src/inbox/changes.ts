@@ -1,4 +1,6 @@
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import { instants } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Head } from "./entry.ts";
@@ -13,7 +15,8 @@ import { type Fragment, headColumns, idRange, located, type Owner, oneOf } from 
 //      └───────────────────────── snooze ────────────┼─┘
 //      ◀───────────────────────── archive ───────────┘
 //
-// Locks are taken in one order everywhere, here and where entries arrive: notifications by id, then heads by user, then
+// Locks are taken in one order everywhere, here and where entries arrive: open batches by user and key, then
+// notifications by id, then heads by user, then
 // entries (only under their head's lock, so they need no order), then counters. So nothing here can deadlock, and the
 // statement after the head's lock, which sees what was committed before it, sees the entries as they stay.
 
@@ -54,7 +57,7 @@ export async function changeEntries(tx: Tx, owner: Owner, which: Which, change: 
     tx<Head[]>`
       select ${headColumns(tx)} from inbox_heads h
       where h.tenant_id = ${owner.tenantId} and h.user_id = ${owner.userId} for update`.execute(),
-    tx<(Head & { ids: string[]; becameRead: string[] | null; moved: boolean })[]>`
+    tx<(Head & { ids: string[]; becameRead: string[] | null; wholes: MaybeWhole[] | null; moved: boolean })[]>`
       with target as materialized (
         ${"places" in which ? placed(tx, owner, which.places) : located(tx, owner, ids)} ${qualifies(tx, change)}
       ), changed as (
@@ -76,11 +79,14 @@ export async function changeEntries(tx: Tx, owner: Owner, which: Which, change: 
       ) ${consequences(tx, owner, ids, change, now)}
       select (select coalesce(array_agg(notification_id), '{}') from changed) as ids,
         ${change.kind === "read" ? tx`(select array_agg(id) from became)` : tx`null::uuid[]`} as "becameRead",
+        ${change.kind === "read" ? wholesOf(tx) : tx`null::json`} as wholes,
         h.seq is not null as moved, ${headColumns(tx)}
       from (select) one left join head h on true`.execute(),
   ]);
   if (after === undefined) return { notificationIds: [], becameRead: [], head: before };
-  const { ids: notificationIds, becameRead, moved, ...head } = after;
+  const { ids: notificationIds, becameRead, wholes, moved, ...head } = after;
+  if (change.kind === "read" && wholes !== null)
+    await followWholes(tx, owner.tenantId, wholes, now, change.counterSlot);
   return { notificationIds, becameRead: becameRead ?? [], head: moved ? head : before };
 }
 
@@ -182,7 +188,7 @@ function consequences(tx: Tx, { tenantId }: Owner, ids: readonly string[], chang
       return tx`, became as (
         update notifications n set status = ${Status.READ}, updated_at = ${now}
         where n.tenant_id = ${tenantId} and n.status = ${Status.DELIVERED} ${among(tx, ids)}
-        returning n.id, n.type
+        returning n.id, n.type, n.batch_id, n.batch_role
       ), history as (
         insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
         select ${tenantId}::uuid, id, ${now}::timestamptz, ${Status.READ}, ${Channel.IN_APP}, 0, ${change.actor}::text
@@ -202,6 +208,12 @@ function consequences(tx: Tx, { tenantId }: Owner, ids: readonly string[], chang
     default:
       return tx``;
   }
+}
+
+/** The batches' notifications among those that became READ: their members become so with them. */
+function wholesOf(tx: Tx): Fragment {
+  return tx`(select json_agg(json_build_object('id', id, 'batchId', batch_id, 'batchRole', batch_role))
+    from became where batch_role = ${BatchRole.WHOLE})`;
 }
 
 /** The notifications whose entries changed, of the ids asked for: without a join, as for the entries. */

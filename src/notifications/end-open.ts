@@ -1,4 +1,6 @@
 import { Priority, type Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 
@@ -23,8 +25,10 @@ const CLOCK_SKEW_MS = 60_000;
 const PAGE = 2000;
 
 /**
- * Ends what waits (ACCEPTED, SCHEDULED or HELD) of a user or of a type as SUPPRESSED, with timeline and counters. Runs in
+ * Ends what waits (ACCEPTED, SCHEDULED, HELD or BATCHED) of a user or of a type as SUPPRESSED, with timeline and counters. Runs in
  * short transactions, each complete in itself; safe to repeat after a failure. Answers how many it ended.
+ *
+ * Members of closed batches share their batch's fate, whatever their type.
  *
  * What a worker is deciding at this very moment is either ended or decided, never both; what is accepted while this runs
  * may be ended too.
@@ -75,6 +79,7 @@ const WAITING = [
   })),
   { status: Status.SCHEDULED, priority: undefined },
   { status: Status.HELD, priority: undefined },
+  { status: Status.BATCHED, priority: undefined },
 ];
 
 type Where = { status: Status | undefined; priority: Priority | undefined };
@@ -95,7 +100,7 @@ async function endPage(
   const wanted = "userId" in of ? tx`true` : tx`type = ${of.type}`;
   const [page] = await tx<{ open: string[] | null; last: string | null; seen: number }[]>`
     with page as (
-      select id, status in (1, 2, 3) and ${wanted} as open from notifications
+      select id, status in (1, 2, 3, 4) and ${notMerged(tx)} and ${wanted} as open from notifications
       where tenant_id = ${tenantId} ${user} ${status} ${priority} and id > ${after}::uuid and id < ${before}::uuid
       order by id limit ${PAGE}
     )
@@ -114,14 +119,15 @@ async function endThese(tx: Tx, tenantId: string, ids: string[], { reason, actor
   const hour = new Date(Math.floor(now.getTime() / 3_600_000) * 3_600_000);
   // The range lets the planner leave out the months that hold none of them.
   const these = tx`tenant_id = ${tenantId} and id = any (${ids}::uuid[])
-    and id between ${ids[0] ?? null}::uuid and ${ids.at(-1) ?? null}::uuid and status in (1, 2, 3)`;
+    and id between ${ids[0] ?? null}::uuid and ${ids.at(-1) ?? null}::uuid and status in (1, 2, 3, 4)
+    and ${notMerged(tx)}`;
   const [, [result]] = await Promise.all([
     tx`select count(*) from (select from notifications where ${these} order by id for update) locked`,
-    tx<{ ended: number }[]>`
+    tx<{ ended: number; wholes: MaybeWhole[] | null }[]>`
       with ended as (
         update notifications set status = ${Status.SUPPRESSED}, reason = ${reason}, due_at = null, updated_at = ${now}
         where ${these}
-        returning id, type
+        returning id, type, batch_id, batch_role
       ),
       told as (
         insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
@@ -133,7 +139,15 @@ async function endThese(tx: Tx, tenantId: string, ids: string[], { reason, actor
         group by type order by type
         on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count
       )
-      select count(*)::int as ended from ended`,
+      select count(*)::int as ended,
+        json_agg(json_build_object('id', id, 'batchId', batch_id, 'batchRole', batch_role))
+          filter (where batch_role = ${BatchRole.WHOLE}) as wholes
+      from ended`,
   ]);
+  await followWholes(tx, tenantId, result?.wholes ?? [], now, 0);
   return result?.ended ?? 0;
+}
+
+function notMerged(tx: Tx) {
+  return tx`batch_role is distinct from ${BatchRole.MERGED}`;
 }

@@ -37,6 +37,7 @@ export type NotificationRow = {
   collapseKey: string | null;
   senderId: string | null;
   fanoutId: string | null;
+  batchId: string | null;
 };
 
 export type TimelineRow = {
@@ -80,6 +81,7 @@ export function toNotification(row: NotificationRow): Notification {
     collapseKey: row.collapseKey ?? "",
     senderId: row.senderId ?? "",
     fanoutId: row.fanoutId ?? "",
+    batchId: row.batchId ?? "",
   });
 }
 
@@ -107,7 +109,7 @@ function toTimelineEntry(row: TimelineRow): TimelineEntry {
   // A lone in-app delivery is stored without its verdict: status and channel say the same.
   if (row.detail === null && row.status === Status.DELIVERED) {
     detail.verdicts = [
-      { $typeName: "posthorn.v1.Verdict", channel: Channel.IN_APP, kind: VerdictKind.DELIVER, reason: 0 },
+      { $typeName: "posthorn.v1.Verdict", channel: Channel.IN_APP, kind: VerdictKind.DELIVER, reason: 0, batchId: "" },
     ];
   }
   return detail;

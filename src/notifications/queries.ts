@@ -1,12 +1,14 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
+import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import { texts } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { NotificationRow, TimelineRow } from "./notification.ts";
 import { OWN_TAGS } from "./own-tags.ts";
 
-const OPEN = [Status.ACCEPTED, Status.SCHEDULED, Status.HELD];
+const OPEN = [Status.ACCEPTED, Status.SCHEDULED, Status.HELD, Status.BATCHED];
 /** Statuses in the partial index notifications_exceptions. */
 const USUAL: readonly number[] = [Status.ACCEPTED, Status.DELIVERED, Status.READ];
 
@@ -18,6 +20,7 @@ export type Filter = {
   from: Date | undefined;
   until: Date | undefined;
   fanoutId: string | undefined;
+  batchId: string | undefined;
 };
 
 export async function findNotifications(tx: Tx, tenantId: string, ids: readonly string[]): Promise<NotificationRow[]> {
@@ -81,7 +84,7 @@ export async function cancelByIds(
     tx,
     tenantId,
     tx`select id from notifications where tenant_id = ${tenantId} and id = any(${ids as string[]}::uuid[])
-    and status = any(${OPEN}) order by id for update`,
+    and ${open(tx)} order by id for update`,
     by,
   );
 }
@@ -98,7 +101,7 @@ export async function cancelByFilter(
     tx,
     tenantId,
     tx`select n.id from notifications n where n.tenant_id = ${tenantId} ${conditions(tx, filter)}
-    and n.status = any(${OPEN}) order by n.id limit ${limit} for update`,
+    and ${open(tx)} order by n.id limit ${limit} for update`,
     by,
   );
 }
@@ -109,13 +112,13 @@ async function cancel(
   which: ReturnType<Tx>,
   { actor, now, slot }: { actor: string; now: Date; slot: number },
 ): Promise<{ id: string; userId: string }[]> {
-  return tx<{ id: string; userId: string }[]>`
+  const ended = await tx<({ userId: string } & MaybeWhole)[]>`
     with which as (${which}), ended as (
       update notifications n
       set status = ${Status.CANCELLED}, reason = ${Reason.CANCELLED}, due_at = null,
         updated_at = greatest(n.updated_at, ${now})
-      from which where n.tenant_id = ${tenantId} and n.id = which.id and n.status = any(${OPEN})
-      returning n.id, n.user_id, n.type, n.updated_at
+      from which where n.tenant_id = ${tenantId} and n.id = which.id and ${open(tx)}
+      returning n.id, n.user_id, n.type, n.updated_at, n.batch_id, n.batch_role
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
       select ${tenantId}, id, updated_at, ${Status.CANCELLED}, 0, ${Reason.CANCELLED}, ${actor} from ended
@@ -124,7 +127,14 @@ async function cancel(
       select ${tenantId}, ${hourOf(now)}, type, 0, ${Status.CANCELLED}, ${slot}, count(*) from ended group by type order by type
       on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count
     )
-    select id, user_id as "userId" from ended`;
+    select id, user_id as "userId", batch_id as "batchId", batch_role as "batchRole" from ended`;
+  await followWholes(tx, tenantId, ended, now, slot);
+  return ended;
+}
+
+/** Waits, and is not part of another notification already. */
+function open(tx: Tx) {
+  return tx`status = any(${OPEN}) and batch_role is distinct from ${BatchRole.MERGED}`;
 }
 
 export type Changes = {
@@ -150,12 +160,18 @@ export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: 
       ${changes.tags === undefined ? tx`` : tx`tags = ${texts(changes.tags)}::text[] || array(select t from unnest(tags) as t where t ^@ any(${texts(OWN_TAGS)}::text[])),`}
       ${changes.expiresAt === undefined ? tx`` : tx`expires_at = ${changes.expiresAt}, local_ttl_ms = null,`}
       ${scheduled === undefined ? tx`` : tx`scheduled_at = ${scheduled}, local_time = ${changes.localTime ?? null},`}
-      ${later ? tx`status = ${Status.SCHEDULED}, reason = 0, due_at = ${scheduled}, booked_at = null,` : tx``}
+      ${later ? tx`status = ${Status.SCHEDULED}, reason = 0, due_at = ${scheduled}, booked_at = null, ${withoutBatch(tx)},` : tx``}
       ${scheduled !== undefined && !later ? tx`due_at = case when status = ${Status.SCHEDULED} then ${now}::timestamptz else due_at end,` : tx``}
       updated_at = ${now}
-    where tenant_id = ${tenantId} and id = ${id} and status = any(${OPEN})
+    where tenant_id = ${tenantId} and id = ${id} and ${open(tx)}
     returning id, status`;
   return rows.length > 0;
+}
+
+/** What an update of a row sets so that it is no member any more. The batch closes without it. */
+export function withoutBatch(tx: Tx) {
+  return tx`batch_id = case when batch_role = ${BatchRole.MEMBER} then null else batch_id end,
+    batch_role = case when batch_role = ${BatchRole.MEMBER} then null else batch_role end`;
 }
 
 /** Writes that a notification was put off, with its counter. */
@@ -179,7 +195,8 @@ function columns(tx: Tx) {
   return tx`n.id, n.user_id as "userId", n.type, n.category, n.priority, n.status, n.reason,
     coalesce(n.content, f.content) as content, n.channels, n.tags, n.attempts, n.scheduled_at as "scheduledAt",
     n.expires_at as "expiresAt", n.due_at as "dueAt", n.delivered_at as "deliveredAt", n.updated_at as "updatedAt",
-    n.dedup_key as "dedupKey", n.collapse_key as "collapseKey", n.sender_id as "senderId", n.fanout_id as "fanoutId"`;
+    n.dedup_key as "dedupKey", n.collapse_key as "collapseKey", n.sender_id as "senderId", n.fanout_id as "fanoutId",
+    n.batch_id as "batchId"`;
 }
 
 function conditions(tx: Tx, filter: Filter) {
@@ -192,5 +209,6 @@ function conditions(tx: Tx, filter: Filter) {
     ${filter.tag === undefined ? tx`` : tx`and ${filter.tag} = any(n.tags)`}
     ${filter.from === undefined ? tx`` : tx`and n.id >= ${uuidFloor(filter.from)}`}
     ${filter.until === undefined ? tx`` : tx`and n.id < ${uuidFloor(filter.until)}`}
-    ${filter.fanoutId === undefined ? tx`` : tx`and n.fanout_id = ${filter.fanoutId}`}`;
+    ${filter.fanoutId === undefined ? tx`` : tx`and n.fanout_id = ${filter.fanoutId}`}
+    ${filter.batchId === undefined ? tx`` : tx`and n.batch_id = ${filter.batchId}`}`;
 }

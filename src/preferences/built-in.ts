@@ -1,5 +1,5 @@
 import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
-import type { ChannelPreferences } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { type ChannelPreferences, Digest_Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
 
 /** What holds where nobody has set anything. */
 export const BUILT_IN = {
@@ -12,6 +12,9 @@ export const BUILT_IN = {
   emergencyContacts: { enabled: false },
   language: "en",
   timeZone: "UTC",
+  batching: { enabled: true, maxSize: 5, windowMs: 30 * 60_000 },
+  /** 1 is Monday. */
+  digest: { mode: Digest_Mode.IMMEDIATE as Digest_Mode, time: "09:00", days: [1] as readonly number[] },
 } as const;
 
 export type Switch = Exclude<keyof ChannelPreferences, `$${string}`>;

@@ -1,11 +1,13 @@
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
-import { PreferenceLevel as Level } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { type Digest_Mode, PreferenceLevel as Level } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { isTimeZone } from "#src/users/time-zone.ts";
 import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import { type ClockRules, clockRules } from "./clock-rules.ts";
 import type { RulesVersion } from "./fence.ts";
 import {
+  batching,
   channelEnabled,
+  digest,
   doNotDisturb,
   emergencyContacts,
   entry,
@@ -32,6 +34,8 @@ export type CompiledPreferences = {
   readonly optedOut: boolean;
   /** When things wait; undefined: never. */
   readonly clock: ClockRules | undefined;
+  /** When digests come, for those scopes that have one. */
+  readonly digest: DigestTimes;
   /** What holds for a type. The first question about a type works it out, later ones cost a look-up. */
   scope(type: string, category: string): ScopeRules;
 };
@@ -42,7 +46,12 @@ export type ScopeRules = {
   readonly minimumPriority: number;
   /** Bit n is set when channel n is switched off. */
   readonly channelsOff: number;
+  /** How several become one; undefined: never. */
+  readonly batching: { readonly maxSize: number; readonly windowMs: number } | undefined;
+  readonly digestMode: Digest_Mode;
 };
+
+export type DigestTimes = { readonly time: string; readonly days: readonly number[]; readonly clock: () => ZoneClock };
 
 /** Types remembered per user. A tenant sends a few dozen; beyond this they are worked out again. */
 const MAX_SCOPES = 256;
@@ -71,6 +80,7 @@ export function compile(
     weekendsEnabled: weekendsEnabled(levels).value,
   };
   const general = scopeRules(levels, undefined);
+  const { time, days } = digest(levels, undefined);
   const scopes = new Map<string, ScopeRules>();
   return {
     language: language(levels).value,
@@ -78,6 +88,7 @@ export function compile(
     version,
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
+    digest: { time: time.value, days: days.value, clock: () => clockOf(knownZone) },
     scope(type, category) {
       const optIn = optInTypes.has(type);
       if (!optIn && !isMentioned(levels, type, category)) return general;
@@ -103,10 +114,13 @@ function scopeRules(levels: Levels, scope: Scope | undefined): ScopeRules {
   for (const [channel, { field }] of Object.entries(CHANNELS)) {
     if (!channelEnabled(levels, scope, field).value) channelsOff |= 1 << Number(channel);
   }
+  const { enabled, maxSize, windowMs } = batching(levels, scope);
   return {
     off: scope && offReason(levels, scope),
     minimumPriority: minimumPriority(levels, scope).value,
     channelsOff,
+    batching: enabled.value ? { maxSize: maxSize.value, windowMs: windowMs.value } : undefined,
+    digestMode: digest(levels, scope).mode.value,
   };
 }
 

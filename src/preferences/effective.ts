@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import {
   ChannelPreferencesSchema,
   DoNotDisturbPeriodSchema,
@@ -9,7 +10,9 @@ import {
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import {
+  batching,
   channelEnabled,
+  digest,
   doNotDisturb,
   emergencyContacts,
   type Levels,
@@ -37,6 +40,8 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
   const quiet = quietHours(levels);
   const disturb = doNotDisturb(levels);
   const contacts = emergencyContacts(levels);
+  const batch = batching(levels, scope);
+  const digested = digest(levels, scope);
   const channels = create(ChannelPreferencesSchema);
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
@@ -64,6 +69,16 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
     },
     language: note("language", language(levels)),
     timeZone: note("time_zone", timeZone(levels)),
+    batching: {
+      enabled: note("batching.enabled", batch.enabled),
+      maxSize: note("batching.max_size", batch.maxSize),
+      window: durationFromMs(note("batching.window", batch.windowMs)),
+    },
+    digest: {
+      mode: note("digest.mode", digested.mode),
+      time: note("digest.time", digested.time),
+      days: [...note("digest.days", digested.days)],
+    },
   });
   return { preferences, origins };
 }

@@ -1,5 +1,8 @@
+import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import {
+  type Batching,
+  type Digest_Mode,
   type DoNotDisturbPeriod,
   PreferenceLevel as Level,
   type PreferenceLevel,
@@ -46,6 +49,7 @@ type Lifts<T> = (from: T, to: T) => boolean;
 const switchesOn: Lifts<boolean> = (from, to) => !from && to;
 const lowers: Lifts<Priority> = (from, to) => to < from;
 const never = () => false;
+const always = () => true;
 
 /** A value that only the tenant and the user can set. */
 function general<T>(levels: Levels, builtIn: T, read: (preferences: Preferences) => T | undefined): Resolved<T> {
@@ -170,6 +174,49 @@ export function emergencyContacts(levels: Levels) {
     ),
     userIds: general<readonly string[]>(levels, [], userIds),
   };
+}
+
+/** Field by field. */
+export function batching(levels: Levels, scope: Scope | undefined) {
+  const { enabled, maxSize, windowMs } = BUILT_IN.batching;
+  const field = <T>(builtIn: T, read: (batching: Batching) => T | undefined): Resolved<T> => {
+    const own = (set: Pick<Preferences, "batching">) => set.batching && read(set.batching);
+    return wished<T>(levels, scope, builtIn, own, own);
+  };
+  return {
+    enabled: field<boolean>(enabled, (set) => set.enabled),
+    maxSize: field<number>(maxSize, (set) => set.maxSize),
+    windowMs: field<number>(windowMs, (set) => set.window && Math.floor(durationMs(set.window))),
+  };
+}
+
+/** When the digest comes, and whether what is in the scope waits for it. */
+export function digest(levels: Levels, scope: Scope | undefined) {
+  const { mode, time, days } = BUILT_IN.digest;
+  const listed = (set: Preferences) => (set.digest?.days.length ? set.digest.days : undefined);
+  return {
+    mode: wished<Digest_Mode>(
+      levels,
+      scope,
+      mode,
+      (set) => set.digest?.mode,
+      (set) => set.digestMode,
+    ),
+    time: general<string>(levels, time, (set) => set.digest?.time),
+    days: general<readonly number[]>(levels, days, listed),
+  };
+}
+
+/** What the user has set at any level stands above all that the tenant says. */
+function wished<T>(
+  levels: Levels,
+  scope: Scope | undefined,
+  builtIn: T,
+  read: (preferences: Preferences) => T | undefined,
+  readScope: (preferences: ScopePreferences) => T | undefined,
+): Resolved<T> {
+  const steps = [...generalSteps(levels, read), ...(scope ? scopeSteps(levels, scope, readScope) : [])];
+  return resolve({ value: builtIn, level: Level.BUILT_IN }, steps, always);
 }
 
 export function weekendsEnabled(levels: Levels): Resolved<boolean> {

@@ -1,7 +1,14 @@
 import type { Db } from "#src/store/store.ts";
 
 /** What a change of rules made of what waited. */
-export type Counts = { suppressed: number; moved: number; released: number; unchanged: number; more: boolean };
+export type Counts = {
+  suppressed: number;
+  moved: number;
+  released: number;
+  rebatched: number;
+  unchanged: number;
+  more: boolean;
+};
 
 export type Reconciled = {
   counts: Counts;

@@ -11,12 +11,15 @@ export type Progress = { status: number; after: string };
 
 const FIRST = "00000000-0000-0000-0000-000000000000";
 
+const ORDER: readonly number[] = [Status.SCHEDULED, Status.HELD, Status.BATCHED];
+
 /** Where to begin: with what waits in this status first. */
 export const BEGIN: Progress = { status: Status.SCHEDULED, after: FIRST };
 
 /** What waits, status by status: what comes after a status when all of it has been looked at. */
 export function following(status: number): Progress | undefined {
-  return status === Status.SCHEDULED ? { status: Status.HELD, after: FIRST } : undefined;
+  const next = ORDER[ORDER.indexOf(status) + 1];
+  return next === undefined ? undefined : { status: next, after: FIRST };
 }
 
 /** Has what waits decided anew, from the start if that had begun. In the transaction that changes the rules. */

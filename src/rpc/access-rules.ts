@@ -151,6 +151,9 @@ export const ACCESS_RULES = {
   "posthorn.v1.TypeService.DeleteType": writeTypes,
   "posthorn.v1.TypeService.LoadPreset": writeTypes,
 
+  "posthorn.v1.BatchService.GetBatch": readNotifications,
+  "posthorn.v1.BatchService.ListBatches": readNotifications,
+
   "posthorn.v1.AnalyticsService.QueryCounters": { key: Scope.ANALYTICS_READ },
 } as const satisfies Record<string, AccessRule>;
 

@@ -16,6 +16,18 @@ export async function forgetFanouts(store: Store, now: Date, retentionDays: numb
   return result.count;
 }
 
+/** Deletes up to `limit` batches that ended before the retention; returns how many. */
+export async function forgetBatches(store: Store, now: Date, retentionDays: number, limit: number): Promise<number> {
+  const before = new Date(now.getTime() - retentionDays * DAY_MS);
+  const result = await store.system(
+    (tx) => tx`
+      delete from batches where (tenant_id, id) in (
+        select tenant_id, id from batches where ended_at < ${before} order by ended_at limit ${limit}
+        for update skip locked)`,
+  );
+  return result.count;
+}
+
 /** Deletes up to `limit` each of the idempotency and dedup keys whose time is over; returns the greater number. */
 export async function forgetKeys(store: Store, now: Date, limit: number): Promise<number> {
   const counts = await store.system((tx) =>

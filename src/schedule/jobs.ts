@@ -3,6 +3,7 @@ import type { Clock } from "#src/clock.ts";
 import { toCounts } from "#src/inbox/entry.ts";
 import { entriesByIds } from "#src/inbox/queries.ts";
 import { expireEntries, type Returned, releaseSnoozed } from "#src/inbox/release.ts";
+import type { CloseDeps } from "#src/pipeline/close/close.ts";
 import { restoreQueues } from "#src/pipeline/ensure-queues.ts";
 import { measureQueues } from "#src/pipeline/measure-queues.ts";
 import type { Queue } from "#src/pipeline/queue.ts";
@@ -14,13 +15,15 @@ import type { Store } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import { forgetFanouts, forgetKeys, forgetSchedules } from "./forget.ts";
+import { flush } from "./flush.ts";
+import { forgetBatches, forgetFanouts, forgetKeys, forgetSchedules } from "./forget.ts";
 import { startLoop } from "./loop.ts";
 import { type OccurrenceDeps, sendOccurrences } from "./occurrences.ts";
 import { releaseDue } from "./release.ts";
 
 export type JobDeps = {
   store: Store;
+  close: CloseDeps;
   broker: Broker;
   queue: Queue;
   live: Live;
@@ -70,6 +73,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     metrics.schedulerReleased.inc({ kind: "occurrence" }, count);
     return { more: count === OCCURRENCES };
   });
+  every("close", tickMs, (now) => flush(deps, now, batch));
   every("unsnooze", SNOOZE_MS, async (now) => {
     const returned = await releaseSnoozed(deps, now, batch);
     await announce(deps, returned, now);
@@ -109,6 +113,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     });
     while ((await forgetFanouts(store, now, config.retention.days, batch)) === batch);
     while ((await forgetSchedules(store, now, config.retention.days, batch)) === batch);
+    while ((await forgetBatches(store, now, config.retention.days, batch)) === batch);
     if (dropped.length > 0) log.info({ dropped }, "dropped months that were older than the retention");
     return { more: false };
   });

@@ -1,4 +1,5 @@
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { withoutBatch } from "#src/notifications/queries.ts";
 import { enqueueByTenant, type Queue } from "#src/pipeline/queue.ts";
 import { plain } from "#src/store/arrays.ts";
 import type { Store, Tx } from "#src/store/store.ts";
@@ -10,9 +11,10 @@ export type Released = { tenantId: string; id: string; priority: number; dueAt: 
 const URGENCY = [Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW];
 
 /**
- * Releases notifications whose time has come (SCHEDULED and HELD) to the queue, the most urgent first: one of a lower
- * priority is only taken when nothing above it is due, however long it has been due. Any number of schedulers may run:
- * each row is claimed by one. Returns what was released; fewer than `limit` means nothing more is due.
+ * Releases notifications whose time has come (SCHEDULED, HELD, and BATCHED in a batch that was dissolved) to the queue,
+ * the most urgent first: one of a lower priority is only taken when nothing above it is due, however long it has been due.
+ * Any number of schedulers may run: each row is claimed by one. Returns what was released; fewer than `limit` means nothing
+ * more is due.
  */
 export async function releaseDue(deps: { store: Store; queue: Queue }, now: Date, limit: number): Promise<Released[]> {
   const released = await deps.store.system(async (tx) => {
@@ -36,8 +38,9 @@ async function claimDue(tx: Tx, now: Date, limit: number): Promise<Released[]> {
         order by n.due_at limit ${limit} for update skip locked
       ) mine limit ${limit}
     ), released as (
-      update notifications n set status = ${Status.ACCEPTED}, due_at = null, queued_at = ${now}, updated_at = ${now}
-      from due where n.tenant_id = due.tenant_id and n.id = due.id and n.status + 0 in (2, 3)
+      update notifications n set status = ${Status.ACCEPTED}, due_at = null, queued_at = ${now}, updated_at = ${now},
+        ${withoutBatch(tx)}
+      from due where n.tenant_id = due.tenant_id and n.id = due.id and n.status + 0 in (2, 3, 4)
       returning n.tenant_id, n.id, n.priority, due.due_at
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason)

@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { durationMs, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { type Notification, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Notification, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   type Fanout,
   FanoutSchema,
@@ -251,14 +251,18 @@ async function withDecisions(store: Store, call: Call, response: SendResponse, m
     const { verdicts, rateLimit } = latestDecision(toTimeline(found.row, found.timeline));
     const { status, dueAt, deliveredAt } = found.row;
     result.status = status as Status;
-    result.queued = status === Status.ACCEPTED || status === Status.SCHEDULED || status === Status.HELD;
+    result.queued = WAITING.has(status);
     result.verdicts = verdicts;
     if (status === Status.HELD && rateLimit !== undefined) result.rateLimit = rateLimit;
-    const estimate = deliveredAt ?? dueAt;
-    if (estimate !== null) result.estimatedDeliveryTime = timestampFromDate(estimate);
+    const batch = status === Status.BATCHED ? verdicts.find(({ kind }) => kind === VerdictKind.BATCH) : undefined;
+    if (batch !== undefined) result.batchId = batch.batchId;
+    const estimate = deliveredAt ?? dueAt ?? (batch?.until && timestampDate(batch.until));
+    if (estimate) result.estimatedDeliveryTime = timestampFromDate(estimate);
   }
   return response;
 }
+
+const WAITING = new Set<number>([Status.ACCEPTED, Status.SCHEDULED, Status.HELD, Status.BATCHED]);
 
 function filterOf(filter: NotificationFilter | undefined): Filter {
   return {
@@ -269,6 +273,7 @@ function filterOf(filter: NotificationFilter | undefined): Filter {
     from: filter?.startTime === undefined ? undefined : timestampDate(filter.startTime),
     until: filter?.endTime === undefined ? undefined : timestampDate(filter.endTime),
     fanoutId: filter?.fanoutId || undefined,
+    batchId: filter?.batchId || undefined,
   };
 }
 

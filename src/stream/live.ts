@@ -5,6 +5,7 @@ import type { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import type { ReconciledSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import {
   type Announcement,
+  type BatchProgressSchema,
   type InboxChangedSchema,
   type StatusChangedSchema,
   SubscribeResponseSchema,
@@ -29,6 +30,7 @@ export type Live = {
     changedFields: string[],
     reconciled: MessageInitShape<typeof ReconciledSchema> | undefined,
   ): void;
+  batchProgress(tenantId: string, userId: string, progress: MessageInitShape<typeof BatchProgressSchema>): void;
   membershipChanged(tenantId: string, userIds: readonly string[]): void;
   announce(audience: Audience, announcement: Announcement): void;
 };
@@ -67,6 +69,7 @@ export function livePublisher(broker: Broker): Live {
         case: "preferences",
         value: { changedFields, ...(reconciled && { reconciled }) },
       }),
+    batchProgress: (tenantId, userId, value) => notice(tenantId, userId, Kind.STATUS, { case: "batch", value }),
     membershipChanged(tenantId, userIds) {
       for (const userId of userIds) publish(live.user(namespace, tenantId, userId), { kind: Kind.MEMBERSHIP });
     },

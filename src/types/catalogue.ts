@@ -21,6 +21,8 @@ export type TypeCatalogueDeps = {
  */
 export type TypeCatalogue = Disposable & {
   get(tenantId: string, key: string): Promise<NotificationTypeRow | undefined>;
+  /** The same, from the database. */
+  reload(tenantId: string, key: string): Promise<NotificationTypeRow | undefined>;
   /** Without waiting: the type, `null` when there is none, `undefined` when it has to be read with `get`. */
   peek(tenantId: string, key: string): NotificationTypeRow | null | undefined;
 };
@@ -76,6 +78,7 @@ export function typeCatalogue(deps: TypeCatalogueDeps): TypeCatalogue {
   );
   return {
     peek,
+    reload: read,
     async get(tenantId, key) {
       const known = peek(tenantId, key);
       if (known !== undefined) return known ?? undefined;

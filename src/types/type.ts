@@ -1,7 +1,14 @@
-import { create } from "@bufbuild/protobuf";
-import { durationFromMs, durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type Duration, durationFromMs, durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
-import { type NotificationType, NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
+import {
+  BatchRule_Mode,
+  BatchRuleSchema,
+  BatchWordingSchema,
+  DigestRule,
+  type NotificationType,
+  NotificationTypeSchema,
+} from "#gen/posthorn/v1/type_service_pb.ts";
 import { offsetsOf, toOffsets } from "#src/deadlines/offsets.ts";
 import { invalidRequest } from "#src/errors.ts";
 import type { types } from "#src/store/schema/users.ts";
@@ -9,6 +16,40 @@ import { textFaults } from "#src/store/storable.ts";
 
 /** A type as stored: what accepting and routing read. Channels and priority are the contract's numbers. */
 export type NotificationTypeRow = typeof types.$inferSelect;
+
+/** What the gates ask of a type. */
+export type TypeRules = {
+  /** Undefined: never batched. */
+  readonly batching: TypeBatching | undefined;
+  readonly digest: DigestRule;
+};
+
+export type TypeBatching = {
+  /** 0: the user's. */
+  readonly maxSize: number;
+  /** Undefined: the user's. */
+  readonly windowMs: number | undefined;
+  readonly leading: boolean;
+  readonly sliding: boolean;
+  readonly maxWindowMs: number | undefined;
+};
+
+export function rulesOf({ batching, digestRule }: Pick<NotificationTypeRow, "batching" | "digestRule">): TypeRules {
+  const rule = batching === null ? undefined : fromBinary(BatchRuleSchema, batching);
+  const ms = (duration: Duration | undefined) => duration && Math.floor(durationMs(duration));
+  return {
+    batching: rule?.batchable
+      ? {
+          maxSize: rule.maxSize,
+          windowMs: ms(rule.window),
+          leading: rule.mode === BatchRule_Mode.LEADING,
+          sliding: rule.sliding,
+          maxWindowMs: ms(rule.maxWindow),
+        }
+      : undefined,
+    digest: digestRule as DigestRule,
+  };
+}
 
 /** What the tenant says about a type, with every default filled in. */
 export type TypeDefinition = Omit<NotificationTypeRow, "tenantId" | "revision" | "createdAt" | "updatedAt">;
@@ -27,6 +68,9 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   defaultTtlMs: null,
   optIn: false,
   reminderOffsetsMs: null,
+  batching: null,
+  batchWording: null,
+  digestRule: DigestRule.UNSPECIFIED,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -40,6 +84,9 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     defaultTtlMs: type.defaultTtl === undefined ? null : Math.floor(durationMs(type.defaultTtl)),
     optIn: type.optIn,
     reminderOffsetsMs: type.reminderOffsets === undefined ? null : offsetsOf(type.reminderOffsets),
+    batching: type.batching === undefined ? null : toBinary(BatchRuleSchema, type.batching),
+    batchWording: type.batchWording === undefined ? null : toBinary(BatchWordingSchema, type.batchWording),
+    digestRule: type.digest,
   };
 }
 
@@ -54,6 +101,9 @@ export function toType(row: NotificationTypeRow): NotificationType {
     ...(row.defaultTtlMs === null ? {} : { defaultTtl: durationFromMs(row.defaultTtlMs) }),
     optIn: row.optIn,
     ...(row.reminderOffsetsMs === null ? {} : { reminderOffsets: toOffsets(row.reminderOffsetsMs) }),
+    ...(row.batching === null ? {} : { batching: fromBinary(BatchRuleSchema, row.batching) }),
+    ...(row.batchWording === null ? {} : { batchWording: fromBinary(BatchWordingSchema, row.batchWording) }),
+    digest: row.digestRule as DigestRule,
     revision: row.revision,
     createTime: timestampFromDate(row.createdAt),
     updateTime: timestampFromDate(row.updatedAt),
@@ -69,6 +119,9 @@ const FIELDS = {
   default_ttl: "defaultTtlMs",
   opt_in: "optIn",
   reminder_offsets: "reminderOffsetsMs",
+  batching: "batching",
+  batch_wording: "batchWording",
+  digest: "digestRule",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */
@@ -78,12 +131,22 @@ export function changesOf(
   paths: readonly string[],
 ): Partial<TypeDefinition> {
   const fields = paths.flatMap((path) => (Object.hasOwn(FIELDS, path) ? [FIELDS[path as keyof typeof FIELDS]] : []));
-  const differs = (field: keyof TypeDefinition) => JSON.stringify(row[field]) !== JSON.stringify(wanted[field]);
+  const differs = (field: keyof TypeDefinition) => asText(row[field]) !== asText(wanted[field]);
   return Object.fromEntries(fields.filter(differs).map((field) => [field, wanted[field]]));
 }
 
+function asText(value: TypeDefinition[keyof TypeDefinition]): string {
+  return value instanceof Uint8Array ? Buffer.from(value).toString("hex") : JSON.stringify(value);
+}
+
 /** INVALID_REQUEST for what the contract's validation cannot refuse. */
-export function checkDefinition({ displayName, description }: TypeDefinition): void {
-  const fields = textFaults({ "type.display_name": displayName, "type.description": description });
+export function checkDefinition({ displayName, description, batchWording }: TypeDefinition): void {
+  const { title, body } = fromBinary(BatchWordingSchema, batchWording ?? new Uint8Array());
+  const fields = textFaults({
+    "type.display_name": displayName,
+    "type.description": description,
+    "type.batch_wording.title": title,
+    "type.batch_wording.body": body,
+  });
   if (fields.length > 0) throw invalidRequest(fields);
 }

@@ -2,10 +2,12 @@ import { and, eq, inArray, sql } from "drizzle-orm";
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { writeAudit } from "#src/audit/queries.ts";
 import { publishChange } from "#src/auth/changes.ts";
+import { dissolveBatches } from "#src/batches/dissolve.ts";
 import type { Invalidations } from "#src/broker/invalidations.ts";
 import { changeEntries, findPlaces } from "#src/inbox/changes.ts";
 import { endOpen } from "#src/notifications/end-open.ts";
 import { leaveSchedules } from "#src/schedules/queries.ts";
+import { batches } from "#src/store/schema/batches.ts";
 import { deadlines } from "#src/store/schema/schedules.ts";
 import { tokenRevocations } from "#src/store/schema/tenants.ts";
 import { preferences, ruleChanges, userRoles, users } from "#src/store/schema/users.ts";
@@ -48,6 +50,11 @@ export async function deleteUser(
     all = done;
   }
   await endOpen(store, tenantId, { userId }, { reason: Reason.USER_DELETED, actor: by.actor, now: by.now }, by.signal);
+  await store.tenantDb(tenantId, async (db) => {
+    // What has joined one since the end of the others must not be left without it.
+    await dissolveBatches(db, tenantId, [userId], by.now);
+    await db.delete(batches).where(and(eq(batches.tenantId, tenantId), eq(batches.userId, userId)));
+  });
   for (let emptied = false; !emptied; ) {
     by.signal.throwIfAborted();
     emptied = await store.tenant(tenantId, (tx) => emptyInbox(tx, tenantId, userId, by.now));

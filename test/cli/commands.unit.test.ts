@@ -4,6 +4,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { expect, onTestFinished, test } from "vitest";
 import { BadRequestSchema, ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { BatchKind, BatchService, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
@@ -301,6 +302,42 @@ test("inbox read takes ids, or all at once", async () => {
   expect((await w.run(`inbox read ${ID} --user ada`)).out).toEqual(["1 entry changed; 0 unread of 0, 0 unseen"]);
   expect(JSON.parse((await w.run("inbox read all --user ada --json")).out[0] ?? "")).toMatchObject({ changed: 7 });
   expect(calls).toEqual([ID, "all"]);
+});
+
+test("batches list and get show how they stand", async () => {
+  const asked: unknown[] = [];
+  const batch = {
+    id: ID,
+    kind: BatchKind.DIGEST,
+    state: BatchState.CLOSED,
+    userId: "ada",
+    type: "digest",
+    size: 3,
+    delivered: 3,
+  };
+  const open = {
+    id: ID,
+    kind: BatchKind.BATCH,
+    state: BatchState.OPEN,
+    userId: "ada",
+    type: "poll",
+    size: 2,
+    maxSize: 5,
+  };
+  const { server } = await serving((router) =>
+    router
+      .rpc(BatchService.method.listBatches, ({ userId, kind, state, pageSize }) => {
+        asked.push([userId, kind, state, pageSize]);
+        return { batches: [batch, open] };
+      })
+      .rpc(BatchService.method.getBatch, () => ({ batch })),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const { out } = await w.run("batches list --user ada --kind digest --state open --limit 7");
+  expect(out[0]).toMatch(/digest +closed +ada +digest +3 .*3 delivered, 0 not/);
+  expect(out[1]).toMatch(/batch +open +ada +poll +2\/5/);
+  expect(asked).toEqual([["ada", BatchKind.DIGEST, BatchState.OPEN, 7]]);
+  expect(JSON.parse((await w.run(`batches get ${ID} --json`)).out[0] ?? "")).toMatchObject({ id: ID, size: 3 });
 });
 
 test("types load reads presets and files", async () => {

@@ -43,6 +43,9 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
   await key.send.send({ to, type: "vault", content: { title: "Second" }, dedupKey: "taken", ...decided });
   const later = { case: "scheduleTime", value: timestampFromDate(new Date(Date.now() + 3 * HOURS)) } as const;
   const waiting = await key.send.send({ to, type: "vault", content, schedule: later, tags: ["vault"] });
+  const batching = { batchable: true, window: { seconds: 7200n } };
+  await key.types.createType({ type: { key: "heap", displayName: "Heap", category: "vault", batching } });
+  const batched = await key.send.send({ to, type: "heap", content, ...decided });
   const { fanoutId } = await key.send.send({ to: { topics: ["vault"] }, type: "vault", content });
   await until(
     async () => (await key.inbox.getCounts({ userId: "alice" })).counts?.total,
@@ -70,6 +73,7 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       TokenIssuer: tokenIssuer?.id ?? "",
       Notification: scheduled,
       Fanout: fanoutId,
+      Batch: batched.results[0]?.batchId ?? "",
       User: "alice",
     },
     fill: {
@@ -79,6 +83,7 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       notification_id: delivered,
       notification_ids: [delivered],
       fanout_id: fanoutId,
+      batch_id: batched.results[0]?.batchId ?? "",
       ...NAMED_VAULT,
       cursor: "",
       device_id: "phone",
@@ -113,6 +118,9 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       // Else what is scheduled would end with the first change of preferences.
       "Preferences.enabled": true,
       "ChannelPreferences.in_app": true,
+      time: "09:00",
+      days: [1],
+      max_size: 5,
     },
   };
 }

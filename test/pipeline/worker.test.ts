@@ -21,7 +21,9 @@ function failing(error: Error) {
     clock,
     metrics: createMetrics(new Registry()),
     log,
-    findType: () => ({ key: "general" }) as never,
+    newId,
+    reloadType: async () => undefined,
+    findType: () => ({ key: "general", batching: null, digestRule: 0 }) as never,
     loadPreferences: async (_, userIds) => {
       if (userIds.includes("poison")) throw error;
       return new Map(userIds.map((userId) => [userId, {} as never]));
@@ -31,6 +33,7 @@ function failing(error: Error) {
     reserve: async (_, wanted) => wanted.map(() => ({ allowed: true })),
     arrived: () => undefined,
     statusChanged: () => undefined,
+    batchJoined: () => undefined,
   };
   const deps: WorkerDeps = { route, accept: {} as never, slots: [0], newEpoch: () => 7, log };
   return worker(deps);

@@ -1,7 +1,7 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { Channel, Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
-import { PreferenceLevel as Level, PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { Digest_Mode, PreferenceLevel as Level, PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { compile } from "#src/preferences/compile.ts";
 import { effective } from "#src/preferences/effective.ts";
 import type { Levels } from "#src/preferences/merge.ts";
@@ -37,6 +37,8 @@ test("where nobody has set anything every value is built in, and every field is 
       emergencyContacts: { enabled: false, userIds: [] },
       language: "en",
       timeZone: "UTC",
+      batching: { enabled: true, maxSize: 5, window: { seconds: 1800n } },
+      digest: { mode: Digest_Mode.IMMEDIATE, time: "09:00", days: [1] },
     }),
   );
   expect(new Set(Object.values(origins))).toEqual(new Set([Level.BUILT_IN]));
@@ -46,6 +48,34 @@ test("where nobody has set anything every value is built in, and every field is 
     "emergency_contacts.user_ids",
   ];
   expect(Object.keys(origins).sort()).toEqual(paths.sort());
+});
+
+test("how things come together is the user's word before the tenant's, whatever is more specific", () => {
+  const tenant: Init = {
+    batching: { maxSize: 3 },
+    digest: { mode: Digest_Mode.HOURLY },
+    types: { news: { batching: { enabled: false, maxSize: 9 }, digestMode: Digest_Mode.DAILY } },
+  };
+  const shown = (user?: Init) => {
+    const { preferences, origins } = effective(levels(tenant, user), NEWS);
+    const { batching, digest } = preferences;
+    return [batching?.enabled, batching?.maxSize, origins["batching.max_size"], digest?.mode, origins["digest.mode"]];
+  };
+  expect(shown()).toEqual([false, 9, Level.TYPE, Digest_Mode.DAILY, Level.TYPE]);
+  expect(shown({ batching: { maxSize: 7 }, digest: { mode: Digest_Mode.WEEKLY } })).toEqual([
+    false,
+    7,
+    Level.USER,
+    Digest_Mode.WEEKLY,
+    Level.USER,
+  ]);
+  expect(shown({ types: { news: { batching: { enabled: true }, digestMode: Digest_Mode.IMMEDIATE } } })).toEqual([
+    true,
+    9,
+    Level.TYPE,
+    Digest_Mode.IMMEDIATE,
+    Level.TYPE,
+  ]);
 });
 
 test("each level overrides the one before, value by value", () => {
@@ -163,7 +193,13 @@ test("what the gates look up is what is in force", () => {
     },
   );
   const compiled = compile(value, new Set(["poll"]), zoneClock);
-  const open = { off: undefined, minimumPriority: Priority.LOW, channelsOff: 0 };
+  const open = {
+    off: undefined,
+    minimumPriority: Priority.LOW,
+    channelsOff: 0,
+    batching: { maxSize: 5, windowMs: 1_800_000 },
+    digestMode: Digest_Mode.IMMEDIATE,
+  };
   expect(compiled).toMatchObject({ optedOut: false, clock: undefined, language: "en", timeZone: "UTC" });
   expect(compiled.scope("order", "orders")).toEqual(open);
   expect(compiled.scope("news", "marketing")).toEqual({

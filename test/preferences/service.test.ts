@@ -179,7 +179,7 @@ test("the streams and caches are told of a change after it is committed", async 
   const call = asUser();
   told.length = 0;
   await update({ preferences: { channels: { inApp: false } } }, call);
-  const nothing = { suppressed: 0, moved: 0, released: 0, unchanged: 0, more: false };
+  const nothing = { suppressed: 0, moved: 0, released: 0, rebatched: 0, unchanged: 0, more: false };
   expect(told).toEqual([[call.tenantId, "ann", ["channels.in_app"], nothing]]);
   expect(invalidations.published).toContainEqual(["preferences", call.tenantId, "ann"]);
 });

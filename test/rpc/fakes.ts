@@ -3,6 +3,7 @@ import type { DestinationStream } from "pino";
 import { Registry } from "prom-client";
 import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { AnalyticsService } from "#gen/posthorn/v1/analytics_service_pb.ts";
+import { BatchService } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
@@ -25,6 +26,7 @@ import { createMetrics } from "#src/telemetry/metrics.ts";
 export const SERVICES: readonly DescService[] = [
   AdminService,
   AnalyticsService,
+  BatchService,
   InboxService,
   PreferencesService,
   ScheduleService,

@@ -1,6 +1,7 @@
 import type { DescMethod } from "@bufbuild/protobuf";
 import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { AnalyticsService } from "#gen/posthorn/v1/analytics_service_pb.ts";
+import { BatchService } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { ScheduleService } from "#gen/posthorn/v1/schedule_service_pb.ts";
@@ -14,6 +15,7 @@ import { UserService } from "#gen/posthorn/v1/user_service_pb.ts";
 export const SERVICES = {
   admin: AdminService,
   analytics: AnalyticsService,
+  batches: BatchService,
   inbox: InboxService,
   preferences: PreferencesService,
   schedules: ScheduleService,

@@ -3,6 +3,7 @@ import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-no
 import { afterAll, onTestFinished } from "vitest";
 import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { AnalyticsService } from "#gen/posthorn/v1/analytics_service_pb.ts";
+import { BatchService } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { ScheduleService } from "#gen/posthorn/v1/schedule_service_pb.ts";
@@ -27,6 +28,7 @@ export type Clients = {
   users: Client<typeof UserService>;
   topics: Client<typeof TopicService>;
   types: Client<typeof TypeService>;
+  batches: Client<typeof BatchService>;
   analytics: Client<typeof AnalyticsService>;
   admin: Client<typeof AdminService>;
 };
@@ -186,6 +188,7 @@ export function clientsOver(
     users: createClient(UserService, transport),
     topics: createClient(TopicService, transport),
     types: createClient(TypeService, transport),
+    batches: createClient(BatchService, transport),
     analytics: createClient(AnalyticsService, transport),
     admin: createClient(AdminService, transport),
   };

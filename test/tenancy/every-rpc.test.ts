@@ -4,7 +4,7 @@ import { ConnectError } from "@connectrpc/connect";
 import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Scope, TokenAlgorithm } from "#gen/posthorn/v1/admin_service_pb.ts";
-import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { ACCESS_RULES, type AccessRule } from "#src/rpc/access-rules.ts";
 import { SERVICES } from "../support/contract.ts";
@@ -39,6 +39,7 @@ const OWN = new Set(
     "AdminService: CreateApiKey CreateUserToken RevokeUserTokens ListApiKeys ListTokenIssuers ListAuditEntries WhoAmI GetTenant",
     "AdminService: CreateTokenIssuer DeleteTokenIssuer",
     "AnalyticsService: QueryCounters",
+    "BatchService: ListBatches",
     "InboxService: ListEntries GetCounts MarkRead MarkUnread MarkSeen MarkAllRead Archive Unarchive Snooze Unsnooze",
     "InboxService: DeleteEntries Clear",
     "PreferencesService: GetPreferences UpdatePreferences ResetPreferences GetEffectivePreferences GetDefaultPreferences",
@@ -103,13 +104,21 @@ beforeAll(async () => {
   await send({ dedupKey: "same" });
   const later = { case: "scheduleTime", value: timestampFromDate(new Date(Date.now() + 3 * 3_600_000)) } as const;
   const waiting = await send({ schedule: later, collapseKey: "same", tags: ["vault"] });
+  const batching = { batchable: true, window: { seconds: 7200n } };
+  await key.types.createType({ type: { key: "vault3", displayName: CANARY, category: "vault", batching } });
+  const [batched] = await Promise.all(
+    [Priority.NORMAL, Priority.HIGH].map((priority) =>
+      send({ type: "vault3", priority, waitForDecision: { seconds: 10n } }),
+    ),
+  );
   const fanout = await key.send.send({ to: { topics: ["vault"] }, type: "vault", content });
   await until(
     async () => (await key.send.getFanout({ id: fanout.fanoutId })).fanout?.created,
     (created) => created === 2n,
   );
   await until(
-    () => sql`select status from notifications where status not in (${Status.DELIVERED}, ${Status.SCHEDULED})
+    () => sql`select status from notifications
+      where status not in (${Status.DELIVERED}, ${Status.SCHEDULED}, ${Status.BATCHED})
       or status = ${Status.DELIVERED} and inbox_seq is null`,
     (open) => open.length === 0,
   );
@@ -133,6 +142,7 @@ beforeAll(async () => {
     delivered,
     scheduled,
     fanout.fanoutId,
+    batched?.results[0]?.batchId ?? "",
     apiKey?.id ?? "",
     issuers[0]?.tokenIssuer?.id ?? "",
     node.tenant.tenantId,
@@ -147,6 +157,7 @@ beforeAll(async () => {
     notification_id: delivered,
     notification_ids: [delivered, scheduled],
     fanout_id: fanout.fanoutId,
+    batch_id: batched?.results[0]?.batchId ?? "",
     ...NAMED_VAULT,
     cursor: seen.cursor(),
     device_id: "phone",
@@ -178,6 +189,9 @@ beforeAll(async () => {
     day_of_week: 1,
     start_time: "22:00",
     end_time: "23:00",
+    time: "09:00",
+    days: [1],
+    max_size: 5,
   };
   before = await contentOf(sql, node.tenant.tenantId);
   for (const [name, content] of Object.entries(before))
@@ -294,7 +308,7 @@ test("the victim's stream has heard nothing of all that", async () => {
     ({ case: kind, value }) => kind === "announcement" || JSON.stringify(value, plain).includes("By another"),
   );
   expect(foreign).toEqual([]);
-  const quiet = new Set(["hello", "caughtUp", "notification", "status", "heartbeat"]);
+  const quiet = new Set(["hello", "caughtUp", "notification", "status", "batch", "heartbeat"]);
   expect(seen.events.filter(({ case: kind }) => !quiet.has(kind ?? ""))).toEqual([]);
   await seen.close();
 });

@@ -63,6 +63,8 @@ const SKIP = new Set([
   "next_occurrences",
   "reminders",
   "reminder_offsets",
+  "window",
+  "max_window",
 ]);
 
 /** A schedule's request may not set these. */

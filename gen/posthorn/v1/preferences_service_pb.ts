@@ -5,8 +5,8 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
-import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Priority } from "./notification_pb.ts";
 import { file_posthorn_v1_notification } from "./notification_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/preferences_service.proto.
  */
 export const file_posthorn_v1_preferences_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSKYBwoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBEjoKEmVtZXJnZW5jeV9jb250YWN0cxgOIAEoCzIeLnBvc3Rob3JuLnYxLkVtZXJnZW5jeUNvbnRhY3RzGlAKD0NhdGVnb3JpZXNFbnRyeRILCgNrZXkYASABKAkSLAoFdmFsdWUYAiABKAsyHS5wb3N0aG9ybi52MS5TY29wZVByZWZlcmVuY2VzOgI4ARpLCgpUeXBlc0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLnBvc3Rob3JuLnYxLlNjb3BlUHJlZmVyZW5jZXM6AjgBQgoKCF9lbmFibGVkQhMKEV9taW5pbXVtX3ByaW9yaXR5QhMKEV93ZWVrZW5kc19lbmFibGVkQgsKCV9sYW5ndWFnZUIMCgpfdGltZV96b25lIjQKEkNoYW5uZWxQcmVmZXJlbmNlcxITCgZpbl9hcHAYASABKAhIAIgBAUIJCgdfaW5fYXBwIr4BChBTY29wZVByZWZlcmVuY2VzEhQKB2VuYWJsZWQYASABKAhIAIgBARIxCghjaGFubmVscxgCIAEoCzIfLnBvc3Rob3JuLnYxLkNoYW5uZWxQcmVmZXJlbmNlcxJAChBtaW5pbXVtX3ByaW9yaXR5GAMgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBAUIKCghfZW5hYmxlZEITChFfbWluaW11bV9wcmlvcml0eSL6AQoKUXVpZXRIb3VycxIUCgdlbmFibGVkGAEgASgISACIAQESPwoKc3RhcnRfdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAYgBARI9CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAogBARIbCg5hbGxvd19jcml0aWNhbBgEIAEoCEgDiAEBQgoKCF9lbmFibGVkQg0KC19zdGFydF90aW1lQgsKCV9lbmRfdGltZUIRCg9fYWxsb3dfY3JpdGljYWwi6AEKDERvTm90RGlzdHVyYhIUCgdlbmFibGVkGAEgASgISACIAQESOgoHcGVyaW9kcxgCIAMoCzIfLnBvc3Rob3JuLnYxLkRvTm90RGlzdHVyYlBlcmlvZEIIukgFkgECEDI6erpIdxp1Chlkb19ub3RfZGlzdHVyYi5wZXJpb2RfaWRzEh50aGUgaWRzIG9mIHBlcmlvZHMgbXVzdCBkaWZmZXIaOHRoaXMucGVyaW9kcy5maWx0ZXIocCwgcC5pZCAhPSAnJykubWFwKHAsIHAuaWQpLnVuaXF1ZSgpQgoKCF9lbmFibGVkIrkCChJEb05vdERpc3R1cmJQZXJpb2QSHgoLZGF5X29mX3dlZWsYASABKAVCCbpIBhoEGAYoABI6CgpzdGFydF90aW1lGAIgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJBI4CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSQSEAoIaW5hY3RpdmUYBCABKAgSGwoOYWxsb3dfY3JpdGljYWwYBSABKAhIAIgBARIgChhhbGxvd19lbWVyZ2VuY3lfY29udGFjdHMYBiABKAgSKQoCaWQYByABKAlCHbpIGtgBAXIVMhNeW1x4MjEtXHg3ZV17MSw2NH0kQhEKD19hbGxvd19jcml0aWNhbCJtChFFbWVyZ2VuY3lDb250YWN0cxIUCgdlbmFibGVkGAEgASgISACIAQESNgoIdXNlcl9pZHMYAiADKAlCJLpIIZIBHhAUGAEiGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JEIKCghfZW5hYmxlZCJIChVHZXRQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kIoYBChZHZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCRIvCgt1cGRhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi5AEKGFVwZGF0ZVByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNQoLcHJlZmVyZW5jZXMYAiABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlc0IGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCgRldGFnGAQgASgJQge6SARyAhhkEhgKBnJlYXNvbhgFIAEoCUIIukgFcgMY9AMinQEKGVVwZGF0ZVByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEhYKDmNoYW5nZWRfZmllbGRzGAMgAygJEisKCnJlY29uY2lsZWQYBCABKAsyFy5wb3N0aG9ybi52MS5SZWNvbmNpbGVkImIKClJlY29uY2lsZWQSEgoKc3VwcHJlc3NlZBgBIAEoBRINCgVtb3ZlZBgCIAEoBRIQCghyZWxlYXNlZBgDIAEoBRIRCgl1bmNoYW5nZWQYBSABKAUSDAoEbW9yZRgGIAEoCCJkChdSZXNldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJVChhSZXNldFByZWZlcmVuY2VzUmVzcG9uc2USDAoEZXRhZxgBIAEoCRIrCgpyZWNvbmNpbGVkGAIgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCKIAQoeR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgR0eXBlGAIgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQi6gEKH0dldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxJKCgdvcmlnaW5zGAIgAygLMjkucG9zdGhvcm4udjEuR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXNwb25zZS5PcmlnaW5zRW50cnkaTAoMT3JpZ2luc0VudHJ5EgsKA2tleRgBIAEoCRIrCgV2YWx1ZRgCIAEoDjIcLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VMZXZlbDoCOAEiHgocR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdCJcCh1HZXREZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAkiugEKH1VwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QSNQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlc0IGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCgRldGFnGAMgASgJQge6SARyAhhkEhgKBnJlYXNvbhgEIAEoCUIIukgFcgMY9AMiXwogVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJKuIBCg9QcmVmZXJlbmNlTGV2ZWwSIAocUFJFRkVSRU5DRV9MRVZFTF9VTlNQRUNJRklFRBAAEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQlVJTFRfSU4QARIbChdQUkVGRVJFTkNFX0xFVkVMX1RFTkFOVBACEhwKGFBSRUZFUkVOQ0VfTEVWRUxfUFJPRklMRRADEhkKFVBSRUZFUkVOQ0VfTEVWRUxfVVNFUhAEEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQ0FURUdPUlkQBRIZChVQUkVGRVJFTkNFX0xFVkVMX1RZUEUQBjKiBQoSUHJlZmVyZW5jZXNTZXJ2aWNlEl4KDkdldFByZWZlcmVuY2VzEiIucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiMucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEmIKEVVwZGF0ZVByZWZlcmVuY2VzEiUucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0GiYucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRJfChBSZXNldFByZWZlcmVuY2VzEiQucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QaJS5wb3N0aG9ybi52MS5SZXNldFByZWZlcmVuY2VzUmVzcG9uc2USeQoXR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXMSKy5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1JlcXVlc3QaLC5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgEScwoVR2V0RGVmYXVsdFByZWZlcmVuY2VzEikucG9zdGhvcm4udjEuR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBoqLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgESdwoYVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzEiwucG9zdGhvcm4udjEuVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBotLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSLmBwoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBEicKCGJhdGNoaW5nGAsgASgLMhUucG9zdGhvcm4udjEuQmF0Y2hpbmcSIwoGZGlnZXN0GA0gASgLMhMucG9zdGhvcm4udjEuRGlnZXN0EjoKEmVtZXJnZW5jeV9jb250YWN0cxgOIAEoCzIeLnBvc3Rob3JuLnYxLkVtZXJnZW5jeUNvbnRhY3RzGlAKD0NhdGVnb3JpZXNFbnRyeRILCgNrZXkYASABKAkSLAoFdmFsdWUYAiABKAsyHS5wb3N0aG9ybi52MS5TY29wZVByZWZlcmVuY2VzOgI4ARpLCgpUeXBlc0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLnBvc3Rob3JuLnYxLlNjb3BlUHJlZmVyZW5jZXM6AjgBQgoKCF9lbmFibGVkQhMKEV9taW5pbXVtX3ByaW9yaXR5QhMKEV93ZWVrZW5kc19lbmFibGVkQgsKCV9sYW5ndWFnZUIMCgpfdGltZV96b25lIpcBCghCYXRjaGluZxIUCgdlbmFibGVkGAEgASgISACIAQESIAoIbWF4X3NpemUYAiABKAVCCbpIBhoEGBQoAUgBiAEBEjoKBndpbmRvdxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIoDgyAgg8QgoKCF9lbmFibGVkQgsKCV9tYXhfc2l6ZSKUAgoGRGlnZXN0EjcKBG1vZGUYASABKA4yGC5wb3N0aG9ybi52MS5EaWdlc3QuTW9kZUIKukgHggEEEAEgAEgAiAEBEjkKBHRpbWUYAiABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kSAGIAQESIAoEZGF5cxgDIAMoBUISukgPkgEMEAcYASIGGgQYBigAImIKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEhIKDk1PREVfSU1NRURJQVRFEAESDwoLTU9ERV9IT1VSTFkQAhIOCgpNT0RFX0RBSUxZEAMSDwoLTU9ERV9XRUVLTFkQBEIHCgVfbW9kZUIHCgVfdGltZSI0ChJDaGFubmVsUHJlZmVyZW5jZXMSEwoGaW5fYXBwGAEgASgISACIAQFCCQoHX2luX2FwcCK3AgoQU2NvcGVQcmVmZXJlbmNlcxIUCgdlbmFibGVkGAEgASgISACIAQESMQoIY2hhbm5lbHMYAiABKAsyHy5wb3N0aG9ybi52MS5DaGFubmVsUHJlZmVyZW5jZXMSQAoQbWluaW11bV9wcmlvcml0eRgDIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgq6SAeCAQQQASAASAGIAQESJwoIYmF0Y2hpbmcYBCABKAsyFS5wb3N0aG9ybi52MS5CYXRjaGluZxI+CgtkaWdlc3RfbW9kZRgFIAEoDjIYLnBvc3Rob3JuLnYxLkRpZ2VzdC5Nb2RlQgq6SAeCAQQQASAASAKIAQFCCgoIX2VuYWJsZWRCEwoRX21pbmltdW1fcHJpb3JpdHlCDgoMX2RpZ2VzdF9tb2RlIvoBCgpRdWlldEhvdXJzEhQKB2VuYWJsZWQYASABKAhIAIgBARI/CgpzdGFydF90aW1lGAIgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJEgBiAEBEj0KCGVuZF90aW1lGAMgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJEgCiAEBEhsKDmFsbG93X2NyaXRpY2FsGAQgASgISAOIAQFCCgoIX2VuYWJsZWRCDQoLX3N0YXJ0X3RpbWVCCwoJX2VuZF90aW1lQhEKD19hbGxvd19jcml0aWNhbCLoAQoMRG9Ob3REaXN0dXJiEhQKB2VuYWJsZWQYASABKAhIAIgBARI6CgdwZXJpb2RzGAIgAygLMh8ucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiUGVyaW9kQgi6SAWSAQIQMjp6ukh3GnUKGWRvX25vdF9kaXN0dXJiLnBlcmlvZF9pZHMSHnRoZSBpZHMgb2YgcGVyaW9kcyBtdXN0IGRpZmZlcho4dGhpcy5wZXJpb2RzLmZpbHRlcihwLCBwLmlkICE9ICcnKS5tYXAocCwgcC5pZCkudW5pcXVlKClCCgoIX2VuYWJsZWQiuQIKEkRvTm90RGlzdHVyYlBlcmlvZBIeCgtkYXlfb2Zfd2VlaxgBIAEoBUIJukgGGgQYBigAEjoKCnN0YXJ0X3RpbWUYAiABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kEjgKCGVuZF90aW1lGAMgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJBIQCghpbmFjdGl2ZRgEIAEoCBIbCg5hbGxvd19jcml0aWNhbBgFIAEoCEgAiAEBEiAKGGFsbG93X2VtZXJnZW5jeV9jb250YWN0cxgGIAEoCBIpCgJpZBgHIAEoCUIdukga2AEBchUyE15bXHgyMS1ceDdlXXsxLDY0fSRCEQoPX2FsbG93X2NyaXRpY2FsIm0KEUVtZXJnZW5jeUNvbnRhY3RzEhQKB2VuYWJsZWQYASABKAhIAIgBARI2Cgh1c2VyX2lkcxgCIAMoCUIkukghkgEeEBQYASIYchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kQgoKCF9lbmFibGVkIkgKFUdldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQihgEKFkdldFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEi8KC3VwZGF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLkAQoYVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgtwcmVmZXJlbmNlcxgCIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKBGV0YWcYBCABKAlCB7pIBHICGGQSGAoGcmVhc29uGAUgASgJQgi6SAVyAxj0AyKdAQoZVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAkSFgoOY2hhbmdlZF9maWVsZHMYAyADKAkSKwoKcmVjb25jaWxlZBgEIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQidQoKUmVjb25jaWxlZBISCgpzdXBwcmVzc2VkGAEgASgFEg0KBW1vdmVkGAIgASgFEhAKCHJlbGVhc2VkGAMgASgFEhEKCXJlYmF0Y2hlZBgEIAEoBRIRCgl1bmNoYW5nZWQYBSABKAUSDAoEbW9yZRgGIAEoCCJkChdSZXNldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJVChhSZXNldFByZWZlcmVuY2VzUmVzcG9uc2USDAoEZXRhZxgBIAEoCRIrCgpyZWNvbmNpbGVkGAIgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCKIAQoeR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgR0eXBlGAIgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQi6gEKH0dldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxJKCgdvcmlnaW5zGAIgAygLMjkucG9zdGhvcm4udjEuR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXNwb25zZS5PcmlnaW5zRW50cnkaTAoMT3JpZ2luc0VudHJ5EgsKA2tleRgBIAEoCRIrCgV2YWx1ZRgCIAEoDjIcLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VMZXZlbDoCOAEiHgocR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdCJcCh1HZXREZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAkiugEKH1VwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QSNQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlc0IGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCgRldGFnGAMgASgJQge6SARyAhhkEhgKBnJlYXNvbhgEIAEoCUIIukgFcgMY9AMiXwogVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJKuIBCg9QcmVmZXJlbmNlTGV2ZWwSIAocUFJFRkVSRU5DRV9MRVZFTF9VTlNQRUNJRklFRBAAEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQlVJTFRfSU4QARIbChdQUkVGRVJFTkNFX0xFVkVMX1RFTkFOVBACEhwKGFBSRUZFUkVOQ0VfTEVWRUxfUFJPRklMRRADEhkKFVBSRUZFUkVOQ0VfTEVWRUxfVVNFUhAEEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQ0FURUdPUlkQBRIZChVQUkVGRVJFTkNFX0xFVkVMX1RZUEUQBjKiBQoSUHJlZmVyZW5jZXNTZXJ2aWNlEl4KDkdldFByZWZlcmVuY2VzEiIucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiMucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEmIKEVVwZGF0ZVByZWZlcmVuY2VzEiUucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0GiYucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRJfChBSZXNldFByZWZlcmVuY2VzEiQucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QaJS5wb3N0aG9ybi52MS5SZXNldFByZWZlcmVuY2VzUmVzcG9uc2USeQoXR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXMSKy5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1JlcXVlc3QaLC5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgEScwoVR2V0RGVmYXVsdFByZWZlcmVuY2VzEikucG9zdGhvcm4udjEuR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBoqLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgESdwoYVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzEiwucG9zdGhvcm4udjEuVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBotLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * What can be set, at the tenant's and the user's level. Absent: inherited.
@@ -96,6 +96,20 @@ export type Preferences = Message<"posthorn.v1.Preferences"> & {
   timeZone?: string | undefined;
 
   /**
+   * How several of a type that can be batched become one.
+   *
+   * @generated from field: posthorn.v1.Batching batching = 11;
+   */
+  batching?: Batching | undefined;
+
+  /**
+   * Whether things wait to come together at set times.
+   *
+   * @generated from field: posthorn.v1.Digest digest = 13;
+   */
+  digest?: Digest | undefined;
+
+  /**
    * Senders who may pass do-not-disturb periods.
    *
    * @generated from field: posthorn.v1.EmergencyContacts emergency_contacts = 14;
@@ -109,6 +123,146 @@ export type Preferences = Message<"posthorn.v1.Preferences"> & {
  */
 export const PreferencesSchema: GenMessage<Preferences> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_preferences_service, 0);
+
+/**
+ * How several notifications of a type become one, where the type can be batched
+ * (NotificationType.batching).
+ *
+ * @generated from message posthorn.v1.Batching
+ */
+export type Batching = Message<"posthorn.v1.Batching"> & {
+  /**
+   * Default true.
+   *
+   * @generated from field: optional bool enabled = 1;
+   */
+  enabled?: boolean | undefined;
+
+  /**
+   * A batch closes with so many members: 1 to 20, default 5. The type may ask
+   * for fewer.
+   *
+   * @generated from field: optional int32 max_size = 2;
+   */
+  maxSize?: number | undefined;
+
+  /**
+   * A batch closes so long after its first member: 1 to 120 minutes, default 30.
+   * The type may ask for less.
+   *
+   * @generated from field: google.protobuf.Duration window = 3;
+   */
+  window?: Duration | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.Batching.
+ * Use `create(BatchingSchema)` to create a new message.
+ */
+export const BatchingSchema: GenMessage<Batching> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 1);
+
+/**
+ * When things come: at once, or together at set times, grouped by category.
+ *
+ * A digest holds whatever its type's DigestRule lets wait, never CRITICAL, and
+ * at most 500 notifications; what is more comes in a second one at the same
+ * time. A digest of one is sent as itself. What expires before the digest is due
+ * expires at once. The digest itself is of type and category "digest", has the
+ * highest priority among its members, and is decided as any other: due in quiet
+ * hours, it waits for their end.
+ *
+ * Times are the wall clock's in the user's zone. One that daylight saving time
+ * leaves out becomes the end of the gap; one that it repeats counts once, the
+ * first time, but for hours, which count both times.
+ *
+ * @generated from message posthorn.v1.Digest
+ */
+export type Digest = Message<"posthorn.v1.Digest"> & {
+  /**
+   * Default IMMEDIATE.
+   *
+   * @generated from field: optional posthorn.v1.Digest.Mode mode = 1;
+   */
+  mode?: Digest_Mode | undefined;
+
+  /**
+   * "HH:MM", 24 hours. Default "09:00".
+   *
+   * @generated from field: optional string time = 2;
+   */
+  time?: string | undefined;
+
+  /**
+   * 0 Sunday … 6 Saturday; replaced as a whole. Empty: inherited. Default:
+   * Monday.
+   *
+   * @generated from field: repeated int32 days = 3;
+   */
+  days: number[];
+};
+
+/**
+ * Describes the message posthorn.v1.Digest.
+ * Use `create(DigestSchema)` to create a new message.
+ */
+export const DigestSchema: GenMessage<Digest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 2);
+
+/**
+ * When.
+ *
+ * @generated from enum posthorn.v1.Digest.Mode
+ */
+export const Digest_Mode = {
+  /**
+   * Refused.
+   *
+   * @generated from enum value: MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Each by itself.
+   *
+   * @generated from enum value: MODE_IMMEDIATE = 1;
+   */
+  IMMEDIATE: 1,
+
+  /**
+   * At every full hour.
+   *
+   * @generated from enum value: MODE_HOURLY = 2;
+   */
+  HOURLY: 2,
+
+  /**
+   * Every day at `time`.
+   *
+   * @generated from enum value: MODE_DAILY = 3;
+   */
+  DAILY: 3,
+
+  /**
+   * On `days` at `time`.
+   *
+   * @generated from enum value: MODE_WEEKLY = 4;
+   */
+  WEEKLY: 4,
+} as const;
+
+/**
+ * When.
+ *
+ * @generated from enum posthorn.v1.Digest.Mode
+ */
+export type Digest_Mode = (typeof Digest_Mode)[keyof typeof Digest_Mode] | UnknownEnum;
+
+/**
+ * Describes the enum posthorn.v1.Digest.Mode.
+ */
+export const Digest_ModeSchema: GenEnum<Digest_Mode> = /*@__PURE__*/
+  enumDesc(file_posthorn_v1_preferences_service, 2, 0);
 
 /**
  * Channel switches. Absent: inherited. Default true.
@@ -129,7 +283,7 @@ export type ChannelPreferences = Message<"posthorn.v1.ChannelPreferences"> & {
  * Use `create(ChannelPreferencesSchema)` to create a new message.
  */
 export const ChannelPreferencesSchema: GenMessage<ChannelPreferences> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 1);
+  messageDesc(file_posthorn_v1_preferences_service, 3);
 
 /**
  * What can be set for a category or a type.
@@ -157,6 +311,22 @@ export type ScopePreferences = Message<"posthorn.v1.ScopePreferences"> & {
    * @generated from field: optional posthorn.v1.Priority minimum_priority = 3;
    */
   minimumPriority?: Priority | undefined;
+
+  /**
+   * How several become one. A tenant's value here counts only where the user
+   * has set none, at any level.
+   *
+   * @generated from field: posthorn.v1.Batching batching = 4;
+   */
+  batching?: Batching | undefined;
+
+  /**
+   * At once, or in the digest; its time and days are those of all digests. A
+   * tenant's value here counts only where the user has set none, at any level.
+   *
+   * @generated from field: optional posthorn.v1.Digest.Mode digest_mode = 5;
+   */
+  digestMode?: Digest_Mode | undefined;
 };
 
 /**
@@ -164,7 +334,7 @@ export type ScopePreferences = Message<"posthorn.v1.ScopePreferences"> & {
  * Use `create(ScopePreferencesSchema)` to create a new message.
  */
 export const ScopePreferencesSchema: GenMessage<ScopePreferences> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 2);
+  messageDesc(file_posthorn_v1_preferences_service, 4);
 
 /**
  * A time of every day when notifications wait for its end.
@@ -207,7 +377,7 @@ export type QuietHours = Message<"posthorn.v1.QuietHours"> & {
  * Use `create(QuietHoursSchema)` to create a new message.
  */
 export const QuietHoursSchema: GenMessage<QuietHours> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 3);
+  messageDesc(file_posthorn_v1_preferences_service, 5);
 
 /**
  * Times of the week when notifications wait.
@@ -236,7 +406,7 @@ export type DoNotDisturb = Message<"posthorn.v1.DoNotDisturb"> & {
  * Use `create(DoNotDisturbSchema)` to create a new message.
  */
 export const DoNotDisturbSchema: GenMessage<DoNotDisturb> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 4);
+  messageDesc(file_posthorn_v1_preferences_service, 6);
 
 /**
  * One period of every week.
@@ -300,7 +470,7 @@ export type DoNotDisturbPeriod = Message<"posthorn.v1.DoNotDisturbPeriod"> & {
  * Use `create(DoNotDisturbPeriodSchema)` to create a new message.
  */
 export const DoNotDisturbPeriodSchema: GenMessage<DoNotDisturbPeriod> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 5);
+  messageDesc(file_posthorn_v1_preferences_service, 7);
 
 /**
  * Senders who reach the user in do-not-disturb periods with
@@ -331,7 +501,7 @@ export type EmergencyContacts = Message<"posthorn.v1.EmergencyContacts"> & {
  * Use `create(EmergencyContactsSchema)` to create a new message.
  */
 export const EmergencyContactsSchema: GenMessage<EmergencyContacts> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 6);
+  messageDesc(file_posthorn_v1_preferences_service, 8);
 
 /**
  * Whose preferences.
@@ -352,7 +522,7 @@ export type GetPreferencesRequest = Message<"posthorn.v1.GetPreferencesRequest">
  * Use `create(GetPreferencesRequestSchema)` to create a new message.
  */
 export const GetPreferencesRequestSchema: GenMessage<GetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 7);
+  messageDesc(file_posthorn_v1_preferences_service, 9);
 
 /**
  * What the user has set.
@@ -387,7 +557,7 @@ export type GetPreferencesResponse = Message<"posthorn.v1.GetPreferencesResponse
  * Use `create(GetPreferencesResponseSchema)` to create a new message.
  */
 export const GetPreferencesResponseSchema: GenMessage<GetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 8);
+  messageDesc(file_posthorn_v1_preferences_service, 10);
 
 /**
  * What to change.
@@ -437,7 +607,7 @@ export type UpdatePreferencesRequest = Message<"posthorn.v1.UpdatePreferencesReq
  * Use `create(UpdatePreferencesRequestSchema)` to create a new message.
  */
 export const UpdatePreferencesRequestSchema: GenMessage<UpdatePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 9);
+  messageDesc(file_posthorn_v1_preferences_service, 11);
 
 /**
  * As changed.
@@ -479,7 +649,7 @@ export type UpdatePreferencesResponse = Message<"posthorn.v1.UpdatePreferencesRe
  * Use `create(UpdatePreferencesResponseSchema)` to create a new message.
  */
 export const UpdatePreferencesResponseSchema: GenMessage<UpdatePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 10);
+  messageDesc(file_posthorn_v1_preferences_service, 12);
 
 /**
  * What a change of rules made of the notifications that waited for a user.
@@ -509,6 +679,15 @@ export type Reconciled = Message<"posthorn.v1.Reconciled"> & {
   released: number;
 
   /**
+   * Go into a batch or digest by the new rules, from the next tick on: every open
+   * batch of the user is dissolved, so members that stay batched are among these.
+   * A window does not begin anew.
+   *
+   * @generated from field: int32 rebatched = 4;
+   */
+  rebatched: number;
+
+  /**
    * Wait as before.
    *
    * @generated from field: int32 unchanged = 5;
@@ -528,7 +707,7 @@ export type Reconciled = Message<"posthorn.v1.Reconciled"> & {
  * Use `create(ReconciledSchema)` to create a new message.
  */
 export const ReconciledSchema: GenMessage<Reconciled> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 11);
+  messageDesc(file_posthorn_v1_preferences_service, 13);
 
 /**
  * Whose preferences to forget.
@@ -556,7 +735,7 @@ export type ResetPreferencesRequest = Message<"posthorn.v1.ResetPreferencesReque
  * Use `create(ResetPreferencesRequestSchema)` to create a new message.
  */
 export const ResetPreferencesRequestSchema: GenMessage<ResetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 12);
+  messageDesc(file_posthorn_v1_preferences_service, 14);
 
 /**
  * As reset.
@@ -584,7 +763,7 @@ export type ResetPreferencesResponse = Message<"posthorn.v1.ResetPreferencesResp
  * Use `create(ResetPreferencesResponseSchema)` to create a new message.
  */
 export const ResetPreferencesResponseSchema: GenMessage<ResetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 13);
+  messageDesc(file_posthorn_v1_preferences_service, 15);
 
 /**
  * Whose values, for which type.
@@ -612,7 +791,7 @@ export type GetEffectivePreferencesRequest = Message<"posthorn.v1.GetEffectivePr
  * Use `create(GetEffectivePreferencesRequestSchema)` to create a new message.
  */
 export const GetEffectivePreferencesRequestSchema: GenMessage<GetEffectivePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 14);
+  messageDesc(file_posthorn_v1_preferences_service, 16);
 
 /**
  * The values in force.
@@ -640,7 +819,7 @@ export type GetEffectivePreferencesResponse = Message<"posthorn.v1.GetEffectiveP
  * Use `create(GetEffectivePreferencesResponseSchema)` to create a new message.
  */
 export const GetEffectivePreferencesResponseSchema: GenMessage<GetEffectivePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 15);
+  messageDesc(file_posthorn_v1_preferences_service, 17);
 
 /**
  * The tenant's defaults.
@@ -655,7 +834,7 @@ export type GetDefaultPreferencesRequest = Message<"posthorn.v1.GetDefaultPrefer
  * Use `create(GetDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const GetDefaultPreferencesRequestSchema: GenMessage<GetDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 16);
+  messageDesc(file_posthorn_v1_preferences_service, 18);
 
 /**
  * The tenant's defaults.
@@ -683,7 +862,7 @@ export type GetDefaultPreferencesResponse = Message<"posthorn.v1.GetDefaultPrefe
  * Use `create(GetDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const GetDefaultPreferencesResponseSchema: GenMessage<GetDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 17);
+  messageDesc(file_posthorn_v1_preferences_service, 19);
 
 /**
  * What to change.
@@ -725,7 +904,7 @@ export type UpdateDefaultPreferencesRequest = Message<"posthorn.v1.UpdateDefault
  * Use `create(UpdateDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesRequestSchema: GenMessage<UpdateDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 18);
+  messageDesc(file_posthorn_v1_preferences_service, 20);
 
 /**
  * As changed.
@@ -753,7 +932,7 @@ export type UpdateDefaultPreferencesResponse = Message<"posthorn.v1.UpdateDefaul
  * Use `create(UpdateDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesResponseSchema: GenMessage<UpdateDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 19);
+  messageDesc(file_posthorn_v1_preferences_service, 21);
 
 /**
  * Where a value comes from.
@@ -839,7 +1018,8 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  * When a notification is decided, the first of these that objects counts:
  * expired, type deleted, opted out, type or category off, channel off, below
  * the minimum priority, scheduled for later, quiet hours, do not disturb,
- * weekend; then the limits. What is held waits for the first instant at which
+ * weekend; then the digest, or else the batch of its type; then the limits,
+ * which count a batch or digest as one notification. What is held waits for the first instant at which
  * quiet hours, do not disturb and weekend all allow; it expires at once if it
  * would expire before. Clock rules go by the wall clock in the user's zone: an
  * hour that daylight saving time repeats is judged twice, and an end that it

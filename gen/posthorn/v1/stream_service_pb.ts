@@ -7,6 +7,8 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { BatchKind, BatchState } from "./batch_service_pb.ts";
+import { file_posthorn_v1_batch_service } from "./batch_service_pb.ts";
 import type { InboxCounts, InboxEntry } from "./inbox_service_pb.ts";
 import { file_posthorn_v1_inbox_service } from "./inbox_service_pb.ts";
 import type { Channel, Content, Priority, Reason, Status } from "./notification_pb.ts";
@@ -19,7 +21,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/stream_service.proto.
  */
 export const file_posthorn_v1_stream_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBwb3N0aG9ybi92MS9zdHJlYW1fc2VydmljZS5wcm90bxILcG9zdGhvcm4udjEi1gEKEFN1YnNjcmliZVJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBmN1cnNvchgCIAEoCUIIukgFcgMYyAESNAoJZGV2aWNlX2lkGAMgASgJQiG6SB7YAQFyGTIXXltBLVphLXowLTkuXzotXXsxLDY0fSQSKQoGZmlsdGVyGAQgASgLMhkucG9zdGhvcm4udjEuU3RyZWFtRmlsdGVyEhYKDmluY2x1ZGVfc3RhdHVzGAUgASgIIoMCCgxTdHJlYW1GaWx0ZXISOgoFdHlwZXMYASADKAlCK7pIKJIBJRAyIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSPwoKY2F0ZWdvcmllcxgCIAMoCUIrukgokgElEDIiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBI5ChBtaW5pbXVtX3ByaW9yaXR5GAMgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCLpIBYIBAhABEjsKBnRvcGljcxgEIAMoCUIrukgokgElEDIiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCKhBAoRU3Vic2NyaWJlUmVzcG9uc2USIwoFaGVsbG8YASABKAsyEi5wb3N0aG9ybi52MS5IZWxsb0gAEjgKDG5vdGlmaWNhdGlvbhgCIAEoCzIgLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbkFycml2ZWRIABIqCgljYXVnaHRfdXAYAyABKAsyFS5wb3N0aG9ybi52MS5DYXVnaHRVcEgAEiwKBnN0YXR1cxgEIAEoCzIaLnBvc3Rob3JuLnYxLlN0YXR1c0NoYW5nZWRIABIqCgVpbmJveBgFIAEoCzIZLnBvc3Rob3JuLnYxLkluYm94Q2hhbmdlZEgAEjYKC3ByZWZlcmVuY2VzGAYgASgLMh8ucG9zdGhvcm4udjEuUHJlZmVyZW5jZXNDaGFuZ2VkSAASKwoJaGVhcnRiZWF0GAcgASgLMhYucG9zdGhvcm4udjEuSGVhcnRiZWF0SAASIwoFcmVzZXQYCCABKAsyEi5wb3N0aG9ybi52MS5SZXNldEgAEisKCXJlY29ubmVjdBgJIAEoCzIWLnBvc3Rob3JuLnYxLlJlY29ubmVjdEgAEjQKDnRva2VuX2V4cGlyaW5nGAogASgLMhoucG9zdGhvcm4udjEuVG9rZW5FeHBpcmluZ0gAEjEKDGFubm91bmNlbWVudBgLIAEoCzIZLnBvc3Rob3JuLnYxLkFubm91bmNlbWVudEgAQgcKBWV2ZW50ItwBCgVIZWxsbxIRCglzdHJlYW1faWQYASABKAkSEQoJZGV2aWNlX2lkGAIgASgJEi8KC3NlcnZlcl90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI1ChJoZWFydGJlYXRfaW50ZXJ2YWwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoNaGVhZF9zZXF1ZW5jZRgFIAEoAxIuCgpjbG9zZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKJAQoTTm90aWZpY2F0aW9uQXJyaXZlZBImCgVlbnRyeRgBIAEoCzIXLnBvc3Rob3JuLnYxLkluYm94RW50cnkSDgoGY3Vyc29yGAIgASgJEhAKCHJlcGxheWVkGAMgASgIEigKBmNvdW50cxgEIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzIkQKCENhdWdodFVwEg4KBmN1cnNvchgBIAEoCRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyLzAQoNU3RhdHVzQ2hhbmdlZBIXCg9ub3RpZmljYXRpb25faWQYASABKAkSIwoGc3RhdHVzGAIgASgOMhMucG9zdGhvcm4udjEuU3RhdHVzEiUKB2NoYW5uZWwYAyABKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEiMKBnJlYXNvbhgEIAEoDjITLnBvc3Rob3JuLnYxLlJlYXNvbhIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZXRyeV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLtAgoMSW5ib3hDaGFuZ2VkEjAKBmNoYW5nZRgBIAEoDjIgLnBvc3Rob3JuLnYxLkluYm94Q2hhbmdlZC5DaGFuZ2USGAoQbm90aWZpY2F0aW9uX2lkcxgCIAMoCRILCgNhbGwYAyABKAgSGAoQdGhyb3VnaF9zZXF1ZW5jZRgEIAEoAxIoCgZjb3VudHMYBSABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyK/AQoGQ2hhbmdlEhYKEkNIQU5HRV9VTlNQRUNJRklFRBAAEg8KC0NIQU5HRV9SRUFEEAESEQoNQ0hBTkdFX1VOUkVBRBACEg8KC0NIQU5HRV9TRUVOEAMSEwoPQ0hBTkdFX0FSQ0hJVkVEEAQSFQoRQ0hBTkdFX1VOQVJDSElWRUQQBRISCg5DSEFOR0VfU05PT1pFRBAGEhQKEENIQU5HRV9VTlNOT09aRUQQBxISCg5DSEFOR0VfREVMRVRFRBAIIlkKElByZWZlcmVuY2VzQ2hhbmdlZBIWCg5jaGFuZ2VkX2ZpZWxkcxgBIAMoCRIrCgpyZWNvbmNpbGVkGAIgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJcCglIZWFydGJlYXQSDgoGY3Vyc29yGAEgASgJEhUKDWhlYWRfc2VxdWVuY2UYAiABKAMSKAoGY291bnRzGAMgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMizAEKBVJlc2V0EicKBWNhdXNlGAEgASgOMhgucG9zdGhvcm4udjEuUmVzZXQuQ2F1c2USDgoGY3Vyc29yGAIgASgJEigKBmNvdW50cxgDIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzImAKBUNhdXNlEhUKEUNBVVNFX1VOU1BFQ0lGSUVEEAASEQoNQ0FVU0VfVFJJTU1FRBABEhMKD0NBVVNFX05FV19FUE9DSBACEhgKFENBVVNFX1RPT19GQVJfQkVISU5EEAMitgEKCVJlY29ubmVjdBIoCgVhZnRlchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCgVjYXVzZRgCIAEoDjIcLnBvc3Rob3JuLnYxLlJlY29ubmVjdC5DYXVzZRIOCgZjdXJzb3IYAyABKAkiQgoFQ2F1c2USFQoRQ0FVU0VfVU5TUEVDSUZJRUQQABIPCgtDQVVTRV9EUkFJThABEhEKDUNBVVNFX01BWF9BR0UQAiJACg1Ub2tlbkV4cGlyaW5nEi8KC2V4cGlyZV90aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK1AQoMQW5ub3VuY2VtZW50EgoKAmlkGAEgASgJEiUKB2NvbnRlbnQYAiABKAsyFC5wb3N0aG9ybi52MS5Db250ZW50EhAKCGNhdGVnb3J5GAMgASgJEicKCHByaW9yaXR5GAQgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHkSKAoEdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFdG9waWMYBiABKAkiiwIKCkFja1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEjEKCWRldmljZV9pZBgCIAEoCUIeukgbchkyF15bQS1aYS16MC05Ll86LV17MSw2NH0kEiEKEHRocm91Z2hfc2VxdWVuY2UYAyABKANCB7pIBCICIAASNgoEa2luZBgEIAEoDjIcLnBvc3Rob3JuLnYxLkFja1JlcXVlc3QuS2luZEIKukgHggEEEAEgACI+CgRLaW5kEhQKEEtJTkRfVU5TUEVDSUZJRUQQABIRCg1LSU5EX1JFQ0VJVkVEEAESDQoJS0lORF9TRUVOEAIiNwoLQWNrUmVzcG9uc2USKAoGY291bnRzGAEgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMiTAoSR2V0UHJlc2VuY2VSZXF1ZXN0EjYKCHVzZXJfaWRzGAEgAygJQiS6SCGSAR4QZBgBIhhyFjIUXltceDIxLVx4N2VdezEsMTI4fSQiPwoTR2V0UHJlc2VuY2VSZXNwb25zZRIoCglwcmVzZW5jZXMYASADKAsyFS5wb3N0aG9ybi52MS5QcmVzZW5jZSKNAQoIUHJlc2VuY2USDwoHdXNlcl9pZBgBIAEoCRIOCgZvbmxpbmUYAiABKAgSLAoHZGV2aWNlcxgDIAMoCzIbLnBvc3Rob3JuLnYxLkRldmljZVByZXNlbmNlEjIKDmxhc3Rfc2Vlbl90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKCAQoORGV2aWNlUHJlc2VuY2USEQoJZGV2aWNlX2lkGAEgASgJEg4KBm9ubGluZRgCIAEoCBIyCg5sYXN0X3NlZW5fdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGQoRcmVjZWl2ZWRfc2VxdWVuY2UYBCABKAMi5AIKEEJyb2FkY2FzdFJlcXVlc3QSLgoHdXNlcl9pZBgBIAEoCUIbukgYchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kSAASNQoFdG9waWMYAiABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JEgAEhkKBnRlbmFudBgDIAEoCEIHukgEagIIAUgAEh4KC2FsbF90ZW5hbnRzGAQgASgIQge6SARqAggBSAASLQoHY29udGVudBgFIAEoCzIULnBvc3Rob3JuLnYxLkNvbnRlbnRCBrpIA8gBARI5CghjYXRlZ29yeRgGIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEjEKCHByaW9yaXR5GAcgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCLpIBYIBAhABQhEKCGF1ZGllbmNlEgW6SAIIASIfChFCcm9hZGNhc3RSZXNwb25zZRIKCgJpZBgBIAEoCTK6AgoNU3RyZWFtU2VydmljZRJMCglTdWJzY3JpYmUSHS5wb3N0aG9ybi52MS5TdWJzY3JpYmVSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuU3Vic2NyaWJlUmVzcG9uc2UwARI4CgNBY2sSFy5wb3N0aG9ybi52MS5BY2tSZXF1ZXN0GhgucG9zdGhvcm4udjEuQWNrUmVzcG9uc2USVQoLR2V0UHJlc2VuY2USHy5wb3N0aG9ybi52MS5HZXRQcmVzZW5jZVJlcXVlc3QaIC5wb3N0aG9ybi52MS5HZXRQcmVzZW5jZVJlc3BvbnNlIgOQAgESSgoJQnJvYWRjYXN0Eh0ucG9zdGhvcm4udjEuQnJvYWRjYXN0UmVxdWVzdBoeLnBvc3Rob3JuLnYxLkJyb2FkY2FzdFJlc3BvbnNlQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_posthorn_v1_inbox_service, file_posthorn_v1_notification, file_posthorn_v1_preferences_service]);
+  fileDesc("CiBwb3N0aG9ybi92MS9zdHJlYW1fc2VydmljZS5wcm90bxILcG9zdGhvcm4udjEi1gEKEFN1YnNjcmliZVJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBmN1cnNvchgCIAEoCUIIukgFcgMYyAESNAoJZGV2aWNlX2lkGAMgASgJQiG6SB7YAQFyGTIXXltBLVphLXowLTkuXzotXXsxLDY0fSQSKQoGZmlsdGVyGAQgASgLMhkucG9zdGhvcm4udjEuU3RyZWFtRmlsdGVyEhYKDmluY2x1ZGVfc3RhdHVzGAUgASgIIoMCCgxTdHJlYW1GaWx0ZXISOgoFdHlwZXMYASADKAlCK7pIKJIBJRAyIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSPwoKY2F0ZWdvcmllcxgCIAMoCUIrukgokgElEDIiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBI5ChBtaW5pbXVtX3ByaW9yaXR5GAMgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCLpIBYIBAhABEjsKBnRvcGljcxgEIAMoCUIrukgokgElEDIiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCLOBAoRU3Vic2NyaWJlUmVzcG9uc2USIwoFaGVsbG8YASABKAsyEi5wb3N0aG9ybi52MS5IZWxsb0gAEjgKDG5vdGlmaWNhdGlvbhgCIAEoCzIgLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbkFycml2ZWRIABIqCgljYXVnaHRfdXAYAyABKAsyFS5wb3N0aG9ybi52MS5DYXVnaHRVcEgAEiwKBnN0YXR1cxgEIAEoCzIaLnBvc3Rob3JuLnYxLlN0YXR1c0NoYW5nZWRIABIqCgVpbmJveBgFIAEoCzIZLnBvc3Rob3JuLnYxLkluYm94Q2hhbmdlZEgAEjYKC3ByZWZlcmVuY2VzGAYgASgLMh8ucG9zdGhvcm4udjEuUHJlZmVyZW5jZXNDaGFuZ2VkSAASKwoJaGVhcnRiZWF0GAcgASgLMhYucG9zdGhvcm4udjEuSGVhcnRiZWF0SAASIwoFcmVzZXQYCCABKAsyEi5wb3N0aG9ybi52MS5SZXNldEgAEisKCXJlY29ubmVjdBgJIAEoCzIWLnBvc3Rob3JuLnYxLlJlY29ubmVjdEgAEjQKDnRva2VuX2V4cGlyaW5nGAogASgLMhoucG9zdGhvcm4udjEuVG9rZW5FeHBpcmluZ0gAEjEKDGFubm91bmNlbWVudBgLIAEoCzIZLnBvc3Rob3JuLnYxLkFubm91bmNlbWVudEgAEisKBWJhdGNoGAwgASgLMhoucG9zdGhvcm4udjEuQmF0Y2hQcm9ncmVzc0gAQgcKBWV2ZW50ItwBCgVIZWxsbxIRCglzdHJlYW1faWQYASABKAkSEQoJZGV2aWNlX2lkGAIgASgJEi8KC3NlcnZlcl90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI1ChJoZWFydGJlYXRfaW50ZXJ2YWwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoNaGVhZF9zZXF1ZW5jZRgFIAEoAxIuCgpjbG9zZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKJAQoTTm90aWZpY2F0aW9uQXJyaXZlZBImCgVlbnRyeRgBIAEoCzIXLnBvc3Rob3JuLnYxLkluYm94RW50cnkSDgoGY3Vyc29yGAIgASgJEhAKCHJlcGxheWVkGAMgASgIEigKBmNvdW50cxgEIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzIkQKCENhdWdodFVwEg4KBmN1cnNvchgBIAEoCRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyLzAQoNU3RhdHVzQ2hhbmdlZBIXCg9ub3RpZmljYXRpb25faWQYASABKAkSIwoGc3RhdHVzGAIgASgOMhMucG9zdGhvcm4udjEuU3RhdHVzEiUKB2NoYW5uZWwYAyABKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEiMKBnJlYXNvbhgEIAEoDjITLnBvc3Rob3JuLnYxLlJlYXNvbhIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZXRyeV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLGAQoNQmF0Y2hQcm9ncmVzcxIQCghiYXRjaF9pZBgBIAEoCRIkCgRraW5kGAIgASgOMhYucG9zdGhvcm4udjEuQmF0Y2hLaW5kEiYKBXN0YXRlGAMgASgOMhcucG9zdGhvcm4udjEuQmF0Y2hTdGF0ZRIMCgRzaXplGAQgASgFEi4KCmZsdXNoX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD25vdGlmaWNhdGlvbl9pZBgGIAEoCSLtAgoMSW5ib3hDaGFuZ2VkEjAKBmNoYW5nZRgBIAEoDjIgLnBvc3Rob3JuLnYxLkluYm94Q2hhbmdlZC5DaGFuZ2USGAoQbm90aWZpY2F0aW9uX2lkcxgCIAMoCRILCgNhbGwYAyABKAgSGAoQdGhyb3VnaF9zZXF1ZW5jZRgEIAEoAxIoCgZjb3VudHMYBSABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyK/AQoGQ2hhbmdlEhYKEkNIQU5HRV9VTlNQRUNJRklFRBAAEg8KC0NIQU5HRV9SRUFEEAESEQoNQ0hBTkdFX1VOUkVBRBACEg8KC0NIQU5HRV9TRUVOEAMSEwoPQ0hBTkdFX0FSQ0hJVkVEEAQSFQoRQ0hBTkdFX1VOQVJDSElWRUQQBRISCg5DSEFOR0VfU05PT1pFRBAGEhQKEENIQU5HRV9VTlNOT09aRUQQBxISCg5DSEFOR0VfREVMRVRFRBAIIlkKElByZWZlcmVuY2VzQ2hhbmdlZBIWCg5jaGFuZ2VkX2ZpZWxkcxgBIAMoCRIrCgpyZWNvbmNpbGVkGAIgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJcCglIZWFydGJlYXQSDgoGY3Vyc29yGAEgASgJEhUKDWhlYWRfc2VxdWVuY2UYAiABKAMSKAoGY291bnRzGAMgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMizAEKBVJlc2V0EicKBWNhdXNlGAEgASgOMhgucG9zdGhvcm4udjEuUmVzZXQuQ2F1c2USDgoGY3Vyc29yGAIgASgJEigKBmNvdW50cxgDIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzImAKBUNhdXNlEhUKEUNBVVNFX1VOU1BFQ0lGSUVEEAASEQoNQ0FVU0VfVFJJTU1FRBABEhMKD0NBVVNFX05FV19FUE9DSBACEhgKFENBVVNFX1RPT19GQVJfQkVISU5EEAMitgEKCVJlY29ubmVjdBIoCgVhZnRlchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCgVjYXVzZRgCIAEoDjIcLnBvc3Rob3JuLnYxLlJlY29ubmVjdC5DYXVzZRIOCgZjdXJzb3IYAyABKAkiQgoFQ2F1c2USFQoRQ0FVU0VfVU5TUEVDSUZJRUQQABIPCgtDQVVTRV9EUkFJThABEhEKDUNBVVNFX01BWF9BR0UQAiJACg1Ub2tlbkV4cGlyaW5nEi8KC2V4cGlyZV90aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK1AQoMQW5ub3VuY2VtZW50EgoKAmlkGAEgASgJEiUKB2NvbnRlbnQYAiABKAsyFC5wb3N0aG9ybi52MS5Db250ZW50EhAKCGNhdGVnb3J5GAMgASgJEicKCHByaW9yaXR5GAQgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHkSKAoEdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFdG9waWMYBiABKAkiiwIKCkFja1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEjEKCWRldmljZV9pZBgCIAEoCUIeukgbchkyF15bQS1aYS16MC05Ll86LV17MSw2NH0kEiEKEHRocm91Z2hfc2VxdWVuY2UYAyABKANCB7pIBCICIAASNgoEa2luZBgEIAEoDjIcLnBvc3Rob3JuLnYxLkFja1JlcXVlc3QuS2luZEIKukgHggEEEAEgACI+CgRLaW5kEhQKEEtJTkRfVU5TUEVDSUZJRUQQABIRCg1LSU5EX1JFQ0VJVkVEEAESDQoJS0lORF9TRUVOEAIiNwoLQWNrUmVzcG9uc2USKAoGY291bnRzGAEgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMiTAoSR2V0UHJlc2VuY2VSZXF1ZXN0EjYKCHVzZXJfaWRzGAEgAygJQiS6SCGSAR4QZBgBIhhyFjIUXltceDIxLVx4N2VdezEsMTI4fSQiPwoTR2V0UHJlc2VuY2VSZXNwb25zZRIoCglwcmVzZW5jZXMYASADKAsyFS5wb3N0aG9ybi52MS5QcmVzZW5jZSKNAQoIUHJlc2VuY2USDwoHdXNlcl9pZBgBIAEoCRIOCgZvbmxpbmUYAiABKAgSLAoHZGV2aWNlcxgDIAMoCzIbLnBvc3Rob3JuLnYxLkRldmljZVByZXNlbmNlEjIKDmxhc3Rfc2Vlbl90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKCAQoORGV2aWNlUHJlc2VuY2USEQoJZGV2aWNlX2lkGAEgASgJEg4KBm9ubGluZRgCIAEoCBIyCg5sYXN0X3NlZW5fdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGQoRcmVjZWl2ZWRfc2VxdWVuY2UYBCABKAMi5AIKEEJyb2FkY2FzdFJlcXVlc3QSLgoHdXNlcl9pZBgBIAEoCUIbukgYchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kSAASNQoFdG9waWMYAiABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JEgAEhkKBnRlbmFudBgDIAEoCEIHukgEagIIAUgAEh4KC2FsbF90ZW5hbnRzGAQgASgIQge6SARqAggBSAASLQoHY29udGVudBgFIAEoCzIULnBvc3Rob3JuLnYxLkNvbnRlbnRCBrpIA8gBARI5CghjYXRlZ29yeRgGIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEjEKCHByaW9yaXR5GAcgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCLpIBYIBAhABQhEKCGF1ZGllbmNlEgW6SAIIASIfChFCcm9hZGNhc3RSZXNwb25zZRIKCgJpZBgBIAEoCTK6AgoNU3RyZWFtU2VydmljZRJMCglTdWJzY3JpYmUSHS5wb3N0aG9ybi52MS5TdWJzY3JpYmVSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuU3Vic2NyaWJlUmVzcG9uc2UwARI4CgNBY2sSFy5wb3N0aG9ybi52MS5BY2tSZXF1ZXN0GhgucG9zdGhvcm4udjEuQWNrUmVzcG9uc2USVQoLR2V0UHJlc2VuY2USHy5wb3N0aG9ybi52MS5HZXRQcmVzZW5jZVJlcXVlc3QaIC5wb3N0aG9ybi52MS5HZXRQcmVzZW5jZVJlc3BvbnNlIgOQAgESSgoJQnJvYWRjYXN0Eh0ucG9zdGhvcm4udjEuQnJvYWRjYXN0UmVxdWVzdBoeLnBvc3Rob3JuLnYxLkJyb2FkY2FzdFJlc3BvbnNlQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_posthorn_v1_batch_service, file_posthorn_v1_inbox_service, file_posthorn_v1_notification, file_posthorn_v1_preferences_service]);
 
 /**
  * Which events to receive.
@@ -213,6 +215,14 @@ export type SubscribeResponse = Message<"posthorn.v1.SubscribeResponse"> & {
      */
     value: Announcement;
     case: "announcement";
+  } | {
+    /**
+     * A batch or digest of this user opened, grew or closed (include_status).
+     *
+     * @generated from field: posthorn.v1.BatchProgress batch = 12;
+     */
+    value: BatchProgress;
+    case: "batch";
   } | { case: undefined; value?: undefined };
 };
 
@@ -393,7 +403,7 @@ export type StatusChanged = Message<"posthorn.v1.StatusChanged"> & {
   time?: Timestamp | undefined;
 
   /**
-   * HELD: when it is tried again.
+   * HELD: when it is tried again. BATCHED: when its batch closes at the latest.
    *
    * @generated from field: google.protobuf.Timestamp retry_time = 6;
    */
@@ -406,6 +416,63 @@ export type StatusChanged = Message<"posthorn.v1.StatusChanged"> & {
  */
 export const StatusChangedSchema: GenMessage<StatusChanged> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_stream_service, 6);
+
+/**
+ * How a batch or digest stands. Sent live only; not replayed. Where several
+ * notifications join at once, it is sent once.
+ *
+ * @generated from message posthorn.v1.BatchProgress
+ */
+export type BatchProgress = Message<"posthorn.v1.BatchProgress"> & {
+  /**
+   * The batch.
+   *
+   * @generated from field: string batch_id = 1;
+   */
+  batchId: string;
+
+  /**
+   * BATCH or DIGEST.
+   *
+   * @generated from field: posthorn.v1.BatchKind kind = 2;
+   */
+  kind: BatchKind;
+
+  /**
+   * OPEN, FULL or CLOSED.
+   *
+   * @generated from field: posthorn.v1.BatchState state = 3;
+   */
+  state: BatchState;
+
+  /**
+   * How many have joined; CLOSED: how many were merged.
+   *
+   * @generated from field: int32 size = 4;
+   */
+  size: number;
+
+  /**
+   * When it closes at the latest; CLOSED: when it did.
+   *
+   * @generated from field: google.protobuf.Timestamp flush_time = 5;
+   */
+  flushTime?: Timestamp | undefined;
+
+  /**
+   * CLOSED: the notification it became, or its only member.
+   *
+   * @generated from field: string notification_id = 6;
+   */
+  notificationId: string;
+};
+
+/**
+ * Describes the message posthorn.v1.BatchProgress.
+ * Use `create(BatchProgressSchema)` to create a new message.
+ */
+export const BatchProgressSchema: GenMessage<BatchProgress> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_stream_service, 7);
 
 /**
  * Entries of the inbox changed. Sent live only; after a resume read the list
@@ -455,7 +522,7 @@ export type InboxChanged = Message<"posthorn.v1.InboxChanged"> & {
  * Use `create(InboxChangedSchema)` to create a new message.
  */
 export const InboxChangedSchema: GenMessage<InboxChanged> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 7);
+  messageDesc(file_posthorn_v1_stream_service, 8);
 
 /**
  * What was done.
@@ -538,7 +605,7 @@ export type InboxChanged_Change = (typeof InboxChanged_Change)[keyof typeof Inbo
  * Describes the enum posthorn.v1.InboxChanged.Change.
  */
 export const InboxChanged_ChangeSchema: GenEnum<InboxChanged_Change> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_stream_service, 7, 0);
+  enumDesc(file_posthorn_v1_stream_service, 8, 0);
 
 /**
  * The user's preferences changed.
@@ -568,7 +635,7 @@ export type PreferencesChanged = Message<"posthorn.v1.PreferencesChanged"> & {
  * Use `create(PreferencesChangedSchema)` to create a new message.
  */
 export const PreferencesChangedSchema: GenMessage<PreferencesChanged> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 8);
+  messageDesc(file_posthorn_v1_stream_service, 9);
 
 /**
  * The stream is alive.
@@ -603,7 +670,7 @@ export type Heartbeat = Message<"posthorn.v1.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 9);
+  messageDesc(file_posthorn_v1_stream_service, 10);
 
 /**
  * Part of what was asked for no longer exists.
@@ -638,7 +705,7 @@ export type Reset = Message<"posthorn.v1.Reset"> & {
  * Use `create(ResetSchema)` to create a new message.
  */
 export const ResetSchema: GenMessage<Reset> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 10);
+  messageDesc(file_posthorn_v1_stream_service, 11);
 
 /**
  * Why.
@@ -686,7 +753,7 @@ export type Reset_Cause = (typeof Reset_Cause)[keyof typeof Reset_Cause] | Unkno
  * Describes the enum posthorn.v1.Reset.Cause.
  */
 export const Reset_CauseSchema: GenEnum<Reset_Cause> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_stream_service, 10, 0);
+  enumDesc(file_posthorn_v1_stream_service, 11, 0);
 
 /**
  * Advice to open another stream.
@@ -721,7 +788,7 @@ export type Reconnect = Message<"posthorn.v1.Reconnect"> & {
  * Use `create(ReconnectSchema)` to create a new message.
  */
 export const ReconnectSchema: GenMessage<Reconnect> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 11);
+  messageDesc(file_posthorn_v1_stream_service, 12);
 
 /**
  * Why.
@@ -762,7 +829,7 @@ export type Reconnect_Cause = (typeof Reconnect_Cause)[keyof typeof Reconnect_Ca
  * Describes the enum posthorn.v1.Reconnect.Cause.
  */
 export const Reconnect_CauseSchema: GenEnum<Reconnect_Cause> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_stream_service, 11, 0);
+  enumDesc(file_posthorn_v1_stream_service, 12, 0);
 
 /**
  * The token ends soon.
@@ -783,7 +850,7 @@ export type TokenExpiring = Message<"posthorn.v1.TokenExpiring"> & {
  * Use `create(TokenExpiringSchema)` to create a new message.
  */
 export const TokenExpiringSchema: GenMessage<TokenExpiring> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 12);
+  messageDesc(file_posthorn_v1_stream_service, 13);
 
 /**
  * A message to everyone connected.
@@ -839,7 +906,7 @@ export type Announcement = Message<"posthorn.v1.Announcement"> & {
  * Use `create(AnnouncementSchema)` to create a new message.
  */
 export const AnnouncementSchema: GenMessage<Announcement> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 13);
+  messageDesc(file_posthorn_v1_stream_service, 14);
 
 /**
  * How far a device is.
@@ -881,7 +948,7 @@ export type AckRequest = Message<"posthorn.v1.AckRequest"> & {
  * Use `create(AckRequestSchema)` to create a new message.
  */
 export const AckRequestSchema: GenMessage<AckRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 14);
+  messageDesc(file_posthorn_v1_stream_service, 15);
 
 /**
  * How.
@@ -922,7 +989,7 @@ export type AckRequest_Kind = (typeof AckRequest_Kind)[keyof typeof AckRequest_K
  * Describes the enum posthorn.v1.AckRequest.Kind.
  */
 export const AckRequest_KindSchema: GenEnum<AckRequest_Kind> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_stream_service, 14, 0);
+  enumDesc(file_posthorn_v1_stream_service, 15, 0);
 
 /**
  * The counts after it.
@@ -943,7 +1010,7 @@ export type AckResponse = Message<"posthorn.v1.AckResponse"> & {
  * Use `create(AckResponseSchema)` to create a new message.
  */
 export const AckResponseSchema: GenMessage<AckResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 15);
+  messageDesc(file_posthorn_v1_stream_service, 16);
 
 /**
  * Whose presence.
@@ -965,7 +1032,7 @@ export type GetPresenceRequest = Message<"posthorn.v1.GetPresenceRequest"> & {
  * Use `create(GetPresenceRequestSchema)` to create a new message.
  */
 export const GetPresenceRequestSchema: GenMessage<GetPresenceRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 16);
+  messageDesc(file_posthorn_v1_stream_service, 17);
 
 /**
  * In the order asked for.
@@ -986,7 +1053,7 @@ export type GetPresenceResponse = Message<"posthorn.v1.GetPresenceResponse"> & {
  * Use `create(GetPresenceResponseSchema)` to create a new message.
  */
 export const GetPresenceResponseSchema: GenMessage<GetPresenceResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 17);
+  messageDesc(file_posthorn_v1_stream_service, 18);
 
 /**
  * Whether a user is connected.
@@ -1029,7 +1096,7 @@ export type Presence = Message<"posthorn.v1.Presence"> & {
  * Use `create(PresenceSchema)` to create a new message.
  */
 export const PresenceSchema: GenMessage<Presence> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 18);
+  messageDesc(file_posthorn_v1_stream_service, 19);
 
 /**
  * Whether a device is connected.
@@ -1071,7 +1138,7 @@ export type DevicePresence = Message<"posthorn.v1.DevicePresence"> & {
  * Use `create(DevicePresenceSchema)` to create a new message.
  */
 export const DevicePresenceSchema: GenMessage<DevicePresence> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 19);
+  messageDesc(file_posthorn_v1_stream_service, 20);
 
 /**
  * What to announce, and to whom.
@@ -1145,7 +1212,7 @@ export type BroadcastRequest = Message<"posthorn.v1.BroadcastRequest"> & {
  * Use `create(BroadcastRequestSchema)` to create a new message.
  */
 export const BroadcastRequestSchema: GenMessage<BroadcastRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 20);
+  messageDesc(file_posthorn_v1_stream_service, 21);
 
 /**
  * It was handed to every server.
@@ -1166,7 +1233,7 @@ export type BroadcastResponse = Message<"posthorn.v1.BroadcastResponse"> & {
  * Use `create(BroadcastResponseSchema)` to create a new message.
  */
 export const BroadcastResponseSchema: GenMessage<BroadcastResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_stream_service, 21);
+  messageDesc(file_posthorn_v1_stream_service, 22);
 
 /**
  * Real-time delivery: one long-lived server stream in place of a WebSocket.

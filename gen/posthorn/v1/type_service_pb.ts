@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/type_service.proto.
  */
 export const file_posthorn_v1_type_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIr4EChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNgoQcmVtaW5kZXJfb2Zmc2V0cxgSIAEoCzIcLnBvc3Rob3JuLnYxLlJlbWluZGVyT2Zmc2V0cyJIChFDcmVhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBIkEKEkNyZWF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJDCg5HZXRUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCI+Cg9HZXRUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiigEKEExpc3RUeXBlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjIASgAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAMgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiWgoRTGlzdFR5cGVzUmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKrAQoRVXBkYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoNYWxsb3dfbWlzc2luZxgDIAEoCBIZCghyZXZpc2lvbhgEIAEoBUIHukgEGgIoACJBChJVcGRhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiRgoRRGVsZXRlVHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiFAoSRGVsZXRlVHlwZVJlc3BvbnNlIkQKEUxvYWRQcmVzZXRSZXF1ZXN0Ei8KBnByZXNldBgBIAEoDjITLnBvc3Rob3JuLnYxLlByZXNldEIKukgHggEEEAEgACJTChJMb2FkUHJlc2V0UmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg8KB2NyZWF0ZWQYAiABKAUqawoGUHJlc2V0EhYKElBSRVNFVF9VTlNQRUNJRklFRBAAEhUKEVBSRVNFVF9UQVNLTUFTVEVSEAESDwoLUFJFU0VUX0pPQlMQAhIOCgpQUkVTRVRfQ1JNEAMSEQoNUFJFU0VUX09SREVSUxAEMuUDCgtUeXBlU2VydmljZRJNCgpDcmVhdGVUeXBlEh4ucG9zdGhvcm4udjEuQ3JlYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVzcG9uc2USSQoHR2V0VHlwZRIbLnBvc3Rob3JuLnYxLkdldFR5cGVSZXF1ZXN0GhwucG9zdGhvcm4udjEuR2V0VHlwZVJlc3BvbnNlIgOQAgESTwoJTGlzdFR5cGVzEh0ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVxdWVzdBoeLnBvc3Rob3JuLnYxLkxpc3RUeXBlc1Jlc3BvbnNlIgOQAgESTQoKVXBkYXRlVHlwZRIeLnBvc3Rob3JuLnYxLlVwZGF0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlc3BvbnNlEk0KCkRlbGV0ZVR5cGUSHi5wb3N0aG9ybi52MS5EZWxldGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXNwb25zZRJNCgpMb2FkUHJlc2V0Eh4ucG9zdGhvcm4udjEuTG9hZFByZXNldFJlcXVlc3QaHy5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVzcG9uc2VCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIs0FChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzIsECCglCYXRjaFJ1bGUSEQoJYmF0Y2hhYmxlGAEgASgIEhsKCG1heF9zaXplGAIgASgFQgm6SAYaBBgUKAASOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCAESMwoEbW9kZRgEIAEoDjIbLnBvc3Rob3JuLnYxLkJhdGNoUnVsZS5Nb2RlQgi6SAWCAQIQARIPCgdzbGlkaW5nGAUgASgIEj8KCm1heF93aW5kb3cYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiQQoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEQoNTU9ERV9UUkFJTElORxABEhAKDE1PREVfTEVBRElORxACIvcCCgxCYXRjaFdvcmRpbmcSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEjAKBGljb24YAyABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSOQoDdGFnGAQgASgJQiy6SCnYAQFyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fOi1dezAsNjN9JBLIAQoDdXJsGAUgASgJQroBuki2AboBewoKdXJsLnNjaGVtZRIxbXVzdCBub3QgYmUgYSBqYXZhc2NyaXB0OiwgZGF0YTogb3IgdmJzY3JpcHQ6IFVSTBo6IXRoaXMubG93ZXJBc2NpaSgpLm1hdGNoZXMoJ14oamF2YXNjcmlwdHxkYXRhfHZic2NyaXB0KTonKdgBAXIzGOwOMi5eKC98aHR0cHM/Oi8vfFthLXpBLVpdW2EtekEtWjAtOSsuLV0qOilbXlxzXSokIkgKEUNyZWF0ZVR5cGVSZXF1ZXN0EjMKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlQga6SAPIAQEiQQoSQ3JlYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlIkMKDkdldFR5cGVSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIj4KD0dldFR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSKKAQoQTGlzdFR5cGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSOQoIY2F0ZWdvcnkYAyABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCJaChFMaXN0VHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqsBChFVcGRhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhkKCHJldmlzaW9uGAQgASgFQge6SAQaAigAIkEKElVwZGF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJGChFEZWxldGVUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCIUChJEZWxldGVUeXBlUmVzcG9uc2UiRAoRTG9hZFByZXNldFJlcXVlc3QSLwoGcHJlc2V0GAEgASgOMhMucG9zdGhvcm4udjEuUHJlc2V0Qgq6SAeCAQQQASAAIlMKEkxvYWRQcmVzZXRSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSDwoHY3JlYXRlZBgCIAEoBSpYCgpEaWdlc3RSdWxlEhsKF0RJR0VTVF9SVUxFX1VOU1BFQ0lGSUVEEAASFQoRRElHRVNUX1JVTEVfTkVWRVIQARIWChJESUdFU1RfUlVMRV9BTFdBWVMQAiprCgZQcmVzZXQSFgoSUFJFU0VUX1VOU1BFQ0lGSUVEEAASFQoRUFJFU0VUX1RBU0tNQVNURVIQARIPCgtQUkVTRVRfSk9CUxACEg4KClBSRVNFVF9DUk0QAxIRCg1QUkVTRVRfT1JERVJTEAQy5QMKC1R5cGVTZXJ2aWNlEk0KCkNyZWF0ZVR5cGUSHi5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXNwb25zZRJJCgdHZXRUeXBlEhsucG9zdGhvcm4udjEuR2V0VHlwZVJlcXVlc3QaHC5wb3N0aG9ybi52MS5HZXRUeXBlUmVzcG9uc2UiA5ACARJPCglMaXN0VHlwZXMSHS5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVzcG9uc2UiA5ACARJNCgpVcGRhdGVUeXBlEh4ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVzcG9uc2USTQoKRGVsZXRlVHlwZRIeLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlc3BvbnNlEk0KCkxvYWRQcmVzZXQSHi5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVxdWVzdBofLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * A kind of notification.
@@ -102,6 +102,27 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
   updateTime?: Timestamp | undefined;
 
   /**
+   * Whether and how several become one. Absent: never batched.
+   *
+   * @generated from field: posthorn.v1.BatchRule batching = 12;
+   */
+  batching?: BatchRule | undefined;
+
+  /**
+   * How the notification of a batch reads.
+   *
+   * @generated from field: posthorn.v1.BatchWording batch_wording = 13;
+   */
+  batchWording?: BatchWording | undefined;
+
+  /**
+   * What recipients' digests mean for it.
+   *
+   * @generated from field: posthorn.v1.DigestRule digest = 14;
+   */
+  digest: DigestRule;
+
+  /**
    * Deadlines of this type: how long before they remind their user, when the
    * deadline does not say. Absent: 24 hours and 2 hours. A change counts for
    * deadlines given or changed after it.
@@ -117,6 +138,169 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
  */
 export const NotificationTypeSchema: GenMessage<NotificationType> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_type_service, 0);
+
+/**
+ * How notifications of a type to one user become one. Only those of the same
+ * type, priority and channels come together; CRITICAL never waits for others.
+ *
+ * A batch closes when it has `max_size` members or when its window ends,
+ * whichever is first, and closes exactly once. A batch of one is sent as itself.
+ * What expires within the window does not join, but goes by itself.
+ *
+ * When the type or the tenant's defaults change, its open batches are dissolved
+ * from the next tick on; when a recipient's preferences do, theirs are at once.
+ * Members are decided anew, and what is batched again begins no new window.
+ *
+ * @generated from message posthorn.v1.BatchRule
+ */
+export type BatchRule = Message<"posthorn.v1.BatchRule"> & {
+  /**
+   * Whether they are batched at all.
+   *
+   * @generated from field: bool batchable = 1;
+   */
+  batchable: boolean;
+
+  /**
+   * Members at most, 1 to 20; what joined and was cancelled since counts. The
+   * smaller of this and the recipient's Batching.max_size holds. 0: the
+   * recipient's.
+   *
+   * @generated from field: int32 max_size = 2;
+   */
+  maxSize: number;
+
+  /**
+   * From the first member on, 1 second to 2 hours. The shorter of this and the
+   * recipient's Batching.window holds. Absent: the recipient's.
+   *
+   * @generated from field: google.protobuf.Duration window = 3;
+   */
+  window?: Duration | undefined;
+
+  /**
+   * What happens to the first. Default TRAILING.
+   *
+   * @generated from field: posthorn.v1.BatchRule.Mode mode = 4;
+   */
+  mode: BatchRule_Mode;
+
+  /**
+   * Every member that joins begins the window anew, until max_window.
+   *
+   * @generated from field: bool sliding = 5;
+   */
+  sliding: boolean;
+
+  /**
+   * Sliding only: from the first member on, 1 second to 24 hours, and not
+   * shorter than the window in force. Default: four windows.
+   *
+   * @generated from field: google.protobuf.Duration max_window = 6;
+   */
+  maxWindow?: Duration | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.BatchRule.
+ * Use `create(BatchRuleSchema)` to create a new message.
+ */
+export const BatchRuleSchema: GenMessage<BatchRule> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 1);
+
+/**
+ * What happens to the first.
+ *
+ * @generated from enum posthorn.v1.BatchRule.Mode
+ */
+export const BatchRule_Mode = {
+  /**
+   * TRAILING.
+   *
+   * @generated from enum value: MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * All wait for the batch to close.
+   *
+   * @generated from enum value: MODE_TRAILING = 1;
+   */
+  TRAILING: 1,
+
+  /**
+   * The first goes at once and opens the window; those that follow within it
+   * are batched. After the batch has closed the next goes at once again.
+   *
+   * @generated from enum value: MODE_LEADING = 2;
+   */
+  LEADING: 2,
+} as const;
+
+/**
+ * What happens to the first.
+ *
+ * @generated from enum posthorn.v1.BatchRule.Mode
+ */
+export type BatchRule_Mode = (typeof BatchRule_Mode)[keyof typeof BatchRule_Mode] | UnknownEnum;
+
+/**
+ * Describes the enum posthorn.v1.BatchRule.Mode.
+ */
+export const BatchRule_ModeSchema: GenEnum<BatchRule_Mode> = /*@__PURE__*/
+  enumDesc(file_posthorn_v1_type_service, 1, 0);
+
+/**
+ * The wording of a batch's notification; "{count}" stands for the number of its
+ * members. What is empty is made from the members.
+ *
+ * @generated from message posthorn.v1.BatchWording
+ */
+export type BatchWording = Message<"posthorn.v1.BatchWording"> & {
+  /**
+   * Up to 200 characters. Default: "{count} × " and the type's display name, or
+   * its key.
+   *
+   * @generated from field: string title = 1;
+   */
+  title: string;
+
+  /**
+   * Up to 2,000 characters. Default: the members' titles, a line each, the
+   * first ten, and how many more there are.
+   *
+   * @generated from field: string body = 2;
+   */
+  body: string;
+
+  /**
+   * As Content.icon. Default: that of the first member.
+   *
+   * @generated from field: string icon = 3;
+   */
+  icon: string;
+
+  /**
+   * A tag it gets besides those that all its members have.
+   *
+   * @generated from field: string tag = 4;
+   */
+  tag: string;
+
+  /**
+   * As Content.url. Default: that of the members, if all have the same.
+   *
+   * @generated from field: string url = 5;
+   */
+  url: string;
+};
+
+/**
+ * Describes the message posthorn.v1.BatchWording.
+ * Use `create(BatchWordingSchema)` to create a new message.
+ */
+export const BatchWordingSchema: GenMessage<BatchWording> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 2);
 
 /**
  * The type as it shall be.
@@ -137,7 +321,7 @@ export type CreateTypeRequest = Message<"posthorn.v1.CreateTypeRequest"> & {
  * Use `create(CreateTypeRequestSchema)` to create a new message.
  */
 export const CreateTypeRequestSchema: GenMessage<CreateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 1);
+  messageDesc(file_posthorn_v1_type_service, 3);
 
 /**
  * The type as stored.
@@ -158,7 +342,7 @@ export type CreateTypeResponse = Message<"posthorn.v1.CreateTypeResponse"> & {
  * Use `create(CreateTypeResponseSchema)` to create a new message.
  */
 export const CreateTypeResponseSchema: GenMessage<CreateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 2);
+  messageDesc(file_posthorn_v1_type_service, 4);
 
 /**
  * Which type.
@@ -179,7 +363,7 @@ export type GetTypeRequest = Message<"posthorn.v1.GetTypeRequest"> & {
  * Use `create(GetTypeRequestSchema)` to create a new message.
  */
 export const GetTypeRequestSchema: GenMessage<GetTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 3);
+  messageDesc(file_posthorn_v1_type_service, 5);
 
 /**
  * The type.
@@ -200,7 +384,7 @@ export type GetTypeResponse = Message<"posthorn.v1.GetTypeResponse"> & {
  * Use `create(GetTypeResponseSchema)` to create a new message.
  */
 export const GetTypeResponseSchema: GenMessage<GetTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 4);
+  messageDesc(file_posthorn_v1_type_service, 6);
 
 /**
  * Which types.
@@ -235,7 +419,7 @@ export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
  * Use `create(ListTypesRequestSchema)` to create a new message.
  */
 export const ListTypesRequestSchema: GenMessage<ListTypesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 5);
+  messageDesc(file_posthorn_v1_type_service, 7);
 
 /**
  * One page.
@@ -263,7 +447,7 @@ export type ListTypesResponse = Message<"posthorn.v1.ListTypesResponse"> & {
  * Use `create(ListTypesResponseSchema)` to create a new message.
  */
 export const ListTypesResponseSchema: GenMessage<ListTypesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 6);
+  messageDesc(file_posthorn_v1_type_service, 8);
 
 /**
  * What to change.
@@ -305,7 +489,7 @@ export type UpdateTypeRequest = Message<"posthorn.v1.UpdateTypeRequest"> & {
  * Use `create(UpdateTypeRequestSchema)` to create a new message.
  */
 export const UpdateTypeRequestSchema: GenMessage<UpdateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 7);
+  messageDesc(file_posthorn_v1_type_service, 9);
 
 /**
  * The type as changed.
@@ -326,7 +510,7 @@ export type UpdateTypeResponse = Message<"posthorn.v1.UpdateTypeResponse"> & {
  * Use `create(UpdateTypeResponseSchema)` to create a new message.
  */
 export const UpdateTypeResponseSchema: GenMessage<UpdateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 8);
+  messageDesc(file_posthorn_v1_type_service, 10);
 
 /**
  * Which type to delete.
@@ -347,7 +531,7 @@ export type DeleteTypeRequest = Message<"posthorn.v1.DeleteTypeRequest"> & {
  * Use `create(DeleteTypeRequestSchema)` to create a new message.
  */
 export const DeleteTypeRequestSchema: GenMessage<DeleteTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 9);
+  messageDesc(file_posthorn_v1_type_service, 11);
 
 /**
  * Deleted.
@@ -362,7 +546,7 @@ export type DeleteTypeResponse = Message<"posthorn.v1.DeleteTypeResponse"> & {
  * Use `create(DeleteTypeResponseSchema)` to create a new message.
  */
 export const DeleteTypeResponseSchema: GenMessage<DeleteTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 10);
+  messageDesc(file_posthorn_v1_type_service, 12);
 
 /**
  * Which catalogue.
@@ -383,7 +567,7 @@ export type LoadPresetRequest = Message<"posthorn.v1.LoadPresetRequest"> & {
  * Use `create(LoadPresetRequestSchema)` to create a new message.
  */
 export const LoadPresetRequestSchema: GenMessage<LoadPresetRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 11);
+  messageDesc(file_posthorn_v1_type_service, 13);
 
 /**
  * What was created.
@@ -411,7 +595,48 @@ export type LoadPresetResponse = Message<"posthorn.v1.LoadPresetResponse"> & {
  * Use `create(LoadPresetResponseSchema)` to create a new message.
  */
 export const LoadPresetResponseSchema: GenMessage<LoadPresetResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 12);
+  messageDesc(file_posthorn_v1_type_service, 14);
+
+/**
+ * What recipients' digests mean for a type.
+ *
+ * @generated from enum posthorn.v1.DigestRule
+ */
+export const DigestRule = {
+  /**
+   * It goes where the recipient's Digest.mode says.
+   *
+   * @generated from enum value: DIGEST_RULE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * It never waits for a digest: codes, receipts, what has been asked for.
+   *
+   * @generated from enum value: DIGEST_RULE_NEVER = 1;
+   */
+  NEVER: 1,
+
+  /**
+   * It always does: with mode IMMEDIATE, daily at the recipient's digest time.
+   *
+   * @generated from enum value: DIGEST_RULE_ALWAYS = 2;
+   */
+  ALWAYS: 2,
+} as const;
+
+/**
+ * What recipients' digests mean for a type.
+ *
+ * @generated from enum posthorn.v1.DigestRule
+ */
+export type DigestRule = (typeof DigestRule)[keyof typeof DigestRule] | UnknownEnum;
+
+/**
+ * Describes the enum posthorn.v1.DigestRule.
+ */
+export const DigestRuleSchema: GenEnum<DigestRule> = /*@__PURE__*/
+  enumDesc(file_posthorn_v1_type_service, 0);
 
 /**
  * A ready-made catalogue.
@@ -466,7 +691,7 @@ export type Preset = (typeof Preset)[keyof typeof Preset] | UnknownEnum;
  * Describes the enum posthorn.v1.Preset.
  */
 export const PresetSchema: GenEnum<Preset> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_type_service, 0);
+  enumDesc(file_posthorn_v1_type_service, 1);
 
 /**
  * The catalogue of what a tenant sends. For API keys: reading needs

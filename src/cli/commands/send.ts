@@ -162,11 +162,13 @@ function responseLines({ results, fanoutId }: SendResponse, paint: Paint): strin
   return [...columns(rows), ...(fanoutId === "" ? [] : [`fan-out ${fanoutId} is creating the others`])];
 }
 
+const WAITING: readonly Status[] = [Status.HELD, Status.SCHEDULED, Status.BATCHED];
+
 function remarkOf(result: SendResult): string {
   if (result.deduplicated) return "deduplicated: an earlier one with this key stands for it";
   const reasons = [...new Set(result.verdicts.map((verdict) => verdict.reason).filter((reason) => reason !== 0))];
   const why = reasons.map((reason) => enumWord(ReasonSchema, reason)).join(", ");
-  const waits = result.status === Status.HELD || result.status === Status.SCHEDULED;
+  const waits = WAITING.includes(result.status);
   const until = waits && result.estimatedDeliveryTime ? `until ${when(result.estimatedDeliveryTime)}` : "";
   const queued = result.status === Status.ACCEPTED && result.queued ? "not decided yet" : "";
   return [why, until, queued].filter((part) => part !== "").join(" ");
@@ -174,6 +176,6 @@ function remarkOf(result: SendResult): string {
 
 function colourOf(status: Status): "green" | "yellow" | "red" | "cyan" {
   if (status === Status.DELIVERED || status === Status.READ) return "green";
-  if (status === Status.HELD || status === Status.SCHEDULED) return "yellow";
+  if (WAITING.includes(status)) return "yellow";
   return status === Status.ACCEPTED ? "cyan" : "red";
 }

@@ -1,5 +1,6 @@
 import { durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
+import { BatchKindSchema, BatchState, BatchStateSchema } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { Priority, PrioritySchema, ReasonSchema, StatusSchema } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   InboxChanged_ChangeSchema,
@@ -149,6 +150,14 @@ export function eventLines(
     }
     case "preferences":
       return note(`preferences changed: ${event.value.changedFields.join(", ")}`);
+    case "batch": {
+      const { batchId, kind, state, size, flushTime, notificationId } = event.value;
+      const what = `${enumWord(BatchKindSchema, kind)} ${batchId}`;
+      if (state === BatchState.CLOSED)
+        return note(`${what} closed with ${size}${notificationId === "" ? "" : `: ${notificationId}`}`, flushTime);
+      const until = flushTime ? `, closes by ${timestampDate(flushTime).toISOString()}` : "";
+      return note(`${what} is ${enumWord(BatchStateSchema, state)} with ${size}${until}`);
+    }
     case "heartbeat":
       return note("heartbeat");
     case "reset":

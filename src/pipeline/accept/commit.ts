@@ -3,6 +3,7 @@ import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { SendRequestSchema, type SendResponse, SendResponseSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import { Fault } from "#src/errors.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
@@ -251,13 +252,14 @@ export async function supersedeRows(
         ${ids}::uuid[], ${texts(rows.map((row) => row.userId))}::text[], ${texts(rows.map((row) => row.key))}::text[]
       ) as newer (id, user_id, key)
       join notifications n on n.tenant_id = ${tenantId} and n.user_id = newer.user_id and n.collapse_key = newer.key
-      where n.status in (1, 2, 3) and (n.id < newer.id or n.id <> all(${ids}::uuid[]))
+      where n.status in (1, 2, 3, 4) and n.batch_role is distinct from ${BatchRole.MERGED} and (n.id < newer.id or n.id <> all(${ids}::uuid[]))
       order by n.id for update of n
     ), ended as (
       update notifications n
       set status = ${Status.CANCELLED}, reason = ${Reason.SUPERSEDED}, due_at = null,
         updated_at = greatest(n.updated_at, ${now})
-      from superseded where n.tenant_id = ${tenantId} and n.id = superseded.id and n.status in (1, 2, 3)
+      from superseded where n.tenant_id = ${tenantId} and n.id = superseded.id and n.status in (1, 2, 3, 4)
+        and n.batch_role is distinct from ${BatchRole.MERGED}
       returning n.id, n.type, n.updated_at
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason)

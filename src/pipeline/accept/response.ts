@@ -21,6 +21,7 @@ export function acceptedResponse(
       deduplicated: earlier !== undefined,
       queued: true,
       verdicts: [],
+      batchId: "",
       estimatedDeliveryTime: timestampFromDate(row.scheduledAt ?? now),
     };
   });

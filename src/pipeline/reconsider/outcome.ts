@@ -1,12 +1,15 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { DIGEST } from "#src/batches/join.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import { channelsOf } from "#src/notifications/channel-bits.ts";
 import { localTimes } from "#src/notifications/local-time.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import type { TypeRules } from "#src/types/type.ts";
 import { conclude } from "../route/conclude.ts";
 import type { Conclusion } from "../route/conclusion.ts";
 import type { ChannelVerdict, Facts } from "../route/gates/decide.ts";
 
-/** A notification that waits (SCHEDULED or HELD), as stored. */
+/** A notification that waits (SCHEDULED, HELD, or BATCHED in a batch that has not closed), as stored. */
 export type WaitingRow = {
   id: string;
   userId: string;
@@ -19,17 +22,22 @@ export type WaitingRow = {
   reason: number;
   bypassLimits: boolean;
   senderId: string | undefined;
-  dueAt: Date;
+  /** Undefined: a member whose batch stands. */
+  dueAt: Date | undefined;
   scheduledAt: Date | undefined;
   expiresAt: Date | undefined;
   localTime: string | undefined;
   localTtlMs: number | undefined;
+  batchRole: number | undefined;
+  batchedAt: Date | undefined;
+  /** Of the batch it is in. */
+  batchKey: string | undefined;
 };
 
 /** What becomes of it. With `times` where it follows its user to another zone. */
 export type Outcome =
   | { kind: "unchanged" }
-  | { kind: "released"; times: Times }
+  | { kind: "released" | "rebatched"; times: Times }
   | { kind: "moved" | "suppressed"; conclusion: Moved; times: Times };
 
 /** A conclusion may also be to stay SCHEDULED, at another time. */
@@ -55,47 +63,78 @@ const LIMITS: ReadonlySet<number> = new Set([
  *     a rule holds it ───────────────────▶ waits until the rule allows: "moved" when that is another time or rule
  *     nothing holds it ──────────────────▶ due now; the limits are asked when it is released
  *     a limit holds it ──────────────────▶ keeps its place, unless a rule holds it longer
+ *     it is to be collected ─────────────▶ due now, and joins its batch when it is released; stays where it is in one of
+ *                                          that key, if that was not dissolved
  *     its time has not come ─────────────▶ stays SCHEDULED
+ *
+ * Members of batches are decided about like what is held; nobody joins a batch here, because that needs the locks of
+ * batches (batches/join.ts), which come before those of notifications.
  */
 export function reconsidered(
   row: WaitingRow,
   preferences: CompiledPreferences,
-  typeDeleted: boolean,
+  rules: TypeRules | undefined,
   decide: (facts: Facts, now: Date) => ChannelVerdict[],
   now: Date,
 ): Outcome {
   const times = timesOf(row, preferences.timeZone, now);
-  const { userId: _, channels, ...rest } = row;
-  const verdicts = decide(
-    { notification: { ...rest, ...times, channels: channelsOf(channels), typeDeleted }, preferences },
-    now,
-  );
+  const { userId: _, channels, batchRole, batchedAt, ...rest } = row;
+  const isWhole = batchRole === BatchRole.WHOLE;
+  const facts: Facts = {
+    notification: {
+      ...rest,
+      ...times,
+      channels: channelsOf(channels),
+      typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
+      rules,
+      batchedAlready: isWhole || batchRole === BatchRole.ALONE,
+      batchedSince: batchedAt,
+    },
+    preferences,
+  };
+  const verdicts = decide(facts, now);
   const conclusion = conclude(row.id, verdicts, undefined, times.expiresAt ?? null);
   switch (conclusion.status) {
     case Status.DELIVERED:
       return released(row, times, now);
     case Status.HELD:
       return waits(row, conclusion, times, now);
+    case Status.BATCHED:
+      return batched(row, conclusion, times, now);
     default:
       return { kind: "suppressed", conclusion, times };
   }
 }
 
 function released(row: WaitingRow, times: Times, now: Date): Outcome {
-  if (row.dueAt <= now || LIMITS.has(row.reason)) return { kind: "unchanged" };
+  if (isDue(row, now) || LIMITS.has(row.reason)) return { kind: "unchanged" };
   return { kind: "released", times };
+}
+
+/** One that opens its batch goes at once, as far as the limits allow. */
+function batched(row: WaitingRow, { plan }: Conclusion, times: Times, now: Date): Outcome {
+  if (row.status !== Status.BATCHED && plan?.leading) return released(row, times, now);
+  const stays = row.status === Status.BATCHED && row.dueAt === undefined && row.batchKey === plan?.key;
+  return stays || isDue(row, now) ? { kind: "unchanged" } : { kind: "rebatched", times };
+}
+
+/** It is about to be decided by the scheduler's release. Not so a member whose batch the change itself has dissolved. */
+function isDue({ status, dueAt }: WaitingRow, now: Date): boolean {
+  return status !== Status.BATCHED && dueAt !== undefined && dueAt <= now;
 }
 
 function waits(row: WaitingRow, conclusion: Conclusion, times: Times, now: Date): Outcome {
   const { dueAt = now, reason } = conclusion;
   if (reason === Reason.SCHEDULED && row.status === Status.SCHEDULED) {
-    if (dueAt.getTime() === row.dueAt.getTime()) return { kind: "unchanged" };
+    if (dueAt.getTime() === row.dueAt?.getTime()) return { kind: "unchanged" };
     return { kind: "moved", conclusion: { ...conclusion, status: Status.SCHEDULED }, times };
   }
   const limited = row.status === Status.HELD && LIMITS.has(row.reason);
-  const same = limited ? dueAt <= row.dueAt : reason === row.reason && dueAt.getTime() === row.dueAt.getTime();
-  // What is due already is about to be decided by the scheduler's release.
-  if (same || row.dueAt <= now) return { kind: "unchanged" };
+  const same =
+    limited && row.dueAt !== undefined
+      ? dueAt <= row.dueAt
+      : reason === row.reason && dueAt.getTime() === row.dueAt?.getTime();
+  if (same || isDue(row, now)) return { kind: "unchanged" };
   return { kind: "moved", conclusion, times };
 }
 

@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import type { Progress, RuleChange } from "#src/preferences/rule-changes.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Db } from "#src/store/store.ts";
@@ -17,11 +18,14 @@ type Columns = {
   reason: number;
   bypass_limits: boolean;
   sender_id: string | null;
-  due_at: string;
+  due_at: string | null;
   scheduled_at: string | null;
   expires_at: string | null;
   local_time: string | null;
   local_ttl_ms: string | null;
+  batch_role: number | null;
+  batched_at: string | null;
+  batch_key: string | null;
 };
 
 /** What waits for users after an id, in the order of ids, locked. Literal statuses: only those let Postgres use its index. */
@@ -33,30 +37,44 @@ export async function lockWaitingOfUsers(
   limit: number,
 ): Promise<WaitingRow[]> {
   const rows = await db.execute<Columns>(sql`
-    select ${columns} from notifications
-    where tenant_id = ${tenantId}::uuid and user_id = any(${texts(userIds)}::text[]) and status in (2, 3)
+    select ${columns} from notifications n
+    where tenant_id = ${tenantId}::uuid and user_id = any(${texts(userIds)}::text[]) and status in (2, 3, 4) and ${waits}
       and id > ${after}::uuid
-    order by id limit ${limit} for update`);
+    order by id limit ${limit} for update of n`);
   return rows.map(toRow);
 }
 
 /** What waits in one status, for all users of a tenant, of one type or of all. */
 export async function lockWaiting(
   db: Db,
-  { tenantId, type }: RuleChange,
-  { status, after }: Progress,
+  change: RuleChange,
+  progress: Progress,
   limit: number,
 ): Promise<WaitingRow[]> {
   const rows = await db.execute<Columns>(sql`
-    select ${columns} from notifications
-    where tenant_id = ${tenantId}::uuid and status = ${sql.raw(String(status))} and id > ${after}::uuid
-      ${type === "" ? sql`` : sql`and type = ${type}`}
-    order by id limit ${limit} for update`);
+    select ${columns} from notifications n where ${ofAll(change, progress)} order by id limit ${limit} for update of n`);
   return rows.map(toRow);
 }
 
+/** The ids of the same, without their locks. */
+export async function findWaiting(db: Db, change: RuleChange, progress: Progress, limit: number): Promise<string[]> {
+  const rows = await db.execute<{ id: string }>(sql`
+    select id from notifications n where ${ofAll(change, progress)} order by id limit ${limit}`);
+  return rows.map(({ id }) => id);
+}
+
+function ofAll({ tenantId, type }: RuleChange, { status, after }: Progress) {
+  return sql`tenant_id = ${tenantId}::uuid and status = ${sql.raw(String(status))} and ${waits} and id > ${after}::uuid
+    ${type === "" ? sql`` : sql`and type = ${type}`}`;
+}
+
+/** Members of closed batches do not: their fate is that of the batch's notification. */
+const waits = sql`(status <> ${Status.BATCHED} or batch_role = ${BatchRole.MEMBER})`;
+
 const columns = sql`id, user_id, type, category, priority, channels, status, reason, bypass_limits, sender_id, due_at,
-  scheduled_at, expires_at, local_time, local_ttl_ms`;
+  scheduled_at, expires_at, local_time, local_ttl_ms, batch_role, batched_at,
+  case when status = ${Status.BATCHED} then
+    (select key from batches b where b.tenant_id = n.tenant_id and b.id = n.batch_id) end as batch_key`;
 
 function toRow(row: Columns): WaitingRow {
   const at = (time: string | null) => (time === null ? undefined : new Date(time));
@@ -71,27 +89,34 @@ function toRow(row: Columns): WaitingRow {
     reason: row.reason,
     bypassLimits: row.bypass_limits,
     senderId: row.sender_id ?? undefined,
-    dueAt: new Date(row.due_at),
+    dueAt: at(row.due_at),
     scheduledAt: at(row.scheduled_at),
     expiresAt: at(row.expires_at),
     localTime: row.local_time ?? undefined,
     localTtlMs: row.local_ttl_ms === null ? undefined : Number(row.local_ttl_ms),
+    batchRole: row.batch_role ?? undefined,
+    batchedAt: at(row.batched_at),
+    batchKey: row.batch_key ?? undefined,
   };
-}
-
-/** Those of the types that exist. */
-export async function existingTypes(db: Db, tenantId: string, keys: readonly string[]): Promise<Set<string>> {
-  const rows = await db.execute<{ key: string }>(sql`
-    select key from types where tenant_id = ${tenantId}::uuid and key = any(${texts(keys)}::text[])`);
-  return new Set(rows.map(({ key }) => key));
 }
 
 export type Decided = { row: WaitingRow; outcome: Exclude<Outcome, { kind: "unchanged" }> };
 
+type Told = { row: WaitingRow; outcome: Extract<Outcome, { conclusion: Moved }> };
+
+/**
+ * Whether it is concluded here, not by a release. The notification of a batch ends with its members, where that is done for
+ * whatever ends: it is made due, and the route suppresses it.
+ */
+export function isTold(decided: Decided): decided is Told {
+  const { row, outcome } = decided;
+  return "conclusion" in outcome && !(outcome.kind === "suppressed" && row.batchRole === BatchRole.WHOLE);
+}
+
 /** Writes what became of notifications that the transaction has locked: with history and counters where it was decided. */
 export async function storeOutcomes(db: Db, tenantId: string, decided: readonly Decided[], now: Date): Promise<void> {
   if (decided.length === 0) return;
-  const changes = decided.map(({ row, outcome }) => changeOf(row, outcome, now));
+  const changes = decided.map((each) => changeOf(each, now));
   const ids = plain(changes.map(({ id }) => id));
   const at = sql`${now.toISOString()}::timestamptz`;
   await db.execute(sql`
@@ -104,12 +129,17 @@ export async function storeOutcomes(db: Db, tenantId: string, decided: readonly 
         ${instants(changes.map(({ times }) => times.scheduledAt ?? null))}::timestamptz[],
         ${instants(changes.map(({ times }) => times.expiresAt ?? null))}::timestamptz[],
         ${bytes(changes.map(({ detail }) => detail))}::bytea[],
-        ${plain(changes.map(({ told }) => told))}::boolean[]
-      ) as t (id, status, reason, due_at, scheduled_at, expires_at, detail, told)
+        ${plain(changes.map(({ told }) => told))}::boolean[],
+        ${plain(changes.map(({ leaves }) => leaves))}::boolean[]
+      ) as t (id, status, reason, due_at, scheduled_at, expires_at, detail, told, leaves)
     ), changed as (
       update notifications n
       set status = c.status, reason = c.reason, due_at = c.due_at, scheduled_at = c.scheduled_at,
-        expires_at = c.expires_at, updated_at = ${at}
+        expires_at = c.expires_at, updated_at = ${at},
+        -- As route/booking.ts has it: one that is held beyond its turn, or ends, gives it up.
+        booked_at = case when c.told and (c.due_at is null or n.booked_at < c.due_at) then null else n.booked_at end,
+        batch_id = case when c.leaves then null else n.batch_id end,
+        batch_role = case when c.leaves then null else n.batch_role end
       from change c where n.tenant_id = ${tenantId}::uuid and n.id = any(${ids}::uuid[]) and n.id = c.id
       returning n.id, n.type, c.status, c.reason, c.detail, c.told
     ), history as (
@@ -132,14 +162,18 @@ type Change = {
   times: Times;
   detail: Uint8Array | null;
   told: boolean;
+  /** It waits outside its batch from now on. */
+  leaves: boolean;
 };
 
-function changeOf(row: WaitingRow, outcome: Decided["outcome"], now: Date): Change {
+function changeOf(decided: Decided, now: Date): Change {
+  const { row, outcome } = decided;
   const { id, status, reason } = row;
   const { times } = outcome;
   // A release writes its own history.
-  if (outcome.kind === "released") return { id, status, reason, dueAt: now, times, detail: null, told: false };
-  return { ...columnsOf(outcome.conclusion), id, times, told: true };
+  if (!isTold(decided)) return { id, status, reason, dueAt: now, times, detail: null, told: false, leaves: false };
+  const leaves = row.batchRole === BatchRole.MEMBER && decided.outcome.kind === "moved";
+  return { ...columnsOf(decided.outcome.conclusion), id, times, told: true, leaves };
 }
 
 /** A row that is SCHEDULED has no reason; its history has. */

@@ -1,5 +1,6 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { dissolveBatches, dissolveBatchesOf } from "#src/batches/dissolve.ts";
 import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
 import { raiseFence } from "#src/preferences/fence.ts";
 import { readLevels } from "#src/preferences/queries.ts";
@@ -16,9 +17,11 @@ import {
 import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import type { Db, Store } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
+import { findTypes } from "#src/types/queries.ts";
+import { rulesOf as rulesOfType } from "#src/types/type.ts";
 import type { ChannelVerdict, Facts } from "../route/gates/decide.ts";
 import { type Outcome, reconsidered, type WaitingRow } from "./outcome.ts";
-import { type Decided, existingTypes, lockWaiting, lockWaitingOfUsers, storeOutcomes } from "./queries.ts";
+import { type Decided, findWaiting, isTold, lockWaiting, lockWaitingOfUsers, storeOutcomes } from "./queries.ts";
 
 export type ReconsiderDeps = {
   decide(facts: Facts, now: Date): ChannelVerdict[];
@@ -33,10 +36,14 @@ const CHANGES = 16;
 
 const FIRST = "00000000-0000-0000-0000-000000000000";
 
-/** Decides anew, in the transaction of the change, what waits for the users whose rules it changes. */
+/**
+ * Decides anew, in the transaction of the change, what waits for the users whose rules it changes. Their open batches are
+ * dissolved first, all of them: then members are decided about one by one, like everything else.
+ */
 export function reconciling(deps: ReconsiderDeps): Reconcile {
   return async (db, tenantId, userIds, now) => {
     await raiseFence(db, tenantId, userIds);
+    await dissolveBatches(db, tenantId, userIds, now);
     const rows = await lockWaitingOfUsers(db, tenantId, userIds, FIRST, PAGE + 1);
     const page = rows.slice(0, PAGE);
     const decided = await reconsiderPage(deps, db, tenantId, page, now);
@@ -88,7 +95,7 @@ async function reconsiderNext(
     const progress = await takeRuleChange(db, change);
     if (progress === undefined) return undefined;
     const rows = await (userId === ""
-      ? lockWaiting(db, change, progress, PAGE)
+      ? takeWaiting(db, change, progress, now)
       : lockWaitingOfUsers(db, tenantId, [userId], progress.after, PAGE));
     const decided = await reconsiderPage(deps, db, tenantId, rows, now);
     const next = nextProgress(change, progress, rows);
@@ -98,6 +105,19 @@ async function reconsiderNext(
   if (page === undefined) return undefined;
   announce(deps, tenantId, page.decided, now);
   return page;
+}
+
+/**
+ * A page of what waits for all users. The batches that its members are in are dissolved with it, a batch with all of its
+ * members, wherever these are: no batch is ever half by the former rules.
+ */
+async function takeWaiting(db: Db, change: RuleChange, progress: Progress, now: Date): Promise<WaitingRow[]> {
+  if (progress.status === Status.BATCHED) {
+    // Batches are locked before notifications.
+    const notificationIds = await findWaiting(db, change, progress, PAGE);
+    await dissolveBatchesOf(db, change.tenantId, { notificationIds, type: change.type }, now);
+  }
+  return lockWaiting(db, change, progress, PAGE);
 }
 
 function nextProgress(change: RuleChange, { status }: Progress, rows: readonly WaitingRow[]): Progress | undefined {
@@ -115,7 +135,8 @@ async function reconsiderPage(
   now: Date,
 ): Promise<Decided[]> {
   if (rows.length === 0) return [];
-  const types = await existingTypes(db, tenantId, [...new Set(rows.map((row) => row.type))]);
+  const types = await findTypes(db, tenantId, [...new Set(rows.map((row) => row.type))]);
+  const typeRules = new Map(types.map((type) => [type.key, rulesOfType(type)]));
   const { levels, optIn } = await readLevels(db, tenantId, [...new Set(rows.map((row) => row.userId))]);
   const rules = new Map<string, CompiledPreferences>();
   const rulesOf = (userId: string) => {
@@ -124,7 +145,7 @@ async function reconsiderPage(
     return known;
   };
   const decided = rows.flatMap((row): Decided[] => {
-    const outcome = reconsidered(row, rulesOf(row.userId), !types.has(row.type), deps.decide, now);
+    const outcome = reconsidered(row, rulesOf(row.userId), typeRules.get(row.type), deps.decide, now);
     return outcome.kind === "unchanged" ? [] : [{ row, outcome }];
   });
   await storeOutcomes(db, tenantId, decided, now);
@@ -137,13 +158,13 @@ function countsOf(rows: readonly WaitingRow[], decided: readonly Decided[]): Omi
     suppressed: many("suppressed"),
     moved: many("moved"),
     released: many("released"),
+    rebatched: many("rebatched"),
     unchanged: rows.length - decided.length,
   };
 }
 
 function announce({ live }: ReconsiderDeps, tenantId: string, decided: readonly Decided[], at: Date): void {
-  for (const { row, outcome } of decided) {
-    if (outcome.kind === "released") continue;
+  for (const { row, outcome } of decided.filter(isTold)) {
     const { status, reason, dueAt } = outcome.conclusion;
     live.statusChanged(tenantId, row.userId, {
       notificationId: row.id,

@@ -1,6 +1,8 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { type BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Live } from "#src/stream/live.ts";
+import type { BatchJoined } from "./batching.ts";
 import type { Conclusion } from "./conclusion.ts";
 
 /** Tells a user's streams what a decision made of a notification, but for its delivery, which the arrival tells. */
@@ -12,12 +14,13 @@ export function announceConclusion(
   at: Date,
 ): void {
   if (conclusion.status === Status.DELIVERED) return;
+  const next = conclusion.dueAt ?? conclusion.batch?.flushAt;
   live.statusChanged(tenantId, userId, {
     notificationId: conclusion.id,
     status: conclusion.status,
     reason: conclusion.reason as never,
     time: timestampFromDate(at),
-    ...(conclusion.dueAt === undefined ? {} : { retryTime: timestampFromDate(conclusion.dueAt) }),
+    ...(next === undefined ? {} : { retryTime: timestampFromDate(next) }),
   });
 }
 
@@ -31,4 +34,39 @@ export function announceCancelled(
   const time = timestampFromDate(at);
   for (const { id: notificationId, userId } of notifications)
     live.statusChanged(tenantId, userId, { notificationId, status: Status.CANCELLED, reason: Reason.CANCELLED, time });
+}
+
+/** Tells a user's streams that a batch has opened or grown. */
+export function announceBatch(
+  live: Live,
+  tenantId: string,
+  { id, userId, kind, state, size, flushAt }: BatchJoined,
+): void {
+  live.batchProgress(tenantId, userId, { batchId: id, kind, state, size, flushTime: timestampFromDate(flushAt) });
+}
+
+/** What an announced batch was made into. */
+type Closed = {
+  id: string;
+  userId: string;
+  kind: BatchKind;
+  size: number;
+  notificationId: string | undefined;
+  ended: readonly { id: string; status: Status; reason: Reason }[];
+};
+
+/** Tells a user's streams that a batch has closed, and what of it has ended with that. */
+export function announceClosed(live: Live, tenantId: string, batch: Closed, at: Date): void {
+  const time = timestampFromDate(at);
+  const { id: batchId, userId, kind, size, notificationId = "", ended } = batch;
+  live.batchProgress(tenantId, userId, {
+    batchId,
+    kind,
+    state: BatchState.CLOSED,
+    size,
+    flushTime: time,
+    notificationId,
+  });
+  for (const { id, status, reason } of ended)
+    live.statusChanged(tenantId, userId, { notificationId: id, status, reason, time });
 }

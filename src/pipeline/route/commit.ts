@@ -1,5 +1,7 @@
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
+import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import { fenceNames } from "#src/preferences/fence.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
@@ -30,6 +32,8 @@ export type Committed = { decided: Set<string>; placed: Placed[] };
  * (so that a cancel and a delivery cannot both happen), gives the deliveries the next sequences of their users' inboxes
  * under the heads' row locks, writes entries, statuses, history and counters.
  *
+ * The batches that some of them join are locked already (batches/join.ts). Members of closed batches follow.
+ *
  * Heads are locked in the order of user ids, after the notifications: everything that locks both does it in this order.
  * Before both comes the fence of those that shall wait (preferences/fence.ts).
  */
@@ -46,16 +50,23 @@ export async function commitDecisions(
   // all pairs. So: by hash. The rows themselves are found by `id = any`, through the index however far apart they are; the
   // bounds besides let it leave out the months the chunk has nothing in; and `status + 0` keeps it from taking the index of
   // all that waits instead, which costs as much as the backlog is long.
+  // Where nothing is batched the statement is the one that all plain chunks share, and so is its plan.
+  const batched = conclusions.some(({ batch }) => batch !== undefined);
+  const given = batched ? tx`, ${plain(conclusions.map(({ batch }) => batch?.id))}::uuid[]` : tx``;
+  const joins = batched ? tx`, joins` : tx``;
+  const join = batched
+    ? tx`, batch_id = coalesce(t.joins, n.batch_id),
+        batch_role = case when t.joins is null then n.batch_role else ${BatchRole.MEMBER} end,
+        batched_at = case when t.joins is null then n.batched_at else coalesce(n.batched_at, ${now}) end`
+    : tx``;
   const fences = fencesOf(tenantId, conclusions);
   const told = (
-    fences.length === 0
+    fences === undefined
       ? tx`select set_config('enable_nestloop', 'off', true)`
-      : tx`select set_config('enable_nestloop', 'off', true), pg_advisory_xact_lock_shared(lock) from (
-          select distinct hashtextextended(name, 0) as lock from unnest(${texts(fences)}::text[]) as t (name)
-          order by lock) as locks`
+      : tx`select set_config('enable_nestloop', 'off', true), ${shared(tx, fences)}`
   ).execute();
-  const waits = ({ dueAt, rules }: Conclusion) => (dueAt === undefined ? undefined : rules);
-  const decided = tx<(Omit<Placed, "seq"> & { seq: number | null })[]>`
+  const waiting = (conclusion: Conclusion) => (waits(conclusion) ? conclusion.rules : undefined);
+  const decided = tx<(Omit<Placed, "seq"> & MaybeWhole & { seq: number | null })[]>`
     with conclusion as (
       select * from unnest(
         ${plain(ids)}::uuid[],
@@ -65,12 +76,12 @@ export async function commitDecisions(
         ${bytes(conclusions.map((conclusion) => conclusion.detail ?? null))}::bytea[],
         ${plain(conclusions.map((conclusion) => conclusion.version))}::xid[],
         ${plain(conclusions.map((conclusion) => conclusion.rules?.user))}::xid[],
-        ${texts(conclusions.map((conclusion) => waits(conclusion)?.zone))}::text[],
-        ${instants(conclusions.map((conclusion) => conclusion.bookedAt ?? null))}::timestamptz[]
-      ) as t (id, status, reason, due_at, detail, version, rules, zone, booked_at)
+        ${texts(conclusions.map((conclusion) => waiting(conclusion)?.zone))}::text[],
+        ${instants(conclusions.map((conclusion) => conclusion.bookedAt ?? null))}::timestamptz[]${given}
+      ) as t (id, status, reason, due_at, detail, version, rules, zone, booked_at${joins})
     ), taken as (
-      select n.id, n.user_id, n.type, n.category, n.priority, n.tags, n.expires_at,
-        c.status, c.reason, c.due_at, c.detail, c.booked_at
+      select n.id, n.user_id, n.type, n.category, n.priority, n.tags, n.expires_at, n.batch_id, n.batch_role,
+        c.status, c.reason, c.due_at, c.detail, c.booked_at${joins}
       from conclusion c join notifications n on n.id = c.id
       where n.tenant_id = ${tenantId} and n.id = any(${plain(sorted)}::uuid[])
         and n.id between ${sorted[0] ?? ""} and ${sorted.at(-1) ?? ""} and n.status + 0 = 1
@@ -102,7 +113,7 @@ export async function commitDecisions(
     ), moved as (
       update notifications n
       set status = t.status, reason = t.reason, due_at = t.due_at, booked_at = t.booked_at, attempts = n.attempts + 1, updated_at = ${now},
-        delivered_at = case when t.status = ${Status.DELIVERED} then ${now}::timestamptz end, inbox_seq = p.seq
+        delivered_at = case when t.status = ${Status.DELIVERED} then ${now}::timestamptz end, inbox_seq = p.seq${join}
       from taken t left join placed p on p.id = t.id
       where n.tenant_id = ${tenantId} and n.id = t.id and n.id = any(${plain(sorted)}::uuid[])
         and n.id between ${sorted[0] ?? ""} and ${sorted.at(-1) ?? ""}
@@ -118,17 +129,39 @@ export async function commitDecisions(
       on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count
     )
     select t.id, t.user_id as "userId", p.seq::int8::float8 as seq, p.epoch, p.head_seq::float8 as "headSeq",
-      p.seen_seq::float8 as "seenSeq", p.unread, p.total, p.archived, p.snoozed
+      p.seen_seq::float8 as "seenSeq", p.unread, p.total, p.archived, p.snoozed, t.batch_id as "batchId",
+      t.batch_role as "batchRole"
     from taken t left join placed p on p.id = t.id order by t.id`;
   const [rows] = await Promise.all([decided, told]);
-  const placed = rows.filter((row): row is Placed => row.seq !== null);
+  await followWholes(tx, tenantId, rows, now, slot);
+  const placed = rows.filter((row): row is typeof row & Placed => row.seq !== null);
   return { decided: new Set(rows.map((row) => row.id)), placed };
 }
 
+/**
+ * Takes the fence of all that shall wait before the commit does: for chunks that join batches, because the fence comes
+ * before the locks of these.
+ */
+export async function takeFence(tx: Tx, tenantId: string, conclusions: readonly Conclusion[]): Promise<void> {
+  const fences = fencesOf(tenantId, conclusions);
+  if (fences !== undefined) await tx`select ${shared(tx, fences)}`;
+}
+
 /** Locks for what shall wait, so that a change of its rules cannot miss it: see preferences/fence.ts. */
-function fencesOf(tenantId: string, conclusions: readonly Conclusion[]): string[] {
-  const userIds = conclusions.flatMap(({ dueAt, rules }) =>
-    dueAt === undefined || rules === undefined ? [] : [rules.userId],
+function fencesOf(tenantId: string, conclusions: readonly Conclusion[]): string[] | undefined {
+  const userIds = conclusions.flatMap((conclusion) =>
+    waits(conclusion) && conclusion.rules !== undefined ? [conclusion.rules.userId] : [],
   );
-  return userIds.length === 0 ? [] : fenceNames(tenantId, ["", ...userIds]);
+  return userIds.length === 0 ? undefined : fenceNames(tenantId, ["", ...userIds]);
+}
+
+function shared(tx: Tx, fences: readonly string[]) {
+  return tx`pg_advisory_xact_lock_shared(lock) from (
+    select distinct hashtextextended(name, 0) as lock from unnest(${texts(fences)}::text[]) as t (name)
+    order by lock) as locks`;
+}
+
+/** HELD, or in a batch: not final, so a change of rules has to find it. */
+function waits({ dueAt, plan }: Conclusion): boolean {
+  return dueAt !== undefined || plan !== undefined;
 }

@@ -16,6 +16,7 @@ import type { ChannelVerdict } from "./gates/decide.ts";
  *     a channel delivers, limits allow ──▶ DELIVERED
  *     a channel delivers, limits do not ─▶ HELD until the window allows; EXPIRED if it expires before
  *     no channel delivers, one holds ────▶ HELD until the first hold ends
+ *     none of these, one batches ────────▶ BATCHED; EXPIRED if it expires before the batch is due
  *     every channel suppresses ──────────▶ EXPIRED if expired, else SUPPRESSED with the first reason
  */
 export function conclude(
@@ -37,10 +38,26 @@ export function conclude(
     return heldOrExpired(id, limited, reservation, expiresAt);
   }
   if (verdicts.some((verdict) => verdict.kind === "hold")) return heldOrExpired(id, verdicts, undefined, expiresAt);
+  const batched = verdicts.find((verdict) => verdict.kind === "batch");
+  if (batched !== undefined) {
+    const { reason, plan } = batched;
+    const inVain = expiresAt !== null && expiresAt <= plan.flushAt;
+    if (inVain) return { id, status: Status.EXPIRED, reason, dueAt: undefined, detail: detailOf(verdicts) };
+    return { id, status: Status.BATCHED, reason, dueAt: undefined, plan, detail: undefined };
+  }
   const [first] = verdicts;
   const reason = first?.kind === "suppress" ? first.reason : Reason.NO_CHANNEL;
   const status = reason === Reason.EXPIRED ? Status.EXPIRED : Status.SUPPRESSED;
   return { id, status, reason, dueAt: undefined, detail: detailOf(verdicts) };
+}
+
+/** What is BATCHED, once its batch is known. */
+export function concludeBatched(
+  conclusion: Conclusion,
+  verdicts: readonly ChannelVerdict[],
+  batch: { id: string; flushAt: Date },
+): Conclusion {
+  return { ...conclusion, batch, detail: detailOf(verdicts, undefined, batch) };
 }
 
 function heldOrExpired(
@@ -68,6 +85,7 @@ function heldOrExpired(
 function detailOf(
   verdicts: readonly ChannelVerdict[],
   reservation?: Extract<Reservation, { allowed: false }>,
+  batch?: { id: string; flushAt: Date },
 ): Uint8Array | undefined {
   if (verdicts.length === 1 && verdicts[0]?.kind === "deliver") return undefined;
   const entry = create(TimelineEntrySchema, {
@@ -76,6 +94,9 @@ function detailOf(
       kind: KINDS[verdict.kind],
       ...(verdict.kind === "deliver" ? {} : { reason: verdict.reason }),
       ...(verdict.kind === "hold" ? { until: timestampFromDate(verdict.until) } : {}),
+      ...(verdict.kind === "batch"
+        ? { batchId: batch?.id ?? "", until: timestampFromDate(batch?.flushAt ?? verdict.plan.flushAt) }
+        : {}),
     })),
     ...(reservation === undefined ? {} : { rateLimit: rateLimitOf(reservation) }),
   });
@@ -92,4 +113,9 @@ function rateLimitOf(reservation: Extract<Reservation, { allowed: false }>): Non
   };
 }
 
-const KINDS = { deliver: VerdictKind.DELIVER, hold: VerdictKind.HOLD, suppress: VerdictKind.SUPPRESS } as const;
+const KINDS = {
+  deliver: VerdictKind.DELIVER,
+  hold: VerdictKind.HOLD,
+  batch: VerdictKind.BATCH,
+  suppress: VerdictKind.SUPPRESS,
+} as const;

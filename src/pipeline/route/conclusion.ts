@@ -1,4 +1,5 @@
 import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { BatchPlan } from "#src/batches/plan.ts";
 import type { RulesVersion } from "#src/preferences/fence.ts";
 
 /** What the limits said about one notification that no gate held back. `slot`: `until` is its own turn. */
@@ -12,6 +13,7 @@ export type Conclusion = {
   status:
     | typeof Status.DELIVERED
     | typeof Status.HELD
+    | typeof Status.BATCHED
     | typeof Status.SUPPRESSED
     | typeof Status.EXPIRED
     | typeof Status.FAILED;
@@ -20,6 +22,9 @@ export type Conclusion = {
   dueAt: Date | undefined;
   /** HELD by a limit: the turn it was given, which may be after `dueAt`. It passes the limits with it. */
   bookedAt?: Date | undefined;
+  /** BATCHED: into which batch it shall go, and, once it is known, which that is. */
+  plan?: BatchPlan | undefined;
+  batch?: { id: string; flushAt: Date } | undefined;
   /** Encoded TimelineEntry with verdicts and rate_limit; none where the status says it all. */
   detail: Uint8Array | undefined;
   /** Of the row that was decided about; when it has changed since, nothing is stored. Undefined: whatever it is now. */

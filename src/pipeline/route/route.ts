@@ -1,6 +1,8 @@
 import type { SpanContext } from "@opentelemetry/api";
+import { DIGEST } from "#src/batches/join.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import type { Clock } from "#src/clock.ts";
-import { madeAtMs } from "#src/ids.ts";
+import { madeAtMs, type NewId } from "#src/ids.ts";
 import type { Request } from "#src/limits/notification-limits.ts";
 import { channelsOf } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
@@ -8,7 +10,9 @@ import type { Store } from "#src/store/store.ts";
 import type { Arrival } from "#src/stream/arrival.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
+import { type NotificationTypeRow, rulesOf, type TypeRules } from "#src/types/type.ts";
 import { laneOf } from "../flow.ts";
+import { type BatchJoined, joinTheirBatches, lead, mustHaveJoined, Outdated } from "./batching.ts";
 import { bookingAfter } from "./booking.ts";
 import { commitDecisions, type Placed } from "./commit.ts";
 import { conclude } from "./conclude.ts";
@@ -22,8 +26,11 @@ export type RouteDeps = {
   clock: Clock;
   metrics: Metrics;
   log: Logger;
+  newId: NewId;
   /** The type, or undefined when it was deleted; cached. */
-  findType(tenantId: string, key: string): Promise<object | undefined> | object | undefined;
+  findType(tenantId: string, key: string): Promise<NotificationTypeRow | undefined> | NotificationTypeRow | undefined;
+  /** The same past all caches. */
+  reloadType(tenantId: string, key: string): Promise<NotificationTypeRow | undefined>;
   /** Preferences in force per user; cached, one round trip for the rest. */
   loadPreferences(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, CompiledPreferences>>;
   /** The same past all caches, for what was found to be out of date. */
@@ -34,6 +41,7 @@ export type RouteDeps = {
   /** Tells the streams. Called after the commit. */
   arrived(tenantId: string, arrivals: readonly Arrival[]): void;
   statusChanged(tenantId: string, userId: string, conclusion: Conclusion, at: Date): void;
+  batchJoined(tenantId: string, joined: BatchJoined): void;
 };
 
 export type RouteContext = {
@@ -64,22 +72,32 @@ export async function route(
   const now = deps.clock();
   const load = context.again ? deps.reloadPreferences : deps.loadPreferences;
   const preferences = await load(tenantId, [...new Set(waiting.map((row) => row.userId))]);
-  const deleted = await deletedTypes(deps, tenantId, waiting);
-  const verdicts = waiting.map((row) => {
+  const types = await rulesOfTypes(context.again ? deps.reloadType : deps.findType, tenantId, waiting);
+  const decisions = waiting.map((row) => {
     const own = preferences.get(row.userId);
     if (own === undefined) throw new Error("preferences missing for a user of the chunk");
-    return deps.decide(factsOf(row, own, deleted.has(row.type)), now);
+    return deps.decide(factsOf(row, own, types.get(row.type)?.rules), now);
   });
+  const verdicts = await lead(deps, tenantId, waiting, decisions, now);
   const reservations = await reserveFor(deps, tenantId, waiting, verdicts, now);
   const conclusions = waiting.map((row, index) => {
     const conclusion = conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt);
     const bookedAt = bookingAfter(row, conclusion, reservations[index]);
-    return { ...conclusion, bookedAt, version: row.version, rules: rulesOf(row.userId, preferences) };
+    return { ...conclusion, bookedAt, version: row.version, rules: drawnFrom(row.userId, preferences) };
   });
   const concluded = performance.now();
-  const { decided, placed } = await deps.store.tenant(tenantId, (tx) =>
-    commitDecisions(tx, tenantId, conclusions, { now, slot: context.slot, epoch: context.epoch }),
+  const stored = await orOutdated(
+    deps.store.tenant(tenantId, async (tx) => {
+      const decisions = { waiting, verdicts, conclusions, types };
+      const { final, joined } = await joinTheirBatches(deps, tx, tenantId, decisions, now);
+      const committing = { now, slot: context.slot, epoch: context.epoch };
+      const committed = await commitDecisions(tx, tenantId, final, committing);
+      mustHaveJoined(final, committed.decided);
+      return { ...committed, final, joined };
+    }),
   );
+  if (stored === undefined) return route(deps, tenantId, ids, { ...context, again: true });
+  const { decided, placed, final, joined } = stored;
   const committed = performance.now();
   const rows = new Map(waiting.map((row) => [row.id, row]));
   deps.arrived(
@@ -93,36 +111,52 @@ export async function route(
       return [arrival];
     }),
   );
-  for (const conclusion of conclusions) {
+  for (const batch of joined) deps.batchJoined(tenantId, batch);
+  for (const conclusion of final) {
     const row = rows.get(conclusion.id);
     if (row === undefined || !decided.has(conclusion.id)) continue;
     deps.statusChanged(tenantId, row.userId, conclusion, now);
   }
   const steps = { started, loaded, concluded, committed };
-  measureChunk(deps.metrics, { waiting, conclusions, decided }, steps, deps.clock());
-  logDecisions(deps.log, tenantId, { waiting, conclusions, decided });
+  measureChunk(deps.metrics, { waiting, conclusions: final, decided }, steps, deps.clock());
+  logDecisions(deps.log, tenantId, { waiting, conclusions: final, decided });
   // What was updated meanwhile, or whose rules were, is decided again as it is now: what is stored and told is never by
   // what is no longer so.
   const missed = waiting.filter((row) => !decided.has(row.id)).map((row) => row.id);
   if (missed.length > 0) await route(deps, tenantId, missed, { ...context, again: true });
 }
 
-function rulesOf(userId: string, preferences: ReadonlyMap<string, CompiledPreferences>): Conclusion["rules"] {
+function drawnFrom(userId: string, preferences: ReadonlyMap<string, CompiledPreferences>): Conclusion["rules"] {
   const version = preferences.get(userId)?.version;
   return version && { userId, ...version };
 }
 
-/** Types that were deleted after the chunk's notifications were accepted. */
-async function deletedTypes(deps: RouteDeps, tenantId: string, waiting: readonly Waiting[]): Promise<Set<string>> {
-  const deleted = new Set<string>();
-  for (const type of new Set(waiting.map((row) => row.type))) {
-    const found = deps.findType(tenantId, type);
-    if ((found instanceof Promise ? await found : found) === undefined) deleted.add(type);
+async function orOutdated<T>(work: Promise<T>): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    if (error instanceof Outdated) return undefined;
+    throw error;
   }
-  return deleted;
 }
 
-function factsOf(row: Waiting, preferences: CompiledPreferences, typeDeleted: boolean): Facts {
+/** What the types of the chunk say; nothing for one that was deleted after it was accepted. */
+async function rulesOfTypes(
+  findType: RouteDeps["findType"],
+  tenantId: string,
+  waiting: readonly Waiting[],
+): Promise<Map<string, { rules: TypeRules; revision: number }>> {
+  const types = new Map<string, { rules: TypeRules; revision: number }>();
+  for (const type of new Set(waiting.map((row) => row.type))) {
+    const found = findType(tenantId, type);
+    const row = found instanceof Promise ? await found : found;
+    if (row !== undefined) types.set(type, { rules: rulesOf(row), revision: row.revision });
+  }
+  return types;
+}
+
+function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRules | undefined): Facts {
+  const isWhole = row.batchRole === BatchRole.WHOLE;
   return {
     notification: {
       id: row.id,
@@ -134,7 +168,11 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, typeDeleted: bo
       scheduledAt: row.scheduledAt ?? undefined,
       senderId: row.senderId ?? undefined,
       bypassLimits: row.bypassLimits,
-      typeDeleted,
+      // A digest has no type of its own; those of its members were asked when it closed.
+      typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
+      rules,
+      batchedAlready: isWhole || row.batchRole === BatchRole.ALONE,
+      batchedSince: row.batchedAt ?? undefined,
     },
     preferences,
   };

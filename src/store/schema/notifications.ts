@@ -25,7 +25,7 @@ export const notifications = pgTable(
     attempts: smallint("attempts").notNull().default(0),
     scheduledAt: instant("scheduled_at"),
     expiresAt: instant("expires_at"),
-    /** SCHEDULED and HELD: when the scheduler releases it. Null otherwise. */
+    /** SCHEDULED, HELD, and BATCHED in a batch that was dissolved: when the scheduler releases it. Null otherwise. */
     dueAt: instant("due_at"),
     /** HELD by a limit: the turn it was given, which it keeps through the release. */
     bookedAt: instant("booked_at"),
@@ -42,6 +42,11 @@ export const notifications = pgTable(
     /** The wall-clock time that scheduled_at is in the recipient's zone, and how long after it expires_at is. */
     localTime: text("local_time"),
     localTtlMs: bigint("local_ttl_ms", { mode: "number" }),
+    /** The batch it has to do with, and how: see batches/role.ts. Null: with none. */
+    batchId: uuid("batch_id"),
+    batchRole: smallint("batch_role"),
+    /** When it first joined a batch: a window does not begin anew because the rules changed. */
+    batchedAt: instant("batched_at"),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.id] }),
@@ -56,9 +61,10 @@ export const notifications = pgTable(
     index("notifications_exceptions").on(t.tenantId, t.status, t.id).where(sql`status not in (1, 7, 8)`),
     index("notifications_collapse")
       .on(t.tenantId, t.userId, t.collapseKey)
-      .where(sql`collapse_key is not null and status in (1, 2, 3)`),
+      .where(sql`collapse_key is not null and status in (1, 2, 3, 4)`),
     // What waits for a time, by user: decided anew when the user's preferences change.
-    index("notifications_waiting_user").on(t.tenantId, t.userId).where(sql`status in (2, 3)`),
+    index("notifications_waiting_user").on(t.tenantId, t.userId).where(sql`status in (2, 3, 4)`),
+    index("notifications_batch").on(t.tenantId, t.batchId, t.id).where(sql`batch_id is not null`),
     index("notifications_fanout").on(t.tenantId, t.fanoutId, t.id).where(sql`fanout_id is not null`),
   ],
 );

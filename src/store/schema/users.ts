@@ -1,5 +1,5 @@
 import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, smallint, text, uuid } from "drizzle-orm/pg-core";
-import { instant } from "./columns.ts";
+import { bytea, instant } from "./columns.ts";
 
 export const users = pgTable(
   "users",
@@ -69,6 +69,10 @@ export const types = pgTable(
     optIn: boolean("opt_in").notNull().default(false),
     /** How long before a deadline of the type its user is reminded; null: the platform's default. */
     reminderOffsetsMs: bigint("reminder_offsets_ms", { mode: "number" }).array(),
+    /** Encoded posthorn.v1.BatchRule and BatchWording; null: never batched, nothing said. */
+    batching: bytea("batching"),
+    batchWording: bytea("batch_wording"),
+    digestRule: smallint("digest_rule").notNull().default(0),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),

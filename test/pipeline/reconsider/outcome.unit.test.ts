@@ -1,11 +1,14 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
 import { Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { Digest_Mode, PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import { reconsidered, type WaitingRow } from "#src/pipeline/reconsider/outcome.ts";
 import { decide } from "#src/pipeline/route/gates/decide.ts";
 import { compile } from "#src/preferences/compile.ts";
 import { zoneClock } from "#src/preferences/zone-clock.ts";
+import type { TypeRules } from "#src/types/type.ts";
 
 const at = (time: string) => new Date(`2026-01-07T${time}:00Z`);
 const NOW = at("12:00");
@@ -26,6 +29,9 @@ const HELD: WaitingRow = {
   expiresAt: undefined,
   localTime: undefined,
   localTtlMs: undefined,
+  batchRole: undefined,
+  batchedAt: undefined,
+  batchKey: undefined,
 };
 const SCHEDULED: WaitingRow = {
   ...HELD,
@@ -34,16 +40,35 @@ const SCHEDULED: WaitingRow = {
   dueAt: at("15:00"),
   scheduledAt: at("15:00"),
 };
+/** Its batch has just been dissolved. */
+const MEMBER: WaitingRow = {
+  ...HELD,
+  status: Status.BATCHED,
+  reason: Reason.BATCHING,
+  dueAt: NOW,
+  batchRole: BatchRole.MEMBER,
+  batchedAt: at("11:50"),
+  batchKey: `b:news:${Priority.NORMAL}:1`,
+};
 const LOCAL: WaitingRow = { ...SCHEDULED, localTime: "2026-01-07T15:00" };
 
-function outcomeOf(row: WaitingRow, user: MessageInitShape<typeof PreferencesSchema>, typeDeleted = false) {
+function outcomeOf(
+  row: WaitingRow,
+  user: MessageInitShape<typeof PreferencesSchema>,
+  rules: TypeRules | undefined = PLAIN,
+) {
   const levels = {
     tenant: undefined,
     profile: { language: "", timeZone: "" },
     user: create(PreferencesSchema, user),
   };
-  return reconsidered(row, compile(levels, new Set(), zoneClock), typeDeleted, decide, NOW);
+  return reconsidered(row, compile(levels, new Set(), zoneClock), rules, decide, NOW);
 }
+const PLAIN: TypeRules = { batching: undefined, digest: DigestRule.UNSPECIFIED };
+const BATCHED: TypeRules = {
+  batching: { maxSize: 0, windowMs: undefined, leading: false, sliding: false, maxWindowMs: undefined },
+  digest: DigestRule.UNSPECIFIED,
+};
 const quiet = (startTime: string, endTime: string) => ({ quietHours: { enabled: true, startTime, endTime } });
 const moved = (status: Status, reason: Reason, dueAt: Date) => ({
   kind: "moved",
@@ -67,7 +92,13 @@ describe("what a rule holds", () => {
   });
   test("ends when it is not wanted, its type is gone, or it would wait until it expires", () => {
     const ended = (row: WaitingRow, user: object, deleted = false) => {
-      const outcome = outcomeOf(row, user, deleted);
+      const levels = {
+        tenant: undefined,
+        profile: { language: "", timeZone: "" },
+        user: create(PreferencesSchema, user),
+      };
+      const rules = deleted ? undefined : PLAIN;
+      const outcome = reconsidered(row, compile(levels, new Set(), zoneClock), rules, decide, NOW);
       return outcome.kind === "suppressed" && [outcome.conclusion.status, outcome.conclusion.reason];
     };
     const off = { types: { news: { enabled: false } } };
@@ -136,5 +167,31 @@ describe("what waits for its time", () => {
       dueAt: at("14:00"),
     };
     expect(outcomeOf(held, { timeZone: "America/New_York" })).toMatchObject({ kind: "released" });
+  });
+});
+
+describe("what is in a batch", () => {
+  test("is due when neither its type nor its user collects it any more", () => {
+    expect(outcomeOf(MEMBER, {})).toMatchObject({ kind: "released" });
+    expect(outcomeOf(MEMBER, { batching: { enabled: false } }, BATCHED)).toMatchObject({ kind: "released" });
+  });
+  test("goes into another when its own was dissolved, or is of another key", () => {
+    expect(outcomeOf(MEMBER, {}, BATCHED)).toMatchObject({ kind: "rebatched" });
+    const standing = { ...MEMBER, dueAt: undefined };
+    expect(outcomeOf(standing, {}, BATCHED)).toEqual(UNCHANGED);
+    expect(outcomeOf(standing, { digest: { mode: Digest_Mode.DAILY } }, BATCHED)).toMatchObject({ kind: "rebatched" });
+  });
+  test("is held by the clock from now on, or ends", () => {
+    expect(outcomeOf(MEMBER, quiet("11:00", "14:00"), BATCHED)).toMatchObject(
+      moved(Status.HELD, Reason.QUIET_HOURS, at("14:00")),
+    );
+    expect(outcomeOf(MEMBER, { enabled: false }, BATCHED)).toMatchObject({ kind: "suppressed" });
+  });
+  test("is joined by what was held and is to be collected now, but not by what has been through one", () => {
+    const digest = { digest: { mode: Digest_Mode.DAILY } };
+    expect(outcomeOf(HELD, digest)).toMatchObject({ kind: "rebatched" });
+    expect(outcomeOf({ ...HELD, batchRole: BatchRole.ALONE }, digest)).toMatchObject({ kind: "released" });
+    const whole = { ...HELD, batchRole: BatchRole.WHOLE, type: "digest" };
+    expect(outcomeOf(whole, digest)).toMatchObject({ kind: "released" });
   });
 });

@@ -1,5 +1,8 @@
 import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import type { BatchPlan } from "#src/batches/plan.ts";
+import { batch } from "./batch.ts";
 import { channelOff } from "./channel-off.ts";
+import { digest } from "./digest.ts";
 import { doNotDisturb } from "./do-not-disturb.ts";
 import { expired } from "./expired.ts";
 import type { ChannelGate, Facts, Gate, Objection } from "./gate.ts";
@@ -17,14 +20,16 @@ export type { Facts } from "./gate.ts";
 export type ChannelVerdict =
   | { channel: Channel; kind: "deliver" }
   | { channel: Channel; kind: "hold"; reason: Reason; until: Date }
+  | { channel: Channel; kind: "batch"; reason: Reason; plan: BatchPlan }
   | { channel: Channel; kind: "suppress"; reason: Reason };
 
 type Step = { about: "notification"; gate: Gate } | { about: "channel"; gate: ChannelGate };
 
 /**
  * The gates in their order: what is final before what passes, so that nothing waits for the end of quiet hours only to
- * be suppressed; and what costs least first. The first that objects decides. To add a gate, write it in a file of its
- * own and put it into this list.
+ * be suppressed; the clock before what collects, so that a batch is short and its window begins when it may be delivered;
+ * and what costs least first. The first that objects decides. To add a gate, write it in a file of its own and put it
+ * into this list.
  *
  * Duplicates are kept out when a notification is accepted; what was cancelled is passed over when the chunk is read and
  * again by the commit; limits are asked after all gates, because asking them counts.
@@ -40,6 +45,8 @@ const GATES: readonly Step[] = [
   { about: "notification", gate: quietHours },
   { about: "notification", gate: doNotDisturb },
   { about: "notification", gate: weekend },
+  { about: "notification", gate: digest },
+  { about: "notification", gate: batch },
 ];
 
 /**

@@ -1,5 +1,7 @@
 import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import type { BatchPlan } from "#src/batches/plan.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import type { TypeRules } from "#src/types/type.ts";
 
 /** All a gate may look at. Loaded before, so that deciding needs no I/O. */
 export type Facts = {
@@ -16,12 +18,21 @@ export type Facts = {
     readonly bypassLimits: boolean;
     /** The type does not exist any more. */
     readonly typeDeleted?: boolean | undefined;
+    /** What its type says of batches and digests; undefined: nothing. */
+    readonly rules?: TypeRules | undefined;
+    /** It has been through a batch, or is the notification of one: it joins none. */
+    readonly batchedAlready?: boolean | undefined;
+    /** When it first joined a batch, if it had to leave that. */
+    readonly batchedSince?: Date | undefined;
   };
   readonly preferences: CompiledPreferences;
 };
 
 /** Why not now. Nothing: no objection. */
-export type Objection = { kind: "hold"; reason: Reason; until: Date } | { kind: "suppress"; reason: Reason };
+export type Objection =
+  | { kind: "hold"; reason: Reason; until: Date }
+  | { kind: "batch"; reason: Reason; plan: BatchPlan }
+  | { kind: "suppress"; reason: Reason };
 
 /** A rule about the notification as a whole: what it says holds for every channel. Pure. */
 export type Gate = (facts: Facts, now: Date) => Objection | undefined;

@@ -1,0 +1,56 @@
+import { type SQL, sql } from "drizzle-orm";
+import { BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { plain, texts } from "#src/store/arrays.ts";
+import type { Db } from "#src/store/store.ts";
+import { BatchRole } from "./role.ts";
+
+// Dissolving is one half of a change of rules: it only ends batches and makes their members due, so that the scheduler's
+// release has them decided anew. Deciding at once what can be, and counting it, is the other (pipeline/reconsider), which
+// calls this first.
+
+/**
+ * Dissolves the users' open batches, because the rules that brought their members together may no longer hold. Call it in
+ * the transaction that changes these, before that locks notifications.
+ */
+export async function dissolveBatches(db: Db, tenantId: string, userIds: readonly string[], now: Date): Promise<void> {
+  await dissolve(db, tenantId, sql`user_id = any(${texts(userIds)}::text[])`, now);
+}
+
+/**
+ * Dissolves the open batches that the notifications are members of; with a type, only batches of that: digests stay for
+ * what they hold of other types.
+ */
+export async function dissolveBatchesOf(
+  db: Db,
+  tenantId: string,
+  { notificationIds, type }: { notificationIds: readonly string[]; type: string },
+  now: Date,
+): Promise<void> {
+  const ids = plain(notificationIds);
+  const theirs = sql`id = any(array(
+    select distinct n.batch_id from notifications n
+    where n.tenant_id = ${tenantId}::uuid and n.id = any(${ids}::uuid[]) and n.status = ${Status.BATCHED}
+      and n.batch_role = ${BatchRole.MEMBER}))`;
+  await dissolve(db, tenantId, type === "" ? theirs : sql`${theirs} and type = ${type}`, now);
+}
+
+async function dissolve(db: Db, tenantId: string, which: SQL, now: Date): Promise<void> {
+  const at = sql`${now.toISOString()}::timestamptz`;
+  // The batches first, then their members by id: the order in which everybody locks these. In two statements, because
+  // the second has to see who joined while the first waited.
+  const gone = await db.execute<{ id: string }>(sql`
+    update batches set state = ${BatchState.DISSOLVED}, ended_at = ${at}
+    where tenant_id = ${tenantId}::uuid and id = any(array(
+      select id from batches
+      where tenant_id = ${tenantId}::uuid and state in (1, 2) and ${which} order by user_id, key for update))
+    returning id`);
+  if (gone.length === 0) return;
+  await db.execute(sql`
+    update notifications set due_at = ${at}
+    where tenant_id = ${tenantId}::uuid and id = any(array(
+      select id from notifications
+      where tenant_id = ${tenantId}::uuid and batch_id = any(${plain(gone.map(({ id }) => id))}::uuid[])
+        and status = ${Status.BATCHED} and batch_role = ${BatchRole.MEMBER}
+      order by id for update))`);
+}

@@ -1,0 +1,203 @@
+import { BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
+import type { NewId } from "#src/ids.ts";
+import { instants, plain, texts } from "#src/store/arrays.ts";
+import type { Tx } from "#src/store/store.ts";
+import type { BatchPlan } from "./plan.ts";
+
+/** A notification that shall go into a batch. */
+export type Joining = {
+  id: string;
+  userId: string;
+  type: string;
+  category: string;
+  priority: number;
+  plan: BatchPlan;
+  /** Of the row that was decided about. */
+  version: string;
+};
+
+/** A batch that some have joined, as it stands after it. */
+export type Joined = {
+  id: string;
+  userId: string;
+  kind: BatchKind;
+  state: typeof BatchState.OPEN | typeof BatchState.FULL;
+  size: number;
+  flushAt: Date;
+  /** Those of the notifications that are in it. */
+  members: string[];
+};
+
+export type JoinContext = { now: Date; newId: NewId };
+
+/**
+ * Finds every notification a place in the open batch of its user and key, or opens that. A batch never takes more than it
+ * may hold: it is FULL with the last, nobody finds it any more, and the next open another.
+ *
+ * What somebody else has decided meanwhile (a message that was delivered twice) joins nothing and is missing in the answer.
+ *
+ * Whoever joins holds the batch's row until the end of the transaction, as does whoever closes it: so everyone who joined
+ * is there when it closes, and nobody joins what has closed. Locks are taken in the order of user and key, and before
+ * those of notifications.
+ */
+export async function joinBatches(
+  tx: Tx,
+  tenantId: string,
+  joining: readonly Joining[],
+  context: JoinContext,
+): Promise<Joined[]> {
+  const done: Joined[] = [];
+  let left = groups(joining);
+  while (left.size > 0) {
+    const rows = await put(tx, tenantId, left, context, undefined);
+    // Only now: whoever has joined with the same notifications held these rows until it had committed.
+    if (done.length === 0) left = await withdraw(tx, tenantId, rows, left);
+    const full = rows.filter((row) => row.joined >= row.maxSize);
+    if (full.length > 0) await fill(tx, tenantId, full, context.now);
+    const next = new Map<string, Joining[]>();
+    for (const row of rows) {
+      const key = groupOf(row.userId, row.key);
+      const group = left.get(key) ?? [];
+      if (group.length === 0) continue;
+      const room = Math.max(0, group.length - Math.max(0, row.joined - row.maxSize));
+      const isFull = row.joined >= row.maxSize;
+      if (room < group.length) next.set(key, group.slice(room));
+      done.push({
+        id: row.id,
+        userId: row.userId,
+        kind: row.kind,
+        state: isFull ? BatchState.FULL : BatchState.OPEN,
+        size: Math.min(row.joined, row.maxSize),
+        flushAt: isFull && row.kind === BatchKind.BATCH && row.flushAt > context.now ? context.now : row.flushAt,
+        members: group.slice(0, room).map(({ id }) => id),
+      });
+    }
+    left = next;
+  }
+  return done;
+}
+
+/**
+ * Has those whose batches are not open yet open them; answers who did, or had done so before: they go at once. Commit
+ * it before they do. One that dies in between is found as the one who opened it.
+ */
+export async function openLeading(
+  tx: Tx,
+  tenantId: string,
+  joining: readonly Joining[],
+  context: JoinContext,
+): Promise<Set<string>> {
+  const left = groups(joining);
+  const rows = await put(tx, tenantId, left, context, (group) => group[0]?.id ?? null);
+  const ids = new Set(joining.map(({ id }) => id));
+  return new Set(rows.flatMap(({ leaderId }) => (leaderId !== null && ids.has(leaderId) ? [leaderId] : [])));
+}
+
+type Row = {
+  id: string;
+  userId: string;
+  key: string;
+  kind: BatchKind;
+  flushAt: Date;
+  maxSize: number;
+  joined: number;
+  leaderId: string | null;
+};
+
+function put(
+  tx: Tx,
+  tenantId: string,
+  groups: ReadonlyMap<string, readonly Joining[]>,
+  { now, newId }: JoinContext,
+  leaderOf: ((group: readonly Joining[]) => string | null) | undefined,
+): Promise<Row[]> {
+  const all = [...groups.values()];
+  const first = all.flatMap((group) => group.slice(0, 1));
+  const soonest = (group: readonly Joining[], read: (plan: BatchPlan) => Date) =>
+    new Date(Math.min(...group.map(({ plan }) => read(plan).getTime())));
+  return tx<Row[]>`
+    insert into batches (tenant_id, id, user_id, kind, key, type, category, priority, state, opened_at, flush_at,
+      latest_flush_at, max_size, joined, leader_id)
+    select ${tenantId}, id, user_id, kind, key, type, category, priority, ${BatchState.OPEN}, ${now}, flush_at,
+      latest_flush_at, max_size, joined, leader_id
+    from unnest(
+      ${plain(first.map(() => newId()))}::uuid[],
+      ${texts(first.map(({ userId }) => userId))}::text[],
+      ${plain(first.map(({ plan }) => plan.kind))}::smallint[],
+      ${texts(first.map(({ plan }) => plan.key))}::text[],
+      ${texts(first.map(({ plan, type }) => (plan.kind === BatchKind.DIGEST ? DIGEST : type)))}::text[],
+      ${texts(first.map(({ plan, category }) => (plan.kind === BatchKind.DIGEST ? DIGEST : category)))}::text[],
+      ${plain(first.map(({ plan, priority }) => (plan.kind === BatchKind.DIGEST ? 0 : priority)))}::smallint[],
+      ${instants(all.map((group) => soonest(group, (plan) => plan.flushAt)))}::timestamptz[],
+      ${instants(all.map((group) => soonest(group, (plan) => plan.latestFlushAt)))}::timestamptz[],
+      ${plain(first.map(({ plan }) => plan.maxSize))}::int[],
+      ${plain(all.map((group) => (leaderOf === undefined ? group.length : 0)))}::int[],
+      ${plain(all.map((group) => leaderOf?.(group)))}::uuid[]
+    ) as t (id, user_id, kind, key, type, category, priority, flush_at, latest_flush_at, max_size, joined, leader_id)
+    order by user_id, key
+    on conflict (tenant_id, user_id, key) where state = 1 do update set
+      joined = batches.joined + excluded.joined,
+      -- A window that slides moves with each that joins; one that does not ends when the first of them wants it to.
+      flush_at = case
+        when excluded.joined = 0 then batches.flush_at
+        when excluded.latest_flush_at > excluded.flush_at
+          then least(batches.latest_flush_at, greatest(batches.flush_at, excluded.flush_at))
+        else least(batches.flush_at, excluded.flush_at) end
+    returning id, user_id as "userId", key, kind, flush_at as "flushAt", max_size as "maxSize", joined,
+      leader_id as "leaderId"`;
+}
+
+/**
+ * Takes those who no longer wait out of the groups and of the rows' counts again; a batch that only they had opened goes.
+ */
+async function withdraw(
+  tx: Tx,
+  tenantId: string,
+  rows: readonly Row[],
+  groups: Map<string, Joining[]>,
+): Promise<Map<string, Joining[]>> {
+  const all = [...groups.values()].flat().sort((a, b) => (a.id < b.id ? -1 : 1));
+  const ids = plain(all.map(({ id }) => id));
+  const waiting = await tx<{ id: string }[]>`
+    select n.id from unnest(${ids}::uuid[], ${plain(all.map(({ version }) => version))}::xid[]) as asked (id, version)
+    join notifications n on n.id = asked.id
+    where n.tenant_id = ${tenantId} and n.id = any(${ids}::uuid[])
+      and n.id between ${all[0]?.id ?? ""} and ${all.at(-1)?.id ?? ""} and n.status + 0 = 1 and n.xmin = asked.version`;
+  if (waiting.length === all.length) return groups;
+  const there = new Set(waiting.map(({ id }) => id));
+  const left = new Map([...groups].map(([key, group]) => [key, group.filter(({ id }) => there.has(id))]));
+  const changes = rows.flatMap((row) => {
+    const key = groupOf(row.userId, row.key);
+    const gone = (groups.get(key)?.length ?? 0) - (left.get(key)?.length ?? 0);
+    row.joined -= gone;
+    return gone > 0 ? [{ id: row.id, gone }] : [];
+  });
+  await tx`
+    update batches b set joined = b.joined - t.gone
+    from unnest(${plain(changes.map(({ id }) => id))}::uuid[], ${plain(changes.map(({ gone }) => gone))}::int[])
+      as t (id, gone)
+    where b.tenant_id = ${tenantId} and b.id = t.id`;
+  await tx`
+    delete from batches where tenant_id = ${tenantId} and id = any(${plain(changes.map(({ id }) => id))}::uuid[])
+      and joined = 0 and leader_id is null and state = ${BatchState.OPEN}`;
+  return left;
+}
+
+/** Type and category of a digest. */
+export const DIGEST = "digest";
+
+/** Closes the doors. A batch is due at once; a digest keeps its time. */
+async function fill(tx: Tx, tenantId: string, rows: readonly Row[], now: Date): Promise<void> {
+  await tx`
+    update batches set state = ${BatchState.FULL}, joined = max_size,
+      flush_at = case when kind = ${BatchKind.BATCH} then least(flush_at, ${now}) else flush_at end
+    where tenant_id = ${tenantId} and id = any(${plain(rows.map(({ id }) => id))}::uuid[])`;
+}
+
+function groups(joining: readonly Joining[]): Map<string, Joining[]> {
+  return Map.groupBy(joining, ({ userId, plan }) => groupOf(userId, plan.key));
+}
+
+function groupOf(userId: string, key: string): string {
+  return `${userId}\0${key}`;
+}

@@ -1,0 +1,11 @@
+/**
+ * What a notification has to do with its batch. Null on the row: nothing.
+ *
+ *     MEMBER ──the batch closes──▶ MERGED   its fate is that of the batch's notification
+ *        │                    └──▶ ALONE    the only one left: goes as itself, and joins no batch again
+ *        └─the rules changed──▶ (none)      decided anew
+ *
+ *     WHOLE: the batch's notification. Whoever changes its status lets the MERGED follow in the same transaction
+ *     (`followWholes`); nobody else touches a MERGED row, so these need no place in the order of locks.
+ */
+export const BatchRole = { MEMBER: 1, MERGED: 2, ALONE: 3, WHOLE: 4 } as const;

@@ -1,0 +1,49 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
+import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { BatchWordingSchema } from "#gen/posthorn/v1/type_service_pb.ts";
+import { type Merged, mergeBatch, mergeDigest } from "#src/batches/merge.ts";
+import type { NewId } from "#src/ids.ts";
+import type { NotificationTypeRow } from "#src/types/type.ts";
+import type { DueBatch, MemberRow } from "./queries.ts";
+
+export type Ended = { id: string; userId: string; status: Status; reason: Reason };
+
+/** What becomes of a batch and its members. */
+export type Closing = {
+  batch: DueBatch;
+  /** Who is no longer wanted, or too late. */
+  ended: Ended[];
+  /** Who is left. */
+  merged: MemberRow[];
+  /** What goes on: the notification they become, or the only one of them. Undefined: nobody is left. */
+  next: { id: string; priority: number } | undefined;
+  /** The notification they become, where there is more than one. */
+  whole: Merged | undefined;
+};
+
+/** Closes one batch: see `Closing`. Pure but for the id. `members` come in the order of their ids. */
+export function closing(
+  batch: DueBatch,
+  members: readonly MemberRow[],
+  type: NotificationTypeRow | undefined,
+  endedBy: (member: MemberRow) => { status: Status; reason: Reason } | undefined,
+  newId: NewId,
+): Closing {
+  const ended: Ended[] = [];
+  const merged = members.filter((member) => {
+    const end = endedBy(member);
+    if (end !== undefined) ended.push({ id: member.id, userId: member.userId, ...end });
+    return end === undefined;
+  });
+  const [first] = merged;
+  if (first === undefined) return { batch, ended, merged, next: undefined, whole: undefined };
+  if (merged.length === 1) {
+    return { batch, ended, merged, next: { id: first.id, priority: first.priority }, whole: undefined };
+  }
+  const wording = type?.batchWording == null ? undefined : fromBinary(BatchWordingSchema, type.batchWording);
+  const named = { key: batch.type, displayName: type?.displayName ?? "" };
+  const whole =
+    batch.kind === BatchKind.DIGEST ? mergeDigest(batch.id, merged) : mergeBatch(batch.id, merged, named, wording);
+  return { batch, ended, merged, next: { id: newId(), priority: whole.priority }, whole };
+}

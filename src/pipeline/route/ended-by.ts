@@ -1,0 +1,32 @@
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { channelsOf } from "#src/notifications/channel-bits.ts";
+import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import { decide } from "./gates/decide.ts";
+
+/** A member of a batch that closes. */
+export type Candidate = {
+  id: string;
+  type: string;
+  category: string;
+  priority: number;
+  channels: number;
+  bypassLimits: boolean;
+  expiresAt: Date | null;
+};
+
+/**
+ * What ends a member of a batch for good: the user's word since it joined, or time. Undefined: it is still wanted; that
+ * it would wait by itself is no reason to leave it out. Pure.
+ */
+export function endedBy(
+  member: Candidate,
+  preferences: CompiledPreferences,
+  now: Date,
+): { status: Status; reason: Reason } | undefined {
+  const notification = { ...member, channels: channelsOf(member.channels), expiresAt: member.expiresAt ?? undefined };
+  const verdicts = decide({ notification, preferences }, now);
+  const [first] = verdicts;
+  if (first === undefined) return { status: Status.SUPPRESSED, reason: Reason.NO_CHANNEL };
+  if (first.kind !== "suppress" || verdicts.some((verdict) => verdict.kind !== "suppress")) return undefined;
+  return { status: first.reason === Reason.EXPIRED ? Status.EXPIRED : Status.SUPPRESSED, reason: first.reason };
+}

@@ -1,0 +1,17 @@
+import { Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import { batchPlan } from "#src/batches/plan.ts";
+import type { Gate } from "./gate.ts";
+
+/**
+ * It waits for others of its type, where type and user want that. CRITICAL passes, and what would expire while it waits.
+ */
+export const batch: Gate = ({ notification, preferences }, now) => {
+  const rule = notification.rules?.batching;
+  const { type, category, priority, channels, expiresAt, batchedAlready, batchedSince: since } = notification;
+  if (rule === undefined || priority === Priority.CRITICAL || batchedAlready) return undefined;
+  const own = preferences.scope(type, category).batching;
+  if (own === undefined) return undefined;
+  const plan = batchPlan({ type, priority, channels, since }, rule, own, now);
+  if (plan === undefined || (expiresAt !== undefined && expiresAt <= plan.flushAt)) return undefined;
+  return { kind: "batch", reason: Reason.BATCHING, plan };
+};

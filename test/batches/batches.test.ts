@@ -1,0 +1,360 @@
+import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import postgres from "postgres";
+import { afterAll, beforeEach, describe, expect, test } from "vitest";
+import { BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
+import { Priority, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
+import { Digest_Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { BatchRule_Mode } from "#gen/posthorn/v1/type_service_pb.ts";
+import { platformOfFile } from "../support/platform.ts";
+import { wrongInAppCounters, wrongInboxes } from "../support/recount.ts";
+import { refusalOf } from "../support/refusal.ts";
+import { openReader } from "../support/stream-reader.ts";
+import { until } from "../support/until.ts";
+import { batching, MINUTE, steppedClock } from "./setup.ts";
+
+const { clock, step } = steppedClock();
+const node = await platformOfFile({ clock });
+const { key } = node;
+const { newType, newUser, get, timeline, send, batchOf, closed, reached, entries, prefer } = batching(node);
+const sql = postgres(node.services.databaseUrl, { max: 1, onnotice: () => undefined });
+afterAll(() => sql.end());
+afterAll(async () => {
+  expect(await wrongInboxes(sql)).toEqual([]);
+  expect(await wrongInAppCounters(sql)).toEqual([]);
+});
+
+let user: string;
+beforeEach(() => {
+  user = newUser();
+});
+
+const both = { batchable: true, maxSize: 2 };
+
+test("a batch closes with its last member and arrives as one, worded by its type", async () => {
+  const type = await newType(
+    { batchable: true, maxSize: 3 },
+    {
+      displayName: "Task assigned",
+      category: "tasks",
+      batchWording: { title: "{count} new tasks", icon: "/tasks.png", tag: "many", url: "/tasks?new={count}" },
+    },
+  );
+  const [first, second] = [await send(user, type, "Milk"), await send(user, type, "Bread")];
+  expect(first).toMatchObject({ status: Status.BATCHED, queued: true });
+  expect(first.verdicts).toMatchObject([{ kind: VerdictKind.BATCH, reason: Reason.BATCHING, batchId: first.batchId }]);
+  expect(second.batchId).toBe(first.batchId);
+  const open = await batchOf(first.batchId);
+  expect(open).toMatchObject({
+    state: BatchState.OPEN,
+    kind: BatchKind.BATCH,
+    size: 2,
+    maxSize: 3,
+    type,
+    userId: user,
+  });
+  expect(first.estimatedDeliveryTime).toEqual(open.flushTime);
+  expect(await entries(user)).toEqual([]);
+
+  const third = await send(user, type, "Eggs");
+  const batch = await closed(first.batchId);
+  const members = [first, second, third].map(({ notificationId }) => notificationId);
+  for (const id of members) await reached(id, Status.DELIVERED);
+  const [entry, ...others] = await entries(user);
+  expect(others).toEqual([]);
+  expect(entry).toMatchObject({
+    notificationId: batch.notificationId,
+    type,
+    category: "tasks",
+    tags: ["many"],
+    content: {
+      title: "3 new tasks",
+      body: "Milk\nBread\nEggs",
+      icon: "/tasks.png",
+      url: "/tasks?new=3",
+      data: { batch: { id: batch.id, kind: "batch", count: 3, notificationIds: members } },
+    },
+  });
+  expect(await batchOf(batch.id)).toMatchObject({ size: 3, delivered: 3, failed: 0 });
+  expect(await get(members[0] ?? "")).toMatchObject({ batchId: batch.id, status: Status.DELIVERED });
+  expect((await timeline(members[0] ?? "")).map(({ status }) => status)).toEqual([
+    Status.ACCEPTED,
+    Status.BATCHED,
+    Status.DELIVERED,
+  ]);
+  const { notifications } = await key.send.listNotifications({ filter: { batchId: batch.id } });
+  expect(notifications.map(({ id }) => id).sort()).toEqual([...members, batch.notificationId].sort());
+});
+
+test("a batch closes when its window ends, and its members are read with it", async () => {
+  const type = await newType({ batchable: true, window: { seconds: 600n } });
+  const members = [await send(user, type, "One"), await send(user, type, "Two")];
+  step(9 * MINUTE);
+  expect((await batchOf(members[0]?.batchId ?? "")).state).toBe(BatchState.OPEN);
+  step(2 * MINUTE);
+  const batch = await closed(members[0]?.batchId ?? "");
+  await reached(batch.notificationId, Status.DELIVERED);
+  expect((await entries(user)).map(({ content }) => content?.title)).toEqual([`2 × ${type}`]);
+  await key.inbox.markRead({ userId: user, notificationIds: [batch.notificationId] });
+  for (const { notificationId } of members) await reached(notificationId, Status.READ);
+});
+
+test("a batch of one is sent as itself, and a limit of one batches nothing", async () => {
+  const type = await newType(both);
+  const only = await send(user, type, "Alone");
+  step(31 * MINUTE);
+  const batch = await closed(only.batchId);
+  expect(batch).toMatchObject({ size: 1, notificationId: only.notificationId });
+  await reached(only.notificationId, Status.DELIVERED);
+  expect((await entries(user)).map(({ content }) => content?.title)).toEqual(["Alone"]);
+  expect(await batchOf(batch.id)).toMatchObject({ delivered: 1, failed: 0 });
+  await prefer(user, { batching: { maxSize: 1 } });
+  expect((await send(user, type, "At once")).status).toBe(Status.DELIVERED);
+});
+
+test("only what is alike comes together, and CRITICAL never waits", async () => {
+  const type = await newType({ batchable: true });
+  const normal = await send(user, type, "a");
+  expect((await send(user, type, "b")).batchId).toBe(normal.batchId);
+  const different = [
+    await send(user, type, "high", { priority: Priority.HIGH }),
+    await send(newUser(), type, "other"),
+    await send(user, await newType({ batchable: true }), "type"),
+  ];
+  expect(different.map(({ status }) => status)).toEqual(different.map(() => Status.BATCHED));
+  expect(new Set([normal, ...different].map(({ batchId }) => batchId)).size).toBe(4);
+  expect((await send(user, type, "critical", { priority: Priority.CRITICAL })).status).toBe(Status.DELIVERED);
+  const soon = timestampFromDate(new Date(clock().getTime() + MINUTE));
+  const expiring = await send(user, type, "soon over", { expiry: { case: "expireTime", value: soon } });
+  expect(expiring.status).toBe(Status.DELIVERED);
+});
+
+test("a burst fills one batch after the other, each as large as it may be", async () => {
+  const type = await newType({ batchable: true, maxSize: 4 });
+  await key.send.sendBatch({
+    items: Array.from({ length: 10 }, (_, n) => ({ to: { userIds: [user] }, type, content: { title: `${n}` } })),
+  });
+  const batches = await until(
+    async () => (await key.batches.listBatches({ userId: user })).batches,
+    (found) => found.reduce((sum, { size }) => sum + size, 0) === 10,
+  );
+  expect(batches.map(({ size }) => size).sort()).toEqual([2, 4, 4]);
+  step(31 * MINUTE);
+  await until(
+    () => entries(user),
+    (found) => found.length === 3,
+  );
+  const { batches: first, nextPageToken } = await key.batches.listBatches({ userId: user, pageSize: 2 });
+  const { batches: rest } = await key.batches.listBatches({ userId: user, pageSize: 2, pageToken: nextPageToken });
+  expect([...first, ...rest].map(({ id }) => id)).toEqual(batches.map(({ id }) => id));
+});
+
+describe("leading and sliding", () => {
+  test("the first goes at once, those that follow are batched, and after that the next goes at once again", async () => {
+    const type = await newType({ batchable: true, mode: BatchRule_Mode.LEADING, maxSize: 5 });
+    expect((await send(user, type, "first")).status).toBe(Status.DELIVERED);
+    const second = await send(user, type, "second");
+    const third = await send(user, type, "third");
+    expect([second.status, third.batchId]).toEqual([Status.BATCHED, second.batchId]);
+    step(31 * MINUTE);
+    await closed(second.batchId);
+    await reached(third.notificationId, Status.DELIVERED);
+    expect((await send(user, type, "again")).status).toBe(Status.DELIVERED);
+    expect((await entries(user)).map(({ content }) => content?.title)).toEqual(["again", `2 × ${type}`, "first"]);
+  });
+
+  test("a window slides with each that joins, but not beyond its maximum", async () => {
+    const type = await newType({
+      batchable: true,
+      window: { seconds: 600n },
+      sliding: true,
+      maxWindow: { seconds: 1500n },
+    });
+    const first = await send(user, type, "1");
+    const opened = await batchOf(first.batchId);
+    const openMs = timestampDate(opened.createTime ?? timestampFromDate(new Date(0))).getTime();
+    const flushAfter = async () => {
+      const { flushTime } = await batchOf(first.batchId);
+      return Math.round(((flushTime ? timestampDate(flushTime).getTime() : 0) - openMs) / MINUTE);
+    };
+    expect(await flushAfter()).toBe(10);
+    step(8 * MINUTE);
+    await send(user, type, "2");
+    expect(await flushAfter()).toBe(18);
+    step(8 * MINUTE);
+    await send(user, type, "3");
+    expect(await flushAfter()).toBe(25);
+  });
+});
+
+describe("while a batch is open", () => {
+  test("a cancelled member is not in it, and one whose batch was delivered cannot be cancelled", async () => {
+    const type = await newType({ batchable: true, maxSize: 3 });
+    const [a, b] = [await send(user, type, "a"), await send(user, type, "b")];
+    await key.send.cancelNotification({ id: a.notificationId });
+    const c = await send(user, type, "c");
+    const batch = await closed(a.batchId);
+    await reached(b.notificationId, Status.DELIVERED);
+    expect(batch.size).toBe(2);
+    expect((await entries(user))[0]?.content?.body).toBe("b\nc");
+    expect((await get(a.notificationId)).status).toBe(Status.CANCELLED);
+    expect((await refusalOf(key.send.cancelNotification({ id: c.notificationId }))).reason).toBe(
+      "NOTIFICATION_NOT_OPEN",
+    );
+  });
+
+  test("the batch's notification, held, can be cancelled, and its members with it, but not they alone", async () => {
+    const type = await newType({ batchable: true });
+    // It closes into quiet hours that begin after its members have joined.
+    const start = new Date(clock().getTime() + 15 * MINUTE).toISOString().slice(11, 16);
+    const end = new Date(clock().getTime() + 120 * MINUTE).toISOString().slice(11, 16);
+    await prefer(user, { quietHours: { enabled: true, startTime: start, endTime: end } });
+    const [a, b] = [await send(user, type, "a"), await send(user, type, "b")];
+    step(31 * MINUTE);
+    const { notificationId } = await closed(a.batchId);
+    expect(await reached(notificationId, Status.HELD)).toMatchObject({
+      reason: Reason.QUIET_HOURS,
+      batchId: a.batchId,
+    });
+    const { reason } = await refusalOf(key.send.cancelNotification({ id: a.notificationId }));
+    expect(reason).toBe("NOTIFICATION_NOT_OPEN");
+    expect(await key.send.cancelNotifications({ ids: [b.notificationId] })).toMatchObject({ cancelled: 0 });
+    expect((await get(a.notificationId)).status).toBe(Status.BATCHED);
+    await key.send.cancelNotification({ id: notificationId });
+    for (const each of [a, b]) expect((await get(each.notificationId)).status).toBe(Status.CANCELLED);
+    expect(await batchOf(a.batchId)).toMatchObject({ delivered: 0, failed: 2 });
+  });
+
+  test("what expires is left out and ends as EXPIRED", async () => {
+    const type = await newType({ batchable: true, window: { seconds: 600n } });
+    const a = await send(user, type, "a");
+    const b = await send(user, type, "b");
+    const expireTime = timestampFromDate(new Date(clock().getTime() + 5 * MINUTE));
+    await key.send.updateNotification({ id: b.notificationId, expireTime, updateMask: { paths: ["expire_time"] } });
+    step(11 * MINUTE);
+    await reached(a.notificationId, Status.DELIVERED);
+    expect((await entries(user)).map(({ content }) => content?.title)).toEqual(["a"]);
+    expect(await get(b.notificationId)).toMatchObject({ status: Status.EXPIRED, reason: Reason.EXPIRED });
+  });
+
+  test("a member moved to a later time leaves", async () => {
+    const type = await newType(both);
+    const a = await send(user, type, "a");
+    const scheduleTime = timestampFromDate(new Date(clock().getTime() + 24 * 60 * MINUTE));
+    await key.send.updateNotification({ id: a.notificationId, scheduleTime, updateMask: { paths: ["schedule_time"] } });
+    expect(await get(a.notificationId)).toMatchObject({ status: Status.SCHEDULED, batchId: "" });
+    step(31 * MINUTE);
+    const left = () => key.batches.listBatches({ userId: user });
+    await until(left, ({ batches }) => batches.length === 0);
+    expect((await refusalOf(key.batches.getBatch({ id: a.batchId }))).reason).toBe("NOT_FOUND");
+  });
+
+  test("a newer one with the same collapse key takes a member's place", async () => {
+    const type = await newType({ batchable: true, maxSize: 3 });
+    const a = await send(user, type, "old", { collapseKey: "k" });
+    const b = await send(user, type, "new", { collapseKey: "k" });
+    expect((await get(a.notificationId)).status).toBe(Status.CANCELLED);
+    step(31 * MINUTE);
+    await reached(b.notificationId, Status.DELIVERED);
+    expect((await entries(user)).map(({ content }) => content?.title)).toEqual(["new"]);
+  });
+
+  test("a user who wants no batches gets what waits at once, and one who wants none of it gets nothing", async () => {
+    const type = await newType({ batchable: true });
+    const a = await send(user, type, "a");
+    const b = await send(user, type, "b");
+    await prefer(user, { batching: { enabled: false } });
+    for (const { notificationId } of [a, b]) await reached(notificationId, Status.DELIVERED);
+    expect(await batchOf(a.batchId)).toMatchObject({ state: BatchState.DISSOLVED, size: 0, notificationId: "" });
+    expect((await entries(user)).map(({ content }) => content?.title).sort()).toEqual(["a", "b"]);
+
+    await prefer(user, { batching: { enabled: true } });
+    const c = await send(user, type, "c");
+    expect(c.status).toBe(Status.BATCHED);
+    await prefer(user, { types: { [type]: { enabled: false } } });
+    expect((await reached(c.notificationId, Status.SUPPRESSED)).reason).toBe(Reason.TYPE_DISABLED);
+  });
+
+  test("a change that keeps it batched does not begin its window anew", async () => {
+    const type = await newType({ batchable: true, window: { seconds: 600n } });
+    const a = await send(user, type, "a");
+    const before = await batchOf(a.batchId);
+    step(6 * MINUTE);
+    await prefer(user, { language: "pt" });
+    const { batchId } = await until(
+      () => get(a.notificationId),
+      (it) => it.status === Status.BATCHED && it.batchId !== a.batchId && it.batchId !== "",
+    );
+    const after = await batchOf(batchId);
+    const ms = (batch: typeof before) => (batch.flushTime ? timestampDate(batch.flushTime).getTime() : 0);
+    expect(Math.abs(ms(after) - ms(before))).toBeLessThan(5000);
+  });
+
+  test("the answer to a change of preferences counts what it made of members", async () => {
+    const [kept, off] = [await newType({ batchable: true }), await newType({ batchable: true })];
+    const a = await send(user, kept, "a");
+    const b = await send(user, off, "b");
+    const c = await send(user, off, "c");
+    const { reconciled } = await prefer(user, { types: { [off]: { enabled: false } } });
+    expect(reconciled).toMatchObject({ suppressed: 2, moved: 0, released: 0, rebatched: 1, unchanged: 0, more: false });
+    for (const { notificationId } of [b, c]) expect((await get(notificationId)).status).toBe(Status.SUPPRESSED);
+    await until(
+      () => get(a.notificationId),
+      (it) => it.status === Status.BATCHED && it.batchId !== a.batchId && it.batchId !== "",
+    );
+    const released = await prefer(user, { batching: { enabled: false } });
+    expect(released.reconciled).toMatchObject({ suppressed: 0, released: 1, rebatched: 0 });
+    await reached(a.notificationId, Status.DELIVERED);
+  });
+
+  test("the tenant's defaults take out of digests what is no longer collected", async () => {
+    const type = await newType(undefined);
+    await prefer(user, { language: "pt" });
+    const defaults = (digest: object) =>
+      key.preferences.updateDefaultPreferences({
+        preferences: { digest },
+        updateMask: { paths: ["digest.mode"] },
+        reason: "a test",
+      });
+    await defaults({ mode: Digest_Mode.WEEKLY });
+    const a = await send(user, type, "a");
+    expect((await get(a.notificationId)).status).toBe(Status.BATCHED);
+    await defaults({});
+    await reached(a.notificationId, Status.DELIVERED);
+  });
+
+  test("a type that changes its rule dissolves its batches, and one that is deleted ends what is in them", async () => {
+    const type = await newType({ batchable: true });
+    const a = await send(user, type, "a");
+    await key.types.updateType({
+      type: { key: type, batching: { batchable: false } },
+      updateMask: { paths: ["batching"] },
+    });
+    await reached(a.notificationId, Status.DELIVERED);
+    const other = await newType({ batchable: true });
+    const b = await send(user, other, "b");
+    await key.types.deleteType({ key: other });
+    expect((await reached(b.notificationId, Status.SUPPRESSED)).reason).toBe(Reason.TYPE_DELETED);
+  });
+
+  test("a deleted user's batches are gone, and what was in them has ended", async () => {
+    const type = await newType({ batchable: true });
+    await key.users.upsertUser({ user: { id: user } });
+    const a = await send(user, type, "a");
+    await key.users.deleteUser({ id: user });
+    expect((await get(a.notificationId)).status).toBe(Status.SUPPRESSED);
+    expect((await refusalOf(key.batches.getBatch({ id: a.batchId }))).reason).toBe("NOT_FOUND");
+  });
+});
+
+test("streams that ask for statuses are told how a batch stands", async () => {
+  const type = await newType(both);
+  const reader = openReader((await node.clientsFor(user)) as typeof key, { includeStatus: true });
+  await reader.next("hello");
+  const a = await send(user, type, "a");
+  expect(await reader.next("batch")).toMatchObject({ batchId: a.batchId, state: BatchState.OPEN, size: 1 });
+  await send(user, type, "b");
+  expect(await reader.next("batch")).toMatchObject({ batchId: a.batchId, state: BatchState.FULL, size: 2 });
+  const end = await reader.next("batch");
+  const batch = await closed(a.batchId);
+  expect(end).toMatchObject({ state: BatchState.CLOSED, size: 2, notificationId: batch.notificationId });
+});

@@ -1,0 +1,115 @@
+import postgres from "postgres";
+import { afterAll, expect, test } from "vitest";
+import { BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { BatchRule_Mode } from "#gen/posthorn/v1/type_service_pb.ts";
+import { BatchRole } from "#src/batches/role.ts";
+import { platformOfFile } from "../support/platform.ts";
+import { wrongInAppCounters, wrongInboxes } from "../support/recount.ts";
+import { testServices } from "../support/services.ts";
+import { until } from "../support/until.ts";
+
+// Two nodes with workers and schedulers of their own: whatever can happen to a batch happens at the same time.
+const services = await testServices();
+const a = await platformOfFile({ services });
+const b = await platformOfFile({ services, tenant: a.tenant });
+const nodes = [a.key, b.clients(a.tenant.apiKey)] as const;
+const sql = postgres(services.databaseUrl, { max: 2, onnotice: () => undefined });
+afterAll(() => sql.end());
+const { tenantId } = a.tenant;
+
+const USERS = ["ann", "bob", "cho", "dee"];
+const on = (n: number) => nodes[n % 2] ?? a.key;
+
+test("each notification arrives once, whoever joins, closes, cancels and changes the rules at the same time", async () => {
+  const window = { seconds: 1n };
+  await a.key.types.createType({ type: { key: "trailing", batching: { batchable: true, maxSize: 4, window } } });
+  const batching = { batchable: true, maxSize: 3, window, mode: BatchRule_Mode.LEADING };
+  await a.key.types.createType({ type: { key: "leading", batching } });
+  const sent: string[] = [];
+  const sendSome = async (n: number) => {
+    const items = Array.from({ length: 1 + (n % 6) }, (_, k) => ({
+      to: { userIds: [USERS[(n + k) % USERS.length] ?? ""] },
+      type: (n + k) % 3 === 0 ? "leading" : "trailing",
+      content: { title: `${n}.${k}` },
+    }));
+    const { results } = await on(n).send.sendBatch({ items });
+    for (const { result } of results)
+      if (result.case === "response") sent.push(...result.value.results.map(({ notificationId }) => notificationId));
+  };
+  const cancelSome = async (n: number) => {
+    const ids = sent.slice(-3).filter((_, k) => (n + k) % 2 === 0);
+    if (ids.length > 0) await on(n).send.cancelNotifications({ ids });
+  };
+  const change = (n: number) =>
+    on(n).preferences.updatePreferences({
+      userId: USERS[n % USERS.length] ?? "",
+      preferences: { batching: { enabled: n % 3 !== 0, maxSize: 2 + (n % 4) } },
+      reason: "a race",
+    });
+  await Promise.all([
+    ...[0, 1, 2, 3].map(async (sender) => {
+      for (let n = 0; n < 40; n++) await sendSome(4 * n + sender);
+    }),
+    (async () => {
+      for (let n = 0; n < 40; n++) await cancelSome(n);
+    })(),
+    (async () => {
+      for (let n = 0; n < 20; n++) await change(n);
+    })(),
+    (async () => {
+      for (let n = 0; n < 5; n++)
+        await on(n).types.updateType({
+          type: { key: "trailing", batching: { batchable: true, maxSize: 4 - (n % 2), window } },
+          updateMask: { paths: ["batching"] },
+        });
+    })(),
+  ]);
+  await until(
+    () => sql`select id from notifications where tenant_id = ${tenantId} and status < ${Status.DELIVERED}`,
+    (open) => open.length === 0,
+  );
+  await until(
+    async () => [...(await a.key.batches.listBatches({ state: BatchState.OPEN })).batches],
+    (open) => open.length === 0,
+  );
+
+  // By id, as stored: in how many entries it stands, by itself or as a member.
+  const rows = await sql<{ id: string; status: number; times: number }[]>`
+    select n.id, n.status, (
+      select count(*)::int from inbox i join notifications e on e.tenant_id = i.tenant_id and e.id = i.notification_id
+      where i.tenant_id = n.tenant_id and (e.id = n.id
+        or e.batch_role = ${BatchRole.WHOLE} and e.batch_id = n.batch_id and n.batch_role = ${BatchRole.MERGED})
+    ) as times
+    from notifications n where n.tenant_id = ${tenantId} and n.batch_role is distinct from ${BatchRole.WHOLE}`;
+  expect(rows.map(({ id }) => id).sort()).toEqual(sent.toSorted());
+  for (const { id, status, times } of rows) {
+    expect([id, status]).toEqual([id, times === 1 ? Status.DELIVERED : Status.CANCELLED]);
+    expect([id, times]).toEqual([id, status === Status.DELIVERED ? 1 : 0]);
+  }
+
+  // And as the recipients see it: no title twice, none missing.
+  const seen: string[] = [];
+  for (const userId of USERS) {
+    for (let pageToken = ""; ; ) {
+      const page = await a.key.inbox.listEntries({ userId, pageToken, pageSize: 100 });
+      for (const { content } of page.entries) {
+        const lines = content?.data?.batch === undefined ? [content?.title ?? ""] : content.body.split("\n");
+        seen.push(...lines);
+      }
+      pageToken = page.nextPageToken;
+      if (pageToken === "") break;
+    }
+  }
+  expect(new Set(seen).size).toBe(seen.length);
+  expect(seen.length).toBe(rows.filter(({ status }) => status === Status.DELIVERED).length);
+
+  const { batches } = await a.key.batches.listBatches({ state: BatchState.CLOSED, pageSize: 200 });
+  expect(batches.length).toBeGreaterThan(10);
+  for (const { size, maxSize, delivered, failed } of batches) {
+    expect(size).toBeLessThanOrEqual(maxSize);
+    expect(delivered + failed).toBe(size);
+  }
+  expect(await wrongInboxes(sql)).toEqual([]);
+  expect(await wrongInAppCounters(sql)).toEqual([]);
+}, 120_000);
