@@ -235,6 +235,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       ...shared,
       aboutToChange: preferences.aboutToChange,
       preferencesChanged: live.preferencesChanged,
+      membershipChanged,
     }),
     userService({ ...shared, membershipChanged }),
     topicService({ ...shared, membershipChanged }),

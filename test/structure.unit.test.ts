@@ -29,6 +29,7 @@ const NOUNS = [
   "limits",
   "notifications",
   "preferences",
+  "subscriptions",
   "tenants",
   "topics",
   "types",

@@ -7,6 +7,8 @@ import type { Cache } from "#src/cache/redis.ts";
 import type { Clock } from "#src/clock.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Store } from "#src/store/store.ts";
+import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
+import { wishesOf } from "#src/subscriptions/rules.ts";
 import { type CompiledPreferences, compile } from "./compile.ts";
 import { fromDocument } from "./document.ts";
 import { type Copy, type Owner, readCopies } from "./queries.ts";
@@ -57,6 +59,7 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
   const { store, cache, invalidations, connected, clock, newId } = deps;
   const copies = redisCopies(cache, circuit({ up: () => cache.up(), clock: () => clock().getTime() }), newId);
   const clockOf = zoneClocks();
+  const evaluator = filterEvaluator();
   const entries = new LRUCache<string, Entry>({ max: deps.maxUsers ?? 50_000 });
   const bases = new LRUCache<string, { base: Base; loadedAt: number }>({ max: 10_000 });
   /** Loads under way, each with what was invalidated since it began and must not be kept. */
@@ -129,7 +132,7 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
   function compiledFor(entry: Entry, base: Base): CompiledPreferences {
     if (entry.base === base && entry.compiled !== undefined) return entry.compiled;
     entry.base = base;
-    entry.compiled = entry.copy.document === null ? plainFor(entry.copy, base) : compileFor(entry.copy, base);
+    entry.compiled = isPlain(entry.copy) ? plainFor(entry.copy, base) : compileFor(entry.copy, base);
     return entry.compiled;
   }
 
@@ -144,9 +147,10 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
     return plain;
   }
 
-  function compileFor({ document, language, timeZone }: Copy, base: Base): CompiledPreferences {
+  function compileFor({ document, language, timeZone, subscriptions }: Copy, base: Base): CompiledPreferences {
     const user = document === null ? undefined : fromDocument(document);
-    return compile({ tenant: base.preferences, profile: { language, timeZone }, user }, base.optIn, clockOf);
+    const wishes = wishesOf(subscriptions, evaluator);
+    return compile({ tenant: base.preferences, profile: { language, timeZone }, user }, base.optIn, clockOf, wishes);
   }
 
   const subscriptions = [
@@ -184,6 +188,10 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
       for (const subscription of subscriptions) subscription[Symbol.dispose]();
     },
   };
+}
+
+function isPlain({ document, subscriptions }: Copy): boolean {
+  return document === null && subscriptions.length === 0;
 }
 
 function toBase(copy: Copy): Base {

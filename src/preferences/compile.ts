@@ -1,5 +1,6 @@
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { PreferenceLevel as Level } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import type { Wishes } from "#src/subscriptions/rules.ts";
 import { isTimeZone } from "#src/users/time-zone.ts";
 import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import { type ClockRules, clockRules } from "./clock-rules.ts";
@@ -28,6 +29,8 @@ export type CompiledPreferences = {
   readonly optedOut: boolean;
   /** When things wait; undefined: never. */
   readonly clock: ClockRules | undefined;
+  /** What the user is subscribed to; undefined: nothing. */
+  readonly wishes: Wishes | undefined;
   /** What holds for a type. The first question about a type works it out, later ones cost a look-up. */
   scope(type: string, category: string): ScopeRules;
 };
@@ -47,6 +50,7 @@ export function compile(
   levels: Levels,
   optInTypes: ReadonlySet<string>,
   clockOf: (zone: string) => ZoneClock,
+  wishes?: Wishes,
 ): CompiledPreferences {
   const zone = timeZone(levels).value;
   // A newer server may have stored a zone that this one's tz database does not know yet.
@@ -70,6 +74,7 @@ export function compile(
     timeZone: knownZone,
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
+    wishes,
     scope(type, category) {
       const optIn = optInTypes.has(type);
       if (!optIn && !isMentioned(levels, type, category)) return general;
@@ -77,7 +82,7 @@ export function compile(
       const known = scopes.get(key);
       if (known !== undefined) return known;
       if (scopes.size >= MAX_SCOPES) scopes.clear();
-      const rules = scopeRules(levels, { type, category, optIn });
+      const rules = scopeRules(levels, { type, category, optIn, subscribed: wishes?.toType(type) ?? false });
       scopes.set(key, rules);
       return rules;
     },

@@ -2,6 +2,7 @@ import type { JsonValue } from "@bufbuild/protobuf";
 import { and, eq } from "drizzle-orm";
 import { defaultPreferences, preferences, users } from "#src/store/schema/users.ts";
 import type { Db, Tx } from "#src/store/store.ts";
+import type { Wish } from "#src/subscriptions/rules.ts";
 import { fromDocument, nothingStored, type Stored, toDocument } from "./document.ts";
 
 /** Whose preferences: a user's, or with the empty user id the tenant's defaults. */
@@ -67,6 +68,7 @@ export type Copy = {
   timeZone: string;
   /** Of the tenant only: keys of its opt-in types. */
   optIn: string[];
+  subscriptions: Wish[];
 };
 
 /** Reads the copies of many users, and of the tenant where the empty id is among them. One answer for every id. */
@@ -75,7 +77,9 @@ export async function readCopies(tx: Tx, tenantId: string, userIds: readonly str
     select asked.id as "userId", coalesce(p.document, d.document) as document,
       coalesce(u.locale, '') as language, coalesce(u.time_zone, '') as "timeZone",
       case when asked.id = '' then array(select key from types t where t.tenant_id = ${tenantId} and t.opt_in order by key)
-        else '{}' end as "optIn"
+        else '{}' end as "optIn",
+      coalesce((select jsonb_agg(jsonb_build_array(s.kind, s.key, s.filter) order by s.id) from subscriptions s
+        where s.tenant_id = ${tenantId} and s.user_id = asked.id), '[]') as subscriptions
     from unnest(${userIds as string[]}::text[]) as asked (id)
     left join preferences p on p.tenant_id = ${tenantId} and p.user_id = asked.id
     left join users u on u.tenant_id = ${tenantId} and u.id = asked.id

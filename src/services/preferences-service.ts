@@ -4,21 +4,55 @@ import {
   type Preferences,
   PreferencesSchema,
   PreferencesService,
+  type Subscription,
+  SubscriptionSchema,
   type UpdatePreferencesRequest,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { writeAudit } from "#src/audit/queries.ts";
 import { invalidField, invalidRequest, notFound } from "#src/errors.ts";
-import { type ChangeDeps, changePreferences } from "#src/preferences/change.ts";
+import { changePreferences } from "#src/preferences/change.ts";
 import { etagOf } from "#src/preferences/document.ts";
 import { effective } from "#src/preferences/effective.ts";
 import { findPreferences, findProfile } from "#src/preferences/queries.ts";
-import { targetUser } from "#src/rpc/access.ts";
+import { reasonOf, targetUser } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { applyMask, maskPaths } from "#src/rpc/field-mask.ts";
+import { keysetPage } from "#src/store/keyset.ts";
+import type { PageTokens } from "#src/store/page-token.ts";
 import { textFaults } from "#src/store/storable.ts";
+import type { Db } from "#src/store/store.ts";
+import {
+  createSubscription,
+  deleteSubscription,
+  type SubscriptionDeps,
+  unsubscribeAll,
+  updateSubscription,
+} from "#src/subscriptions/change.ts";
+import {
+  findSubscription,
+  isSubscribed,
+  type Owner,
+  pageSubscriptions,
+  type SubscriptionRow,
+} from "#src/subscriptions/queries.ts";
+import { Kind } from "#src/subscriptions/rules.ts";
+import { FilterFault, vet } from "#src/subscriptions/vet.ts";
 import { findType } from "#src/types/queries.ts";
 
-export function preferencesService(deps: ChangeDeps): Service {
-  const { store } = deps;
+export type PreferencesServiceDeps = SubscriptionDeps & { pageTokens: PageTokens };
+
+const DEFAULT_PAGE = 50;
+
+export function preferencesService(deps: PreferencesServiceDeps): Service {
+  const { store, pageTokens } = deps;
+  const by = (request: { reason: string }, call: Call) => ({ actor: call.actor, reason: reasonOf(request, call) });
+
+  /** What an API key reads of a user stands in the audit log. */
+  async function noteRead(db: Db, { tenantId, userId }: Owner, { principal, actor }: Call): Promise<void> {
+    if (principal.kind === "user") return;
+    await writeAudit(db, { tenantId, id: deps.newId(), actor, action: "subscription.read", target: `user:${userId}` });
+  }
+
   return service(PreferencesService, {
     async getPreferences(request, call) {
       const owner = { tenantId: call.tenantId, userId: targetUser(request, call) };
@@ -65,7 +99,9 @@ export function preferencesService(deps: ChangeDeps): Service {
           profile: await findProfile(db, owner),
           user: (await findPreferences(db, owner)).preferences,
         };
-        return effective(levels, type && { type: key, category: type.category, optIn: type.optIn });
+        if (type === undefined) return effective(levels, undefined);
+        const subscribed = await isSubscribed(db, owner, Kind.TYPE, key);
+        return effective(levels, { type: key, category: type.category, optIn: type.optIn, subscribed });
       });
     },
 
@@ -89,17 +125,62 @@ export function preferencesService(deps: ChangeDeps): Service {
       );
       return { preferences: stored.preferences, etag: etagOf(stored) };
     },
-  });
-}
 
-/** Users need no reason for what concerns themselves; everybody else does (it stands in the audit log). */
-function reasonOf({ reason }: { reason: string }, { principal }: Call): string {
-  if (principal.kind !== "user" && reason.trim() === "") {
-    throw invalidField("reason", "is required when an API key changes a user's preferences");
-  }
-  const fields = textFaults({ reason });
-  if (fields.length > 0) throw invalidRequest(fields);
-  return reason;
+    async createSubscription(request, call) {
+      const { target, filter } = request.subscription ?? create(SubscriptionSchema);
+      checkFilter("subscription.filter", filter);
+      const row = await createSubscription(
+        deps,
+        ownerOf(request, call),
+        { ...targetOf(target), filter },
+        by(request, call),
+      );
+      return { subscription: toSubscription(row) };
+    },
+
+    async getSubscription(request, call) {
+      const owner = ownerOf(request, call);
+      const row = await store.tenantDb(call.tenantId, async (db) => {
+        await noteRead(db, owner, call);
+        return findSubscription(db, owner, request.subscriptionId);
+      });
+      if (row === undefined) throw notFound("subscription");
+      return { subscription: toSubscription(row) };
+    },
+
+    async listSubscriptions(request, call) {
+      const owner = ownerOf(request, call);
+      const { items, nextPageToken } = await keysetPage(pageTokens, {
+        query: [call.tenantId, "ListSubscriptions", owner.userId],
+        pageToken: request.pageToken,
+        pageSize: request.pageSize || DEFAULT_PAGE,
+        read: (after, limit) =>
+          store.tenantDb(call.tenantId, async (db) => {
+            await noteRead(db, owner, call);
+            return pageSubscriptions(db, owner, after, limit);
+          }),
+        keyOf: (row) => row.id,
+      });
+      return { subscriptions: items.map(toSubscription), nextPageToken };
+    },
+
+    async updateSubscription(request, call) {
+      checkFilter("filter", request.filter);
+      const { subscriptionId, filter } = request;
+      const row = await updateSubscription(deps, ownerOf(request, call), subscriptionId, filter, by(request, call));
+      return { subscription: toSubscription(row) };
+    },
+
+    async deleteSubscription(request, call) {
+      await deleteSubscription(deps, ownerOf(request, call), request.subscriptionId, by(request, call));
+      return {};
+    },
+
+    async unsubscribeAll(request, call) {
+      const ended = await unsubscribeAll(deps, ownerOf(request, call), by(request, call), call.signal);
+      return { ...ended, notifications: BigInt(ended.notifications) };
+    },
+  });
 }
 
 function edits(
@@ -108,4 +189,38 @@ function edits(
   const given = request.preferences ?? create(PreferencesSchema);
   const paths = maskPaths(request.updateMask, PreferencesSchema, given, "leaves");
   return (before) => applyMask(PreferencesSchema, before, given, paths);
+}
+
+function ownerOf(request: { userId: string }, call: Call): Owner {
+  return { tenantId: call.tenantId, userId: targetUser(request, call) };
+}
+
+function checkFilter(field: string, filter: string): void {
+  if (filter === "") return;
+  const faults = textFaults({ [field]: filter });
+  if (faults.length > 0) throw invalidRequest(faults);
+  try {
+    vet(filter);
+  } catch (error) {
+    if (error instanceof FilterFault) throw invalidField(field, error.message);
+    throw error;
+  }
+}
+
+const KINDS = { type: Kind.TYPE, topic: Kind.TOPIC, category: Kind.CATEGORY } as const;
+const CASES = { [Kind.TYPE]: "type", [Kind.TOPIC]: "topic", [Kind.CATEGORY]: "category" } as const;
+
+function targetOf(target: Subscription["target"]): { kind: Kind; key: string } {
+  if (target.case === undefined) throw invalidField("subscription.target", "is required");
+  return { kind: KINDS[target.case], key: target.value };
+}
+
+function toSubscription(row: SubscriptionRow): Subscription {
+  return create(SubscriptionSchema, {
+    id: row.id,
+    target: { case: CASES[row.kind as Kind], value: row.key },
+    filter: row.filter,
+    createTime: timestampFromDate(row.createdAt),
+    updateTime: timestampFromDate(row.updatedAt),
+  });
 }

@@ -8,6 +8,7 @@ import { endOpen } from "#src/notifications/end-open.ts";
 import { tokenRevocations } from "#src/store/schema/tenants.ts";
 import { preferences, userRoles, users } from "#src/store/schema/users.ts";
 import type { Db, Store, Tx } from "#src/store/store.ts";
+import { forgetUser } from "#src/subscriptions/queries.ts";
 import { leaveTopics, type MembershipChanged } from "#src/topics/queries.ts";
 import { lockUser } from "./queries.ts";
 
@@ -60,6 +61,7 @@ async function deleteRecord(db: Db, tenantId: string, userId: string, now: Date)
       .delete(userRoles)
       .where(and(eq(userRoles.tenantId, tenantId), inArray(userRoles.role, user.roles), eq(userRoles.userId, userId)));
   }
+  await forgetUser(db, tenantId, userId);
   await db.delete(preferences).where(and(eq(preferences.tenantId, tenantId), eq(preferences.userId, userId)));
   await db
     .insert(tokenRevocations)

@@ -7,6 +7,11 @@ import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import {
+  type CreateSubscriptionRequest,
+  PreferencesService,
+  type UnsubscribeAllRequest,
+} from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { type SendBatchRequest, type SendRequest, SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
@@ -368,4 +373,38 @@ test("a state file that was cut short is no state", async () => {
   const w = world();
   writeFileSync(stateFile(w.dataDir), '{"server": "127.0');
   expect((await w.run("whoami")).exitCode).toBe(2);
+});
+
+test("subscriptions: one target and a filter are added with a reason, and all can be ended", async () => {
+  const created: CreateSubscriptionRequest[] = [];
+  const ended: UnsubscribeAllRequest[] = [];
+  const { server } = await serving((router) => {
+    router.rpc(PreferencesService.method.createSubscription, (request) => {
+      created.push(request);
+      const { target, filter } = request.subscription ?? {};
+      return { subscription: { id: ID, target: target ?? { case: undefined }, filter: filter ?? "" } };
+    });
+    router.rpc(PreferencesService.method.unsubscribeAll, (request) => {
+      ended.push(request);
+      return { subscriptions: 2, topics: 1, notifications: 3n };
+    });
+  });
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const added = await w.run("subscriptions add --user ada --type job --filter priority>2");
+  expect(created).toMatchObject([
+    {
+      userId: "ada",
+      subscription: { target: { case: "type", value: "job" }, filter: "priority>2" },
+      reason: "posthorn subscriptions",
+    },
+  ]);
+  expect(added).toMatchObject({
+    exitCode: 0,
+    out: [expect.stringMatching(new RegExp(`${ID} +type +job +priority>2`))],
+  });
+  expect((await w.run("subscriptions add --user ada --type job --topic news")).exitCode).toBe(2);
+  expect((await w.run("subscriptions add --user ada")).exitCode).toBe(2);
+  const all = await w.run("subscriptions remove all --user ada --reason moved");
+  expect(ended).toMatchObject([{ userId: "ada", reason: "moved" }]);
+  expect(all.out).toEqual(["opted out: 2 subscriptions, 1 topic, 3 notifications ended"]);
 });

@@ -122,7 +122,11 @@ function whole(method: DescMethod, fill: Fill, id: string): Message {
 const BERT: Fill = { user_id: "bert", user_ids: ["bert"] };
 
 /** What has to be filled in differently for the answer to be one. */
-const OTHERWISE: Readonly<Record<string, Fill>> = { CreateType: { key: "fresh" } };
+const OTHERWISE: Readonly<Record<string, Fill>> = {
+  CreateType: { key: "fresh" },
+  // Of nobody, because others are about what waits for alice and bert.
+  UnsubscribeAll: { user_id: "carol" },
+};
 
 /** The same with names of things that are not there. */
 function strangers(fill: Fill): Fill {

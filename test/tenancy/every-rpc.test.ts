@@ -42,7 +42,7 @@ const OWN = new Set(
     "InboxService: ListEntries GetCounts MarkRead MarkUnread MarkSeen MarkAllRead Archive Unarchive Snooze Unsnooze",
     "InboxService: DeleteEntries Clear",
     "PreferencesService: GetPreferences UpdatePreferences ResetPreferences GetEffectivePreferences GetDefaultPreferences",
-    "PreferencesService: UpdateDefaultPreferences",
+    "PreferencesService: UpdateDefaultPreferences ListSubscriptions DeleteSubscription UnsubscribeAll",
     "SendService: Send SendBatch SendStream ListNotifications CancelNotifications",
     "StreamService: Subscribe GetPresence Broadcast",
     "TopicService: UpsertTopic ListTopics DeleteTopic ListUserTopics",
@@ -80,6 +80,11 @@ beforeAll(async () => {
   }
   await key.preferences.updatePreferences({ userId: "alice", preferences: { language: "cn-canary" }, reason: CANARY });
   await key.preferences.updateDefaultPreferences({ preferences: { language: "cn-canary" } });
+  const subscriptions = [];
+  for (const filter of ['"canary" == "canary"', 'type != "canary"']) {
+    const subscription = { target: { case: "category" as const, value: "vault" }, filter };
+    subscriptions.push(await key.preferences.createSubscription({ userId: "alice", subscription, reason: CANARY }));
+  }
   const { apiKey } = await key.admin.createApiKey({ displayName: CANARY, scopes: [Scope.SEND] });
   const secret = { case: "secret", value: new Uint8Array(32).fill(7) } as const;
   const issuers = await Promise.all(
@@ -136,6 +141,8 @@ beforeAll(async () => {
     notification_id: delivered,
     notification_ids: [delivered, scheduled],
     fanout_id: fanout.fanoutId,
+    subscription_id: subscriptions[0]?.subscription?.id ?? "",
+    filter: "priority > 0",
     ...NAMED_VAULT,
     cursor: seen.cursor(),
     device_id: "phone",

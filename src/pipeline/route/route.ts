@@ -11,6 +11,7 @@ import { laneOf } from "../flow.ts";
 import { commitDecisions, type Placed } from "./commit.ts";
 import { conclude } from "./conclude.ts";
 import type { Conclusion, Reservation } from "./conclusion.ts";
+import { decideInSlices } from "./decide-in-slices.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 import { loadWaiting, type Waiting } from "./load.ts";
 import { logDecisions, measureChunk } from "./measure.ts";
@@ -62,11 +63,14 @@ export async function route(
   const now = deps.clock();
   const preferences = await deps.loadPreferences(tenantId, [...new Set(waiting.map((row) => row.userId))]);
   const deleted = await deletedTypes(deps, tenantId, waiting);
-  const verdicts = waiting.map((row) => {
+  const facts = waiting.map((row) => {
     const own = preferences.get(row.userId);
     if (own === undefined) throw new Error("preferences missing for a user of the chunk");
-    return deps.decide(factsOf(row, own, deleted.has(row.type)), now);
+    return factsOf(row, own, deleted.has(row.type));
   });
+  const verdicts = facts.some(({ preferences: { wishes } }) => wishes !== undefined)
+    ? await decideInSlices(deps, facts, now)
+    : facts.map((each) => deps.decide(each, now));
   const reservations = await reserveFor(deps, tenantId, waiting, verdicts, now);
   const conclusions = waiting.map((row, index) => ({
     ...conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt),
@@ -124,6 +128,8 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, typeDeleted: bo
       scheduledAt: row.scheduledAt ?? undefined,
       bypassLimits: row.bypassLimits,
       typeDeleted,
+      tags: row.tags ?? [],
+      content: row.content,
     },
     preferences,
   };
