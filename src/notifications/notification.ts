@@ -38,6 +38,7 @@ export type NotificationRow = {
   collapseKey: string | null;
   senderId: string | null;
   fanoutId: string | null;
+  groupKey: string | null;
 };
 
 export type TimelineRow = {
@@ -81,6 +82,7 @@ export function toNotification(row: NotificationRow): Notification {
     collapseKey: row.collapseKey ?? "",
     senderId: row.senderId ?? "",
     fanoutId: row.fanoutId ?? "",
+    groupKey: row.groupKey ?? "",
   });
 }
 

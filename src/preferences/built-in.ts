@@ -9,6 +9,7 @@ export const BUILT_IN = {
   quietHours: { enabled: false, startTime: "22:00", endTime: "08:00", allowCritical: true },
   weekendsEnabled: true,
   doNotDisturb: { enabled: false, allowCritical: true },
+  grouping: { enabled: true, maxSize: 10, windowMs: 3_600_000 },
   language: "en",
   timeZone: "UTC",
 } as const;

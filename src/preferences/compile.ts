@@ -8,6 +8,7 @@ import {
   channelEnabled,
   doNotDisturb,
   entry,
+  grouping,
   type Levels,
   language,
   minimumPriority,
@@ -29,6 +30,8 @@ export type CompiledPreferences = {
   readonly optedOut: boolean;
   /** When things wait; undefined: never. */
   readonly clock: ClockRules | undefined;
+  /** How entries form groups in the inbox; undefined: not at all. */
+  readonly grouping: { readonly maxSize: number; readonly windowMs: number } | undefined;
   /** What the user is subscribed to; undefined: nothing. */
   readonly wishes: Wishes | undefined;
   /** What holds for a type. The first question about a type works it out, later ones cost a look-up. */
@@ -67,6 +70,7 @@ export function compile(
     doNotDisturb: { enabled: disturb.enabled.value, periods: disturb.periods.value },
     weekendsEnabled: weekendsEnabled(levels).value,
   };
+  const groups = grouping(levels);
   const general = scopeRules(levels, undefined);
   const scopes = new Map<string, ScopeRules>();
   return {
@@ -74,6 +78,7 @@ export function compile(
     timeZone: knownZone,
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
+    grouping: groups.enabled.value ? { maxSize: groups.maxSize.value, windowMs: groups.windowMs.value } : undefined,
     wishes,
     scope(type, category) {
       const optIn = optInTypes.has(type);

@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import {
   ChannelPreferencesSchema,
   DoNotDisturbPeriodSchema,
@@ -11,6 +12,7 @@ import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import {
   channelEnabled,
   doNotDisturb,
+  grouping,
   type Levels,
   language,
   minimumPriority,
@@ -35,6 +37,7 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
   };
   const quiet = quietHours(levels);
   const disturb = doNotDisturb(levels);
+  const groups = grouping(levels);
   const channels = create(ChannelPreferencesSchema);
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
@@ -58,6 +61,11 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
     },
     language: note("language", language(levels)),
     timeZone: note("time_zone", timeZone(levels)),
+    grouping: {
+      enabled: note("grouping.enabled", groups.enabled),
+      maxSize: note("grouping.max_size", groups.maxSize),
+      window: durationFromMs(note("grouping.window", groups.windowMs)),
+    },
   });
   return { preferences, origins };
 }

@@ -1,3 +1,4 @@
+import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   type DoNotDisturbPeriod,
@@ -163,4 +164,18 @@ export function doNotDisturb(levels: Levels) {
 
 export function weekendsEnabled(levels: Levels): Resolved<boolean> {
   return general<boolean>(levels, BUILT_IN.weekendsEnabled, (preferences) => preferences.weekendsEnabled);
+}
+
+/** How entries form groups in the inbox, field by field. */
+export function grouping(levels: Levels) {
+  const { enabled, maxSize, windowMs } = BUILT_IN.grouping;
+  const window = (preferences: Preferences) => {
+    const own = preferences.grouping?.window;
+    return own === undefined ? undefined : durationMs(own);
+  };
+  return {
+    enabled: general<boolean>(levels, enabled, (preferences) => preferences.grouping?.enabled),
+    maxSize: general<number>(levels, maxSize, (preferences) => preferences.grouping?.maxSize),
+    windowMs: general<number>(levels, windowMs, window),
+  };
 }

@@ -25,6 +25,7 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   defaultChannels: [Channel.IN_APP],
   defaultTtlMs: null,
   optIn: false,
+  group: false,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -37,6 +38,7 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     defaultChannels: type.defaultChannels.length > 0 ? type.defaultChannels : [Channel.IN_APP],
     defaultTtlMs: type.defaultTtl === undefined ? null : Math.floor(durationMs(type.defaultTtl)),
     optIn: type.optIn,
+    group: type.group,
   };
 }
 
@@ -50,6 +52,7 @@ export function toType(row: NotificationTypeRow): NotificationType {
     defaultChannels: row.defaultChannels as Channel[],
     ...(row.defaultTtlMs === null ? {} : { defaultTtl: durationFromMs(row.defaultTtlMs) }),
     optIn: row.optIn,
+    group: row.group,
     revision: row.revision,
     createTime: timestampFromDate(row.createdAt),
     updateTime: timestampFromDate(row.updatedAt),
@@ -64,6 +67,7 @@ const FIELDS = {
   default_channels: "defaultChannels",
   default_ttl: "defaultTtlMs",
   opt_in: "optIn",
+  group: "group",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */

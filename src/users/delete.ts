@@ -82,6 +82,7 @@ async function emptyInbox(tx: Tx, tenantId: string, userId: string, now: Date): 
   await changeEntries(tx, owner, { places }, { kind: "delete" }, now);
   const left = await tx`select 1 from inbox where tenant_id = ${tenantId} and user_id = ${userId} limit 1`;
   if (left.length > 0) return false;
+  await tx`delete from inbox_groups where tenant_id = ${tenantId} and user_id = ${userId}`;
   await tx`delete from inbox_heads where tenant_id = ${tenantId} and user_id = ${userId}`;
   return true;
 }

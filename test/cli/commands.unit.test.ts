@@ -56,7 +56,9 @@ test("send says what became of each recipient, and every option reaches the requ
     ..."send ada grace --topic news,alerts --role admin -p critical --tag a,b --ttl 1h --at 2026-03-29T09:00Z".split(
       " ",
     ),
-    ..."--dedup-key d --dedup-window 10s --collapse-key c --sender bob --idempotency-key i --api-key k".split(" "),
+    ..."--dedup-key d --dedup-window 10s --collapse-key c --group-key g --sender bob --idempotency-key i --api-key k".split(
+      " ",
+    ),
     ...["--server", server, "-t", "Hello there", "--data", '{"order": 42}'],
   ]);
   expect({ exitCode, err }).toEqual({ exitCode: 0, err: [] });
@@ -71,6 +73,7 @@ test("send says what became of each recipient, and every option reaches the requ
     dedupKey: "d",
     dedupWindow: { seconds: 10n },
     collapseKey: "c",
+    groupKey: "g",
     senderId: "bob",
     idempotencyKey: "i",
     waitForDecision: { seconds: 5n },

@@ -90,6 +90,8 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       dedup_key: "",
       collapse_key: "",
       sender_id: "bert",
+      group_key: "vault",
+      max_size: 10,
       issuer: `https://other.${tenant.tenantId}.example`,
       audience: "vault",
       secret: new Uint8Array(32).fill(9),

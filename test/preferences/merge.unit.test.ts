@@ -34,6 +34,7 @@ test("where nobody has set anything every value is built in, and every field is 
       quietHours: { enabled: false, startTime: "22:00", endTime: "08:00", allowCritical: true },
       weekendsEnabled: true,
       doNotDisturb: { enabled: false, periods: [] },
+      grouping: { enabled: true, maxSize: 10, window: { seconds: 3600n } },
       language: "en",
       timeZone: "UTC",
     }),

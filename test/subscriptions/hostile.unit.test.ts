@@ -134,7 +134,7 @@ describe("a text is read in a bounded time", () => {
         }
         expect(["match", "no match", "failed"]).toContain(evaluator.ask([[filter]], about({ a: [1, "a", null] })));
       }),
-      { numRuns: 500 },
+      { numRuns: 200 },
     );
   });
 });

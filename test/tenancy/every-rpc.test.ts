@@ -103,7 +103,7 @@ beforeAll(async () => {
   const content = { title: CANARY, body: CANARY };
   const send = (more: object) =>
     key.send.send({ to: { userIds: ["alice"] }, type: "vault", content, senderId: CANARY, ...more });
-  const first = await send({ idempotencyKey: "same", tags: ["vault"] });
+  const first = await send({ idempotencyKey: "same", tags: ["vault"], groupKey: "same" });
   await send({ dedupKey: "same" });
   const later = { case: "scheduleTime", value: timestampFromDate(new Date(Date.now() + 3 * 3_600_000)) } as const;
   const waiting = await send({ schedule: later, collapseKey: "same", tags: ["vault"] });
@@ -150,6 +150,8 @@ beforeAll(async () => {
     dedup_key: "same",
     collapse_key: "same",
     sender_id: "alice",
+    group_key: "same",
+    max_size: 10,
     issuer: "https://vault.example",
     audience: "vault",
     secret: new Uint8Array(32).fill(7),

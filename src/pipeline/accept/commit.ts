@@ -168,9 +168,11 @@ export async function insertRows(
   await tx`
     with added as (
       insert into notifications (tenant_id, id, user_id, type, category, priority, status, channels, content, tags,
-        bypass_limits, scheduled_at, expires_at, due_at, updated_at, dedup_key, collapse_key, sender_id, fanout_id)
+        bypass_limits, scheduled_at, expires_at, due_at, updated_at, dedup_key, collapse_key, sender_id, group_key,
+        fanout_id)
       select ${tenantId}, id, user_id, type, category, priority, status, channels, content, tags::text[],
-        bypass, scheduled_at, expires_at, scheduled_at, ${now}, dedup_key, collapse_key, sender_id, ${fanoutId ?? null}::uuid
+        bypass, scheduled_at, expires_at, scheduled_at, ${now}, dedup_key, collapse_key, sender_id, group_key,
+        ${fanoutId ?? null}::uuid
       from unnest(
         ${plain(rows.map(({ row }) => row.id))}::uuid[],
         ${texts(rows.map(({ row }) => row.userId))}::text[],
@@ -186,9 +188,10 @@ export async function insertRows(
         ${instants(rows.map(({ row }) => row.expiresAt ?? null))}::timestamptz[],
         ${texts(rows.map(({ draft }) => draft.dedup?.key ?? null))}::text[],
         ${texts(rows.map(({ draft }) => draft.collapseKey ?? null))}::text[],
-        ${texts(rows.map(({ draft }) => draft.senderId ?? null))}::text[]
+        ${texts(rows.map(({ draft }) => draft.senderId ?? null))}::text[],
+        ${texts(rows.map(({ draft }) => draft.groupKey ?? null))}::text[]
       ) as t (id, user_id, type, category, priority, status, channels, content, tags, bypass, scheduled_at, expires_at,
-        dedup_key, collapse_key, sender_id)
+        dedup_key, collapse_key, sender_id, group_key)
       returning id, type, status
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason)

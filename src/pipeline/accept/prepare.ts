@@ -15,6 +15,7 @@ export type TypeDefaults = {
   defaultPriority: number;
   defaultChannels: readonly number[];
   defaultTtlMs: number | null;
+  group: boolean;
 };
 
 /** One notification to be, complete but for its recipient. */
@@ -30,6 +31,7 @@ export type Draft = {
   dedup: { key: string; windowMs: number } | undefined;
   collapseKey: string | undefined;
   senderId: string | undefined;
+  groupKey: string | undefined;
   /** When it is due and when it loses its worth, for a recipient in this zone. */
   times(zone: string): { scheduledAt: Date | undefined; expiresAt: Date | undefined };
   /** Whether `times` depends on the zone. */
@@ -82,6 +84,7 @@ export function prepare(
           },
     collapseKey: request.collapseKey || undefined,
     senderId: request.senderId || undefined,
+    groupKey: request.groupKey || (type.group ? `type:${type.key}` : undefined),
     local: local !== undefined,
     times(zone) {
       const asked = local === undefined ? scheduledAt : instantOfLocal(local, zone);

@@ -1,4 +1,5 @@
 import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Grouped } from "#src/inbox/group.ts";
 
 /** What the limits said about one notification that no gate held back. */
 export type Reservation =
@@ -19,6 +20,8 @@ export type Conclusion = {
   dueAt: Date | undefined;
   /** Encoded TimelineEntry with verdicts and rate_limit; none where the status says it all. */
   detail: Uint8Array | undefined;
+  /** DELIVERED: what it is grouped by in the inbox. */
+  group?: Grouped | undefined;
   /** Of the row that was decided about; when it has changed since, nothing is stored. Undefined: whatever it is now. */
   version?: string | undefined;
 };

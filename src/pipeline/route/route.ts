@@ -75,6 +75,7 @@ export async function route(
   const conclusions = waiting.map((row, index) => ({
     ...conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt),
     version: row.version,
+    group: groupOf(row, preferences.get(row.userId)),
   }));
   const concluded = performance.now();
   const { decided, placed } = await deps.store.tenant(tenantId, (tx) =>
@@ -133,6 +134,11 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, typeDeleted: bo
     },
     preferences,
   };
+}
+
+function groupOf({ groupKey }: Waiting, preferences: CompiledPreferences | undefined): Conclusion["group"] {
+  if (groupKey === null || preferences?.grouping === undefined) return undefined;
+  return { key: groupKey, ...preferences.grouping };
 }
 
 /** Reserves for those with a channel to deliver to; undefined for the others. */

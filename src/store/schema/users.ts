@@ -70,6 +70,8 @@ export const types = pgTable(
     defaultChannels: smallint("default_channels").array().notNull(),
     defaultTtlMs: bigint("default_ttl_ms", { mode: "number" }),
     optIn: boolean("opt_in").notNull().default(false),
+    /** Those that arrive close together form a group in the inbox. */
+    group: boolean("group_similar").notNull().default(false),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),
