@@ -545,7 +545,8 @@ export const InboxChanged_ChangeSchema: GenEnum<InboxChanged_Change> = /*@__PURE
  */
 export type PreferencesChanged = Message<"posthorn.v1.PreferencesChanged"> & {
   /**
-   * Paths of the changed fields, as in an update mask.
+   * Paths of the changed fields, as in an update mask; `subscriptions` when the
+   * user's subscriptions changed.
    *
    * @generated from field: repeated string changed_fields = 1;
    */
