@@ -7,6 +7,7 @@ import { migrateCommand } from "./commands/migrate.ts";
 import { schedulesCommand } from "./commands/schedules.ts";
 import { sendCommand } from "./commands/send.ts";
 import { serveCommand } from "./commands/serve.ts";
+import { subscriptionsCommand } from "./commands/subscriptions.ts";
 import { tailCommand } from "./commands/tail.ts";
 import { tenantCommand } from "./commands/tenant.ts";
 import { tokenCommand } from "./commands/token.ts";
@@ -80,6 +81,7 @@ Begin with:
   sendCommand(program, world);
   tailCommand(program, world);
   inboxCommand(program, world);
+  subscriptionsCommand(program, world);
   program.commandsGroup("Set-up:");
   typesCommand(program, world);
   schedulesCommand(program, world);

@@ -179,7 +179,8 @@ function columns(tx: Tx) {
   return tx`n.id, n.user_id as "userId", n.type, n.category, n.priority, n.status, n.reason,
     coalesce(n.content, f.content) as content, n.channels, n.tags, n.attempts, n.scheduled_at as "scheduledAt",
     n.expires_at as "expiresAt", n.due_at as "dueAt", n.delivered_at as "deliveredAt", n.updated_at as "updatedAt",
-    n.dedup_key as "dedupKey", n.collapse_key as "collapseKey", n.sender_id as "senderId", n.fanout_id as "fanoutId"`;
+    n.dedup_key as "dedupKey", n.collapse_key as "collapseKey", n.sender_id as "senderId", n.fanout_id as "fanoutId",
+    n.group_key as "groupKey"`;
 }
 
 function conditions(tx: Tx, filter: Filter) {

@@ -1,5 +1,6 @@
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { PreferenceLevel as Level } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import type { Wishes } from "#src/subscriptions/rules.ts";
 import { isTimeZone } from "#src/users/time-zone.ts";
 import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import { type ClockRules, clockRules } from "./clock-rules.ts";
@@ -9,6 +10,7 @@ import {
   doNotDisturb,
   emergencyContacts,
   entry,
+  grouping,
   type Levels,
   language,
   minimumPriority,
@@ -32,6 +34,10 @@ export type CompiledPreferences = {
   readonly optedOut: boolean;
   /** When things wait; undefined: never. */
   readonly clock: ClockRules | undefined;
+  /** How entries form groups in the inbox; undefined: not at all. */
+  readonly grouping: { readonly maxSize: number; readonly windowMs: number } | undefined;
+  /** What the user is subscribed to; undefined: nothing. */
+  readonly wishes: Wishes | undefined;
   /** What holds for a type. The first question about a type works it out, later ones cost a look-up. */
   scope(type: string, category: string): ScopeRules;
 };
@@ -51,7 +57,7 @@ export function compile(
   levels: Levels,
   optInTypes: ReadonlySet<string>,
   clockOf: (zone: string) => ZoneClock,
-  version?: RulesVersion,
+  { version, wishes }: { version?: RulesVersion | undefined; wishes?: Wishes | undefined } = {},
 ): CompiledPreferences {
   const zone = timeZone(levels).value;
   // A newer server may have stored a zone that this one's tz database does not know yet.
@@ -70,6 +76,7 @@ export function compile(
     emergencyContacts: { enabled: contacts.enabled.value, userIds: contacts.userIds.value },
     weekendsEnabled: weekendsEnabled(levels).value,
   };
+  const groups = grouping(levels);
   const general = scopeRules(levels, undefined);
   const scopes = new Map<string, ScopeRules>();
   return {
@@ -78,6 +85,8 @@ export function compile(
     version,
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
+    grouping: groups.enabled.value ? { maxSize: groups.maxSize.value, windowMs: groups.windowMs.value } : undefined,
+    wishes,
     scope(type, category) {
       const optIn = optInTypes.has(type);
       if (!optIn && !isMentioned(levels, type, category)) return general;
@@ -85,7 +94,7 @@ export function compile(
       const known = scopes.get(key);
       if (known !== undefined) return known;
       if (scopes.size >= MAX_SCOPES) scopes.clear();
-      const rules = scopeRules(levels, { type, category, optIn });
+      const rules = scopeRules(levels, { type, category, optIn, subscribed: wishes?.toType(type) ?? false });
       scopes.set(key, rules);
       return rules;
     },

@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import {
   ChannelPreferencesSchema,
   DoNotDisturbPeriodSchema,
@@ -12,6 +13,7 @@ import {
   channelEnabled,
   doNotDisturb,
   emergencyContacts,
+  grouping,
   type Levels,
   language,
   minimumPriority,
@@ -37,6 +39,7 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
   const quiet = quietHours(levels);
   const disturb = doNotDisturb(levels);
   const contacts = emergencyContacts(levels);
+  const groups = grouping(levels);
   const channels = create(ChannelPreferencesSchema);
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
@@ -64,6 +67,11 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
     },
     language: note("language", language(levels)),
     timeZone: note("time_zone", timeZone(levels)),
+    grouping: {
+      enabled: note("grouping.enabled", groups.enabled),
+      maxSize: note("grouping.max_size", groups.maxSize),
+      window: durationFromMs(note("grouping.window", groups.windowMs)),
+    },
   });
   return { preferences, origins };
 }

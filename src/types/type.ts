@@ -27,6 +27,7 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   defaultTtlMs: null,
   optIn: false,
   reminderOffsetsMs: null,
+  group: false,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -40,6 +41,7 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     defaultTtlMs: type.defaultTtl === undefined ? null : Math.floor(durationMs(type.defaultTtl)),
     optIn: type.optIn,
     reminderOffsetsMs: type.reminderOffsets === undefined ? null : offsetsOf(type.reminderOffsets),
+    group: type.group,
   };
 }
 
@@ -54,6 +56,7 @@ export function toType(row: NotificationTypeRow): NotificationType {
     ...(row.defaultTtlMs === null ? {} : { defaultTtl: durationFromMs(row.defaultTtlMs) }),
     optIn: row.optIn,
     ...(row.reminderOffsetsMs === null ? {} : { reminderOffsets: toOffsets(row.reminderOffsetsMs) }),
+    group: row.group,
     revision: row.revision,
     createTime: timestampFromDate(row.createdAt),
     updateTime: timestampFromDate(row.updatedAt),
@@ -69,6 +72,7 @@ const FIELDS = {
   default_ttl: "defaultTtlMs",
   opt_in: "optIn",
   reminder_offsets: "reminderOffsetsMs",
+  group: "group",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */

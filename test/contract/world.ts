@@ -43,6 +43,11 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
   await key.send.send({ to, type: "vault", content: { title: "Second" }, dedupKey: "taken", ...decided });
   const later = { case: "scheduleTime", value: timestampFromDate(new Date(Date.now() + 3 * HOURS)) } as const;
   const waiting = await key.send.send({ to, type: "vault", content, schedule: later, tags: ["vault"] });
+  const { subscription } = await key.preferences.createSubscription({
+    userId: "alice",
+    subscription: { target: { case: "type", value: "vault" }, filter: "priority > 1" },
+    reason: "said so",
+  });
   const { fanoutId } = await key.send.send({ to: { topics: ["vault"] }, type: "vault", content });
   await until(
     async () => (await key.inbox.getCounts({ userId: "alice" })).counts?.total,
@@ -71,6 +76,7 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       Notification: scheduled,
       Fanout: fanoutId,
       User: "alice",
+      Subscription: subscription?.id ?? "",
     },
     fill: {
       user_id: "alice",
@@ -79,6 +85,8 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       notification_id: delivered,
       notification_ids: [delivered],
       fanout_id: fanoutId,
+      subscription_id: subscription?.id ?? "",
+      filter: "priority > 1",
       ...NAMED_VAULT,
       cursor: "",
       device_id: "phone",
@@ -86,6 +94,8 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       dedup_key: "",
       collapse_key: "",
       sender_id: "bert",
+      group_key: "vault",
+      max_size: 10,
       issuer: `https://other.${tenant.tenantId}.example`,
       audience: "vault",
       secret: new Uint8Array(32).fill(9),

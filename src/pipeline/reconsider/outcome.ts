@@ -24,6 +24,9 @@ export type WaitingRow = {
   expiresAt: Date | undefined;
   localTime: string | undefined;
   localTtlMs: number | undefined;
+  /** What filters ask about: only for users who have some. */
+  tags?: readonly string[];
+  content?: Uint8Array;
 };
 
 /** What becomes of it. With `times` where it follows its user to another zone. */

@@ -79,6 +79,19 @@ function toRow(row: Columns): WaitingRow {
   };
 }
 
+/** What filters ask about, of notifications by id. */
+export async function readContents(
+  db: Db,
+  tenantId: string,
+  ids: readonly string[],
+): Promise<Map<string, Pick<WaitingRow, "tags" | "content">>> {
+  const rows = await db.execute<{ id: string; tags: string[] | null; content: Uint8Array | null }>(sql`
+    select n.id, n.tags, coalesce(n.content, f.content) as content from notifications n
+    left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
+    where n.tenant_id = ${tenantId}::uuid and n.id = any(${plain(ids)}::uuid[])`);
+  return new Map(rows.map(({ id, tags, content }) => [id, { tags: tags ?? [], ...(content && { content }) }]));
+}
+
 /** Those of the types that exist. */
 export async function existingTypes(db: Db, tenantId: string, keys: readonly string[]): Promise<Set<string>> {
   const rows = await db.execute<{ key: string }>(sql`

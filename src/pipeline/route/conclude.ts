@@ -76,6 +76,7 @@ function detailOf(
       kind: KINDS[verdict.kind],
       ...(verdict.kind === "deliver" ? {} : { reason: verdict.reason }),
       ...(verdict.kind === "hold" ? { until: timestampFromDate(verdict.until) } : {}),
+      ...(verdict.kind === "suppress" ? { filterFailed: verdict.filterFailed ?? false } : {}),
     })),
     ...(reservation === undefined ? {} : { rateLimit: rateLimitOf(reservation) }),
   });

@@ -21,6 +21,7 @@ export type Waiting = {
   /** The turn that its limits gave it when it was held, and the reason of that. */
   bookedAt: Date | null;
   reason: number;
+  groupKey: string | null;
   /** Differs after every change of the row. */
   version: string;
 };
@@ -33,7 +34,7 @@ export async function loadWaiting(tx: Tx, tenantId: string, ids: readonly string
     select n.id, n.user_id as "userId", n.type, n.category, n.priority, n.channels,
       coalesce(n.content, f.content) as content, n.tags, n.bypass_limits as "bypassLimits", n.attempts,
       n.scheduled_at as "scheduledAt", n.expires_at as "expiresAt", n.sender_id as "senderId",
-      n.booked_at as "bookedAt", n.reason, n.xmin::text as version
+      n.group_key as "groupKey", n.booked_at as "bookedAt", n.reason, n.xmin::text as version
     from notifications n
     left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
     where n.tenant_id = ${tenantId} and n.id = any(${plain(ids)}::uuid[])

@@ -2,7 +2,8 @@ import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { channelOff } from "./channel-off.ts";
 import { doNotDisturb } from "./do-not-disturb.ts";
 import { expired } from "./expired.ts";
-import type { ChannelGate, Facts, Gate, Objection } from "./gate.ts";
+import { filtered } from "./filtered.ts";
+import type { ChannelGate, Facts, Gate, Objection, Suppression } from "./gate.ts";
 import { belowMinimumPriority } from "./minimum-priority.ts";
 import { optedOut } from "./opted-out.ts";
 import { quietHours } from "./quiet-hours.ts";
@@ -17,7 +18,7 @@ export type { Facts } from "./gate.ts";
 export type ChannelVerdict =
   | { channel: Channel; kind: "deliver" }
   | { channel: Channel; kind: "hold"; reason: Reason; until: Date }
-  | { channel: Channel; kind: "suppress"; reason: Reason };
+  | ({ channel: Channel } & Suppression);
 
 type Step = { about: "notification"; gate: Gate } | { about: "channel"; gate: ChannelGate };
 
@@ -36,6 +37,7 @@ const GATES: readonly Step[] = [
   { about: "notification", gate: switchedOff },
   { about: "channel", gate: channelOff },
   { about: "notification", gate: belowMinimumPriority },
+  { about: "notification", gate: filtered },
   { about: "notification", gate: scheduled },
   { about: "notification", gate: quietHours },
   { about: "notification", gate: doNotDisturb },

@@ -16,12 +16,18 @@ export type Facts = {
     readonly bypassLimits: boolean;
     /** The type does not exist any more. */
     readonly typeDeleted?: boolean | undefined;
+    readonly tags?: readonly string[] | undefined;
+    /** Encoded posthorn.v1.Content. */
+    readonly content?: Uint8Array | undefined;
   };
   readonly preferences: CompiledPreferences;
 };
 
 /** Why not now. Nothing: no objection. */
-export type Objection = { kind: "hold"; reason: Reason; until: Date } | { kind: "suppress"; reason: Reason };
+export type Objection = { kind: "hold"; reason: Reason; until: Date } | Suppression;
+
+/** `filterFailed`: not because the user does not want it, but because nobody can say. */
+export type Suppression = { kind: "suppress"; reason: Reason; filterFailed?: boolean };
 
 /** A rule about the notification as a whole: what it says holds for every channel. Pure. */
 export type Gate = (facts: Facts, now: Date) => Objection | undefined;
