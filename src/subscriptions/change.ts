@@ -3,7 +3,6 @@ import { writeAudit } from "#src/audit/queries.ts";
 import { invalidField, notFound } from "#src/errors.ts";
 import { endOpen } from "#src/notifications/end-open.ts";
 import type { ChangeDeps } from "#src/preferences/change.ts";
-import { raiseFence } from "#src/preferences/fence.ts";
 import { lockPreferences, savePreferences, touchPreferences } from "#src/preferences/queries.ts";
 import type { Counts, Reconciled } from "#src/preferences/reconciled.ts";
 import type { Db } from "#src/store/store.ts";
@@ -127,8 +126,6 @@ export async function unsubscribeAll(
     }
     const removed = await forgetUser(db, tenantId, userId);
     if (!optsOut && removed > 0) await touchPreferences(db, owner);
-    // What is ended below has to be there by then.
-    await raiseFence(db, tenantId, [userId]);
     await writeAudit(db, { ...by, tenantId, id: deps.newId(), action, target: `user:${userId}` });
     const fields = [...(optsOut ? ["enabled"] : []), ...(removed > 0 ? ["subscriptions"] : [])];
     return { value: removed, fields };

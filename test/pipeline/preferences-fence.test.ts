@@ -135,7 +135,7 @@ test("a change of subscriptions and the end of all wait for a hold that is being
       over = true;
     });
     await until(
-      async () => over || (await sql`select from pg_locks where locktype = 'advisory' and not granted`).length > 0,
+      async () => over || (await sql`select from pg_locks where not granted`).length > 0,
       (waitsOrOver) => waitsOrOver,
     );
     release();
