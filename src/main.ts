@@ -55,6 +55,7 @@ import { openStore, type Store } from "#src/store/store.ts";
 import { startHub } from "#src/stream/hub.ts";
 import { type Live, livePublisher } from "#src/stream/live.ts";
 import { openPresence } from "#src/stream/presence.ts";
+import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
 import { createLogger, type Logger } from "#src/telemetry/logger.ts";
 import { watchSources } from "#src/telemetry/sources.ts";
 import { startTelemetry } from "#src/telemetry/telemetry.ts";
@@ -148,7 +149,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       return new Map([...known].map(([userId, { timeZone }]) => [userId, timeZone]));
     },
   };
-  const reconsider: ReconsiderDeps = { decide, clockOf: zoneClocks(), live };
+  const reconsider: ReconsiderDeps = { decide, metrics, clockOf: zoneClocks(), filters: filterEvaluator(), live };
   const reconcile = reconciling(reconsider);
   const inbox = openInbox({
     store,
@@ -275,6 +276,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       aboutToChange: preferences.aboutToChange,
       reconcile,
       preferencesChanged: live.preferencesChanged,
+      membershipChanged,
     }),
     userService({ ...shared, membershipChanged, reconcile, preferencesChanged: live.preferencesChanged }),
     topicService({ ...shared, membershipChanged }),

@@ -32,6 +32,7 @@ const NOUNS = [
   "notifications",
   "preferences",
   "schedules",
+  "subscriptions",
   "tenants",
   "topics",
   "types",
@@ -64,7 +65,12 @@ test("stages meet only at the queue: none imports another", () => {
 });
 
 test("what is decided anew is decided by the rules of the first decision, and by nothing else of that stage", () => {
-  const rules = ["pipeline/route/gates", "pipeline/route/conclude.ts", "pipeline/route/conclusion.ts"];
+  const rules = [
+    "pipeline/route/gates",
+    "pipeline/route/conclude.ts",
+    "pipeline/route/conclusion.ts",
+    "pipeline/route/decide-in-slices.ts",
+  ];
   const others = between(["pipeline/reconsider"], ["pipeline"]).filter(
     (edge) => !["pipeline/reconsider", ...rules].some((file) => edge.includes(`imports ${file}`)),
   );

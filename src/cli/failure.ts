@@ -137,6 +137,7 @@ const OPTIONS: Readonly<Record<string, string>> = {
   dedup_key: "--dedup-key",
   dedup_window: "--dedup-window",
   collapse_key: "--collapse-key",
+  group_key: "--group-key",
   sender_id: "--sender",
   cursor: "--cursor",
   device_id: "--device",

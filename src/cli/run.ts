@@ -8,6 +8,7 @@ import { migrateCommand } from "./commands/migrate.ts";
 import { schedulesCommand } from "./commands/schedules.ts";
 import { sendCommand } from "./commands/send.ts";
 import { serveCommand } from "./commands/serve.ts";
+import { subscriptionsCommand } from "./commands/subscriptions.ts";
 import { tailCommand } from "./commands/tail.ts";
 import { tenantCommand } from "./commands/tenant.ts";
 import { tokenCommand } from "./commands/token.ts";
@@ -82,6 +83,7 @@ Begin with:
   tailCommand(program, world);
   inboxCommand(program, world);
   batchesCommand(program, world);
+  subscriptionsCommand(program, world);
   program.commandsGroup("Set-up:");
   typesCommand(program, world);
   schedulesCommand(program, world);

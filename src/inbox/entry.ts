@@ -5,8 +5,10 @@ import {
   InboxCountsSchema,
   type InboxEntry,
   InboxEntrySchema,
+  InboxGroupSchema,
 } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { ContentSchema, type Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import type { GroupedEntryRow } from "./grouped.ts";
 
 /** An inbox as a whole: where it stands and what it counts. */
 export type Head = {
@@ -42,6 +44,16 @@ export type InboxEntryRow = {
   /** Encoded posthorn.v1.Content; null when the notification itself is gone. */
   content: Uint8Array | null;
 };
+
+/** With the group that it stands for, in a grouped list. */
+export function toGroupedEntry({ group, ...row }: GroupedEntryRow): InboxEntry {
+  const entry = toEntry(row);
+  if (group !== null) {
+    const { key, firstSeq, ...counted } = group;
+    entry.group = create(InboxGroupSchema, { ...counted, key: key ?? "", firstSequence: BigInt(firstSeq) });
+  }
+  return entry;
+}
 
 export function toEntry(row: InboxEntryRow): InboxEntry {
   const entry = create(InboxEntrySchema, {

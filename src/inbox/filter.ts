@@ -11,6 +11,8 @@ export type EntryFilter = {
   tag: string | undefined;
   from: Date | undefined;
   before: Date | undefined;
+  /** The sequence that its group began with. */
+  group: number | undefined;
 };
 
 export const WHOLE_INBOX: EntryFilter = {
@@ -21,6 +23,7 @@ export const WHOLE_INBOX: EntryFilter = {
   tag: undefined,
   from: undefined,
   before: undefined,
+  group: undefined,
 };
 
 /** Throws INVALID_REQUEST for a time outside the years 1 to 9999, which Timestamp promises but does not enforce. */
@@ -34,6 +37,7 @@ export function readFilter(filter: InboxFilter | undefined): EntryFilter {
     tag: filter.tag === "" ? undefined : filter.tag,
     from: instant("filter.start_time", filter.startTime),
     before: instant("filter.end_time", filter.endTime),
+    group: filter.group === 0n ? undefined : Number(filter.group),
   };
 }
 
@@ -47,6 +51,7 @@ export function filterKey(filter: EntryFilter): readonly unknown[] {
     filter.tag ?? "",
     filter.from?.getTime() ?? "",
     filter.before?.getTime() ?? "",
+    filter.group ?? "",
   ];
 }
 

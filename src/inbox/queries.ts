@@ -11,15 +11,14 @@ export type Fragment = PendingQuery<Row[]>;
 /** Whose inbox. */
 export type Owner = { tenantId: string; userId: string };
 
+/** Which entries of an inbox, and how many. */
+export type Page = { filter: EntryFilter; beforeSeq: number | undefined; limit: number; now: Date };
+
 /**
  * A page of an inbox, newest first: entries below `beforeSeq` that match and have not expired. Reads the page's entries
  * by the key, not the inbox; each filter is a statement of its own, so that the planner sees which index fits.
  */
-export function listEntries(
-  tx: Tx,
-  { tenantId, userId }: Owner,
-  page: { filter: EntryFilter; beforeSeq: number | undefined; limit: number; now: Date },
-): Promise<InboxEntryRow[]> {
+export function listEntries(tx: Tx, { tenantId, userId }: Owner, page: Page): Promise<InboxEntryRow[]> {
   const { filter, beforeSeq, limit, now } = page;
   return entries(
     tx,
@@ -120,26 +119,27 @@ export function headColumns(tx: Tx): Fragment {
     h.unread, h.total, h.archived, h.snoozed`;
 }
 
-/** Conditions on the inbox row called `i`. */
-export function matching(tx: Tx, filter: EntryFilter): Fragment {
-  return tx`${inView(tx, filter.view)} ${filter.unreadOnly ? tx`and i.read_at is null` : tx``}
-    ${filter.types.length === 0 ? tx`` : tx`and i.type = any(${filter.types as string[]}::text[])`}
-    ${filter.categories.length === 0 ? tx`` : tx`and i.category = any(${filter.categories as string[]}::text[])`}
-    ${filter.tag === undefined ? tx`` : tx`and ${filter.tag} = any(i.tags)`}
-    ${filter.from === undefined ? tx`` : tx`and i.arrived_at >= ${filter.from}`}
-    ${filter.before === undefined ? tx`` : tx`and i.arrived_at < ${filter.before}`}`;
+/** Conditions on an inbox row. */
+export function matching(tx: Tx, filter: EntryFilter, row: Fragment = tx`i`): Fragment {
+  return tx`${inView(tx, filter.view, row)} ${filter.unreadOnly ? tx`and ${row}.read_at is null` : tx``}
+    ${filter.types.length === 0 ? tx`` : tx`and ${row}.type = any(${filter.types as string[]}::text[])`}
+    ${filter.categories.length === 0 ? tx`` : tx`and ${row}.category = any(${filter.categories as string[]}::text[])`}
+    ${filter.tag === undefined ? tx`` : tx`and ${filter.tag} = any(${row}.tags)`}
+    ${filter.from === undefined ? tx`` : tx`and ${row}.arrived_at >= ${filter.from}`}
+    ${filter.before === undefined ? tx`` : tx`and ${row}.arrived_at < ${filter.before}`}
+    ${filter.group === undefined ? tx`` : tx`and ${row}.group_seq = ${filter.group}`}`;
 }
 
-function inView(tx: Tx, view: InboxFilter_View): Fragment {
+function inView(tx: Tx, view: InboxFilter_View, row: Fragment): Fragment {
   switch (view) {
     case InboxFilter_View.ARCHIVED:
-      return tx`and i.archived_at is not null`;
+      return tx`and ${row}.archived_at is not null`;
     case InboxFilter_View.SNOOZED:
-      return tx`and i.snoozed_until is not null`;
+      return tx`and ${row}.snoozed_until is not null`;
     case InboxFilter_View.ALL:
       return tx``;
     default:
-      return tx`and i.archived_at is null and i.snoozed_until is null`;
+      return tx`and ${row}.archived_at is null and ${row}.snoozed_until is null`;
   }
 }
 
@@ -172,12 +172,12 @@ export function idRange(notificationIds: readonly string[]) {
   return { ids, first: ids[0] ?? null, last: ids.at(-1) ?? null };
 }
 
-function alive(tx: Tx, now: Date): Fragment {
-  return tx`and (i.expires_at is null or i.expires_at > ${now})`;
+export function alive(tx: Tx, now: Date, row: Fragment = tx`i`): Fragment {
+  return tx`and (${row}.expires_at is null or ${row}.expires_at > ${now})`;
 }
 
 /** Puts what is to be shown beside the chosen inbox rows, in the same round trip. */
-function entries(tx: Tx, tenantId: string, chosen: Fragment, order: Fragment): Promise<InboxEntryRow[]> {
+export function entries(tx: Tx, tenantId: string, chosen: Fragment, order: Fragment): Promise<InboxEntryRow[]> {
   return tx<InboxEntryRow[]>`
     select i.user_id as "userId", i.notification_id as "notificationId", i.seq::float8 as seq, i.type, i.category,
       i.priority, i.tags, n.sender_id as "senderId", i.arrived_at as "arrivedAt", i.read_at as "readAt",

@@ -11,6 +11,7 @@ import {
   type TimelineEntry,
   TimelineEntrySchema,
   VerdictKind,
+  VerdictSchema,
 } from "#gen/posthorn/v1/notification_pb.ts";
 import { uuidTime } from "#src/store/partitions.ts";
 import { channelsOf } from "./channel-bits.ts";
@@ -38,6 +39,7 @@ export type NotificationRow = {
   senderId: string | null;
   fanoutId: string | null;
   batchId: string | null;
+  groupKey: string | null;
 };
 
 export type TimelineRow = {
@@ -82,6 +84,7 @@ export function toNotification(row: NotificationRow): Notification {
     senderId: row.senderId ?? "",
     fanoutId: row.fanoutId ?? "",
     batchId: row.batchId ?? "",
+    groupKey: row.groupKey ?? "",
   });
 }
 
@@ -108,9 +111,7 @@ function toTimelineEntry(row: TimelineRow): TimelineEntry {
   }
   // A lone in-app delivery is stored without its verdict: status and channel say the same.
   if (row.detail === null && row.status === Status.DELIVERED) {
-    detail.verdicts = [
-      { $typeName: "posthorn.v1.Verdict", channel: Channel.IN_APP, kind: VerdictKind.DELIVER, reason: 0, batchId: "" },
-    ];
+    detail.verdicts = [create(VerdictSchema, { channel: Channel.IN_APP, kind: VerdictKind.DELIVER })];
   }
   return detail;
 }

@@ -10,6 +10,7 @@ export const BUILT_IN = {
   weekendsEnabled: true,
   doNotDisturb: { enabled: false, allowCritical: true },
   emergencyContacts: { enabled: false },
+  grouping: { enabled: true, maxSize: 10, windowMs: 3_600_000 },
   language: "en",
   timeZone: "UTC",
   batching: { enabled: true, maxSize: 5, windowMs: 30 * 60_000 },

@@ -7,6 +7,8 @@ import type { Cache } from "#src/cache/redis.ts";
 import type { Clock } from "#src/clock.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Store } from "#src/store/store.ts";
+import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
+import { wishesOf } from "#src/subscriptions/rules.ts";
 import { type CompiledPreferences, compile } from "./compile.ts";
 import { fromDocument } from "./document.ts";
 import { type Copy, type Owner, readCopies } from "./queries.ts";
@@ -59,6 +61,7 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
   const { store, cache, invalidations, connected, clock, newId } = deps;
   const copies = redisCopies(cache, circuit({ up: () => cache.up(), clock: () => clock().getTime() }), newId);
   const clockOf = zoneClocks();
+  const evaluator = filterEvaluator();
   const entries = new LRUCache<string, Entry>({ max: deps.maxUsers ?? 50_000 });
   const bases = new LRUCache<string, { base: Base; loadedAt: number }>({ max: 10_000 });
   /** Loads under way, each with what was invalidated since it began and must not be kept. */
@@ -131,7 +134,7 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
   function compiledFor(entry: Entry, base: Base): CompiledPreferences {
     if (entry.base === base && entry.compiled !== undefined) return entry.compiled;
     entry.base = base;
-    entry.compiled = entry.copy.document === null ? plainFor(entry.copy, base) : compileFor(entry.copy, base);
+    entry.compiled = isPlain(entry.copy) ? plainFor(entry.copy, base) : compileFor(entry.copy, base);
     return entry.compiled;
   }
 
@@ -146,10 +149,13 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
     return plain;
   }
 
-  function compileFor({ document, language, timeZone, version }: Copy, base: Base): CompiledPreferences {
+  function compileFor({ document, language, timeZone, subscriptions, version }: Copy, base: Base): CompiledPreferences {
     const user = document === null ? undefined : fromDocument(document);
     const levels = { tenant: base.preferences, profile: { language, timeZone }, user };
-    return compile(levels, base.optIn, clockOf, { user: version, tenant: base.copy.version, zone: timeZone });
+    return compile(levels, base.optIn, clockOf, {
+      version: { user: version, tenant: base.copy.version, zone: timeZone },
+      wishes: wishesOf(subscriptions, evaluator),
+    });
   }
 
   const subscriptions = [
@@ -193,6 +199,10 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
       for (const subscription of subscriptions) subscription[Symbol.dispose]();
     },
   };
+}
+
+function isPlain({ document, subscriptions }: Copy): boolean {
+  return document === null && subscriptions.length === 0;
 }
 
 function toBase(copy: Copy): Base {

@@ -22,7 +22,7 @@ export type ChangeDeps = {
   /** Decides anew what waits for the user. */
   reconcile: Reconcile;
   /** Tells the user's streams. Called after the commit, for users, not for the tenant's defaults. */
-  preferencesChanged(tenantId: string, userId: string, changedFields: string[], reconciled: Counts): void;
+  preferencesChanged(tenantId: string, userId: string, changedFields: string[], reconciled: Counts | undefined): void;
 };
 
 export type Change = {

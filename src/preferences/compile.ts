@@ -1,5 +1,6 @@
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { type Digest_Mode, PreferenceLevel as Level } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import type { Wishes } from "#src/subscriptions/rules.ts";
 import { isTimeZone } from "#src/users/time-zone.ts";
 import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import { type ClockRules, clockRules } from "./clock-rules.ts";
@@ -11,6 +12,7 @@ import {
   doNotDisturb,
   emergencyContacts,
   entry,
+  grouping,
   type Levels,
   language,
   minimumPriority,
@@ -36,6 +38,10 @@ export type CompiledPreferences = {
   readonly clock: ClockRules | undefined;
   /** When digests come, for those scopes that have one. */
   readonly digest: DigestTimes;
+  /** How entries form groups in the inbox; undefined: not at all. */
+  readonly grouping: { readonly maxSize: number; readonly windowMs: number } | undefined;
+  /** What the user is subscribed to; undefined: nothing. */
+  readonly wishes: Wishes | undefined;
   /** What holds for a type. The first question about a type works it out, later ones cost a look-up. */
   scope(type: string, category: string): ScopeRules;
 };
@@ -60,7 +66,7 @@ export function compile(
   levels: Levels,
   optInTypes: ReadonlySet<string>,
   clockOf: (zone: string) => ZoneClock,
-  version?: RulesVersion,
+  { version, wishes }: { version?: RulesVersion | undefined; wishes?: Wishes | undefined } = {},
 ): CompiledPreferences {
   const zone = timeZone(levels).value;
   // A newer server may have stored a zone that this one's tz database does not know yet.
@@ -79,6 +85,7 @@ export function compile(
     emergencyContacts: { enabled: contacts.enabled.value, userIds: contacts.userIds.value },
     weekendsEnabled: weekendsEnabled(levels).value,
   };
+  const groups = grouping(levels);
   const general = scopeRules(levels, undefined);
   const { time, days } = digest(levels, undefined);
   const scopes = new Map<string, ScopeRules>();
@@ -89,6 +96,8 @@ export function compile(
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
     digest: { time: time.value, days: days.value, clock: () => clockOf(knownZone) },
+    grouping: groups.enabled.value ? { maxSize: groups.maxSize.value, windowMs: groups.windowMs.value } : undefined,
+    wishes,
     scope(type, category) {
       const optIn = optInTypes.has(type);
       if (!optIn && !isMentioned(levels, type, category)) return general;
@@ -96,7 +105,7 @@ export function compile(
       const known = scopes.get(key);
       if (known !== undefined) return known;
       if (scopes.size >= MAX_SCOPES) scopes.clear();
-      const rules = scopeRules(levels, { type, category, optIn });
+      const rules = scopeRules(levels, { type, category, optIn, subscribed: wishes?.toType(type) ?? false });
       scopes.set(key, rules);
       return rules;
     },

@@ -15,6 +15,7 @@ import {
   digest,
   doNotDisturb,
   emergencyContacts,
+  grouping,
   type Levels,
   language,
   minimumPriority,
@@ -42,6 +43,7 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
   const contacts = emergencyContacts(levels);
   const batch = batching(levels, scope);
   const digested = digest(levels, scope);
+  const groups = grouping(levels);
   const channels = create(ChannelPreferencesSchema);
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
@@ -78,6 +80,11 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
       mode: note("digest.mode", digested.mode),
       time: note("digest.time", digested.time),
       days: [...note("digest.days", digested.days)],
+    },
+    grouping: {
+      enabled: note("grouping.enabled", groups.enabled),
+      maxSize: note("grouping.max_size", groups.maxSize),
+      window: durationFromMs(note("grouping.window", groups.windowMs)),
     },
   });
   return { preferences, origins };

@@ -15,7 +15,7 @@ import type { Db } from "#src/store/store.ts";
 
 /** What decisions were drawn from. Versions are of rows (xmin), "0" where there is none. */
 export type RulesVersion = {
-  /** Of the user's preferences. */
+  /** Of the user's preferences, which get a new one with every change of their subscriptions too. */
   readonly user: string;
   /** Of the tenant's defaults, which get a new one with every type that changes too. */
   readonly tenant: string;

@@ -19,8 +19,8 @@ export type Levels = {
   user: Preferences | undefined;
 };
 
-/** Which category and type a value is asked for. */
-export type Scope = { type: string; category: string; optIn: boolean };
+/** Which category and type a value is asked for, and whether the user is subscribed to the type. */
+export type Scope = { type: string; category: string; optIn: boolean; subscribed?: boolean };
 
 /** A value in force and the level that set it. */
 export type Resolved<T> = { value: T; level: PreferenceLevel };
@@ -92,9 +92,14 @@ export function receivesAnything(levels: Levels): Resolved<boolean> {
   return general(levels, BUILT_IN.enabled, (preferences) => preferences.enabled);
 }
 
-/** Whether the category's and type's own switches let it through; an opt-in type is off until the user says otherwise. */
+/**
+ * Whether the category's and type's own switches let it through; an opt-in type is off until the user says otherwise, by a
+ * switch or a subscription.
+ */
 export function scopeEnabled(levels: Levels, scope: Scope): Resolved<boolean> {
-  const start = { value: !scope.optIn, level: Level.BUILT_IN, kept: scope.optIn };
+  const wished = scope.optIn && scope.subscribed === true;
+  const level = wished ? Level.TYPE : Level.BUILT_IN;
+  const start = { value: !scope.optIn || wished, level, kept: scope.optIn };
   return resolve(
     start,
     scopeSteps(levels, scope, (preferences) => preferences.enabled),
@@ -221,4 +226,18 @@ function wished<T>(
 
 export function weekendsEnabled(levels: Levels): Resolved<boolean> {
   return general<boolean>(levels, BUILT_IN.weekendsEnabled, (preferences) => preferences.weekendsEnabled);
+}
+
+/** How entries form groups in the inbox, field by field. */
+export function grouping(levels: Levels) {
+  const { enabled, maxSize, windowMs } = BUILT_IN.grouping;
+  const window = (preferences: Preferences) => {
+    const own = preferences.grouping?.window;
+    return own === undefined ? undefined : durationMs(own);
+  };
+  return {
+    enabled: general<boolean>(levels, enabled, (preferences) => preferences.grouping?.enabled),
+    maxSize: general<number>(levels, maxSize, (preferences) => preferences.grouping?.maxSize),
+    windowMs: general<number>(levels, windowMs, window),
+  };
 }

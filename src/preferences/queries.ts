@@ -1,7 +1,8 @@
 import type { JsonValue } from "@bufbuild/protobuf";
-import { and, eq, inArray } from "drizzle-orm";
-import { defaultPreferences, preferences, types, users } from "#src/store/schema/users.ts";
+import { and, asc, eq, inArray, sql } from "drizzle-orm";
+import { defaultPreferences, preferences, subscriptions, types, users } from "#src/store/schema/users.ts";
 import type { Db, Tx } from "#src/store/store.ts";
+import type { Kind, Wish } from "#src/subscriptions/rules.ts";
 import { fromDocument, nothingStored, type Stored, toDocument } from "./document.ts";
 import type { Levels } from "./merge.ts";
 
@@ -48,14 +49,25 @@ export async function savePreferences(db: Db, owner: Owner, { preferences: given
 }
 
 /**
- * What users' values are drawn from, as the transaction sees it, and the tenant's opt-in types. Answers for any user among
- * the given.
+ * Gives preferences that the transaction has locked a new version, so that no decision drawn from what the user had before
+ * is stored: for changes of what belongs to them and stands elsewhere.
+ */
+export async function touchPreferences(db: Db, owner: Owner): Promise<void> {
+  await db
+    .update(preferences)
+    .set({ revision: sql`${preferences.revision}` })
+    .where(ofUser(owner));
+}
+
+/**
+ * What users' values are drawn from, as the transaction sees it, their subscriptions, and the tenant's opt-in types.
+ * Answers for any user among the given.
  */
 export async function readLevels(
   db: Db,
   tenantId: string,
   userIds: readonly string[],
-): Promise<{ levels(userId: string): Levels; optIn: Set<string> }> {
+): Promise<{ levels(userId: string): Levels; subscriptions(userId: string): Wish[]; optIn: Set<string> }> {
   const ids = userIds as string[];
   const set = await db
     .select()
@@ -65,6 +77,16 @@ export async function readLevels(
     .select({ id: users.id, language: users.locale, timeZone: users.timeZone })
     .from(users)
     .where(and(eq(users.tenantId, tenantId), inArray(users.id, ids)));
+  const wished = await db
+    .select({
+      userId: subscriptions.userId,
+      kind: subscriptions.kind,
+      key: subscriptions.key,
+      filter: subscriptions.filter,
+    })
+    .from(subscriptions)
+    .where(and(eq(subscriptions.tenantId, tenantId), inArray(subscriptions.userId, ids)))
+    .orderBy(asc(subscriptions.id));
   const optIn = await db
     .select({ key: types.key })
     .from(types)
@@ -72,12 +94,15 @@ export async function readLevels(
   const tenant = (await findPreferences(db, { tenantId, userId: "" })).preferences;
   const setBy = new Map(set.map((row) => [row.userId, row]));
   const profileOf = new Map(profiles.map((row) => [row.id, row]));
+  const wishesBy = Map.groupBy(wished, (row) => row.userId);
   return {
     levels: (userId) => ({
       tenant,
       profile: profileOf.get(userId) ?? { language: "", timeZone: "" },
       user: toStored(setBy.get(userId)).preferences,
     }),
+    subscriptions: (userId) =>
+      (wishesBy.get(userId) ?? []).map(({ kind, key, filter }): Wish => [kind as Kind, key, filter]),
     optIn: new Set(optIn.map(({ key }) => key)),
   };
 }
@@ -91,8 +116,9 @@ export type Copy = {
   timeZone: string;
   /** Of the tenant only: keys of its opt-in types. */
   optIn: string[];
-  /** Of the row of preferences (or defaults): differs after every change of it; "0" when there is none. */
+  /** Of the row of preferences (or defaults): differs after every change of it or of subscriptions; "0": there is none. */
   version: string;
+  subscriptions: Wish[];
 };
 
 /** Reads the copies of many users, and of the tenant where the empty id is among them. One answer for every id. */
@@ -102,7 +128,9 @@ export async function readCopies(tx: Tx, tenantId: string, userIds: readonly str
       coalesce(u.locale, '') as language, coalesce(u.time_zone, '') as "timeZone",
       case when asked.id = '' then array(select key from types t where t.tenant_id = ${tenantId} and t.opt_in order by key)
         else '{}' end as "optIn",
-      coalesce(p.xmin, d.xmin, '0'::xid)::text as version
+      coalesce(p.xmin, d.xmin, '0'::xid)::text as version,
+      coalesce((select jsonb_agg(jsonb_build_array(s.kind, s.key, s.filter) order by s.id) from subscriptions s
+        where s.tenant_id = ${tenantId} and s.user_id = asked.id), '[]') as subscriptions
     from unnest(${userIds as string[]}::text[]) as asked (id)
     left join preferences p on p.tenant_id = ${tenantId} and p.user_id = asked.id
     left join users u on u.tenant_id = ${tenantId} and u.id = asked.id

@@ -26,6 +26,8 @@ export type RedisCopies = {
   block(owner: Owner): Promise<void>;
 };
 
+/** With the version of what is kept there: servers of two versions side by side must not read each other's. */
+const KEYS = "preferences2";
 const KEEP_MS = 3_600_000;
 /** Longer than any reader may take between `read` and `fill`, or a writer between `block` and `forget`. */
 const TICKET_MS = 60_000;
@@ -36,7 +38,7 @@ export function redisCopies(cache: Cache, circuit: Circuit, newId: NewId): Redis
   const { redis } = cache;
   const fillScript = loadScript(redis, new URL("./fill.lua", import.meta.url));
   // The tenant as hash tag: a chunk's keys lie together in a cluster, so that one command can name them all.
-  const keyOf = (tenantId: string, userId: string) => `${cache.namespace}:preferences:{${tenantId}}:${userId}`;
+  const keyOf = (tenantId: string, userId: string) => `${cache.namespace}:${KEYS}:{${tenantId}}:${userId}`;
   let forgotten = new Set<string>();
   let flushing = false;
 
@@ -93,15 +95,14 @@ export function redisCopies(cache: Cache, circuit: Circuit, newId: NewId): Redis
   };
 }
 
-function toValue({ document, language, timeZone, optIn, version }: Copy): string {
-  return `=${JSON.stringify([document, language, timeZone, optIn, version])}`;
+function toValue({ document, language, timeZone, optIn, version, subscriptions }: Copy): string {
+  return `=${JSON.stringify([document, language, timeZone, optIn, version, subscriptions])}`;
 }
 
 function toHeld(value: string | null, userId: string): Held {
   if (value?.startsWith("=")) {
-    const [document, language, timeZone, optIn, version] = JSON.parse(value.slice(1));
-    // Without a version it was put there by an older server, and is replaced.
-    if (version !== undefined) return { kind: "copy", copy: { userId, document, language, timeZone, optIn, version } };
+    const [document, language, timeZone, optIn, version, subscriptions] = JSON.parse(value.slice(1));
+    return { kind: "copy", copy: { userId, document, language, timeZone, optIn, version, subscriptions } };
   }
   return { kind: "none", ticket: value === "#" ? undefined : (value ?? "") };
 }

@@ -123,6 +123,12 @@ export const ACCESS_RULES = {
   "posthorn.v1.PreferencesService.GetEffectivePreferences": readPreferences,
   "posthorn.v1.PreferencesService.GetDefaultPreferences": { key: Scope.PREFERENCES_READ },
   "posthorn.v1.PreferencesService.UpdateDefaultPreferences": { key: Scope.ADMIN, keyMustSet: ["reason"] },
+  "posthorn.v1.PreferencesService.CreateSubscription": writePreferences,
+  "posthorn.v1.PreferencesService.GetSubscription": readPreferences,
+  "posthorn.v1.PreferencesService.ListSubscriptions": readPreferences,
+  "posthorn.v1.PreferencesService.UpdateSubscription": writePreferences,
+  "posthorn.v1.PreferencesService.DeleteSubscription": writePreferences,
+  "posthorn.v1.PreferencesService.UnsubscribeAll": writePreferences,
 
   "posthorn.v1.UserService.UpsertUser": users,
   "posthorn.v1.UserService.UpdateUser": users,

@@ -1,7 +1,8 @@
 import type { DescMessage, DescMethod, Message } from "@bufbuild/protobuf";
 import { type Scope, ScopeSchema } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { Fault, invalidField, notFound } from "#src/errors.ts";
+import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
+import { textFaults } from "#src/store/storable.ts";
 import type { AccessRule } from "./access-rules.ts";
 import type { Principal, Service } from "./call.ts";
 
@@ -29,6 +30,16 @@ export function targetUser(request: { readonly userId: string }, call: { readonl
   }
   if (!names(request.userId, principal.userId)) throw notFound("user");
   return principal.userId;
+}
+
+/** Users need no reason for what concerns themselves; everybody else does (it stands in the audit log). */
+export function reasonOf({ reason }: { reason: string }, { principal }: { readonly principal: Principal }): string {
+  if (principal.kind !== "user" && reason.trim() === "") {
+    throw invalidField("reason", "is required when an API key changes preferences");
+  }
+  const fields = textFaults({ reason });
+  if (fields.length > 0) throw invalidRequest(fields);
+  return reason;
 }
 
 /** Whether the caller has a scope. False for everything but API keys. */

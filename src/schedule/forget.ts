@@ -58,3 +58,15 @@ export async function forgetSchedules(store: Store, now: Date, retentionDays: nu
   );
   return Math.max(...counts.map((result) => result.count));
 }
+
+/** Deletes up to `limit` groups of inboxes that take in nothing more, as their windows are a day at most; how many. */
+export async function forgetGroups(store: Store, now: Date, limit: number): Promise<number> {
+  const before = new Date(now.getTime() - 2 * DAY_MS);
+  const result = await store.system(
+    (tx) => tx`
+      delete from inbox_groups where (tenant_id, user_id, key) in (
+        select tenant_id, user_id, key from inbox_groups where opened_at < ${before} order by opened_at limit ${limit}
+        for update skip locked)`,
+  );
+  return result.count;
+}

@@ -16,7 +16,7 @@ import type { Live } from "#src/stream/live.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { flush } from "./flush.ts";
-import { forgetBatches, forgetFanouts, forgetKeys, forgetSchedules } from "./forget.ts";
+import { forgetBatches, forgetFanouts, forgetGroups, forgetKeys, forgetSchedules } from "./forget.ts";
 import { startLoop } from "./loop.ts";
 import { type OccurrenceDeps, sendOccurrences } from "./occurrences.ts";
 import { releaseDue } from "./release.ts";
@@ -101,7 +101,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     for (const { tenantId, userId, head } of swept.inboxes) {
       deps.live.inboxChanged(tenantId, userId, { all: true, counts: toCounts(head) });
     }
-    const forgotten = await forgetKeys(store, now, batch);
+    const forgotten = Math.max(await forgetKeys(store, now, batch), await forgetGroups(store, now, batch));
     return { more: swept.removed === batch || forgotten === batch };
   });
   every("partitions", PARTITIONS_MS, async (now) => {

@@ -2,14 +2,15 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
 import { notFound } from "#src/errors.ts";
-import { toCounts, toEntry } from "#src/inbox/entry.ts";
+import { toCounts, toEntry, toGroupedEntry } from "#src/inbox/entry.ts";
 import { filterKey, readFilter } from "#src/inbox/filter.ts";
+import { type GroupedEntryRow, listGrouped } from "#src/inbox/grouped.ts";
 import type { EntryChange, Inbox, Result } from "#src/inbox/inbox.ts";
 import { entriesByNotification, listEntries, type Owner, readHeads } from "#src/inbox/queries.ts";
 import { targetUser } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
-import type { Store } from "#src/store/store.ts";
+import type { Store, Tx } from "#src/store/store.ts";
 
 export type InboxServiceDeps = { inbox: Inbox; store: Store; clock: Clock; pageTokens: PageTokens };
 
@@ -31,24 +32,25 @@ export function inboxService({ inbox, store, clock, pageTokens }: InboxServiceDe
     async listEntries(request, call) {
       const of = owner(request, call);
       const filter = readFilter(request.filter);
-      const query = [of.tenantId, "ListEntries", of.userId, ...filterKey(filter)];
+      const { grouped } = request;
+      const query = [of.tenantId, "ListEntries", of.userId, grouped, ...filterKey(filter)];
       const [beforeSeq] = pageTokens.open(query, request.pageToken) ?? [];
       const size = request.pageSize || DEFAULT_PAGE_SIZE;
+      const page = {
+        filter,
+        beforeSeq: beforeSeq === undefined ? undefined : Number(beforeSeq),
+        // One more than asked for tells whether there is a next page.
+        limit: size + 1,
+        now: clock(),
+      };
+      const list = async (tx: Tx): Promise<GroupedEntryRow[]> =>
+        grouped ? listGrouped(tx, of, page) : (await listEntries(tx, of, page)).map((row) => ({ ...row, group: null }));
       const [rows, heads] = await store.tenant(of.tenantId, (tx) =>
-        Promise.all([
-          // One more than asked for tells whether there is a next page.
-          listEntries(tx, of, {
-            filter,
-            beforeSeq: beforeSeq === undefined ? undefined : Number(beforeSeq),
-            limit: size + 1,
-            now: clock(),
-          }),
-          readHeads(tx, of.tenantId, [of.userId]),
-        ]),
+        Promise.all([list(tx), readHeads(tx, of.tenantId, [of.userId])]),
       );
       const last = rows.length > size ? rows[size - 1] : undefined;
       return {
-        entries: rows.slice(0, size).map(toEntry),
+        entries: rows.slice(0, size).map(toGroupedEntry),
         nextPageToken: last === undefined ? "" : pageTokens.seal(query, [last.seq]),
         counts: toCounts(heads.get(of.userId)),
       };

@@ -4,33 +4,59 @@ import {
   type Preferences,
   PreferencesSchema,
   PreferencesService,
+  type Subscription,
+  SubscriptionSchema,
   type UpdatePreferencesRequest,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { writeAudit } from "#src/audit/queries.ts";
 import { invalidField, invalidRequest, notFound } from "#src/errors.ts";
-import { type ChangeDeps, changePreferences } from "#src/preferences/change.ts";
+import { changePreferences } from "#src/preferences/change.ts";
 import { etagOf } from "#src/preferences/document.ts";
 import { effective } from "#src/preferences/effective.ts";
 import { findPreferences, readLevels } from "#src/preferences/queries.ts";
-import { targetUser } from "#src/rpc/access.ts";
+import { reasonOf, targetUser } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { applyMask, maskPaths } from "#src/rpc/field-mask.ts";
+import { keysetPage } from "#src/store/keyset.ts";
+import type { PageTokens } from "#src/store/page-token.ts";
 import { textFaults } from "#src/store/storable.ts";
 import type { Db } from "#src/store/store.ts";
+import {
+  createSubscription,
+  deleteSubscription,
+  type SubscriptionDeps,
+  unsubscribeAll,
+  updateSubscription,
+} from "#src/subscriptions/change.ts";
+import { findSubscription, type Owner, pageSubscriptions, type SubscriptionRow } from "#src/subscriptions/queries.ts";
+import { Kind } from "#src/subscriptions/rules.ts";
+import { FilterFault, vet } from "#src/subscriptions/vet.ts";
 import { findType } from "#src/types/queries.ts";
 
-export function preferencesService(deps: ChangeDeps): Service {
-  const { store, newId } = deps;
-  /** Who looks at somebody else's is written down, once for each call. */
-  const auditRead = async (db: Db, { tenantId, principal, actor }: Call, userId: string): Promise<void> => {
+export type PreferencesServiceDeps = SubscriptionDeps & { pageTokens: PageTokens };
+
+const DEFAULT_PAGE = 50;
+
+export function preferencesService(deps: PreferencesServiceDeps): Service {
+  const { store, pageTokens } = deps;
+  const by = (request: { reason: string }, call: Call) => ({ actor: call.actor, reason: reasonOf(request, call) });
+
+  /** What an API key reads of a user stands in the audit log, once for each call. */
+  async function auditRead(
+    db: Db,
+    { tenantId, principal, actor }: Call,
+    action: "preferences.read" | "subscription.read",
+    { userId }: Owner,
+  ): Promise<void> {
     if (principal.kind === "user") return;
-    await writeAudit(db, { tenantId, id: newId(), actor, action: "preferences.read", target: `user:${userId}` });
-  };
+    await writeAudit(db, { tenantId, id: deps.newId(), actor, action, target: `user:${userId}` });
+  }
+
   return service(PreferencesService, {
     async getPreferences(request, call) {
       const owner = { tenantId: call.tenantId, userId: targetUser(request, call) };
       const stored = await store.tenantDb(call.tenantId, async (db) => {
-        await auditRead(db, call, owner.userId);
+        await auditRead(db, call, "preferences.read", owner);
         return findPreferences(db, owner);
       });
       return {
@@ -75,9 +101,11 @@ export function preferencesService(deps: ChangeDeps): Service {
       return store.tenantDb(tenantId, async (db) => {
         const type = key === "" ? undefined : await findType(db, tenantId, key);
         if (key !== "" && type === undefined) throw notFound("type");
-        await auditRead(db, call, owner.userId);
-        const { levels } = await readLevels(db, tenantId, [owner.userId]);
-        return effective(levels(owner.userId), type && { type: key, category: type.category, optIn: type.optIn });
+        await auditRead(db, call, "preferences.read", owner);
+        const { levels, subscriptions } = await readLevels(db, tenantId, [owner.userId]);
+        if (type === undefined) return effective(levels(owner.userId), undefined);
+        const subscribed = subscriptions(owner.userId).some(([kind, to]) => kind === Kind.TYPE && to === key);
+        return effective(levels(owner.userId), { type: key, category: type.category, optIn: type.optIn, subscribed });
       });
     },
 
@@ -101,17 +129,65 @@ export function preferencesService(deps: ChangeDeps): Service {
       );
       return { preferences: stored.preferences, etag: etagOf(stored) };
     },
-  });
-}
 
-/** Users need no reason for what concerns themselves; everybody else does (it stands in the audit log). */
-function reasonOf({ reason }: { reason: string }, { principal }: Call): string {
-  if (principal.kind !== "user" && reason.trim() === "") {
-    throw invalidField("reason", "is required when an API key changes preferences");
-  }
-  const fields = textFaults({ reason });
-  if (fields.length > 0) throw invalidRequest(fields);
-  return reason;
+    async createSubscription(request, call) {
+      const { target, filter } = request.subscription ?? create(SubscriptionSchema);
+      checkFilter("subscription.filter", filter);
+      const { value, reconciled } = await createSubscription(
+        deps,
+        ownerOf(request, call),
+        { ...targetOf(target), filter },
+        by(request, call),
+      );
+      return { subscription: toSubscription(value), ...(reconciled && { reconciled }) };
+    },
+
+    async getSubscription(request, call) {
+      const owner = ownerOf(request, call);
+      const row = await store.tenantDb(call.tenantId, async (db) => {
+        await auditRead(db, call, "subscription.read", owner);
+        return findSubscription(db, owner, request.subscriptionId);
+      });
+      if (row === undefined) throw notFound("subscription");
+      return { subscription: toSubscription(row) };
+    },
+
+    async listSubscriptions(request, call) {
+      const owner = ownerOf(request, call);
+      const { items, nextPageToken } = await keysetPage(pageTokens, {
+        query: [call.tenantId, "ListSubscriptions", owner.userId],
+        pageToken: request.pageToken,
+        pageSize: request.pageSize || DEFAULT_PAGE,
+        read: (after, limit) =>
+          store.tenantDb(call.tenantId, async (db) => {
+            await auditRead(db, call, "subscription.read", owner);
+            return pageSubscriptions(db, owner, after, limit);
+          }),
+        keyOf: (row) => row.id,
+      });
+      return { subscriptions: items.map(toSubscription), nextPageToken };
+    },
+
+    async updateSubscription(request, call) {
+      checkFilter("filter", request.filter);
+      const { subscriptionId, filter } = request;
+      const owner = ownerOf(request, call);
+      const changed = await updateSubscription(deps, owner, subscriptionId, filter, by(request, call));
+      const { value, reconciled } = changed;
+      return { subscription: toSubscription(value), ...(reconciled && { reconciled }) };
+    },
+
+    async deleteSubscription(request, call) {
+      const owner = ownerOf(request, call);
+      const { reconciled } = await deleteSubscription(deps, owner, request.subscriptionId, by(request, call));
+      return { ...(reconciled && { reconciled }) };
+    },
+
+    async unsubscribeAll(request, call) {
+      const ended = await unsubscribeAll(deps, ownerOf(request, call), by(request, call), call.signal);
+      return { ...ended, notifications: BigInt(ended.notifications) };
+    },
+  });
 }
 
 function edits(
@@ -120,4 +196,38 @@ function edits(
   const given = request.preferences ?? create(PreferencesSchema);
   const paths = maskPaths(request.updateMask, PreferencesSchema, given, "leaves");
   return (before) => applyMask(PreferencesSchema, before, given, paths);
+}
+
+function ownerOf(request: { userId: string }, call: Call): Owner {
+  return { tenantId: call.tenantId, userId: targetUser(request, call) };
+}
+
+function checkFilter(field: string, filter: string): void {
+  if (filter === "") return;
+  const faults = textFaults({ [field]: filter });
+  if (faults.length > 0) throw invalidRequest(faults);
+  try {
+    vet(filter);
+  } catch (error) {
+    if (error instanceof FilterFault) throw invalidField(field, error.message);
+    throw error;
+  }
+}
+
+const KINDS = { type: Kind.TYPE, topic: Kind.TOPIC, category: Kind.CATEGORY } as const;
+const CASES = { [Kind.TYPE]: "type", [Kind.TOPIC]: "topic", [Kind.CATEGORY]: "category" } as const;
+
+function targetOf(target: Subscription["target"]): { kind: Kind; key: string } {
+  if (target.case === undefined) throw invalidField("subscription.target", "is required");
+  return { kind: KINDS[target.case], key: target.value };
+}
+
+function toSubscription(row: SubscriptionRow): Subscription {
+  return create(SubscriptionSchema, {
+    id: row.id,
+    target: { case: CASES[row.kind as Kind], value: row.key },
+    filter: row.filter,
+    createTime: timestampFromDate(row.createdAt),
+    updateTime: timestampFromDate(row.updatedAt),
+  });
 }

@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type Topic, TopicSchema, TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
+import type { Invalidations } from "#src/broker/invalidations.ts";
 import type { Clock } from "#src/clock.ts";
 import { invalidRequest, notFound } from "#src/errors.ts";
 import { targetUser } from "#src/rpc/access.ts";
@@ -9,6 +10,7 @@ import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import { textFaults } from "#src/store/storable.ts";
 import type { Store } from "#src/store/store.ts";
+import { forgetTopic } from "#src/subscriptions/queries.ts";
 import {
   addMembers,
   findTopic,
@@ -26,20 +28,28 @@ export type TopicServiceDeps = {
   store: Store;
   pageTokens: PageTokens;
   clock: Clock;
+  invalidations: Invalidations;
   membershipChanged: MembershipChanged;
 };
 
 const DEFAULT_PAGE = 50;
 const DEFAULT_MEMBERS_PAGE = 100;
 
-export function topicService({ store, pageTokens, clock, membershipChanged }: TopicServiceDeps): Service {
+export function topicService(deps: TopicServiceDeps): Service {
+  const { store, pageTokens, clock, membershipChanged } = deps;
+
+  function left(tenantId: string, topic: string, userIds: readonly string[], unsubscribed: readonly string[]): void {
+    if (userIds.length > 0) membershipChanged(tenantId, topic, userIds);
+    for (const userId of unsubscribed) deps.invalidations.publish("preferences", tenantId, userId);
+  }
+
   return service(TopicService, {
     async upsertTopic(request, call) {
-      const { key, description } = request.topic ?? create(TopicSchema);
+      const { key, description, openToUsers } = request.topic ?? create(TopicSchema);
       const fields = textFaults({ "topic.description": description });
       if (fields.length > 0) throw invalidRequest(fields);
       const row = await store.tenantDb(call.tenantId, (db) =>
-        upsertTopic(db, { tenantId: call.tenantId, key, description, createdAt: clock() }),
+        upsertTopic(db, { tenantId: call.tenantId, key, description, openToUsers, createdAt: clock() }),
       );
       return { topic: toTopic(row) };
     },
@@ -64,10 +74,11 @@ export function topicService({ store, pageTokens, clock, membershipChanged }: To
     async deleteTopic(request, call) {
       for (let done = false; !done; ) {
         call.signal.throwIfAborted();
-        const { removed, gone } = await store.tenantDb(call.tenantId, (db) =>
-          removeTopic(db, call.tenantId, request.key),
-        );
-        if (removed.length > 0) membershipChanged(call.tenantId, request.key, removed);
+        const { removed, gone, unsubscribed } = await store.tenantDb(call.tenantId, async (db) => {
+          const step = await removeTopic(db, call.tenantId, request.key);
+          return { ...step, unsubscribed: await forgetTopic(db, call.tenantId, request.key, step.removed) };
+        });
+        left(call.tenantId, request.key, removed, unsubscribed);
         done = gone;
       }
       return {};
@@ -83,11 +94,12 @@ export function topicService({ store, pageTokens, clock, membershipChanged }: To
     },
 
     async removeMembers(request, call) {
-      const removed = await store.tenantDb(call.tenantId, (db) =>
-        removeMembers(db, call.tenantId, request.key, request.userIds),
-      );
-      if (removed === undefined) throw notFound("topic");
-      if (removed.length > 0) membershipChanged(call.tenantId, request.key, removed);
+      const { removed, unsubscribed } = await store.tenantDb(call.tenantId, async (db) => {
+        const removed = await removeMembers(db, call.tenantId, request.key, request.userIds);
+        if (removed === undefined) throw notFound("topic");
+        return { removed, unsubscribed: await forgetTopic(db, call.tenantId, request.key, removed) };
+      });
+      left(call.tenantId, request.key, removed, unsubscribed);
       return { removed: removed.length };
     },
 
@@ -127,5 +139,6 @@ function toTopic(row: TopicRow): Topic {
     description: row.description,
     memberCount: BigInt(row.memberCount),
     createTime: timestampFromDate(row.createdAt),
+    openToUsers: row.openToUsers,
   });
 }

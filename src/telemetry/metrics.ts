@@ -104,6 +104,7 @@ export function createMetrics(registry: Registry) {
     routeStepSeconds: histogram("route_step_seconds", "Time of one step of a chunk.", latency, "step"),
     decided: counter("notifications_decided", "Decisions committed.", "channel", "status", "lane"),
     verdicts: counter("verdicts", "Verdicts of gates other than deliver.", "reason", "lane"),
+    filterFailures: counter("filter_failures", "Notifications kept back because a filter of the recipient failed."),
     endToEndSeconds: weighted(
       "end_to_end_seconds",
       "From accepted to in the inbox, of what need not wait.",

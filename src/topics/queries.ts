@@ -13,16 +13,13 @@ const CHUNK = 1000;
 // Every change of a topic's members holds the lock of the topic's row, so that its count is the number of its members at
 // every commit. Who changes several topics at once locks them in the order of their keys.
 
-export async function upsertTopic(
-  db: Db,
-  topic: { tenantId: string; key: string; description: string; createdAt: Date },
-): Promise<TopicRow> {
+export async function upsertTopic(db: Db, topic: Omit<TopicRow, "memberCount">): Promise<TopicRow> {
   const [row] = await db
     .insert(topics)
     .values(topic)
     .onConflictDoUpdate({
       target: [topics.tenantId, topics.key],
-      set: { description: topic.description },
+      set: { description: topic.description, openToUsers: topic.openToUsers },
     })
     .returning();
   if (row === undefined) throw new Error("an upsert returned no row");
@@ -32,6 +29,14 @@ export async function upsertTopic(
 export async function findTopic(db: Db, tenantId: string, key: string): Promise<TopicRow | undefined> {
   const [row] = await db.select().from(topics).where(one(tenantId, key));
   return row;
+}
+
+export async function isMember(db: Db, tenantId: string, key: string, userId: string): Promise<boolean> {
+  const rows = await db
+    .select({ userId: topicMembers.userId })
+    .from(topicMembers)
+    .where(and(members(tenantId, key), eq(topicMembers.userId, userId)));
+  return rows.length > 0;
 }
 
 /** Up to `limit` topics after a key, in the order of keys. */

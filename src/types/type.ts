@@ -71,6 +71,7 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   batching: null,
   batchWording: null,
   digestRule: DigestRule.UNSPECIFIED,
+  group: false,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -87,6 +88,7 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     batching: type.batching === undefined ? null : toBinary(BatchRuleSchema, type.batching),
     batchWording: type.batchWording === undefined ? null : toBinary(BatchWordingSchema, type.batchWording),
     digestRule: type.digest,
+    group: type.group,
   };
 }
 
@@ -104,6 +106,7 @@ export function toType(row: NotificationTypeRow): NotificationType {
     ...(row.batching === null ? {} : { batching: fromBinary(BatchRuleSchema, row.batching) }),
     ...(row.batchWording === null ? {} : { batchWording: fromBinary(BatchWordingSchema, row.batchWording) }),
     digest: row.digestRule as DigestRule,
+    group: row.group,
     revision: row.revision,
     createTime: timestampFromDate(row.createdAt),
     updateTime: timestampFromDate(row.updatedAt),
@@ -122,6 +125,7 @@ const FIELDS = {
   batching: "batching",
   batch_wording: "batchWording",
   digest: "digestRule",
+  group: "group",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */

@@ -12,6 +12,7 @@ import { deadlines } from "#src/store/schema/schedules.ts";
 import { tokenRevocations } from "#src/store/schema/tenants.ts";
 import { preferences, ruleChanges, userRoles, users } from "#src/store/schema/users.ts";
 import type { Db, Store, Tx } from "#src/store/store.ts";
+import { forgetUser } from "#src/subscriptions/queries.ts";
 import { leaveTopics, type MembershipChanged } from "#src/topics/queries.ts";
 import { lockUser } from "./queries.ts";
 
@@ -70,6 +71,7 @@ async function deleteRecord(db: Db, tenantId: string, userId: string, now: Date)
       .where(and(eq(userRoles.tenantId, tenantId), inArray(userRoles.role, user.roles), eq(userRoles.userId, userId)));
   }
   await db.delete(ruleChanges).where(and(eq(ruleChanges.tenantId, tenantId), eq(ruleChanges.userId, userId)));
+  await forgetUser(db, tenantId, userId);
   await db.delete(preferences).where(and(eq(preferences.tenantId, tenantId), eq(preferences.userId, userId)));
   await db.delete(deadlines).where(and(eq(deadlines.tenantId, tenantId), eq(deadlines.userId, userId)));
   await leaveSchedules(db, tenantId, userId);
@@ -92,6 +94,7 @@ async function emptyInbox(tx: Tx, tenantId: string, userId: string, now: Date): 
   await changeEntries(tx, owner, { places }, { kind: "delete" }, now);
   const left = await tx`select 1 from inbox where tenant_id = ${tenantId} and user_id = ${userId} limit 1`;
   if (left.length > 0) return false;
+  await tx`delete from inbox_groups where tenant_id = ${tenantId} and user_id = ${userId}`;
   await tx`delete from inbox_heads where tenant_id = ${tenantId} and user_id = ${userId}`;
   return true;
 }

@@ -8,6 +8,11 @@ import { BatchKind, BatchService, BatchState } from "#gen/posthorn/v1/batch_serv
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import {
+  type CreateSubscriptionRequest,
+  PreferencesService,
+  type UnsubscribeAllRequest,
+} from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { ScheduleService, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { type SendBatchRequest, type SendRequest, SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
@@ -53,7 +58,9 @@ test("send says what became of each recipient, and every option reaches the requ
     ..."send ada grace --topic news,alerts --role admin -p critical --tag a,b --ttl 1h --at 2026-03-29T09:00Z".split(
       " ",
     ),
-    ..."--dedup-key d --dedup-window 10s --collapse-key c --sender bob --idempotency-key i --api-key k".split(" "),
+    ..."--dedup-key d --dedup-window 10s --collapse-key c --group-key g --sender bob --idempotency-key i --api-key k".split(
+      " ",
+    ),
     ...["--server", server, "-t", "Hello there", "--data", '{"order": 42}'],
   ]);
   expect({ exitCode, err }).toEqual({ exitCode: 0, err: [] });
@@ -68,6 +75,7 @@ test("send says what became of each recipient, and every option reaches the requ
     dedupKey: "d",
     dedupWindow: { seconds: 10n },
     collapseKey: "c",
+    groupKey: "g",
     senderId: "bob",
     idempotencyKey: "i",
     waitForDecision: { seconds: 5n },
@@ -467,4 +475,38 @@ test("deadlines are set with what reminds of them, and deleted", async () => {
   await w.run("deadlines set ann task --at +3d --title Hi --remind 7d,1h");
   expect(offsets).toEqual([undefined, [604_800, 3600]]);
   expect((await w.run("deadlines delete ann task")).err).toEqual(["2 reminders cancelled"]);
+});
+
+test("subscriptions: one target and a filter are added with a reason, and all can be ended", async () => {
+  const created: CreateSubscriptionRequest[] = [];
+  const ended: UnsubscribeAllRequest[] = [];
+  const { server } = await serving((router) => {
+    router.rpc(PreferencesService.method.createSubscription, (request) => {
+      created.push(request);
+      const { target, filter } = request.subscription ?? {};
+      return { subscription: { id: ID, target: target ?? { case: undefined }, filter: filter ?? "" } };
+    });
+    router.rpc(PreferencesService.method.unsubscribeAll, (request) => {
+      ended.push(request);
+      return { subscriptions: 2, topics: 1, notifications: 3n };
+    });
+  });
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const added = await w.run("subscriptions add --user ada --type job --filter priority>2");
+  expect(created).toMatchObject([
+    {
+      userId: "ada",
+      subscription: { target: { case: "type", value: "job" }, filter: "priority>2" },
+      reason: "posthorn subscriptions",
+    },
+  ]);
+  expect(added).toMatchObject({
+    exitCode: 0,
+    out: [expect.stringMatching(new RegExp(`${ID} +type +job +priority>2`))],
+  });
+  expect((await w.run("subscriptions add --user ada --type job --topic news")).exitCode).toBe(2);
+  expect((await w.run("subscriptions add --user ada")).exitCode).toBe(2);
+  const all = await w.run("subscriptions remove all --user ada --reason moved");
+  expect(ended).toMatchObject([{ userId: "ada", reason: "moved" }]);
+  expect(all.out).toEqual(["opted out: 2 subscriptions, 1 topic, 3 notifications ended"]);
 });

@@ -126,6 +126,8 @@ const OTHERWISE: Readonly<Record<string, Fill>> = {
   CreateType: { key: "fresh" },
   CreateSchedule: { key: "fresh" },
   UpdateNotification: { local_schedule_time: "" },
+  // Of nobody, because others are about what waits for alice and bert.
+  UnsubscribeAll: { user_id: "carol" },
 };
 
 /** The same with names of things that are not there. */

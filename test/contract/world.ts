@@ -46,6 +46,11 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
   const batching = { batchable: true, window: { seconds: 7200n } };
   await key.types.createType({ type: { key: "heap", displayName: "Heap", category: "vault", batching } });
   const batched = await key.send.send({ to, type: "heap", content, ...decided });
+  const { subscription } = await key.preferences.createSubscription({
+    userId: "alice",
+    subscription: { target: { case: "type", value: "vault" }, filter: "priority > 1" },
+    reason: "said so",
+  });
   const { fanoutId } = await key.send.send({ to: { topics: ["vault"] }, type: "vault", content });
   await until(
     async () => (await key.inbox.getCounts({ userId: "alice" })).counts?.total,
@@ -75,6 +80,7 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       Fanout: fanoutId,
       Batch: batched.results[0]?.batchId ?? "",
       User: "alice",
+      Subscription: subscription?.id ?? "",
     },
     fill: {
       user_id: "alice",
@@ -84,6 +90,8 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       notification_ids: [delivered],
       fanout_id: fanoutId,
       batch_id: batched.results[0]?.batchId ?? "",
+      subscription_id: subscription?.id ?? "",
+      filter: "priority > 1",
       ...NAMED_VAULT,
       cursor: "",
       device_id: "phone",
@@ -91,6 +99,7 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       dedup_key: "",
       collapse_key: "",
       sender_id: "bert",
+      group_key: "vault",
       issuer: `https://other.${tenant.tenantId}.example`,
       audience: "vault",
       secret: new Uint8Array(32).fill(9),

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { changeEntries } from "#src/inbox/changes.ts";
 import { WHOLE_INBOX } from "#src/inbox/filter.ts";
+import { listGrouped } from "#src/inbox/grouped.ts";
 import { entriesByNotification, listEntries, readHeads, replay } from "#src/inbox/queries.ts";
 import type { Tx } from "#src/store/store.ts";
 import { inboxOnPostgres, TENANT } from "./setup.ts";
@@ -26,6 +27,8 @@ const calls: [string, (tx: Tx) => Promise<unknown>][] = [
   ["the first page", (tx) => listEntries(tx, large, page)],
   ["a page far down", (tx) => listEntries(tx, large, { ...page, beforeSeq: 500 })],
   ["the unread of which there is one in a hundred", (tx) => listEntries(tx, large, unreadPage())],
+  ["the first page of groups", (tx) => listGrouped(tx, large, page)],
+  ["a page of groups far down", (tx) => listGrouped(tx, large, { ...page, beforeSeq: 500 })],
   ["the counts", (tx) => readHeads(tx, TENANT, [large.userId])],
   ["one entry", (tx) => entriesByNotification(tx, large, [idOf(7)], time.now)],
   ["a replay", (tx) => replay(tx, TENANT, [missed(large.userId, SIZE - 20, 20)], time.now)],

@@ -100,6 +100,63 @@ test("a change waits for a hold that is being stored, and releases it", async ()
   await becomes(id, Status.DELIVERED);
 });
 
+test("what was decided by former subscriptions is not stored, nor missed while it is being stored", async () => {
+  const user = await node.clientsFor("fay");
+  const { preferences } = user;
+  const category = { target: { case: "category", value: "general" } } as const;
+  const { subscription } = await preferences.createSubscription({ subscription: { ...category, filter: "true" } });
+  const subscriptionId = subscription?.id ?? "";
+
+  const delivery = await sendAndStop("fay", "before");
+  await preferences.updateSubscription({ subscriptionId, filter: "false" });
+  delivery.release();
+  expect((await becomes(delivery.id, Status.SUPPRESSED))?.reason).toBe(Reason.FILTERED);
+
+  const suppression = await sendAndStop("fay", "before");
+  await preferences.deleteSubscription({ subscriptionId });
+  suppression.release();
+  await becomes(suppression.id, Status.DELIVERED);
+
+  await preferences.updatePreferences({ preferences: { quietHours: ALWAYS_QUIET } });
+  const hold = await sendAndStop("fay", "before");
+  const { reconciled } = await preferences.createSubscription({ subscription: { ...category, filter: "false" } });
+  expect(reconciled).toMatchObject({ suppressed: 0, unchanged: 0 });
+  hold.release();
+  expect((await becomes(hold.id, Status.SUPPRESSED))?.reason).toBe(Reason.FILTERED);
+});
+
+test("a change of subscriptions and the end of all wait for a hold that is being stored, and end it", async () => {
+  const user = await node.clientsFor("gil");
+  const { preferences } = user;
+  await preferences.updatePreferences({ preferences: { quietHours: ALWAYS_QUIET } });
+  const waitsOrEnds = async <T>(change: Promise<T>, release: () => void) => {
+    let over = false;
+    change.finally(() => {
+      over = true;
+    });
+    await until(
+      async () => over || (await sql`select from pg_locks where not granted`).length > 0,
+      (waitsOrOver) => waitsOrOver,
+    );
+    release();
+    return change;
+  };
+  const first = await sendAndStop("gil", "uncommitted");
+  const subscription = { target: { case: "category", value: "general" }, filter: "false" } as const;
+  const { reconciled } = await waitsOrEnds(preferences.createSubscription({ subscription }), first.release);
+  expect(reconciled).toMatchObject({ suppressed: 1 });
+  expect(await statusOf(first.id)).toMatchObject({ status: Status.SUPPRESSED, reason: Reason.FILTERED });
+
+  await preferences.deleteSubscription({ subscriptionId: (await listed()) ?? "" });
+  const second = await sendAndStop("gil", "uncommitted");
+  expect(await waitsOrEnds(preferences.unsubscribeAll({}), second.release)).toMatchObject({ notifications: 1n });
+  expect(await statusOf(second.id)).toMatchObject({ status: Status.SUPPRESSED, reason: Reason.UNSUBSCRIBED });
+
+  async function listed() {
+    return (await preferences.listSubscriptions({})).subscriptions[0]?.id;
+  }
+});
+
 test("a hold by the tenant's former defaults is not stored, and one that is being stored is found", async () => {
   const update = (quietHours: object) =>
     node.key.preferences.updateDefaultPreferences({ preferences: { quietHours }, reason: "a test" });

@@ -194,7 +194,7 @@ test("values are half a second old at most while invalidations may be lost, and 
   const start = state.now.getTime();
   await one(tenantId, "ann");
   await setEnabled(tenantId, "ann", false);
-  await cache.redis.del(...(await cache.redis.keys(`${namespace}:preferences:{${tenantId}}*`)));
+  await cache.redis.del(...(await cache.redis.keys(`${namespace}:preferences2:{${tenantId}}*`)));
   const after = async (ms: number) => {
     state.now = new Date(start + ms);
     return (await one(tenantId, "ann")).optedOut;
@@ -206,6 +206,26 @@ test("values are half a second old at most while invalidations may be lost, and 
   state.connected = true;
   await setEnabled(tenantId, "ann", true);
   expect(await after(-1)).toBe(true);
+});
+
+test("subscriptions come with preferences: one statement for many users, and the next process reads none", async () => {
+  const tenantId = randomUUID();
+  await sql`insert into subscriptions values
+    (${tenantId}, 'ann', ${randomUUID()}, 2, 'job', 'priority > 2', now(), now()),
+    (${tenantId}, 'ann', ${randomUUID()}, 4, 'jobs', '', now(), now())`;
+  const [first, second] = [await node(), await node()];
+  const groups = (of: CompiledPreferences | undefined) =>
+    of?.wishes?.groups({ type: "job", category: "jobs", tags: [] });
+  const loaded = await first.load(tenantId, ["ann", "bob"]);
+  expect(groups(loaded.get("ann"))).toEqual([["priority > 2"]]);
+  expect(loaded.get("bob")?.wishes).toBeUndefined();
+  expect(first.state.reads).toBe(1);
+  await settled(first);
+  expect(groups(await second.one(tenantId, "ann"))).toEqual([["priority > 2"]]);
+  expect(second.state.reads).toBe(0);
+  await sql`delete from subscriptions where tenant_id = ${tenantId}`;
+  first.invalidations.publish("preferences", tenantId, "ann");
+  expect((await first.one(tenantId, "ann")).wishes).toBeUndefined();
 });
 
 test("a lost connection to NATS empties the memory", async () => {

@@ -35,6 +35,7 @@ test("where nobody has set anything every value is built in, and every field is 
       weekendsEnabled: true,
       doNotDisturb: { enabled: false, periods: [] },
       emergencyContacts: { enabled: false, userIds: [] },
+      grouping: { enabled: true, maxSize: 10, window: { seconds: 3600n } },
       language: "en",
       timeZone: "UTC",
       batching: { enabled: true, maxSize: 5, window: { seconds: 1800n } },
@@ -161,6 +162,12 @@ test("an opt-in type is off until the user, not the tenant, switches it or its c
   expect(scoped(levels(), optIn).enabled).toEqual([false, Level.BUILT_IN]);
   expect(scoped(levels(on, { enabled: true }), optIn).enabled).toEqual([false, Level.BUILT_IN]);
   expect(scoped(levels(undefined, on), optIn).enabled).toEqual([true, Level.TYPE]);
+  const subscribed = { ...optIn, subscribed: true };
+  const off = { types: { news: { enabled: false } } };
+  expect(scoped(levels(), subscribed).enabled).toEqual([true, Level.TYPE]);
+  expect(scoped(levels(undefined, off), subscribed).enabled).toEqual([false, Level.TYPE]);
+  expect(scoped(levels(off), subscribed).enabled).toEqual([false, Level.TYPE]);
+  expect(scoped(levels(undefined, off), { ...subscribed, optIn: false }).enabled).toEqual([false, Level.TYPE]);
   const category = { categories: { marketing: { enabled: true } } };
   expect(scoped(levels(undefined, category), optIn).enabled).toEqual([true, Level.CATEGORY]);
 });

@@ -14,7 +14,7 @@ import { invoke } from "../support/invoke.ts";
 import { onPostgres } from "../support/on-postgres.ts";
 import { faultOf } from "../support/rejection.ts";
 
-const { store, sql, clock, newId, invalidations, reconcile } = await onPostgres();
+const { store, sql, clock, newId, invalidations, reconcile, pageTokens } = await onPostgres();
 const told: unknown[][] = [];
 const service = preferencesService({
   store,
@@ -24,6 +24,8 @@ const service = preferencesService({
   reconcile,
   aboutToChange: async () => undefined,
   preferencesChanged: (...args) => told.push(args),
+  membershipChanged: () => undefined,
+  pageTokens,
 });
 const method = PreferencesService.method;
 const asUser = (tenantId = newId(), userId = "ann") => fakeCall({ tenantId, principal: userOf(tenantId, userId) });

@@ -15,7 +15,14 @@ const { store, sql, time, clock, newId, tenant } = await onPostgres();
 const log = createLogger({ serviceName: "test", logLevel: "silent", logFormat: "json" });
 const metrics = createMetrics(new Registry());
 const HOUR = 3_600_000;
-const type = { key: "general", category: "general", defaultPriority: 2, defaultChannels: [1], defaultTtlMs: null };
+const type = {
+  key: "general",
+  category: "general",
+  defaultPriority: 2,
+  defaultChannels: [1],
+  defaultTtlMs: null,
+  group: false,
+};
 
 const scheduler = (over: Store) => {
   const accept: AcceptDeps = {

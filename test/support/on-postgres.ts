@@ -1,4 +1,5 @@
 import postgres from "postgres";
+import { Registry } from "prom-client";
 import { afterAll } from "vitest";
 import { newIds } from "#src/ids.ts";
 import { reconciling } from "#src/pipeline/reconsider/reconsider.ts";
@@ -6,6 +7,8 @@ import { decide } from "#src/pipeline/route/gates/decide.ts";
 import { zoneClocks } from "#src/preferences/zone-clock.ts";
 import { pageTokens } from "#src/store/page-token.ts";
 import { openStore } from "#src/store/store.ts";
+import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
+import { createMetrics } from "#src/telemetry/metrics.ts";
 import { fakeCall } from "./call.ts";
 import { localInvalidations } from "./local-invalidations.ts";
 import { testServices } from "./services.ts";
@@ -38,7 +41,13 @@ export async function onPostgres() {
     newId,
     pageTokens: pageTokens(new Uint8Array(32)),
     invalidations: localInvalidations(),
-    reconcile: reconciling({ decide, clockOf: zoneClocks(), live: { statusChanged: () => undefined } }),
+    reconcile: reconciling({
+      decide,
+      metrics: createMetrics(new Registry()),
+      clockOf: zoneClocks(),
+      filters: filterEvaluator(),
+      live: { statusChanged: () => undefined },
+    }),
     preferencesChanged: () => undefined,
     /** A tenant nobody else has, and a call by one of its API keys. */
     tenant: () => fakeCall({ tenantId: newId() }),

@@ -43,7 +43,7 @@ const OWN = new Set(
     "InboxService: ListEntries GetCounts MarkRead MarkUnread MarkSeen MarkAllRead Archive Unarchive Snooze Unsnooze",
     "InboxService: DeleteEntries Clear",
     "PreferencesService: GetPreferences UpdatePreferences ResetPreferences GetEffectivePreferences GetDefaultPreferences",
-    "PreferencesService: UpdateDefaultPreferences",
+    "PreferencesService: UpdateDefaultPreferences ListSubscriptions DeleteSubscription UnsubscribeAll",
     "ScheduleService: ListSchedules DeleteSchedule ListDeadlines DeleteDeadline",
     "SendService: Send SendBatch SendStream ListNotifications CancelNotifications",
     "StreamService: Subscribe GetPresence Broadcast",
@@ -82,6 +82,11 @@ beforeAll(async () => {
   }
   await key.preferences.updatePreferences({ userId: "alice", preferences: { language: "cn-canary" }, reason: CANARY });
   await key.preferences.updateDefaultPreferences({ preferences: { language: "cn-canary" }, reason: CANARY });
+  const subscriptions = [];
+  for (const filter of ['"canary" == "canary"', 'type != "canary"']) {
+    const subscription = { target: { case: "category" as const, value: "vault" }, filter };
+    subscriptions.push(await key.preferences.createSubscription({ userId: "alice", subscription, reason: CANARY }));
+  }
   const { apiKey } = await key.admin.createApiKey({ displayName: CANARY, scopes: [Scope.SEND] });
   const secret = { case: "secret", value: new Uint8Array(32).fill(7) } as const;
   const issuers = await Promise.all(
@@ -100,7 +105,7 @@ beforeAll(async () => {
   const content = { title: CANARY, body: CANARY };
   const send = (more: object) =>
     key.send.send({ to: { userIds: ["alice"] }, type: "vault", content, senderId: CANARY, ...more });
-  const first = await send({ idempotencyKey: "same", tags: ["vault"] });
+  const first = await send({ idempotencyKey: "same", tags: ["vault"], groupKey: "same" });
   await send({ dedupKey: "same" });
   const later = { case: "scheduleTime", value: timestampFromDate(new Date(Date.now() + 3 * 3_600_000)) } as const;
   const waiting = await send({ schedule: later, collapseKey: "same", tags: ["vault"] });
@@ -158,6 +163,8 @@ beforeAll(async () => {
     notification_ids: [delivered, scheduled],
     fanout_id: fanout.fanoutId,
     batch_id: batched?.results[0]?.batchId ?? "",
+    subscription_id: subscriptions[0]?.subscription?.id ?? "",
+    filter: "priority > 0",
     ...NAMED_VAULT,
     cursor: seen.cursor(),
     device_id: "phone",
@@ -165,6 +172,7 @@ beforeAll(async () => {
     dedup_key: "same",
     collapse_key: "same",
     sender_id: "alice",
+    group_key: "same",
     issuer: "https://vault.example",
     audience: "vault",
     secret: new Uint8Array(32).fill(7),

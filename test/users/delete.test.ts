@@ -37,6 +37,7 @@ test("a deleted user is gone with roles, memberships, preferences and inbox, and
   for (const id of ["ann", "bob"]) {
     await invoke(service, upsertUser, { user: { id, roles: ["staff"] } }, call);
     await sql`insert into preferences values (${tenantId}, ${id}, ${sql.json({})}, 1, ${time.now})`;
+    await sql`insert into subscriptions values (${tenantId}, ${id}, ${newId()}, 2, 'job', '', ${time.now}, ${time.now})`;
   }
   for (const key of ["news", "sales"]) {
     await invoke(topics, TopicService.method.upsertTopic, { topic: { key } }, call);
@@ -45,12 +46,21 @@ test("a deleted user is gone with roles, memberships, preferences and inbox, and
   await arrive({ store, newId, now: time.now }, tenantId, [
     ...Array.from({ length: 2100 }, () => ({ userId: "ann" })),
     { userId: "bob" },
+    ...["ann", "bob"].map((userId) => ({ userId, group: { key: "k", maxSize: 10, windowMs: 60_000 } })),
   ]);
 
   await invoke(service, deleteUser, { id: "ann" }, call);
 
   expect((await faultOf(invoke(service, getUser, { id: "ann" }, call))).reason).toBe(ErrorReason.NOT_FOUND);
-  for (const table of ["user_roles", "topic_members", "preferences", "inbox", "inbox_heads"]) {
+  for (const table of [
+    "user_roles",
+    "topic_members",
+    "preferences",
+    "subscriptions",
+    "inbox",
+    "inbox_heads",
+    "inbox_groups",
+  ]) {
     expect([table, await count(table, tenantId, "ann")]).toEqual([table, 0]);
     expect([table, await count(table, tenantId, "bob")]).not.toEqual([table, 0]);
   }

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/inbox_service.proto.
  */
 export const file_posthorn_v1_inbox_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch9wb3N0aG9ybi92MS9pbmJveF9zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSLKAwoKSW5ib3hFbnRyeRIXCg9ub3RpZmljYXRpb25faWQYASABKAkSEAoIc2VxdWVuY2UYAiABKAMSDAoEdHlwZRgDIAEoCRIQCghjYXRlZ29yeRgEIAEoCRInCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5EiUKB2NvbnRlbnQYBiABKAsyFC5wb3N0aG9ybi52MS5Db250ZW50EgwKBHRhZ3MYByADKAkSEQoJc2VuZGVyX2lkGAggASgJEi8KC2Fycml2ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglyZWFkX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHNlZW4YCyABKAgSMAoMYXJjaGl2ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtzbm9vemVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIl8KC0luYm94Q291bnRzEg4KBnVucmVhZBgBIAEoBRIOCgZ1bnNlZW4YAiABKAUSDQoFdG90YWwYAyABKAUSEAoIYXJjaGl2ZWQYBCABKAUSDwoHc25vb3plZBgFIAEoBSKrAQoSTGlzdEVudHJpZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIcCglwYWdlX3NpemUYAiABKAVCCbpIBhoEGGQoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoBxIoCgZmaWx0ZXIYBCABKAsyGC5wb3N0aG9ybi52MS5JbmJveEZpbHRlciKxAwoLSW5ib3hGaWx0ZXISNQoEdmlldxgBIAEoDjIdLnBvc3Rob3JuLnYxLkluYm94RmlsdGVyLlZpZXdCCLpIBYIBAhABEhMKC3VucmVhZF9vbmx5GAIgASgIEjoKBXR5cGVzGAMgAygJQiu6SCiSASUQFCIhch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEj8KCmNhdGVnb3JpZXMYBCADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSKgoDdGFnGAUgASgJQh26SBrYAQFyFTITXltceDIxLVx4N2VdezEsNjR9JBIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiTwoEVmlldxIUChBWSUVXX1VOU1BFQ0lGSUVEEAASEQoNVklFV19BUkNISVZFRBABEhAKDFZJRVdfU05PT1pFRBACEgwKCFZJRVdfQUxMEAMiggEKE0xpc3RFbnRyaWVzUmVzcG9uc2USKAoHZW50cmllcxgBIAMoCzIXLnBvc3Rob3JuLnYxLkluYm94RW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEigKBmNvdW50cxgDIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzImUKD0dldEVudHJ5UmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSIQoPbm90aWZpY2F0aW9uX2lkGAIgASgJQgi6SAVyA7ABASI6ChBHZXRFbnRyeVJlc3BvbnNlEiYKBWVudHJ5GAEgASgLMhcucG9zdGhvcm4udjEuSW5ib3hFbnRyeSJDChBHZXRDb3VudHNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JCI9ChFHZXRDb3VudHNSZXNwb25zZRIoCgZjb3VudHMYASABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJwCg9NYXJrUmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJNChBNYXJrUmVhZFJlc3BvbnNlEg8KB2NoYW5nZWQYASABKAUSKAoGY291bnRzGAIgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMicgoRTWFya1VucmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJPChJNYXJrVW5yZWFkUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJvCg5BcmNoaXZlUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSLAoQbm90aWZpY2F0aW9uX2lkcxgCIAMoCUISukgPkgEMCAEQ9AMiBXIDsAEBIkwKD0FyY2hpdmVSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzInEKEFVuYXJjaGl2ZVJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJOChFVbmFyY2hpdmVSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzIrMBCg1Tbm9vemVSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIsChBub3RpZmljYXRpb25faWRzGAIgAygJQhK6SA+SAQwIARD0AyIFcgOwAQESQwoLc25vb3plX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQhK6SA/IAQGyAQlKBQiAsL0QQAEiSwoOU25vb3plUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJwCg9VbnNub296ZVJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJNChBVbnNub296ZVJlc3BvbnNlEg8KB2NoYW5nZWQYASABKAUSKAoGY291bnRzGAIgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMidQoURGVsZXRlRW50cmllc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJSChVEZWxldGVFbnRyaWVzUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJlCg9NYXJrU2VlblJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiEKEHRocm91Z2hfc2VxdWVuY2UYAiABKANCB7pIBCICKAAiPAoQTWFya1NlZW5SZXNwb25zZRIoCgZjb3VudHMYASABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJvChJNYXJrQWxsUmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEigKBmZpbHRlchgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94RmlsdGVyIlAKE01hcmtBbGxSZWFkUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJWCgxDbGVhclJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhUKDWFyY2hpdmVkX29ubHkYAiABKAgiSgoNQ2xlYXJSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzMu0HCgxJbmJveFNlcnZpY2USVQoLTGlzdEVudHJpZXMSHy5wb3N0aG9ybi52MS5MaXN0RW50cmllc1JlcXVlc3QaIC5wb3N0aG9ybi52MS5MaXN0RW50cmllc1Jlc3BvbnNlIgOQAgESTAoIR2V0RW50cnkSHC5wb3N0aG9ybi52MS5HZXRFbnRyeVJlcXVlc3QaHS5wb3N0aG9ybi52MS5HZXRFbnRyeVJlc3BvbnNlIgOQAgESTwoJR2V0Q291bnRzEh0ucG9zdGhvcm4udjEuR2V0Q291bnRzUmVxdWVzdBoeLnBvc3Rob3JuLnYxLkdldENvdW50c1Jlc3BvbnNlIgOQAgESRwoITWFya1JlYWQSHC5wb3N0aG9ybi52MS5NYXJrUmVhZFJlcXVlc3QaHS5wb3N0aG9ybi52MS5NYXJrUmVhZFJlc3BvbnNlEk0KCk1hcmtVbnJlYWQSHi5wb3N0aG9ybi52MS5NYXJrVW5yZWFkUmVxdWVzdBofLnBvc3Rob3JuLnYxLk1hcmtVbnJlYWRSZXNwb25zZRJHCghNYXJrU2VlbhIcLnBvc3Rob3JuLnYxLk1hcmtTZWVuUmVxdWVzdBodLnBvc3Rob3JuLnYxLk1hcmtTZWVuUmVzcG9uc2USUAoLTWFya0FsbFJlYWQSHy5wb3N0aG9ybi52MS5NYXJrQWxsUmVhZFJlcXVlc3QaIC5wb3N0aG9ybi52MS5NYXJrQWxsUmVhZFJlc3BvbnNlEkQKB0FyY2hpdmUSGy5wb3N0aG9ybi52MS5BcmNoaXZlUmVxdWVzdBocLnBvc3Rob3JuLnYxLkFyY2hpdmVSZXNwb25zZRJKCglVbmFyY2hpdmUSHS5wb3N0aG9ybi52MS5VbmFyY2hpdmVSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuVW5hcmNoaXZlUmVzcG9uc2USQQoGU25vb3plEhoucG9zdGhvcm4udjEuU25vb3plUmVxdWVzdBobLnBvc3Rob3JuLnYxLlNub296ZVJlc3BvbnNlEkcKCFVuc25vb3plEhwucG9zdGhvcm4udjEuVW5zbm9vemVSZXF1ZXN0Gh0ucG9zdGhvcm4udjEuVW5zbm9vemVSZXNwb25zZRJWCg1EZWxldGVFbnRyaWVzEiEucG9zdGhvcm4udjEuRGVsZXRlRW50cmllc1JlcXVlc3QaIi5wb3N0aG9ybi52MS5EZWxldGVFbnRyaWVzUmVzcG9uc2USPgoFQ2xlYXISGS5wb3N0aG9ybi52MS5DbGVhclJlcXVlc3QaGi5wb3N0aG9ybi52MS5DbGVhclJlc3BvbnNlQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("Ch9wb3N0aG9ybi92MS9pbmJveF9zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSLyAwoKSW5ib3hFbnRyeRIXCg9ub3RpZmljYXRpb25faWQYASABKAkSEAoIc2VxdWVuY2UYAiABKAMSDAoEdHlwZRgDIAEoCRIQCghjYXRlZ29yeRgEIAEoCRInCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5EiUKB2NvbnRlbnQYBiABKAsyFC5wb3N0aG9ybi52MS5Db250ZW50EgwKBHRhZ3MYByADKAkSEQoJc2VuZGVyX2lkGAggASgJEi8KC2Fycml2ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglyZWFkX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHNlZW4YCyABKAgSMAoMYXJjaGl2ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtzbm9vemVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiYKBWdyb3VwGA8gASgLMhcucG9zdGhvcm4udjEuSW5ib3hHcm91cCJ2CgpJbmJveEdyb3VwEgsKA2tleRgBIAEoCRIMCgRzaXplGAIgASgFEg4KBnVucmVhZBgDIAEoBRIPCgdzZW5kZXJzGAQgAygJEhQKDHNlbmRlcl9jb3VudBgFIAEoBRIWCg5maXJzdF9zZXF1ZW5jZRgGIAEoAyJfCgtJbmJveENvdW50cxIOCgZ1bnJlYWQYASABKAUSDgoGdW5zZWVuGAIgASgFEg0KBXRvdGFsGAMgASgFEhAKCGFyY2hpdmVkGAQgASgFEg8KB3Nub296ZWQYBSABKAUivAEKEkxpc3RFbnRyaWVzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSHAoJcGFnZV9zaXplGAIgASgFQgm6SAYaBBhkKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AcSKAoGZmlsdGVyGAQgASgLMhgucG9zdGhvcm4udjEuSW5ib3hGaWx0ZXISDwoHZ3JvdXBlZBgFIAEoCCLJAwoLSW5ib3hGaWx0ZXISNQoEdmlldxgBIAEoDjIdLnBvc3Rob3JuLnYxLkluYm94RmlsdGVyLlZpZXdCCLpIBYIBAhABEhMKC3VucmVhZF9vbmx5GAIgASgIEjoKBXR5cGVzGAMgAygJQiu6SCiSASUQFCIhch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEj8KCmNhdGVnb3JpZXMYBCADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSKgoDdGFnGAUgASgJQh26SBrYAQFyFTITXltceDIxLVx4N2VdezEsNjR9JBIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoFZ3JvdXAYCCABKANCB7pIBCICKAAiTwoEVmlldxIUChBWSUVXX1VOU1BFQ0lGSUVEEAASEQoNVklFV19BUkNISVZFRBABEhAKDFZJRVdfU05PT1pFRBACEgwKCFZJRVdfQUxMEAMiggEKE0xpc3RFbnRyaWVzUmVzcG9uc2USKAoHZW50cmllcxgBIAMoCzIXLnBvc3Rob3JuLnYxLkluYm94RW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEigKBmNvdW50cxgDIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzImUKD0dldEVudHJ5UmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSIQoPbm90aWZpY2F0aW9uX2lkGAIgASgJQgi6SAVyA7ABASI6ChBHZXRFbnRyeVJlc3BvbnNlEiYKBWVudHJ5GAEgASgLMhcucG9zdGhvcm4udjEuSW5ib3hFbnRyeSJDChBHZXRDb3VudHNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JCI9ChFHZXRDb3VudHNSZXNwb25zZRIoCgZjb3VudHMYASABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJwCg9NYXJrUmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJNChBNYXJrUmVhZFJlc3BvbnNlEg8KB2NoYW5nZWQYASABKAUSKAoGY291bnRzGAIgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMicgoRTWFya1VucmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJPChJNYXJrVW5yZWFkUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJvCg5BcmNoaXZlUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSLAoQbm90aWZpY2F0aW9uX2lkcxgCIAMoCUISukgPkgEMCAEQ9AMiBXIDsAEBIkwKD0FyY2hpdmVSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzInEKEFVuYXJjaGl2ZVJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJOChFVbmFyY2hpdmVSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzIrMBCg1Tbm9vemVSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIsChBub3RpZmljYXRpb25faWRzGAIgAygJQhK6SA+SAQwIARD0AyIFcgOwAQESQwoLc25vb3plX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQhK6SA/IAQGyAQlKBQiAsL0QQAEiSwoOU25vb3plUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJwCg9VbnNub296ZVJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJNChBVbnNub296ZVJlc3BvbnNlEg8KB2NoYW5nZWQYASABKAUSKAoGY291bnRzGAIgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMidQoURGVsZXRlRW50cmllc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJSChVEZWxldGVFbnRyaWVzUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJlCg9NYXJrU2VlblJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiEKEHRocm91Z2hfc2VxdWVuY2UYAiABKANCB7pIBCICKAAiPAoQTWFya1NlZW5SZXNwb25zZRIoCgZjb3VudHMYASABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJvChJNYXJrQWxsUmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEigKBmZpbHRlchgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94RmlsdGVyIlAKE01hcmtBbGxSZWFkUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJWCgxDbGVhclJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhUKDWFyY2hpdmVkX29ubHkYAiABKAgiSgoNQ2xlYXJSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzMu0HCgxJbmJveFNlcnZpY2USVQoLTGlzdEVudHJpZXMSHy5wb3N0aG9ybi52MS5MaXN0RW50cmllc1JlcXVlc3QaIC5wb3N0aG9ybi52MS5MaXN0RW50cmllc1Jlc3BvbnNlIgOQAgESTAoIR2V0RW50cnkSHC5wb3N0aG9ybi52MS5HZXRFbnRyeVJlcXVlc3QaHS5wb3N0aG9ybi52MS5HZXRFbnRyeVJlc3BvbnNlIgOQAgESTwoJR2V0Q291bnRzEh0ucG9zdGhvcm4udjEuR2V0Q291bnRzUmVxdWVzdBoeLnBvc3Rob3JuLnYxLkdldENvdW50c1Jlc3BvbnNlIgOQAgESRwoITWFya1JlYWQSHC5wb3N0aG9ybi52MS5NYXJrUmVhZFJlcXVlc3QaHS5wb3N0aG9ybi52MS5NYXJrUmVhZFJlc3BvbnNlEk0KCk1hcmtVbnJlYWQSHi5wb3N0aG9ybi52MS5NYXJrVW5yZWFkUmVxdWVzdBofLnBvc3Rob3JuLnYxLk1hcmtVbnJlYWRSZXNwb25zZRJHCghNYXJrU2VlbhIcLnBvc3Rob3JuLnYxLk1hcmtTZWVuUmVxdWVzdBodLnBvc3Rob3JuLnYxLk1hcmtTZWVuUmVzcG9uc2USUAoLTWFya0FsbFJlYWQSHy5wb3N0aG9ybi52MS5NYXJrQWxsUmVhZFJlcXVlc3QaIC5wb3N0aG9ybi52MS5NYXJrQWxsUmVhZFJlc3BvbnNlEkQKB0FyY2hpdmUSGy5wb3N0aG9ybi52MS5BcmNoaXZlUmVxdWVzdBocLnBvc3Rob3JuLnYxLkFyY2hpdmVSZXNwb25zZRJKCglVbmFyY2hpdmUSHS5wb3N0aG9ybi52MS5VbmFyY2hpdmVSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuVW5hcmNoaXZlUmVzcG9uc2USQQoGU25vb3plEhoucG9zdGhvcm4udjEuU25vb3plUmVxdWVzdBobLnBvc3Rob3JuLnYxLlNub296ZVJlc3BvbnNlEkcKCFVuc25vb3plEhwucG9zdGhvcm4udjEuVW5zbm9vemVSZXF1ZXN0Gh0ucG9zdGhvcm4udjEuVW5zbm9vemVSZXNwb25zZRJWCg1EZWxldGVFbnRyaWVzEiEucG9zdGhvcm4udjEuRGVsZXRlRW50cmllc1JlcXVlc3QaIi5wb3N0aG9ybi52MS5EZWxldGVFbnRyaWVzUmVzcG9uc2USPgoFQ2xlYXISGS5wb3N0aG9ybi52MS5DbGVhclJlcXVlc3QaGi5wb3N0aG9ybi52MS5DbGVhclJlc3BvbnNlQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * One entry of an inbox.
@@ -120,6 +120,13 @@ export type InboxEntry = Message<"posthorn.v1.InboxEntry"> & {
    * @generated from field: google.protobuf.Timestamp expire_time = 14;
    */
   expireTime?: Timestamp | undefined;
+
+  /**
+   * The group it stands for, in lists with `grouped`; absent: it stands alone.
+   *
+   * @generated from field: posthorn.v1.InboxGroup group = 15;
+   */
+  group?: InboxGroup | undefined;
 };
 
 /**
@@ -128,6 +135,67 @@ export type InboxEntry = Message<"posthorn.v1.InboxEntry"> & {
  */
 export const InboxEntrySchema: GenMessage<InboxEntry> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_inbox_service, 0);
+
+/**
+ * Entries with the same group_key that arrived close together: the first opens a
+ * group, which takes in more until it is full or its window has passed; both are
+ * the recipient's (Preferences.grouping). In a grouped list the newest entry
+ * stands for all that match the list's filter, so that one may show "Ann and 3
+ * others". Sequences, counts, streams and replays know nothing of groups. An
+ * entry that comes back from a snooze stands alone.
+ *
+ * @generated from message posthorn.v1.InboxGroup
+ */
+export type InboxGroup = Message<"posthorn.v1.InboxGroup"> & {
+  /**
+   * As the notification's group_key.
+   *
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * How many of its entries match, this one included.
+   *
+   * @generated from field: int32 size = 2;
+   */
+  size: number;
+
+  /**
+   * How many of these are unread.
+   *
+   * @generated from field: int32 unread = 3;
+   */
+  unread: number;
+
+  /**
+   * On whose behalf they were sent: the last three, newest first, no one twice.
+   *
+   * @generated from field: repeated string senders = 4;
+   */
+  senders: string[];
+
+  /**
+   * How many different senders there are.
+   *
+   * @generated from field: int32 sender_count = 5;
+   */
+  senderCount: number;
+
+  /**
+   * The sequence it began with: its name in InboxFilter.group.
+   *
+   * @generated from field: int64 first_sequence = 6;
+   */
+  firstSequence: bigint;
+};
+
+/**
+ * Describes the message posthorn.v1.InboxGroup.
+ * Use `create(InboxGroupSchema)` to create a new message.
+ */
+export const InboxGroupSchema: GenMessage<InboxGroup> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_inbox_service, 1);
 
 /**
  * How many entries an inbox holds.
@@ -176,7 +244,7 @@ export type InboxCounts = Message<"posthorn.v1.InboxCounts"> & {
  * Use `create(InboxCountsSchema)` to create a new message.
  */
 export const InboxCountsSchema: GenMessage<InboxCounts> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 1);
+  messageDesc(file_posthorn_v1_inbox_service, 2);
 
 /**
  * Which entries to list.
@@ -211,6 +279,13 @@ export type ListEntriesRequest = Message<"posthorn.v1.ListEntriesRequest"> & {
    * @generated from field: posthorn.v1.InboxFilter filter = 4;
    */
   filter?: InboxFilter | undefined;
+
+  /**
+   * One entry for each group, where its newest stands.
+   *
+   * @generated from field: bool grouped = 5;
+   */
+  grouped: boolean;
 };
 
 /**
@@ -218,7 +293,7 @@ export type ListEntriesRequest = Message<"posthorn.v1.ListEntriesRequest"> & {
  * Use `create(ListEntriesRequestSchema)` to create a new message.
  */
 export const ListEntriesRequestSchema: GenMessage<ListEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 2);
+  messageDesc(file_posthorn_v1_inbox_service, 3);
 
 /**
  * All conditions must hold; absent ones do not restrict.
@@ -274,6 +349,14 @@ export type InboxFilter = Message<"posthorn.v1.InboxFilter"> & {
    * @generated from field: google.protobuf.Timestamp end_time = 7;
    */
   endTime?: Timestamp | undefined;
+
+  /**
+   * Of the group that began with this sequence (InboxGroup.first_sequence); 0:
+   * of any or none.
+   *
+   * @generated from field: int64 group = 8;
+   */
+  group: bigint;
 };
 
 /**
@@ -281,7 +364,7 @@ export type InboxFilter = Message<"posthorn.v1.InboxFilter"> & {
  * Use `create(InboxFilterSchema)` to create a new message.
  */
 export const InboxFilterSchema: GenMessage<InboxFilter> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 3);
+  messageDesc(file_posthorn_v1_inbox_service, 4);
 
 /**
  * Which part of the inbox.
@@ -329,7 +412,7 @@ export type InboxFilter_View = (typeof InboxFilter_View)[keyof typeof InboxFilte
  * Describes the enum posthorn.v1.InboxFilter.View.
  */
 export const InboxFilter_ViewSchema: GenEnum<InboxFilter_View> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_inbox_service, 3, 0);
+  enumDesc(file_posthorn_v1_inbox_service, 4, 0);
 
 /**
  * One page.
@@ -364,7 +447,7 @@ export type ListEntriesResponse = Message<"posthorn.v1.ListEntriesResponse"> & {
  * Use `create(ListEntriesResponseSchema)` to create a new message.
  */
 export const ListEntriesResponseSchema: GenMessage<ListEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 4);
+  messageDesc(file_posthorn_v1_inbox_service, 5);
 
 /**
  * Which entry to get.
@@ -392,7 +475,7 @@ export type GetEntryRequest = Message<"posthorn.v1.GetEntryRequest"> & {
  * Use `create(GetEntryRequestSchema)` to create a new message.
  */
 export const GetEntryRequestSchema: GenMessage<GetEntryRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 5);
+  messageDesc(file_posthorn_v1_inbox_service, 6);
 
 /**
  * One entry.
@@ -413,7 +496,7 @@ export type GetEntryResponse = Message<"posthorn.v1.GetEntryResponse"> & {
  * Use `create(GetEntryResponseSchema)` to create a new message.
  */
 export const GetEntryResponseSchema: GenMessage<GetEntryResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 6);
+  messageDesc(file_posthorn_v1_inbox_service, 7);
 
 /**
  * Whose counts.
@@ -434,7 +517,7 @@ export type GetCountsRequest = Message<"posthorn.v1.GetCountsRequest"> & {
  * Use `create(GetCountsRequestSchema)` to create a new message.
  */
 export const GetCountsRequestSchema: GenMessage<GetCountsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 7);
+  messageDesc(file_posthorn_v1_inbox_service, 8);
 
 /**
  * The counts.
@@ -455,7 +538,7 @@ export type GetCountsResponse = Message<"posthorn.v1.GetCountsResponse"> & {
  * Use `create(GetCountsResponseSchema)` to create a new message.
  */
 export const GetCountsResponseSchema: GenMessage<GetCountsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 8);
+  messageDesc(file_posthorn_v1_inbox_service, 9);
 
 /**
  * Which entries to mark read.
@@ -483,7 +566,7 @@ export type MarkReadRequest = Message<"posthorn.v1.MarkReadRequest"> & {
  * Use `create(MarkReadRequestSchema)` to create a new message.
  */
 export const MarkReadRequestSchema: GenMessage<MarkReadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 9);
+  messageDesc(file_posthorn_v1_inbox_service, 10);
 
 /**
  * What changed.
@@ -511,7 +594,7 @@ export type MarkReadResponse = Message<"posthorn.v1.MarkReadResponse"> & {
  * Use `create(MarkReadResponseSchema)` to create a new message.
  */
 export const MarkReadResponseSchema: GenMessage<MarkReadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 10);
+  messageDesc(file_posthorn_v1_inbox_service, 11);
 
 /**
  * Which entries to mark unread.
@@ -539,7 +622,7 @@ export type MarkUnreadRequest = Message<"posthorn.v1.MarkUnreadRequest"> & {
  * Use `create(MarkUnreadRequestSchema)` to create a new message.
  */
 export const MarkUnreadRequestSchema: GenMessage<MarkUnreadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 11);
+  messageDesc(file_posthorn_v1_inbox_service, 12);
 
 /**
  * What changed.
@@ -567,7 +650,7 @@ export type MarkUnreadResponse = Message<"posthorn.v1.MarkUnreadResponse"> & {
  * Use `create(MarkUnreadResponseSchema)` to create a new message.
  */
 export const MarkUnreadResponseSchema: GenMessage<MarkUnreadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 12);
+  messageDesc(file_posthorn_v1_inbox_service, 13);
 
 /**
  * Which entries to archive.
@@ -595,7 +678,7 @@ export type ArchiveRequest = Message<"posthorn.v1.ArchiveRequest"> & {
  * Use `create(ArchiveRequestSchema)` to create a new message.
  */
 export const ArchiveRequestSchema: GenMessage<ArchiveRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 13);
+  messageDesc(file_posthorn_v1_inbox_service, 14);
 
 /**
  * What changed.
@@ -623,7 +706,7 @@ export type ArchiveResponse = Message<"posthorn.v1.ArchiveResponse"> & {
  * Use `create(ArchiveResponseSchema)` to create a new message.
  */
 export const ArchiveResponseSchema: GenMessage<ArchiveResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 14);
+  messageDesc(file_posthorn_v1_inbox_service, 15);
 
 /**
  * Which entries to take back.
@@ -651,7 +734,7 @@ export type UnarchiveRequest = Message<"posthorn.v1.UnarchiveRequest"> & {
  * Use `create(UnarchiveRequestSchema)` to create a new message.
  */
 export const UnarchiveRequestSchema: GenMessage<UnarchiveRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 15);
+  messageDesc(file_posthorn_v1_inbox_service, 16);
 
 /**
  * What changed.
@@ -679,7 +762,7 @@ export type UnarchiveResponse = Message<"posthorn.v1.UnarchiveResponse"> & {
  * Use `create(UnarchiveResponseSchema)` to create a new message.
  */
 export const UnarchiveResponseSchema: GenMessage<UnarchiveResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 16);
+  messageDesc(file_posthorn_v1_inbox_service, 17);
 
 /**
  * Which entries to snooze.
@@ -714,7 +797,7 @@ export type SnoozeRequest = Message<"posthorn.v1.SnoozeRequest"> & {
  * Use `create(SnoozeRequestSchema)` to create a new message.
  */
 export const SnoozeRequestSchema: GenMessage<SnoozeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 17);
+  messageDesc(file_posthorn_v1_inbox_service, 18);
 
 /**
  * What changed.
@@ -742,7 +825,7 @@ export type SnoozeResponse = Message<"posthorn.v1.SnoozeResponse"> & {
  * Use `create(SnoozeResponseSchema)` to create a new message.
  */
 export const SnoozeResponseSchema: GenMessage<SnoozeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 18);
+  messageDesc(file_posthorn_v1_inbox_service, 19);
 
 /**
  * Which entries to bring back.
@@ -770,7 +853,7 @@ export type UnsnoozeRequest = Message<"posthorn.v1.UnsnoozeRequest"> & {
  * Use `create(UnsnoozeRequestSchema)` to create a new message.
  */
 export const UnsnoozeRequestSchema: GenMessage<UnsnoozeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 19);
+  messageDesc(file_posthorn_v1_inbox_service, 20);
 
 /**
  * What changed.
@@ -798,7 +881,7 @@ export type UnsnoozeResponse = Message<"posthorn.v1.UnsnoozeResponse"> & {
  * Use `create(UnsnoozeResponseSchema)` to create a new message.
  */
 export const UnsnoozeResponseSchema: GenMessage<UnsnoozeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 20);
+  messageDesc(file_posthorn_v1_inbox_service, 21);
 
 /**
  * Which entries to delete.
@@ -826,7 +909,7 @@ export type DeleteEntriesRequest = Message<"posthorn.v1.DeleteEntriesRequest"> &
  * Use `create(DeleteEntriesRequestSchema)` to create a new message.
  */
 export const DeleteEntriesRequestSchema: GenMessage<DeleteEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 21);
+  messageDesc(file_posthorn_v1_inbox_service, 22);
 
 /**
  * What changed.
@@ -854,7 +937,7 @@ export type DeleteEntriesResponse = Message<"posthorn.v1.DeleteEntriesResponse">
  * Use `create(DeleteEntriesResponseSchema)` to create a new message.
  */
 export const DeleteEntriesResponseSchema: GenMessage<DeleteEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 22);
+  messageDesc(file_posthorn_v1_inbox_service, 23);
 
 /**
  * How far the user has seen.
@@ -882,7 +965,7 @@ export type MarkSeenRequest = Message<"posthorn.v1.MarkSeenRequest"> & {
  * Use `create(MarkSeenRequestSchema)` to create a new message.
  */
 export const MarkSeenRequestSchema: GenMessage<MarkSeenRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 23);
+  messageDesc(file_posthorn_v1_inbox_service, 24);
 
 /**
  * The counts after it.
@@ -903,7 +986,7 @@ export type MarkSeenResponse = Message<"posthorn.v1.MarkSeenResponse"> & {
  * Use `create(MarkSeenResponseSchema)` to create a new message.
  */
 export const MarkSeenResponseSchema: GenMessage<MarkSeenResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 24);
+  messageDesc(file_posthorn_v1_inbox_service, 25);
 
 /**
  * What to mark read.
@@ -931,7 +1014,7 @@ export type MarkAllReadRequest = Message<"posthorn.v1.MarkAllReadRequest"> & {
  * Use `create(MarkAllReadRequestSchema)` to create a new message.
  */
 export const MarkAllReadRequestSchema: GenMessage<MarkAllReadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 25);
+  messageDesc(file_posthorn_v1_inbox_service, 26);
 
 /**
  * What changed.
@@ -959,7 +1042,7 @@ export type MarkAllReadResponse = Message<"posthorn.v1.MarkAllReadResponse"> & {
  * Use `create(MarkAllReadResponseSchema)` to create a new message.
  */
 export const MarkAllReadResponseSchema: GenMessage<MarkAllReadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 26);
+  messageDesc(file_posthorn_v1_inbox_service, 27);
 
 /**
  * What to clear.
@@ -987,7 +1070,7 @@ export type ClearRequest = Message<"posthorn.v1.ClearRequest"> & {
  * Use `create(ClearRequestSchema)` to create a new message.
  */
 export const ClearRequestSchema: GenMessage<ClearRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 27);
+  messageDesc(file_posthorn_v1_inbox_service, 28);
 
 /**
  * What changed.
@@ -1015,7 +1098,7 @@ export type ClearResponse = Message<"posthorn.v1.ClearResponse"> & {
  * Use `create(ClearResponseSchema)` to create a new message.
  */
 export const ClearResponseSchema: GenMessage<ClearResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 28);
+  messageDesc(file_posthorn_v1_inbox_service, 29);
 
 /**
  * A user's inbox. User tokens act on their own inbox and may leave user_id

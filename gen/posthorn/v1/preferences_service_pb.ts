@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/preferences_service.proto.
  */
 export const file_posthorn_v1_preferences_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSLmBwoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBEicKCGJhdGNoaW5nGAsgASgLMhUucG9zdGhvcm4udjEuQmF0Y2hpbmcSIwoGZGlnZXN0GA0gASgLMhMucG9zdGhvcm4udjEuRGlnZXN0EjoKEmVtZXJnZW5jeV9jb250YWN0cxgOIAEoCzIeLnBvc3Rob3JuLnYxLkVtZXJnZW5jeUNvbnRhY3RzGlAKD0NhdGVnb3JpZXNFbnRyeRILCgNrZXkYASABKAkSLAoFdmFsdWUYAiABKAsyHS5wb3N0aG9ybi52MS5TY29wZVByZWZlcmVuY2VzOgI4ARpLCgpUeXBlc0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLnBvc3Rob3JuLnYxLlNjb3BlUHJlZmVyZW5jZXM6AjgBQgoKCF9lbmFibGVkQhMKEV9taW5pbXVtX3ByaW9yaXR5QhMKEV93ZWVrZW5kc19lbmFibGVkQgsKCV9sYW5ndWFnZUIMCgpfdGltZV96b25lIpcBCghCYXRjaGluZxIUCgdlbmFibGVkGAEgASgISACIAQESIAoIbWF4X3NpemUYAiABKAVCCbpIBhoEGBQoAUgBiAEBEjoKBndpbmRvdxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIoDgyAgg8QgoKCF9lbmFibGVkQgsKCV9tYXhfc2l6ZSKUAgoGRGlnZXN0EjcKBG1vZGUYASABKA4yGC5wb3N0aG9ybi52MS5EaWdlc3QuTW9kZUIKukgHggEEEAEgAEgAiAEBEjkKBHRpbWUYAiABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kSAGIAQESIAoEZGF5cxgDIAMoBUISukgPkgEMEAcYASIGGgQYBigAImIKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEhIKDk1PREVfSU1NRURJQVRFEAESDwoLTU9ERV9IT1VSTFkQAhIOCgpNT0RFX0RBSUxZEAMSDwoLTU9ERV9XRUVLTFkQBEIHCgVfbW9kZUIHCgVfdGltZSI0ChJDaGFubmVsUHJlZmVyZW5jZXMSEwoGaW5fYXBwGAEgASgISACIAQFCCQoHX2luX2FwcCK3AgoQU2NvcGVQcmVmZXJlbmNlcxIUCgdlbmFibGVkGAEgASgISACIAQESMQoIY2hhbm5lbHMYAiABKAsyHy5wb3N0aG9ybi52MS5DaGFubmVsUHJlZmVyZW5jZXMSQAoQbWluaW11bV9wcmlvcml0eRgDIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgq6SAeCAQQQASAASAGIAQESJwoIYmF0Y2hpbmcYBCABKAsyFS5wb3N0aG9ybi52MS5CYXRjaGluZxI+CgtkaWdlc3RfbW9kZRgFIAEoDjIYLnBvc3Rob3JuLnYxLkRpZ2VzdC5Nb2RlQgq6SAeCAQQQASAASAKIAQFCCgoIX2VuYWJsZWRCEwoRX21pbmltdW1fcHJpb3JpdHlCDgoMX2RpZ2VzdF9tb2RlIvoBCgpRdWlldEhvdXJzEhQKB2VuYWJsZWQYASABKAhIAIgBARI/CgpzdGFydF90aW1lGAIgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJEgBiAEBEj0KCGVuZF90aW1lGAMgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJEgCiAEBEhsKDmFsbG93X2NyaXRpY2FsGAQgASgISAOIAQFCCgoIX2VuYWJsZWRCDQoLX3N0YXJ0X3RpbWVCCwoJX2VuZF90aW1lQhEKD19hbGxvd19jcml0aWNhbCLoAQoMRG9Ob3REaXN0dXJiEhQKB2VuYWJsZWQYASABKAhIAIgBARI6CgdwZXJpb2RzGAIgAygLMh8ucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiUGVyaW9kQgi6SAWSAQIQMjp6ukh3GnUKGWRvX25vdF9kaXN0dXJiLnBlcmlvZF9pZHMSHnRoZSBpZHMgb2YgcGVyaW9kcyBtdXN0IGRpZmZlcho4dGhpcy5wZXJpb2RzLmZpbHRlcihwLCBwLmlkICE9ICcnKS5tYXAocCwgcC5pZCkudW5pcXVlKClCCgoIX2VuYWJsZWQiuQIKEkRvTm90RGlzdHVyYlBlcmlvZBIeCgtkYXlfb2Zfd2VlaxgBIAEoBUIJukgGGgQYBigAEjoKCnN0YXJ0X3RpbWUYAiABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kEjgKCGVuZF90aW1lGAMgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJBIQCghpbmFjdGl2ZRgEIAEoCBIbCg5hbGxvd19jcml0aWNhbBgFIAEoCEgAiAEBEiAKGGFsbG93X2VtZXJnZW5jeV9jb250YWN0cxgGIAEoCBIpCgJpZBgHIAEoCUIdukga2AEBchUyE15bXHgyMS1ceDdlXXsxLDY0fSRCEQoPX2FsbG93X2NyaXRpY2FsIm0KEUVtZXJnZW5jeUNvbnRhY3RzEhQKB2VuYWJsZWQYASABKAhIAIgBARI2Cgh1c2VyX2lkcxgCIAMoCUIkukghkgEeEBQYASIYchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kQgoKCF9lbmFibGVkIkgKFUdldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQihgEKFkdldFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEi8KC3VwZGF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLkAQoYVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgtwcmVmZXJlbmNlcxgCIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKBGV0YWcYBCABKAlCB7pIBHICGGQSGAoGcmVhc29uGAUgASgJQgi6SAVyAxj0AyKdAQoZVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAkSFgoOY2hhbmdlZF9maWVsZHMYAyADKAkSKwoKcmVjb25jaWxlZBgEIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQidQoKUmVjb25jaWxlZBISCgpzdXBwcmVzc2VkGAEgASgFEg0KBW1vdmVkGAIgASgFEhAKCHJlbGVhc2VkGAMgASgFEhEKCXJlYmF0Y2hlZBgEIAEoBRIRCgl1bmNoYW5nZWQYBSABKAUSDAoEbW9yZRgGIAEoCCJkChdSZXNldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJVChhSZXNldFByZWZlcmVuY2VzUmVzcG9uc2USDAoEZXRhZxgBIAEoCRIrCgpyZWNvbmNpbGVkGAIgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCKIAQoeR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgR0eXBlGAIgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQi6gEKH0dldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxJKCgdvcmlnaW5zGAIgAygLMjkucG9zdGhvcm4udjEuR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXNwb25zZS5PcmlnaW5zRW50cnkaTAoMT3JpZ2luc0VudHJ5EgsKA2tleRgBIAEoCRIrCgV2YWx1ZRgCIAEoDjIcLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VMZXZlbDoCOAEiHgocR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdCJcCh1HZXREZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAkiugEKH1VwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QSNQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlc0IGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCgRldGFnGAMgASgJQge6SARyAhhkEhgKBnJlYXNvbhgEIAEoCUIIukgFcgMY9AMiXwogVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJKuIBCg9QcmVmZXJlbmNlTGV2ZWwSIAocUFJFRkVSRU5DRV9MRVZFTF9VTlNQRUNJRklFRBAAEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQlVJTFRfSU4QARIbChdQUkVGRVJFTkNFX0xFVkVMX1RFTkFOVBACEhwKGFBSRUZFUkVOQ0VfTEVWRUxfUFJPRklMRRADEhkKFVBSRUZFUkVOQ0VfTEVWRUxfVVNFUhAEEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQ0FURUdPUlkQBRIZChVQUkVGRVJFTkNFX0xFVkVMX1RZUEUQBjKiBQoSUHJlZmVyZW5jZXNTZXJ2aWNlEl4KDkdldFByZWZlcmVuY2VzEiIucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiMucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEmIKEVVwZGF0ZVByZWZlcmVuY2VzEiUucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0GiYucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRJfChBSZXNldFByZWZlcmVuY2VzEiQucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QaJS5wb3N0aG9ybi52MS5SZXNldFByZWZlcmVuY2VzUmVzcG9uc2USeQoXR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXMSKy5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1JlcXVlc3QaLC5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgEScwoVR2V0RGVmYXVsdFByZWZlcmVuY2VzEikucG9zdGhvcm4udjEuR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBoqLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgESdwoYVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzEiwucG9zdGhvcm4udjEuVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBotLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSKPCAoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBEicKCGJhdGNoaW5nGAsgASgLMhUucG9zdGhvcm4udjEuQmF0Y2hpbmcSIwoGZGlnZXN0GA0gASgLMhMucG9zdGhvcm4udjEuRGlnZXN0EjoKEmVtZXJnZW5jeV9jb250YWN0cxgOIAEoCzIeLnBvc3Rob3JuLnYxLkVtZXJnZW5jeUNvbnRhY3RzEicKCGdyb3VwaW5nGA8gASgLMhUucG9zdGhvcm4udjEuR3JvdXBpbmcaUAoPQ2F0ZWdvcmllc0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLnBvc3Rob3JuLnYxLlNjb3BlUHJlZmVyZW5jZXM6AjgBGksKClR5cGVzRW50cnkSCwoDa2V5GAEgASgJEiwKBXZhbHVlGAIgASgLMh0ucG9zdGhvcm4udjEuU2NvcGVQcmVmZXJlbmNlczoCOAFCCgoIX2VuYWJsZWRCEwoRX21pbmltdW1fcHJpb3JpdHlCEwoRX3dlZWtlbmRzX2VuYWJsZWRCCwoJX2xhbmd1YWdlQgwKCl90aW1lX3pvbmUilwEKCEJhdGNoaW5nEhQKB2VuYWJsZWQYASABKAhIAIgBARIgCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYFCgBSAGIAQESOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCDxCCgoIX2VuYWJsZWRCCwoJX21heF9zaXplIpQCCgZEaWdlc3QSNwoEbW9kZRgBIAEoDjIYLnBvc3Rob3JuLnYxLkRpZ2VzdC5Nb2RlQgq6SAeCAQQQASAASACIAQESOQoEdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAYgBARIgCgRkYXlzGAMgAygFQhK6SA+SAQwQBxgBIgYaBBgGKAAiYgoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEgoOTU9ERV9JTU1FRElBVEUQARIPCgtNT0RFX0hPVVJMWRACEg4KCk1PREVfREFJTFkQAxIPCgtNT0RFX1dFRUtMWRAEQgcKBV9tb2RlQgcKBV90aW1lIjQKEkNoYW5uZWxQcmVmZXJlbmNlcxITCgZpbl9hcHAYASABKAhIAIgBAUIJCgdfaW5fYXBwIrcCChBTY29wZVByZWZlcmVuY2VzEhQKB2VuYWJsZWQYASABKAhIAIgBARIxCghjaGFubmVscxgCIAEoCzIfLnBvc3Rob3JuLnYxLkNoYW5uZWxQcmVmZXJlbmNlcxJAChBtaW5pbXVtX3ByaW9yaXR5GAMgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARInCghiYXRjaGluZxgEIAEoCzIVLnBvc3Rob3JuLnYxLkJhdGNoaW5nEj4KC2RpZ2VzdF9tb2RlGAUgASgOMhgucG9zdGhvcm4udjEuRGlnZXN0Lk1vZGVCCrpIB4IBBBABIABIAogBAUIKCghfZW5hYmxlZEITChFfbWluaW11bV9wcmlvcml0eUIOCgxfZGlnZXN0X21vZGUi+gEKClF1aWV0SG91cnMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEj8KCnN0YXJ0X3RpbWUYAiABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kSAGIAQESPQoIZW5kX3RpbWUYAyABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kSAKIAQESGwoOYWxsb3dfY3JpdGljYWwYBCABKAhIA4gBAUIKCghfZW5hYmxlZEINCgtfc3RhcnRfdGltZUILCglfZW5kX3RpbWVCEQoPX2FsbG93X2NyaXRpY2FsIugBCgxEb05vdERpc3R1cmISFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjoKB3BlcmlvZHMYAiADKAsyHy5wb3N0aG9ybi52MS5Eb05vdERpc3R1cmJQZXJpb2RCCLpIBZIBAhAyOnq6SHcadQoZZG9fbm90X2Rpc3R1cmIucGVyaW9kX2lkcxIedGhlIGlkcyBvZiBwZXJpb2RzIG11c3QgZGlmZmVyGjh0aGlzLnBlcmlvZHMuZmlsdGVyKHAsIHAuaWQgIT0gJycpLm1hcChwLCBwLmlkKS51bmlxdWUoKUIKCghfZW5hYmxlZCK5AgoSRG9Ob3REaXN0dXJiUGVyaW9kEh4KC2RheV9vZl93ZWVrGAEgASgFQgm6SAYaBBgGKAASOgoKc3RhcnRfdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSQSOAoIZW5kX3RpbWUYAyABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kEhAKCGluYWN0aXZlGAQgASgIEhsKDmFsbG93X2NyaXRpY2FsGAUgASgISACIAQESIAoYYWxsb3dfZW1lcmdlbmN5X2NvbnRhY3RzGAYgASgIEikKAmlkGAcgASgJQh26SBrYAQFyFTITXltceDIxLVx4N2VdezEsNjR9JEIRCg9fYWxsb3dfY3JpdGljYWwibQoRRW1lcmdlbmN5Q29udGFjdHMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjYKCHVzZXJfaWRzGAIgAygJQiS6SCGSAR4QFBgBIhhyFjIUXltceDIxLVx4N2VdezEsMTI4fSRCCgoIX2VuYWJsZWQimAEKCEdyb3VwaW5nEhQKB2VuYWJsZWQYASABKAhIAIgBARIgCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYMigBSAGIAQESOwoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAgg8QgoKCF9lbmFibGVkQgsKCV9tYXhfc2l6ZSJIChVHZXRQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kIoYBChZHZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCRIvCgt1cGRhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi5AEKGFVwZGF0ZVByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNQoLcHJlZmVyZW5jZXMYAiABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlc0IGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCgRldGFnGAQgASgJQge6SARyAhhkEhgKBnJlYXNvbhgFIAEoCUIIukgFcgMY9AMinQEKGVVwZGF0ZVByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEhYKDmNoYW5nZWRfZmllbGRzGAMgAygJEisKCnJlY29uY2lsZWQYBCABKAsyFy5wb3N0aG9ybi52MS5SZWNvbmNpbGVkInUKClJlY29uY2lsZWQSEgoKc3VwcHJlc3NlZBgBIAEoBRINCgVtb3ZlZBgCIAEoBRIQCghyZWxlYXNlZBgDIAEoBRIRCglyZWJhdGNoZWQYBCABKAUSEQoJdW5jaGFuZ2VkGAUgASgFEgwKBG1vcmUYBiABKAgiZAoXUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiVQoYUmVzZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEgwKBGV0YWcYASABKAkSKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiiAEKHkdldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNQoEdHlwZRgCIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIuoBCh9HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSSgoHb3JpZ2lucxgCIAMoCzI5LnBvc3Rob3JuLnYxLkdldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVzcG9uc2UuT3JpZ2luc0VudHJ5GkwKDE9yaWdpbnNFbnRyeRILCgNrZXkYASABKAkSKwoFdmFsdWUYAiABKA4yHC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlTGV2ZWw6AjgBIh4KHEdldERlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QiXAodR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJIroBCh9VcGRhdGVEZWZhdWx0UHJlZmVyZW5jZXNSZXF1ZXN0EjUKC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXNCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoEZXRhZxgDIAEoCUIHukgEcgIYZBIYCgZyZWFzb24YBCABKAlCCLpIBXIDGPQDIl8KIFVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCSLbAgoMU3Vic2NyaXB0aW9uEhcKAmlkGAEgASgJQgu6SAjYAQFyA7ABARI0CgR0eXBlGAIgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSRIABI1CgV0b3BpYxgDIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kSAASOAoIY2F0ZWdvcnkYBCABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JEgAEhgKBmZpbHRlchgFIAEoCUIIukgFcgMY6AcSLwoLY3JlYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIPCgZ0YXJnZXQSBbpIAggBIp8BChlDcmVhdGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI3CgxzdWJzY3JpcHRpb24YAiABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb25CBrpIA8gBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGPQDInoKGkNyZWF0ZVN1YnNjcmlwdGlvblJlc3BvbnNlEi8KDHN1YnNjcmlwdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLlN1YnNjcmlwdGlvbhIrCgpyZWNvbmNpbGVkGAIgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJsChZHZXRTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBIkoKF0dldFN1YnNjcmlwdGlvblJlc3BvbnNlEi8KDHN1YnNjcmlwdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLlN1YnNjcmlwdGlvbiKHAQoYTGlzdFN1YnNjcmlwdGlvbnNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIcCglwYWdlX3NpemUYAiABKAVCCbpIBhoEGDIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoByJmChlMaXN0U3Vic2NyaXB0aW9uc1Jlc3BvbnNlEjAKDXN1YnNjcmlwdGlvbnMYASADKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqMBChlVcGRhdGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBEhgKBmZpbHRlchgDIAEoCUIIukgFcgMY6AcSGAoGcmVhc29uGAQgASgJQgi6SAVyAxj0AyJ6ChpVcGRhdGVTdWJzY3JpcHRpb25SZXNwb25zZRIvCgxzdWJzY3JpcHRpb24YASABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiiQEKGURlbGV0ZVN1YnNjcmlwdGlvblJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiEKD3N1YnNjcmlwdGlvbl9pZBgCIAEoCUIIukgFcgOwAQESGAoGcmVhc29uGAMgASgJQgi6SAVyAxj0AyJJChpEZWxldGVTdWJzY3JpcHRpb25SZXNwb25zZRIrCgpyZWNvbmNpbGVkGAEgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJiChVVbnN1YnNjcmliZUFsbFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiVgoWVW5zdWJzY3JpYmVBbGxSZXNwb25zZRIVCg1zdWJzY3JpcHRpb25zGAEgASgFEg4KBnRvcGljcxgCIAEoBRIVCg1ub3RpZmljYXRpb25zGAMgASgDKuIBCg9QcmVmZXJlbmNlTGV2ZWwSIAocUFJFRkVSRU5DRV9MRVZFTF9VTlNQRUNJRklFRBAAEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQlVJTFRfSU4QARIbChdQUkVGRVJFTkNFX0xFVkVMX1RFTkFOVBACEhwKGFBSRUZFUkVOQ0VfTEVWRUxfUFJPRklMRRADEhkKFVBSRUZFUkVOQ0VfTEVWRUxfVVNFUhAEEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQ0FURUdPUlkQBRIZChVQUkVGRVJFTkNFX0xFVkVMX1RZUEUQBjL+CQoSUHJlZmVyZW5jZXNTZXJ2aWNlEl4KDkdldFByZWZlcmVuY2VzEiIucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiMucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEmIKEVVwZGF0ZVByZWZlcmVuY2VzEiUucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0GiYucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRJfChBSZXNldFByZWZlcmVuY2VzEiQucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QaJS5wb3N0aG9ybi52MS5SZXNldFByZWZlcmVuY2VzUmVzcG9uc2USeQoXR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXMSKy5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1JlcXVlc3QaLC5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgEScwoVR2V0RGVmYXVsdFByZWZlcmVuY2VzEikucG9zdGhvcm4udjEuR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBoqLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgESdwoYVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzEiwucG9zdGhvcm4udjEuVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBotLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEmUKEkNyZWF0ZVN1YnNjcmlwdGlvbhImLnBvc3Rob3JuLnYxLkNyZWF0ZVN1YnNjcmlwdGlvblJlcXVlc3QaJy5wb3N0aG9ybi52MS5DcmVhdGVTdWJzY3JpcHRpb25SZXNwb25zZRJhCg9HZXRTdWJzY3JpcHRpb24SIy5wb3N0aG9ybi52MS5HZXRTdWJzY3JpcHRpb25SZXF1ZXN0GiQucG9zdGhvcm4udjEuR2V0U3Vic2NyaXB0aW9uUmVzcG9uc2UiA5ACARJnChFMaXN0U3Vic2NyaXB0aW9ucxIlLnBvc3Rob3JuLnYxLkxpc3RTdWJzY3JpcHRpb25zUmVxdWVzdBomLnBvc3Rob3JuLnYxLkxpc3RTdWJzY3JpcHRpb25zUmVzcG9uc2UiA5ACARJlChJVcGRhdGVTdWJzY3JpcHRpb24SJi5wb3N0aG9ybi52MS5VcGRhdGVTdWJzY3JpcHRpb25SZXF1ZXN0GicucG9zdGhvcm4udjEuVXBkYXRlU3Vic2NyaXB0aW9uUmVzcG9uc2USZQoSRGVsZXRlU3Vic2NyaXB0aW9uEiYucG9zdGhvcm4udjEuRGVsZXRlU3Vic2NyaXB0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLkRlbGV0ZVN1YnNjcmlwdGlvblJlc3BvbnNlElkKDlVuc3Vic2NyaWJlQWxsEiIucG9zdGhvcm4udjEuVW5zdWJzY3JpYmVBbGxSZXF1ZXN0GiMucG9zdGhvcm4udjEuVW5zdWJzY3JpYmVBbGxSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * What can be set, at the tenant's and the user's level. Absent: inherited.
@@ -115,6 +115,13 @@ export type Preferences = Message<"posthorn.v1.Preferences"> & {
    * @generated from field: posthorn.v1.EmergencyContacts emergency_contacts = 14;
    */
   emergencyContacts?: EmergencyContacts | undefined;
+
+  /**
+   * What arrives close together and belongs together, in the inbox.
+   *
+   * @generated from field: posthorn.v1.Grouping grouping = 15;
+   */
+  grouping?: Grouping | undefined;
 };
 
 /**
@@ -504,6 +511,43 @@ export const EmergencyContactsSchema: GenMessage<EmergencyContacts> = /*@__PURE_
   messageDesc(file_posthorn_v1_preferences_service, 8);
 
 /**
+ * Which entries form a group in the inbox (InboxGroup). Counts for what arrives
+ * from then on.
+ *
+ * @generated from message posthorn.v1.Grouping
+ */
+export type Grouping = Message<"posthorn.v1.Grouping"> & {
+  /**
+   * Form groups. Default true.
+   *
+   * @generated from field: optional bool enabled = 1;
+   */
+  enabled?: boolean | undefined;
+
+  /**
+   * How many a group holds before the next begins: 1 to 50, default 10.
+   *
+   * @generated from field: optional int32 max_size = 2;
+   */
+  maxSize?: number | undefined;
+
+  /**
+   * How long after its first entry a group takes in more: 1 minute to 24 hours,
+   * default 1 hour.
+   *
+   * @generated from field: google.protobuf.Duration window = 3;
+   */
+  window?: Duration | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.Grouping.
+ * Use `create(GroupingSchema)` to create a new message.
+ */
+export const GroupingSchema: GenMessage<Grouping> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 9);
+
+/**
  * Whose preferences.
  *
  * @generated from message posthorn.v1.GetPreferencesRequest
@@ -522,7 +566,7 @@ export type GetPreferencesRequest = Message<"posthorn.v1.GetPreferencesRequest">
  * Use `create(GetPreferencesRequestSchema)` to create a new message.
  */
 export const GetPreferencesRequestSchema: GenMessage<GetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 9);
+  messageDesc(file_posthorn_v1_preferences_service, 10);
 
 /**
  * What the user has set.
@@ -557,7 +601,7 @@ export type GetPreferencesResponse = Message<"posthorn.v1.GetPreferencesResponse
  * Use `create(GetPreferencesResponseSchema)` to create a new message.
  */
 export const GetPreferencesResponseSchema: GenMessage<GetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 10);
+  messageDesc(file_posthorn_v1_preferences_service, 11);
 
 /**
  * What to change.
@@ -607,7 +651,7 @@ export type UpdatePreferencesRequest = Message<"posthorn.v1.UpdatePreferencesReq
  * Use `create(UpdatePreferencesRequestSchema)` to create a new message.
  */
 export const UpdatePreferencesRequestSchema: GenMessage<UpdatePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 11);
+  messageDesc(file_posthorn_v1_preferences_service, 12);
 
 /**
  * As changed.
@@ -649,7 +693,7 @@ export type UpdatePreferencesResponse = Message<"posthorn.v1.UpdatePreferencesRe
  * Use `create(UpdatePreferencesResponseSchema)` to create a new message.
  */
 export const UpdatePreferencesResponseSchema: GenMessage<UpdatePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 12);
+  messageDesc(file_posthorn_v1_preferences_service, 13);
 
 /**
  * What a change of rules made of the notifications that waited for a user.
@@ -707,7 +751,7 @@ export type Reconciled = Message<"posthorn.v1.Reconciled"> & {
  * Use `create(ReconciledSchema)` to create a new message.
  */
 export const ReconciledSchema: GenMessage<Reconciled> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 13);
+  messageDesc(file_posthorn_v1_preferences_service, 14);
 
 /**
  * Whose preferences to forget.
@@ -735,7 +779,7 @@ export type ResetPreferencesRequest = Message<"posthorn.v1.ResetPreferencesReque
  * Use `create(ResetPreferencesRequestSchema)` to create a new message.
  */
 export const ResetPreferencesRequestSchema: GenMessage<ResetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 14);
+  messageDesc(file_posthorn_v1_preferences_service, 15);
 
 /**
  * As reset.
@@ -763,7 +807,7 @@ export type ResetPreferencesResponse = Message<"posthorn.v1.ResetPreferencesResp
  * Use `create(ResetPreferencesResponseSchema)` to create a new message.
  */
 export const ResetPreferencesResponseSchema: GenMessage<ResetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 15);
+  messageDesc(file_posthorn_v1_preferences_service, 16);
 
 /**
  * Whose values, for which type.
@@ -791,7 +835,7 @@ export type GetEffectivePreferencesRequest = Message<"posthorn.v1.GetEffectivePr
  * Use `create(GetEffectivePreferencesRequestSchema)` to create a new message.
  */
 export const GetEffectivePreferencesRequestSchema: GenMessage<GetEffectivePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 16);
+  messageDesc(file_posthorn_v1_preferences_service, 17);
 
 /**
  * The values in force.
@@ -819,7 +863,7 @@ export type GetEffectivePreferencesResponse = Message<"posthorn.v1.GetEffectiveP
  * Use `create(GetEffectivePreferencesResponseSchema)` to create a new message.
  */
 export const GetEffectivePreferencesResponseSchema: GenMessage<GetEffectivePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 17);
+  messageDesc(file_posthorn_v1_preferences_service, 18);
 
 /**
  * The tenant's defaults.
@@ -834,7 +878,7 @@ export type GetDefaultPreferencesRequest = Message<"posthorn.v1.GetDefaultPrefer
  * Use `create(GetDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const GetDefaultPreferencesRequestSchema: GenMessage<GetDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 18);
+  messageDesc(file_posthorn_v1_preferences_service, 19);
 
 /**
  * The tenant's defaults.
@@ -862,7 +906,7 @@ export type GetDefaultPreferencesResponse = Message<"posthorn.v1.GetDefaultPrefe
  * Use `create(GetDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const GetDefaultPreferencesResponseSchema: GenMessage<GetDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 19);
+  messageDesc(file_posthorn_v1_preferences_service, 20);
 
 /**
  * What to change.
@@ -904,7 +948,7 @@ export type UpdateDefaultPreferencesRequest = Message<"posthorn.v1.UpdateDefault
  * Use `create(UpdateDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesRequestSchema: GenMessage<UpdateDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 20);
+  messageDesc(file_posthorn_v1_preferences_service, 21);
 
 /**
  * As changed.
@@ -932,7 +976,479 @@ export type UpdateDefaultPreferencesResponse = Message<"posthorn.v1.UpdateDefaul
  * Use `create(UpdateDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesResponseSchema: GenMessage<UpdateDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 21);
+  messageDesc(file_posthorn_v1_preferences_service, 22);
+
+/**
+ * A wish of a user to receive something, or only some of it.
+ *
+ * What a user receives does not depend on subscriptions until there is one: then
+ * a notification passes if one of the subscriptions to its type lets it through
+ * or, when there is none to its type, one of those to its category. What was
+ * sent to topics must besides be let through by one of the subscriptions to
+ * those of them that the user is subscribed to; being a member through
+ * TopicService alone does not count, neither for nor against.
+ *
+ * A filter only narrows: nothing that preferences keep back is delivered because
+ * of a subscription. The one exception is a type with opt_in: a subscription to
+ * it is the user's wish and switches it on, where neither the user nor the tenant
+ * has switched it off. Subscriptions to a deleted type or a category without
+ * types have no effect, and have it again when the type comes back.
+ *
+ * @generated from message posthorn.v1.Subscription
+ */
+export type Subscription = Message<"posthorn.v1.Subscription"> & {
+  /**
+   * UUIDv7, set by the server.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * To what. Cannot change.
+   *
+   * @generated from oneof posthorn.v1.Subscription.target
+   */
+  target: {
+    /**
+     * Key of a type of the tenant.
+     *
+     * @generated from field: string type = 2;
+     */
+    value: string;
+    case: "type";
+  } | {
+    /**
+     * Key of a topic: the user becomes a member. Only topics with
+     * `open_to_users`, and those the user is a member of already; all others
+     * are NOT_FOUND. Whoever is taken out of the topic loses the subscription.
+     *
+     * @generated from field: string topic = 3;
+     */
+    value: string;
+    case: "topic";
+  } | {
+    /**
+     * Key of a category.
+     *
+     * @generated from field: string category = 4;
+     */
+    value: string;
+    case: "category";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * Which notifications, as a CEL expression (https://cel.dev) that gives true
+   * for those that are wanted; empty: all. At most 1,000 characters.
+   *
+   * Variables: `data` (Content.data; empty where there is none; all its numbers
+   * are doubles), `type`, `category`, `priority` (1 LOW to 4 CRITICAL) and `tags`
+   * (a list of strings; what was sent to a topic has the tag `topic:<key>`).
+   *
+   * Allowed are && || ! == != < <= > >= in + - * / % ?: [] and the dot; lists of
+   * literals; has, all, exists, exists_one; size, int, double; and of strings
+   * contains, startsWith, endsWith, lowerAscii. At most 200 nodes, 10 nested
+   * brackets and two nested macros, and no string or list is put together.
+   * What else there is in CEL is refused with INVALID_REQUEST, which names the
+   * position.
+   *
+   * A filter that fails (say, because `data.city` is missing: ask has(data.city)
+   * first), gives no bool, or needs more steps than a decision may take (some
+   * hundred items looked at) does not match; Verdict.filter_failed says so.
+   *
+   *     data.salary >= 50000 && data.city in ["Berlin", "Hamburg"]
+   *     priority >= 3 || data.skills.exists(s, s.lowerAscii() == "go")
+   *
+   * @generated from field: string filter = 5;
+   */
+  filter: string;
+
+  /**
+   * Set by the server.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 6;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * Set by the server: when it was created or its filter last changed.
+   *
+   * @generated from field: google.protobuf.Timestamp update_time = 7;
+   */
+  updateTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.Subscription.
+ * Use `create(SubscriptionSchema)` to create a new message.
+ */
+export const SubscriptionSchema: GenMessage<Subscription> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 23);
+
+/**
+ * What to subscribe to.
+ *
+ * @generated from message posthorn.v1.CreateSubscriptionRequest
+ */
+export type CreateSubscriptionRequest = Message<"posthorn.v1.CreateSubscriptionRequest"> & {
+  /**
+   * The user; empty for a user token's own.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * The target and the filter; the rest is ignored. A user has at most 50
+   * subscriptions, and 10 with the same target.
+   *
+   * @generated from field: posthorn.v1.Subscription subscription = 2;
+   */
+  subscription?: Subscription | undefined;
+
+  /**
+   * Why, when an API key does it; 1 to 500 characters.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message posthorn.v1.CreateSubscriptionRequest.
+ * Use `create(CreateSubscriptionRequestSchema)` to create a new message.
+ */
+export const CreateSubscriptionRequestSchema: GenMessage<CreateSubscriptionRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 24);
+
+/**
+ * As stored.
+ *
+ * @generated from message posthorn.v1.CreateSubscriptionResponse
+ */
+export type CreateSubscriptionResponse = Message<"posthorn.v1.CreateSubscriptionResponse"> & {
+  /**
+   * The subscription.
+   *
+   * @generated from field: posthorn.v1.Subscription subscription = 1;
+   */
+  subscription?: Subscription | undefined;
+
+  /**
+   * What became of what waited for the user; absent: nothing changed.
+   *
+   * @generated from field: posthorn.v1.Reconciled reconciled = 2;
+   */
+  reconciled?: Reconciled | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.CreateSubscriptionResponse.
+ * Use `create(CreateSubscriptionResponseSchema)` to create a new message.
+ */
+export const CreateSubscriptionResponseSchema: GenMessage<CreateSubscriptionResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 25);
+
+/**
+ * Which subscription.
+ *
+ * @generated from message posthorn.v1.GetSubscriptionRequest
+ */
+export type GetSubscriptionRequest = Message<"posthorn.v1.GetSubscriptionRequest"> & {
+  /**
+   * The user; empty for a user token's own.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * Its id.
+   *
+   * @generated from field: string subscription_id = 2;
+   */
+  subscriptionId: string;
+};
+
+/**
+ * Describes the message posthorn.v1.GetSubscriptionRequest.
+ * Use `create(GetSubscriptionRequestSchema)` to create a new message.
+ */
+export const GetSubscriptionRequestSchema: GenMessage<GetSubscriptionRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 26);
+
+/**
+ * The subscription.
+ *
+ * @generated from message posthorn.v1.GetSubscriptionResponse
+ */
+export type GetSubscriptionResponse = Message<"posthorn.v1.GetSubscriptionResponse"> & {
+  /**
+   * As stored.
+   *
+   * @generated from field: posthorn.v1.Subscription subscription = 1;
+   */
+  subscription?: Subscription | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.GetSubscriptionResponse.
+ * Use `create(GetSubscriptionResponseSchema)` to create a new message.
+ */
+export const GetSubscriptionResponseSchema: GenMessage<GetSubscriptionResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 27);
+
+/**
+ * Whose subscriptions.
+ *
+ * @generated from message posthorn.v1.ListSubscriptionsRequest
+ */
+export type ListSubscriptionsRequest = Message<"posthorn.v1.ListSubscriptionsRequest"> & {
+  /**
+   * The user; empty for a user token's own.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * 1 to 50; default 50.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * From the previous answer.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message posthorn.v1.ListSubscriptionsRequest.
+ * Use `create(ListSubscriptionsRequestSchema)` to create a new message.
+ */
+export const ListSubscriptionsRequestSchema: GenMessage<ListSubscriptionsRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 28);
+
+/**
+ * One page.
+ *
+ * @generated from message posthorn.v1.ListSubscriptionsResponse
+ */
+export type ListSubscriptionsResponse = Message<"posthorn.v1.ListSubscriptionsResponse"> & {
+  /**
+   * Oldest first.
+   *
+   * @generated from field: repeated posthorn.v1.Subscription subscriptions = 1;
+   */
+  subscriptions: Subscription[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message posthorn.v1.ListSubscriptionsResponse.
+ * Use `create(ListSubscriptionsResponseSchema)` to create a new message.
+ */
+export const ListSubscriptionsResponseSchema: GenMessage<ListSubscriptionsResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 29);
+
+/**
+ * What to change.
+ *
+ * @generated from message posthorn.v1.UpdateSubscriptionRequest
+ */
+export type UpdateSubscriptionRequest = Message<"posthorn.v1.UpdateSubscriptionRequest"> & {
+  /**
+   * The user; empty for a user token's own.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * The subscription.
+   *
+   * @generated from field: string subscription_id = 2;
+   */
+  subscriptionId: string;
+
+  /**
+   * The new filter, as Subscription.filter; empty: everything is wanted.
+   *
+   * @generated from field: string filter = 3;
+   */
+  filter: string;
+
+  /**
+   * Why, when an API key does it; 1 to 500 characters.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message posthorn.v1.UpdateSubscriptionRequest.
+ * Use `create(UpdateSubscriptionRequestSchema)` to create a new message.
+ */
+export const UpdateSubscriptionRequestSchema: GenMessage<UpdateSubscriptionRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 30);
+
+/**
+ * As changed.
+ *
+ * @generated from message posthorn.v1.UpdateSubscriptionResponse
+ */
+export type UpdateSubscriptionResponse = Message<"posthorn.v1.UpdateSubscriptionResponse"> & {
+  /**
+   * The subscription.
+   *
+   * @generated from field: posthorn.v1.Subscription subscription = 1;
+   */
+  subscription?: Subscription | undefined;
+
+  /**
+   * What became of what waited for the user; absent: nothing changed.
+   *
+   * @generated from field: posthorn.v1.Reconciled reconciled = 2;
+   */
+  reconciled?: Reconciled | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.UpdateSubscriptionResponse.
+ * Use `create(UpdateSubscriptionResponseSchema)` to create a new message.
+ */
+export const UpdateSubscriptionResponseSchema: GenMessage<UpdateSubscriptionResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 31);
+
+/**
+ * Which subscription to end.
+ *
+ * @generated from message posthorn.v1.DeleteSubscriptionRequest
+ */
+export type DeleteSubscriptionRequest = Message<"posthorn.v1.DeleteSubscriptionRequest"> & {
+  /**
+   * The user; empty for a user token's own.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * The subscription.
+   *
+   * @generated from field: string subscription_id = 2;
+   */
+  subscriptionId: string;
+
+  /**
+   * Why, when an API key does it; 1 to 500 characters.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message posthorn.v1.DeleteSubscriptionRequest.
+ * Use `create(DeleteSubscriptionRequestSchema)` to create a new message.
+ */
+export const DeleteSubscriptionRequestSchema: GenMessage<DeleteSubscriptionRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 32);
+
+/**
+ * Ended.
+ *
+ * @generated from message posthorn.v1.DeleteSubscriptionResponse
+ */
+export type DeleteSubscriptionResponse = Message<"posthorn.v1.DeleteSubscriptionResponse"> & {
+  /**
+   * What became of what waited for the user; absent: nothing changed.
+   *
+   * @generated from field: posthorn.v1.Reconciled reconciled = 1;
+   */
+  reconciled?: Reconciled | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.DeleteSubscriptionResponse.
+ * Use `create(DeleteSubscriptionResponseSchema)` to create a new message.
+ */
+export const DeleteSubscriptionResponseSchema: GenMessage<DeleteSubscriptionResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 33);
+
+/**
+ * Who wants nothing any more.
+ *
+ * @generated from message posthorn.v1.UnsubscribeAllRequest
+ */
+export type UnsubscribeAllRequest = Message<"posthorn.v1.UnsubscribeAllRequest"> & {
+  /**
+   * The user; empty for a user token's own.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * Why, when an API key does it; 1 to 500 characters.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message posthorn.v1.UnsubscribeAllRequest.
+ * Use `create(UnsubscribeAllRequestSchema)` to create a new message.
+ */
+export const UnsubscribeAllRequestSchema: GenMessage<UnsubscribeAllRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 34);
+
+/**
+ * What it ended.
+ *
+ * @generated from message posthorn.v1.UnsubscribeAllResponse
+ */
+export type UnsubscribeAllResponse = Message<"posthorn.v1.UnsubscribeAllResponse"> & {
+  /**
+   * Subscriptions deleted.
+   *
+   * @generated from field: int32 subscriptions = 1;
+   */
+  subscriptions: number;
+
+  /**
+   * Topics left.
+   *
+   * @generated from field: int32 topics = 2;
+   */
+  topics: number;
+
+  /**
+   * Notifications that waited and were suppressed.
+   *
+   * @generated from field: int64 notifications = 3;
+   */
+  notifications: bigint;
+};
+
+/**
+ * Describes the message posthorn.v1.UnsubscribeAllResponse.
+ * Use `create(UnsubscribeAllResponseSchema)` to create a new message.
+ */
+export const UnsubscribeAllResponseSchema: GenMessage<UnsubscribeAllResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 35);
 
 /**
  * Where a value comes from.
@@ -1017,20 +1533,22 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  *
  * When a notification is decided, the first of these that objects counts:
  * expired, type deleted, opted out, type or category off, channel off, below
- * the minimum priority, scheduled for later, quiet hours, do not disturb,
- * weekend; then the digest, or else the batch of its type; then the limits,
- * which count a batch or digest as one notification. What is held waits for the first instant at which
- * quiet hours, do not disturb and weekend all allow; it expires at once if it
- * would expire before. Clock rules go by the wall clock in the user's zone: an
- * hour that daylight saving time repeats is judged twice, and an end that it
- * leaves out becomes the end of the gap.
+ * the minimum priority, filtered by the user's subscriptions, scheduled for
+ * later, quiet hours, do not disturb, weekend; then the digest, or else the
+ * batch of its type; then the limits, which count a batch or digest as one
+ * notification. What is held waits for the first instant at which quiet hours,
+ * do not disturb and weekend all allow; it expires at once if it would expire
+ * before. Clock rules go by the wall clock in the user's zone: an hour that
+ * daylight saving time repeats is judged twice, and an end that it leaves out
+ * becomes the end of the gap.
  *
- * A change takes effect on everything not yet delivered. What waits for the user
- * (SCHEDULED, HELD) is decided anew in the transaction of the change, which
- * answers what became of it; what is ACCEPTED is decided by the new preferences,
- * whichever server had begun by the old. What a limit holds back keeps its place
- * unless the new preferences hold it longer or want it no more. A notification
- * with a `local_schedule_time` follows the user to a new time zone.
+ * A change, of preferences or of subscriptions, takes effect on everything not
+ * yet delivered. What waits for the user (SCHEDULED, HELD) is decided anew in the
+ * transaction of the change, which answers what became of it; what is ACCEPTED is
+ * decided by the new rules, whichever server had begun by the old. What a limit
+ * holds back keeps its place unless the new rules hold it longer or want it no
+ * more. A notification with a `local_schedule_time` follows the user to a new time
+ * zone.
  *
  * The same happens when the user's profile gets another time zone, within the call
  * of UserService. A change of the tenant's defaults or of a type concerns any
@@ -1101,6 +1619,74 @@ export const PreferencesService: GenService<{
     methodKind: "unary";
     input: typeof UpdateDefaultPreferencesRequestSchema;
     output: typeof UpdateDefaultPreferencesResponseSchema;
+  },
+  /**
+   * Subscribes the user to a type, a topic or a category, and decides anew what
+   * waits. Idempotent: where the user has a subscription with the same target and
+   * filter, that is answered.
+   *
+   * @generated from rpc posthorn.v1.PreferencesService.CreateSubscription
+   */
+  createSubscription: {
+    methodKind: "unary";
+    input: typeof CreateSubscriptionRequestSchema;
+    output: typeof CreateSubscriptionResponseSchema;
+  },
+  /**
+   * Gets a subscription.
+   *
+   * @generated from rpc posthorn.v1.PreferencesService.GetSubscription
+   */
+  getSubscription: {
+    methodKind: "unary";
+    input: typeof GetSubscriptionRequestSchema;
+    output: typeof GetSubscriptionResponseSchema;
+  },
+  /**
+   * Lists the user's subscriptions, oldest first.
+   *
+   * @generated from rpc posthorn.v1.PreferencesService.ListSubscriptions
+   */
+  listSubscriptions: {
+    methodKind: "unary";
+    input: typeof ListSubscriptionsRequestSchema;
+    output: typeof ListSubscriptionsResponseSchema;
+  },
+  /**
+   * Replaces a subscription's filter, and decides anew what waits; its target
+   * cannot change. (No field mask as in AIP-134: there is one field to change.)
+   *
+   * @generated from rpc posthorn.v1.PreferencesService.UpdateSubscription
+   */
+  updateSubscription: {
+    methodKind: "unary";
+    input: typeof UpdateSubscriptionRequestSchema;
+    output: typeof UpdateSubscriptionResponseSchema;
+  },
+  /**
+   * Ends a subscription, and decides anew what waits; the last one to a topic
+   * leaves the topic. Idempotent.
+   *
+   * @generated from rpc posthorn.v1.PreferencesService.DeleteSubscription
+   */
+  deleteSubscription: {
+    methodKind: "unary";
+    input: typeof DeleteSubscriptionRequestSchema;
+    output: typeof DeleteSubscriptionResponseSchema;
+  },
+  /**
+   * Opts the user out of everything, CRITICAL included: sets `enabled` to false,
+   * deletes all subscriptions, leaves all topics, and ends what waits as
+   * SUPPRESSED (UNSUBSCRIBED). What arrives later is suppressed as
+   * USER_OPTED_OUT. To come back, set `enabled` and subscribe anew. Idempotent;
+   * a call that failed half-way is finished by the next.
+   *
+   * @generated from rpc posthorn.v1.PreferencesService.UnsubscribeAll
+   */
+  unsubscribeAll: {
+    methodKind: "unary";
+    input: typeof UnsubscribeAllRequestSchema;
+    output: typeof UnsubscribeAllResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_posthorn_v1_preferences_service, 0);

@@ -615,7 +615,8 @@ export const InboxChanged_ChangeSchema: GenEnum<InboxChanged_Change> = /*@__PURE
 export type PreferencesChanged = Message<"posthorn.v1.PreferencesChanged"> & {
   /**
    * Paths of the changed fields, as in an update mask. `time_zone` or `language`
-   * also when the user's profile got another.
+   * also when the user's profile got another; `subscriptions` when the user's
+   * subscriptions changed.
    *
    * @generated from field: repeated string changed_fields = 1;
    */
@@ -623,7 +624,7 @@ export type PreferencesChanged = Message<"posthorn.v1.PreferencesChanged"> & {
 
   /**
    * What became of what waited for the user; absent when the profiles of many
-   * users were imported together.
+   * users were imported together, and after UnsubscribeAll, which ends it besides.
    *
    * @generated from field: posthorn.v1.Reconciled reconciled = 2;
    */

@@ -41,6 +41,7 @@ Examples:
     .option("--snoozed", "the snoozed ones instead")
     .option("--type <key>", "only of this type; more than once or with commas", several(word))
     .option("--tag <tag>", "only with this tag")
+    .option("--grouped", "one entry for each group, the newest")
     .option("--limit <n>", "how many (default: 20)", wholeNumber(1, 1000))
     .action(async (_, command: Command) => {
       const options = optionsOf<ListOptions>(command);
@@ -62,7 +63,7 @@ Examples:
       for (let pageToken = ""; ; ) {
         const pageSize = Math.min(100, limit - entries.length);
         const page = await client.listEntries(
-          { userId: userOf(connection, options.user), pageSize, pageToken, filter },
+          { userId: userOf(connection, options.user), pageSize, pageToken, filter, grouped: options.grouped ?? false },
           { signal: world.signal },
         );
         entries.push(...page.entries);
@@ -139,6 +140,7 @@ type ListOptions = UserOption & {
   snoozed?: boolean;
   type?: string[];
   tag?: string;
+  grouped?: boolean;
   limit?: number;
 };
 
@@ -164,6 +166,8 @@ function entryLines(world: World, entries: readonly InboxEntry[]): string[] {
   if (entries.length === 0) return ["nothing here"];
   const rows = entries.map((entry) => {
     const text = [entry.content?.title ?? "", entry.content?.body ?? ""].filter((part) => part !== "").join(" — ");
+    const others = (entry.group?.size ?? 1) - 1;
+    const more = others > 0 ? paint("dim", ` (+${others})`) : "";
     const urgent = entry.priority >= Priority.HIGH ? paint("red", "! ") : "";
     const shown = shorten(plain(text), Math.max(20, world.columns - 85));
     return [
@@ -171,7 +175,7 @@ function entryLines(world: World, entries: readonly InboxEntry[]): string[] {
       when(entry.arriveTime),
       paint("dim", entry.notificationId),
       plain(entry.type),
-      urgent + (entry.readTime ? paint("dim", shown) : paint("bold", shown)),
+      urgent + (entry.readTime ? paint("dim", shown) : paint("bold", shown)) + more,
     ];
   });
   return columns(rows);

@@ -44,6 +44,7 @@ type SendOptions = {
   dedupKey?: string;
   dedupWindow?: Duration;
   collapseKey?: string;
+  groupKey?: string;
   sender?: string;
   bypassRateLimit?: boolean;
   wait: Duration | false;
@@ -83,6 +84,7 @@ export function sendCommand(program: Command, world: World): void {
     .option("--dedup-key <key>", "no second one to the same user with this key", word)
     .option("--dedup-window <duration>", "for so long (default: 5m)", duration)
     .option("--collapse-key <key>", "takes the place of earlier ones with this key", word)
+    .option("--group-key <key>", "belongs together with others of this key in the inbox", word)
     .option("--idempotency-key <key>", "makes repeating this command safe (default: a new one)", word)
     .option("--bypass-rate-limit", "pass the limits; audited")
     .addOption(
@@ -146,6 +148,7 @@ function requestOf(world: World, userIds: string[], options: SendOptions): SendR
     dedupKey: options.dedupKey ?? "",
     dedupWindow: options.dedupWindow,
     collapseKey: options.collapseKey ?? "",
+    groupKey: options.groupKey ?? "",
     senderId: options.sender ?? "",
     bypassRateLimit: options.bypassRateLimit ?? false,
     waitForDecision: options.wait === false ? undefined : options.wait,

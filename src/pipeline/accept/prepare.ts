@@ -15,6 +15,7 @@ export type TypeDefaults = {
   defaultPriority: number;
   defaultChannels: readonly number[];
   defaultTtlMs: number | null;
+  group: boolean;
 };
 
 /** One notification to be, complete but for its recipient. */
@@ -30,6 +31,7 @@ export type Draft = {
   dedup: { key: string; windowMs: number } | undefined;
   collapseKey: string | undefined;
   senderId: string | undefined;
+  groupKey: string | undefined;
   /** The time it was asked for, past or not; undefined: at once. */
   asked(zone: string): Date | undefined;
   /** When it is due and when it loses its worth, for a recipient in this zone. */
@@ -95,6 +97,7 @@ export function draftOf(
           },
     collapseKey: request.collapseKey || undefined,
     senderId: request.senderId || undefined,
+    groupKey: request.groupKey || (type.group ? `type:${type.key}` : undefined),
     local: local === undefined ? undefined : { time: local, ttlMs: expireTime === undefined ? ttlMs : undefined },
     asked,
     times(zone) {

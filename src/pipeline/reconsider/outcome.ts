@@ -32,6 +32,9 @@ export type WaitingRow = {
   batchedAt: Date | undefined;
   /** Of the batch it is in. */
   batchKey: string | undefined;
+  /** What filters ask about: only for users who have some. */
+  tags?: readonly string[];
+  content?: Uint8Array;
 };
 
 /** What becomes of it. With `times` where it follows its user to another zone. */

@@ -100,6 +100,19 @@ function toRow(row: Columns): WaitingRow {
   };
 }
 
+/** What filters ask about, of notifications by id. */
+export async function readContents(
+  db: Db,
+  tenantId: string,
+  ids: readonly string[],
+): Promise<Map<string, Pick<WaitingRow, "tags" | "content">>> {
+  const rows = await db.execute<{ id: string; tags: string[] | null; content: Uint8Array | null }>(sql`
+    select n.id, n.tags, coalesce(n.content, f.content) as content from notifications n
+    left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
+    where n.tenant_id = ${tenantId}::uuid and n.id = any(${plain(ids)}::uuid[])`);
+  return new Map(rows.map(({ id, tags, content }) => [id, { tags: tags ?? [], ...(content && { content }) }]));
+}
+
 export type Decided = { row: WaitingRow; outcome: Exclude<Outcome, { kind: "unchanged" }> };
 
 type Told = { row: WaitingRow; outcome: Extract<Outcome, { conclusion: Moved }> };

@@ -17,15 +17,26 @@ import {
 import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import type { Db, Store } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
+import type { FilterEvaluator } from "#src/subscriptions/evaluate.ts";
+import { wishesOf } from "#src/subscriptions/rules.ts";
 import { findTypes } from "#src/types/queries.ts";
 import { rulesOf as rulesOfType } from "#src/types/type.ts";
-import type { ChannelVerdict, Facts } from "../route/gates/decide.ts";
+import { type DecideDeps, decideCounting, readyFilters } from "../route/decide-in-slices.ts";
+import type { Facts } from "../route/gates/decide.ts";
 import { type Outcome, reconsidered, type WaitingRow } from "./outcome.ts";
-import { type Decided, findWaiting, isTold, lockWaiting, lockWaitingOfUsers, storeOutcomes } from "./queries.ts";
+import {
+  type Decided,
+  findWaiting,
+  isTold,
+  lockWaiting,
+  lockWaitingOfUsers,
+  readContents,
+  storeOutcomes,
+} from "./queries.ts";
 
-export type ReconsiderDeps = {
-  decide(facts: Facts, now: Date): ChannelVerdict[];
+export type ReconsiderDeps = DecideDeps & {
   clockOf(zone: string): ZoneClock;
+  filters: FilterEvaluator;
   live: Pick<Live, "statusChanged">;
 };
 
@@ -33,6 +44,8 @@ export type ReconsiderDeps = {
 const PAGE = 1000;
 /** Changes worked on by one look at what is to do, so that one with much to do does not keep the others waiting. */
 const CHANGES = 16;
+/** Contents held at a time, when users have filters about them. */
+const CONTENTS = 50;
 
 const FIRST = "00000000-0000-0000-0000-000000000000";
 
@@ -137,17 +150,38 @@ async function reconsiderPage(
   if (rows.length === 0) return [];
   const types = await findTypes(db, tenantId, [...new Set(rows.map((row) => row.type))]);
   const typeRules = new Map(types.map((type) => [type.key, rulesOfType(type)]));
-  const { levels, optIn } = await readLevels(db, tenantId, [...new Set(rows.map((row) => row.userId))]);
+  const { levels, subscriptions, optIn } = await readLevels(db, tenantId, [...new Set(rows.map((row) => row.userId))]);
   const rules = new Map<string, CompiledPreferences>();
   const rulesOf = (userId: string) => {
-    const known = rules.get(userId) ?? compile(levels(userId), optIn, deps.clockOf);
+    const known =
+      rules.get(userId) ??
+      compile(levels(userId), optIn, deps.clockOf, { wishes: wishesOf(subscriptions(userId), deps.filters) });
     rules.set(userId, known);
     return known;
   };
-  const decided = rows.flatMap((row): Decided[] => {
-    const outcome = reconsidered(row, rulesOf(row.userId), typeRules.get(row.type), deps.decide, now);
-    return outcome.kind === "unchanged" ? [] : [{ row, outcome }];
-  });
+  const decide = (facts: Facts, at: Date) => decideCounting(deps, facts, at);
+  const decided: Decided[] = [];
+  const add = (row: WaitingRow, about: WaitingRow) => {
+    const outcome = reconsidered(about, rulesOf(row.userId), typeRules.get(row.type), decide, now);
+    if (outcome.kind !== "unchanged") decided.push({ row, outcome });
+  };
+  const { plain = [], filtered = [] } = Object.groupBy(rows, ({ userId }) =>
+    rulesOf(userId).wishes === undefined ? "plain" : "filtered",
+  );
+  for (const row of plain) add(row, row);
+  for (let from = 0; from < filtered.length; from += CONTENTS) {
+    const some = filtered.slice(from, from + CONTENTS);
+    const contents = await readContents(
+      db,
+      tenantId,
+      some.map(({ id }) => id),
+    );
+    for (const row of some) {
+      const about = { ...row, ...contents.get(row.id) };
+      await readyFilters(rulesOf(row.userId).wishes, about);
+      add(row, about);
+    }
+  }
   await storeOutcomes(db, tenantId, decided, now);
   return decided;
 }

@@ -2,6 +2,7 @@ import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
 import { BatchRole } from "#src/batches/role.ts";
+import { groupParts } from "#src/inbox/group.ts";
 import { fenceNames } from "#src/preferences/fence.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
@@ -59,6 +60,7 @@ export async function commitDecisions(
         batch_role = case when t.joins is null then n.batch_role else ${BatchRole.MEMBER} end,
         batched_at = case when t.joins is null then n.batched_at else coalesce(n.batched_at, ${now}) end`
     : tx``;
+  const groups = groupParts(tx, tenantId, conclusions, now);
   const fences = fencesOf(tenantId, conclusions);
   const told = (
     fences === undefined
@@ -107,9 +109,11 @@ export async function commitDecisions(
       select a.id, a.user_id, h.seq - a.many + a.place as seq, a.type, a.category, a.priority, a.tags, a.expires_at,
         h.epoch, h.seq as head_seq, h.seen_seq, h.unread, h.total, h.archived, h.snoozed
       from arriving a join head h using (user_id)
-    ), entry as (
-      insert into inbox (tenant_id, user_id, seq, arrived_at, notification_id, type, category, priority, tags, expires_at)
-      select ${tenantId}, user_id, seq, ${now}, id, type, category, priority, tags, expires_at from placed
+    ) ${groups?.assignment ?? tx``}, entry as (
+      insert into inbox (tenant_id, user_id, seq, arrived_at, notification_id, type, category, priority, tags, expires_at
+        ${groups?.column ?? tx``})
+      select ${tenantId}, user_id, seq, ${now}, id, type, category, priority, tags, expires_at ${groups?.column ?? tx``}
+      from placed ${groups?.join ?? tx``}
     ), moved as (
       update notifications n
       set status = t.status, reason = t.reason, due_at = t.due_at, booked_at = t.booked_at, attempts = n.attempts + 1, updated_at = ${now},

@@ -97,6 +97,7 @@ function detailOf(
       ...(verdict.kind === "batch"
         ? { batchId: batch?.id ?? "", until: timestampFromDate(batch?.flushAt ?? verdict.plan.flushAt) }
         : {}),
+      ...(verdict.kind === "suppress" ? { filterFailed: verdict.filterFailed ?? false } : {}),
     })),
     ...(reservation === undefined ? {} : { rateLimit: rateLimitOf(reservation) }),
   });

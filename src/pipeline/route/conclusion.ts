@@ -1,5 +1,6 @@
 import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { BatchPlan } from "#src/batches/plan.ts";
+import type { Grouped } from "#src/inbox/group.ts";
 import type { RulesVersion } from "#src/preferences/fence.ts";
 
 /** What the limits said about one notification that no gate held back. `slot`: `until` is its own turn. */
@@ -27,6 +28,8 @@ export type Conclusion = {
   batch?: { id: string; flushAt: Date } | undefined;
   /** Encoded TimelineEntry with verdicts and rate_limit; none where the status says it all. */
   detail: Uint8Array | undefined;
+  /** DELIVERED: what it is grouped by in the inbox. */
+  group?: Grouped | undefined;
   /** Of the row that was decided about; when it has changed since, nothing is stored. Undefined: whatever it is now. */
   version?: string | undefined;
   /** The rules it was drawn from; when they have changed since, nothing is stored. Undefined: whatever they are now. */

@@ -17,6 +17,7 @@ import { bookingAfter } from "./booking.ts";
 import { commitDecisions, type Placed } from "./commit.ts";
 import { conclude } from "./conclude.ts";
 import type { Conclusion, Reservation } from "./conclusion.ts";
+import { decideInSlices } from "./decide-in-slices.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 import { loadWaiting, type Waiting } from "./load.ts";
 import { logDecisions, measureChunk } from "./measure.ts";
@@ -73,17 +74,25 @@ export async function route(
   const load = context.again ? deps.reloadPreferences : deps.loadPreferences;
   const preferences = await load(tenantId, [...new Set(waiting.map((row) => row.userId))]);
   const types = await rulesOfTypes(context.again ? deps.reloadType : deps.findType, tenantId, waiting);
-  const decisions = waiting.map((row) => {
+  const facts = waiting.map((row) => {
     const own = preferences.get(row.userId);
     if (own === undefined) throw new Error("preferences missing for a user of the chunk");
-    return deps.decide(factsOf(row, own, types.get(row.type)?.rules), now);
+    return factsOf(row, own, types.get(row.type)?.rules);
   });
+  const decisions = facts.some(({ preferences: { wishes } }) => wishes !== undefined)
+    ? await decideInSlices(deps, facts, now)
+    : facts.map((each) => deps.decide(each, now));
   const verdicts = await lead(deps, tenantId, waiting, decisions, now);
   const reservations = await reserveFor(deps, tenantId, waiting, verdicts, now);
   const conclusions = waiting.map((row, index) => {
     const conclusion = conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt);
-    const bookedAt = bookingAfter(row, conclusion, reservations[index]);
-    return { ...conclusion, bookedAt, version: row.version, rules: drawnFrom(row.userId, preferences) };
+    return {
+      ...conclusion,
+      bookedAt: bookingAfter(row, conclusion, reservations[index]),
+      group: groupOf(row, preferences.get(row.userId)),
+      version: row.version,
+      rules: drawnFrom(row.userId, preferences),
+    };
   });
   const concluded = performance.now();
   const stored = await orOutdated(
@@ -173,9 +182,16 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRule
       rules,
       batchedAlready: isWhole || row.batchRole === BatchRole.ALONE,
       batchedSince: row.batchedAt ?? undefined,
+      tags: row.tags ?? [],
+      content: row.content,
     },
     preferences,
   };
+}
+
+function groupOf({ groupKey }: Waiting, preferences: CompiledPreferences | undefined): Conclusion["group"] {
+  if (groupKey === null || preferences?.grouping === undefined) return undefined;
+  return { key: groupKey, ...preferences.grouping };
 }
 
 /** Reserves for those with a channel to deliver to; undefined for the others. */

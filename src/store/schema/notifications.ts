@@ -47,6 +47,8 @@ export const notifications = pgTable(
     batchRole: smallint("batch_role"),
     /** When it first joined a batch: a window does not begin anew because the rules changed. */
     batchedAt: instant("batched_at"),
+    /** What it is grouped by in the inbox. */
+    groupKey: text("group_key"),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.id] }),
@@ -103,9 +105,13 @@ export const inbox = pgTable(
     archivedAt: instant("archived_at"),
     snoozedUntil: instant("snoozed_until"),
     expiresAt: instant("expires_at"),
+    /** The sequence of the first entry of its group, which is the group's name. */
+    groupSeq: bigint("group_seq", { mode: "number" }),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.userId, t.seq, t.arrivedAt] }),
+    // Lists by groups; what has none pays nothing.
+    index("inbox_group").on(t.tenantId, t.userId, t.groupSeq, t.seq).where(sql`group_seq is not null`),
     index("inbox_unread")
       .on(t.tenantId, t.userId, t.seq)
       .where(sql`read_at is null and archived_at is null and snoozed_until is null`),
@@ -136,6 +142,24 @@ export const inboxHeads = pgTable(
     snoozed: integer("snoozed").notNull().default(0),
   },
   (t) => [primaryKey({ columns: [t.tenantId, t.userId] })],
+);
+
+/** The groups that may still take in entries, by user and key. Changed under the lock of the inbox's head. */
+export const inboxGroups = pgTable(
+  "inbox_groups",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    userId: text("user_id").notNull(),
+    key: text("key").notNull(),
+    /** The sequence of its first entry. */
+    groupSeq: bigint("group_seq", { mode: "number" }).notNull(),
+    size: integer("size").notNull(),
+    openedAt: instant("opened_at").notNull(),
+    /** Before the last change, for the statement that made it: the group that was still open, and its size. */
+    previousSeq: bigint("previous_seq", { mode: "number" }),
+    previousSize: integer("previous_size").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.userId, t.key] }), index("inbox_groups_opened").on(t.openedAt)],
 );
 
 /** A send to a topic, a role or everyone, and how far it has come. */

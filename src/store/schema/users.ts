@@ -1,3 +1,4 @@
+import { sql } from "drizzle-orm";
 import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, smallint, text, uuid } from "drizzle-orm/pg-core";
 import { bytea, instant } from "./columns.ts";
 
@@ -38,6 +39,8 @@ export const topics = pgTable(
     description: text("description").notNull().default(""),
     memberCount: bigint("member_count", { mode: "number" }).notNull().default(0),
     createdAt: instant("created_at").notNull(),
+    /** Users may join by themselves. */
+    openToUsers: boolean("open_to_users").notNull().default(false),
   },
   (t) => [primaryKey({ columns: [t.tenantId, t.key] })],
 );
@@ -73,6 +76,8 @@ export const types = pgTable(
     batching: bytea("batching"),
     batchWording: bytea("batch_wording"),
     digestRule: smallint("digest_rule").notNull().default(0),
+    /** Those that arrive close together form a group in the inbox. */
+    group: boolean("group_similar").notNull().default(false),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),
@@ -119,3 +124,25 @@ export const defaultPreferences = pgTable("default_preferences", {
   revision: integer("revision").notNull(),
   updatedAt: instant("updated_at").notNull(),
 });
+
+/** What users are subscribed to, and their filters. Who is subscribed to a topic is one of its `topic_members`. */
+export const subscriptions = pgTable(
+  "subscriptions",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    userId: text("user_id").notNull(),
+    id: uuid("id").notNull(),
+    /** The number of the target's field in posthorn.v1.Subscription: type, topic or category. */
+    kind: smallint("kind").notNull(),
+    key: text("key").notNull(),
+    /** CEL; empty: everything. */
+    filter: text("filter").notNull(),
+    createdAt: instant("created_at").notNull(),
+    updatedAt: instant("updated_at").notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.userId, t.id] }),
+    // Whoever leaves a topic, or is taken out of it, loses the subscription.
+    index("subscriptions_topic").on(t.tenantId, t.key, t.userId).where(sql`kind = 3`),
+  ],
+);

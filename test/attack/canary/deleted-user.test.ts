@@ -8,7 +8,7 @@ import { postgresContent, redisContent } from "./places.ts";
 const node = await platformOfFile();
 const { key } = node;
 
-const contact = canaries("displayName", "email", "attribute", "attributeName");
+const contact = canaries("displayName", "email", "attribute", "attributeName", "wish");
 const written = canaries("title", "body", "senderId", "dedupKey", "tag");
 const userId = Object.values(canaries("userId"))[0] ?? "";
 
@@ -32,6 +32,11 @@ test("of a deleted user no contact data is left, and what is left of them is kno
   await key.topics.upsertTopic({ topic: { key: "news" } });
   await key.topics.addMembers({ key: "news", userIds: [userId] });
   await key.preferences.updatePreferences({ userId, preferences: { timeZone: "UTC" }, reason: "test" });
+  const subscription = {
+    target: { case: "category", value: "jobs" },
+    filter: `data.city == "${contact.wish}"`,
+  } as const;
+  await key.preferences.createSubscription({ userId, subscription, reason: "test" });
   const content = { title: written.title, body: written.body };
   const { senderId, dedupKey, tag } = written;
   const to = { userIds: [userId] };
@@ -45,7 +50,7 @@ test("of a deleted user no contact data is left, and what is left of them is kno
   await key.schedules.upsertDeadline({ deadline: { userId, key: "task", time: later.value, content } });
   const reader = openReader(await node.clientsFor(userId), { deviceId: "phone" });
   await reader.next("caughtUp");
-  expect(Object.keys(await tablesHolding(contact))).toEqual(["users"]);
+  expect(Object.keys(await tablesHolding(contact))).toEqual(["subscriptions", "users"]);
 
   await key.users.deleteUser({ id: userId });
   await reader.ended;

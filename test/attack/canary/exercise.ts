@@ -34,6 +34,7 @@ export function makeCanaries() {
     "forgedKey",
     "forgedToken",
     "wrongField",
+    "filter",
   );
 }
 
@@ -92,6 +93,12 @@ function storingCalls(clients: Clients, canary: AllCanaries, userId: string): Ca
     () => topics.addMembers({ key: "news", userIds: [userId] }),
     () => types.updateType({ type: { key: "alert", description: canary.typeDescription }, allowMissing: true }),
     () => preferences.updatePreferences({ userId, preferences: { weekendsEnabled: true }, reason: canary.reason }),
+    () =>
+      preferences.createSubscription({
+        userId,
+        subscription: { target: { case: "topic", value: "news" }, filter: `data.x != "${canary.filter}"` },
+        reason: canary.reason,
+      }),
     () => send.send({ to, content, idempotencyKey, ...keys, waitForDecision: { seconds: 1n } }),
     () => send.send({ to, content, idempotencyKey, ...keys }),
     () => send.send({ to, content, idempotencyKey }),
@@ -161,6 +168,12 @@ function refusedCalls(clients: Clients, canary: AllCanaries, userId: string): Ca
         preferences: {},
         updateMask: { paths: [canary.wrongField] },
         reason: "x",
+      }),
+    () =>
+      clients.preferences.createSubscription({
+        userId,
+        subscription: { target: { case: "topic", value: "news" }, filter: `${canary.filter} == 1` },
+        reason: canary.reason,
       }),
     () => clients.users.listUsers({ pageToken: canary.pageToken }),
     () => openReader(clients, { userId, cursor: canary.cursor }).ended.then((error) => Promise.reject(error)),

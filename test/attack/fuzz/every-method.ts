@@ -7,7 +7,7 @@ import { type Caller, plainSteps, type Step } from "./steps.ts";
 
 /** What makes something for the others to be about comes first, and what ends it last. */
 const MAKES = /^(Create|Upsert|Import|Load|Add|Send)/;
-const ENDS = /^(Delete|Revoke|Remove|Clear|Cancel|Reset)/;
+const ENDS = /^(Delete|Revoke|Remove|Clear|Cancel|Reset|Unsubscribe)/;
 
 /** Whom a method is for is in the access rules; here they are tried. */
 const CALLERS: readonly Caller[] = ["key", "operator-in-tenant", "operator", "user"];

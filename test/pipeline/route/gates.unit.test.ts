@@ -5,6 +5,8 @@ import { PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { decide, type Facts } from "#src/pipeline/route/gates/decide.ts";
 import { compile } from "#src/preferences/compile.ts";
 import { zoneClock } from "#src/preferences/zone-clock.ts";
+import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
+import { Kind, type Wish, wishesOf } from "#src/subscriptions/rules.ts";
 
 const SATURDAY_NIGHT = new Date("2026-01-10T23:30:00Z");
 
@@ -12,6 +14,7 @@ function facts(
   user: MessageInitShape<typeof PreferencesSchema>,
   notification: Partial<Facts["notification"]> = {},
   optIn: string[] = [],
+  subscriptions: Wish[] = [],
 ): Facts {
   const levels = {
     tenant: undefined,
@@ -28,7 +31,7 @@ function facts(
       bypassLimits: false,
       ...notification,
     },
-    preferences: compile(levels, new Set(optIn), zoneClock),
+    preferences: compile(levels, new Set(optIn), zoneClock, { wishes: wishesOf(subscriptions, filterEvaluator()) }),
   };
 }
 
@@ -62,6 +65,17 @@ test.each<[string, Facts, unknown]>([
     suppressed(Reason.CHANNEL_DISABLED),
   ],
   ["below the minimum", facts({ minimumPriority: Priority.HIGH }), suppressed(Reason.BELOW_MINIMUM_PRIORITY)],
+  [
+    "filtered, before it would wait",
+    facts({ quietHours }, {}, [], [[Kind.TYPE, "news", "priority > 3"]]),
+    suppressed(Reason.FILTERED),
+  ],
+  [
+    "a filter that fails",
+    facts({}, {}, [], [[Kind.TYPE, "news", "data.city == 'x'"]]),
+    { ...suppressed(Reason.FILTERED), filterFailed: true },
+  ],
+  ["opt-in type subscribed to", facts({}, {}, ["news"], [[Kind.TYPE, "news", ""]]), { kind: "deliver" }],
   [
     "before its time",
     facts({}, { scheduledAt: new Date("2026-01-11T00:00:00Z") }),

@@ -5,7 +5,8 @@ import { channelOff } from "./channel-off.ts";
 import { digest } from "./digest.ts";
 import { doNotDisturb } from "./do-not-disturb.ts";
 import { expired } from "./expired.ts";
-import type { ChannelGate, Facts, Gate, Objection } from "./gate.ts";
+import { filtered } from "./filtered.ts";
+import type { ChannelGate, Facts, Gate, Objection, Suppression } from "./gate.ts";
 import { belowMinimumPriority } from "./minimum-priority.ts";
 import { optedOut } from "./opted-out.ts";
 import { quietHours } from "./quiet-hours.ts";
@@ -21,7 +22,7 @@ export type ChannelVerdict =
   | { channel: Channel; kind: "deliver" }
   | { channel: Channel; kind: "hold"; reason: Reason; until: Date }
   | { channel: Channel; kind: "batch"; reason: Reason; plan: BatchPlan }
-  | { channel: Channel; kind: "suppress"; reason: Reason };
+  | ({ channel: Channel } & Suppression);
 
 type Step = { about: "notification"; gate: Gate } | { about: "channel"; gate: ChannelGate };
 
@@ -41,6 +42,7 @@ const GATES: readonly Step[] = [
   { about: "notification", gate: switchedOff },
   { about: "channel", gate: channelOff },
   { about: "notification", gate: belowMinimumPriority },
+  { about: "notification", gate: filtered },
   { about: "notification", gate: scheduled },
   { about: "notification", gate: quietHours },
   { about: "notification", gate: doNotDisturb },

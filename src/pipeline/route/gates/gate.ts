@@ -24,6 +24,9 @@ export type Facts = {
     readonly batchedAlready?: boolean | undefined;
     /** When it first joined a batch, if it had to leave that. */
     readonly batchedSince?: Date | undefined;
+    readonly tags?: readonly string[] | undefined;
+    /** Encoded posthorn.v1.Content. */
+    readonly content?: Uint8Array | undefined;
   };
   readonly preferences: CompiledPreferences;
 };
@@ -32,7 +35,10 @@ export type Facts = {
 export type Objection =
   | { kind: "hold"; reason: Reason; until: Date }
   | { kind: "batch"; reason: Reason; plan: BatchPlan }
-  | { kind: "suppress"; reason: Reason };
+  | Suppression;
+
+/** `filterFailed`: not because the user does not want it, but because nobody can say. */
+export type Suppression = { kind: "suppress"; reason: Reason; filterFailed?: boolean };
 
 /** A rule about the notification as a whole: what it says holds for every channel. Pure. */
 export type Gate = (facts: Facts, now: Date) => Objection | undefined;

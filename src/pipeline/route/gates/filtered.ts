@@ -1,0 +1,11 @@
+import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Gate } from "./gate.ts";
+
+/** The user has subscribed to it, and none of the subscriptions lets this one through. */
+export const filtered: Gate = ({ notification, preferences: { wishes } }) => {
+  if (wishes === undefined) return undefined;
+  const { type, category, priority, tags = [], content } = notification;
+  const answer = wishes.ask({ type, category, priority, tags, content });
+  if (answer === "match") return undefined;
+  return { kind: "suppress", reason: Reason.FILTERED, ...(answer === "failed" ? { filterFailed: true } : {}) };
+};
