@@ -47,11 +47,11 @@ const ALWAYS_QUIET = { enabled: true, startTime: "00:00", endTime: "00:00" };
 const SOON_MS = 8000;
 
 /** Sends to a user while the decision stops there; answers the notification, once it has stopped. */
-async function sendAndStop(userId: string, at: Stop["at"]) {
+async function sendAndStop(userId: string, at: Stop["at"], type = "general") {
   const { promise: goOn, resolve: release } = Promise.withResolvers<void>();
   const { promise: reached, resolve } = Promise.withResolvers<void>();
   stop = { at, reached: resolve, goOn };
-  const { results } = await node.key.send.send({ to: { userIds: [userId] }, content: { title: "Hi" } });
+  const { results } = await node.key.send.send({ to: { userIds: [userId] }, type, content: { title: "Hi" } });
   await reached;
   return { id: results[0]?.notificationId ?? "", release };
 }
@@ -138,4 +138,26 @@ test("a hold by the zone that a profile named before is not stored", async () =>
   await users.updateUser({ user: { id: "eve", timeZone: "Asia/Tokyo" }, updateMask: { paths: ["time_zone"] } });
   release();
   await becomes(id, Status.DELIVERED);
+});
+
+test("what joins a batch by rules that were changed joins none, and one that is joining is found by the change", async () => {
+  await node.key.types.createType({ type: { key: "heap", batching: { batchable: true, maxSize: 2 } } });
+  const user = await node.clientsFor("fay");
+  const before = await sendAndStop("fay", "before", "heap");
+  await user.preferences.updatePreferences({ preferences: { batching: { enabled: false } } });
+  before.release();
+  await becomes(before.id, Status.DELIVERED);
+  expect((await node.key.batches.listBatches({ userId: "fay" })).batches).toEqual([]);
+
+  await user.preferences.updatePreferences({ preferences: { batching: { enabled: true } } });
+  const during = await sendAndStop("fay", "uncommitted", "heap");
+  const change = user.preferences.updatePreferences({ preferences: { batching: { enabled: false } } });
+  await until(
+    () => sql`select from pg_locks where locktype = 'advisory' and not granted`,
+    (waiting) => waiting.length > 0,
+    SOON_MS,
+  );
+  during.release();
+  expect((await change).reconciled).toMatchObject({ released: 1 });
+  await becomes(during.id, Status.DELIVERED);
 });
