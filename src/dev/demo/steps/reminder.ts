@@ -1,4 +1,5 @@
 import { timestampDate, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { ScheduleService } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import type { Step } from "../scene.ts";
@@ -12,9 +13,12 @@ export const reminder: Step = {
   title: "Katherine is reminded of a deadline, and every morning of her stand-up",
   async show({ story, backend, phone }) {
     const schedules = backend(ScheduleService);
-    const stream = watch((await phone("katherine"))(StreamService), {});
+    const katherine = await phone("katherine");
+    const stream = watch(katherine(StreamService), {});
     try {
       await stream.until("caughtUp");
+      // Deadlines are of a type that collects; she wants each by itself.
+      await katherine(PreferencesService).updatePreferences({ preferences: { batching: { enabled: false } } });
       const task = {
         userId: "katherine",
         key: "trajectory",
