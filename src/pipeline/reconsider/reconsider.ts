@@ -9,6 +9,7 @@ import {
   moveRuleChange,
   oldestRuleChanges,
   type Progress,
+  postponeRuleChange,
   type RuleChange,
   recordRest,
   takeRuleChange,
@@ -16,6 +17,7 @@ import {
 import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import type { Db, Store } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
 import type { ChannelVerdict, Facts } from "../route/gates/decide.ts";
 import { type Outcome, reconsidered, type WaitingRow } from "./outcome.ts";
 import { type Decided, existingTypes, lockWaiting, lockWaitingOfUsers, storeOutcomes } from "./queries.ts";
@@ -32,6 +34,8 @@ const PAGE = 1000;
 const CHANGES = 16;
 
 const FIRST = "00000000-0000-0000-0000-000000000000";
+
+export type RestDeps = ReconsiderDeps & { store: Store; log: Pick<Logger, "warn"> };
 
 /** Decides anew, in the transaction of the change, what waits for the users whose rules it changes. */
 export function reconciling(deps: ReconsiderDeps): Reconcile {
@@ -52,19 +56,17 @@ export function reconciling(deps: ReconsiderDeps): Reconcile {
 
 /**
  * Goes on with changes whose notifications have not all been decided anew: by a page each, in a transaction that also
- * moves the cursor, so that a crash repeats nothing. Any number of processes may run it.
+ * moves the cursor, so that a crash repeats nothing. Changes take turns; one that fails is logged and has its next turn
+ * behind the others. Any number of processes may run it.
  */
-export async function reconsiderRest(
-  deps: ReconsiderDeps & { store: Store },
-  now: Date,
-): Promise<{ looked: number; more: boolean }> {
+export async function reconsiderRest(deps: RestDeps, now: Date): Promise<{ looked: number; more: boolean }> {
   const changes = await deps.store.system((tx) => oldestRuleChanges(tx, CHANGES));
   let looked = 0;
   let ended = 0;
   let unfinished = false;
   for (const change of changes) {
-    const page = await reconsiderNext(deps, change, now);
-    // Somebody else is at it.
+    const page = await reconsiderNext(deps, change, now).catch((err: unknown) => postpone(deps, change, now, err));
+    // Somebody else is at it, or it failed.
     if (page === undefined) continue;
     looked += page.looked;
     if (page.done) ended++;
@@ -73,8 +75,18 @@ export async function reconsiderRest(
   return { looked, more: unfinished || (changes.length === CHANGES && ended > 0) };
 }
 
+async function postpone({ store, log }: RestDeps, change: RuleChange, now: Date, err: unknown): Promise<undefined> {
+  const { tenantId, type } = change;
+  log.warn({ err, tenantId, type }, "could not decide anew what waits for a change of rules; it is tried again");
+  try {
+    await store.tenantDb(tenantId, (db) => postponeRuleChange(db, change, now));
+  } catch (error) {
+    log.warn({ err: error, tenantId, type }, "could not postpone a change of rules");
+  }
+}
+
 async function reconsiderNext(
-  deps: ReconsiderDeps & { store: Store },
+  deps: RestDeps,
   change: RuleChange,
   now: Date,
 ): Promise<{ looked: number; done: boolean } | undefined> {
@@ -92,7 +104,7 @@ async function reconsiderNext(
       : lockWaitingOfUsers(db, tenantId, [userId], progress.after, PAGE));
     const decided = await reconsiderPage(deps, db, tenantId, rows, now);
     const next = nextProgress(change, progress, rows);
-    await moveRuleChange(db, change, next);
+    await moveRuleChange(db, change, next, now);
     return { looked: rows.length, done: next === undefined, decided };
   });
   if (page === undefined) return undefined;
