@@ -40,19 +40,34 @@ export async function lockWaitingOfUsers(
   return rows.map(toRow);
 }
 
-/** What waits in one status, for all users of a tenant, of one type or of all. */
+/** What was looked at, and the last of it: undefined when there is no more. */
+export type Page = { rows: WaitingRow[]; looked: number; last: string | undefined };
+
+/**
+ * What waits in one status after an id, for all users of a tenant, of one type or of all: locked. Looks at no more than
+ * `limit`, whatever the type: what waits is not indexed by it.
+ */
 export async function lockWaiting(
   db: Db,
   { tenantId, type }: RuleChange,
   { status, after }: Progress,
   limit: number,
-): Promise<WaitingRow[]> {
+): Promise<Page> {
+  const inStatus = sql`tenant_id = ${tenantId}::uuid and status = ${sql.raw(String(status))}`;
+  const [page] = await db.execute<{ ids: string[] | null; looked: number; last: string | null }>(sql`
+    select array_agg(id order by id) filter (where ${type} = '' or type = ${type}) as ids, count(*)::int as looked,
+      (array_agg(id order by id desc))[1] as last
+    from (select id, type from notifications where ${inStatus} and id > ${after}::uuid order by id limit ${limit}) as page`);
+  const { ids, looked, last } = page ?? { ids: null, looked: 0, last: null };
+  const end = looked < limit ? undefined : (last ?? undefined);
+  if (ids === null) return { rows: [], looked, last: end };
+  // The range lets the planner leave out the months that hold none of them.
   const rows = await db.execute<Columns>(sql`
     select ${columns} from notifications
-    where tenant_id = ${tenantId}::uuid and status = ${sql.raw(String(status))} and id > ${after}::uuid
-      ${type === "" ? sql`` : sql`and type = ${type}`}
-    order by id limit ${limit} for update`);
-  return rows.map(toRow);
+    where ${inStatus} and id = any(${plain(ids)}::uuid[])
+      and id between ${ids[0] ?? null}::uuid and ${ids.at(-1) ?? null}::uuid
+    order by id for update`);
+  return { rows: rows.map(toRow), looked, last: end };
 }
 
 const columns = sql`id, user_id, type, category, priority, channels, status, reason, bypass_limits, sender_id, due_at,

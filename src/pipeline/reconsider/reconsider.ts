@@ -20,7 +20,7 @@ import type { Live } from "#src/stream/live.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { ChannelVerdict, Facts } from "../route/gates/decide.ts";
 import { type Outcome, reconsidered, type WaitingRow } from "./outcome.ts";
-import { type Decided, existingTypes, lockWaiting, lockWaitingOfUsers, storeOutcomes } from "./queries.ts";
+import { type Decided, existingTypes, lockWaiting, lockWaitingOfUsers, type Page, storeOutcomes } from "./queries.ts";
 
 export type ReconsiderDeps = {
   decide(facts: Facts, now: Date): ChannelVerdict[];
@@ -99,23 +99,27 @@ async function reconsiderNext(
     if (userId !== "") await raiseFence(db, tenantId, [userId]);
     const progress = await takeRuleChange(db, change);
     if (progress === undefined) return undefined;
-    const rows = await (userId === ""
+    const { rows, looked, last } = await (userId === ""
       ? lockWaiting(db, change, progress, PAGE)
-      : lockWaitingOfUsers(db, tenantId, [userId], progress.after, PAGE));
+      : lockPageOfUser(db, tenantId, userId, progress.after));
     const decided = await reconsiderPage(deps, db, tenantId, rows, now);
-    const next = nextProgress(change, progress, rows);
+    const next = nextProgress(change, progress, last);
     await moveRuleChange(db, change, next, now);
-    return { looked: rows.length, done: next === undefined, decided };
+    return { looked, done: next === undefined, decided };
   });
   if (page === undefined) return undefined;
   announce(deps, tenantId, page.decided, now);
   return page;
 }
 
-function nextProgress(change: RuleChange, { status }: Progress, rows: readonly WaitingRow[]): Progress | undefined {
-  const last = rows.length < PAGE ? undefined : rows.at(-1);
-  if (last !== undefined) return { status, after: last.id };
-  return change.userId === "" ? following(status) : undefined;
+async function lockPageOfUser(db: Db, tenantId: string, userId: string, after: string): Promise<Page> {
+  const rows = await lockWaitingOfUsers(db, tenantId, [userId], after, PAGE);
+  return { rows, looked: rows.length, last: rows.length < PAGE ? undefined : rows.at(-1)?.id };
+}
+
+function nextProgress({ userId }: RuleChange, { status }: Progress, last: string | undefined): Progress | undefined {
+  if (last !== undefined) return { status, after: last };
+  return userId === "" ? following(status) : undefined;
 }
 
 /** Decides about rows that the transaction has locked, by the rules as it sees them, and stores what changes. */

@@ -53,3 +53,16 @@ test("changes that cannot be worked on keep nobody waiting, and are tried again"
   expect(await suppressed(failing)).toHaveLength(40);
   expect(await env.sql`select from rule_changes`).toHaveLength(0);
 });
+
+test("a change of a rare type looks at a thousand that wait at a time, and decides only its own", async () => {
+  const { tenantId } = env.tenant();
+  const others = Array.from({ length: 1500 }, () => ({ userId: "ann", status: Status.SCHEDULED }));
+  const rare = { userId: "ann", type: "rare", status: Status.SCHEDULED };
+  const ids = await wait(env, tenantId, [...others, rare, { ...rare, status: Status.HELD }]);
+  await changed(tenantId, "", "rare");
+  expect(await look()).toEqual({ looked: 1000, more: true });
+  expect(await suppressed(tenantId)).toEqual([]);
+  expect(await look()).toEqual({ looked: 501, more: true });
+  expect(await look()).toEqual({ looked: 1, more: false });
+  expect((await suppressed(tenantId)).map(({ id }) => id)).toEqual(ids.slice(-2));
+});
