@@ -232,7 +232,6 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     sendService({
       ...shared,
       accept: accepting(acceptDeps, config.accept, slots),
-      zonesOf: acceptDeps.zonesOf,
       violations,
       slot: firstSlot,
       cancelled: (tenantId, notifications, at) => announceCancelled(live, tenantId, notifications, at),
