@@ -39,6 +39,7 @@ export async function onPostgres() {
     pageTokens: pageTokens(new Uint8Array(32)),
     invalidations: localInvalidations(),
     reconcile: reconciling({ decide, clockOf: zoneClocks(), live: { statusChanged: () => undefined } }),
+    aboutToChange: async () => undefined,
     preferencesChanged: () => undefined,
     /** A tenant nobody else has, and a call by one of its API keys. */
     tenant: () => fakeCall({ tenantId: newId() }),

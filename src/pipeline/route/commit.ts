@@ -54,7 +54,6 @@ export async function commitDecisions(
           select distinct hashtextextended(name, 0) as lock from unnest(${texts(fences)}::text[]) as t (name)
           order by lock) as locks`
   ).execute();
-  const waits = ({ dueAt, rules }: Conclusion) => (dueAt === undefined ? undefined : rules);
   const decided = tx<(Omit<Placed, "seq"> & { seq: number | null })[]>`
     with conclusion as (
       select * from unnest(
@@ -65,7 +64,7 @@ export async function commitDecisions(
         ${bytes(conclusions.map((conclusion) => conclusion.detail ?? null))}::bytea[],
         ${plain(conclusions.map((conclusion) => conclusion.version))}::xid[],
         ${plain(conclusions.map((conclusion) => conclusion.rules?.user))}::xid[],
-        ${texts(conclusions.map((conclusion) => waits(conclusion)?.zone))}::text[],
+        ${texts(conclusions.map((conclusion) => conclusion.rules?.zone))}::text[],
         ${instants(conclusions.map((conclusion) => conclusion.bookedAt ?? null))}::timestamptz[]
       ) as t (id, status, reason, due_at, detail, version, rules, zone, booked_at)
     ), taken as (
