@@ -100,7 +100,8 @@ export async function commitDecisions(
       select ${tenantId}, user_id, seq, ${now}, id, type, category, priority, tags, expires_at from placed
     ), moved as (
       update notifications n
-      set status = t.status, reason = t.reason, due_at = t.due_at, booked_at = t.booked_at, attempts = n.attempts + 1, updated_at = ${now},
+      set status = t.status, reason = t.reason, due_at = t.due_at, booked_at = t.booked_at, attempts = least(n.attempts + 1, 32767),
+        updated_at = ${now},
         delivered_at = case when t.status = ${Status.DELIVERED} then ${now}::timestamptz end, inbox_seq = p.seq
       from taken t left join placed p on p.id = t.id
       where n.tenant_id = ${tenantId} and n.id = t.id and n.id = any(${plain(sorted)}::uuid[])
