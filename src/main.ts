@@ -258,7 +258,6 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     sendService({
       ...shared,
       accept: accepting(acceptDeps, config.accept, slots),
-      zonesOf: acceptDeps.zonesOf,
       violations,
       slot: firstSlot,
       cancelled: (tenantId, notifications, at) => announceCancelled(live, tenantId, notifications, at),
@@ -278,7 +277,13 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       preferencesChanged: live.preferencesChanged,
       membershipChanged,
     }),
-    userService({ ...shared, membershipChanged, reconcile, preferencesChanged: live.preferencesChanged }),
+    userService({
+      ...shared,
+      membershipChanged,
+      reconcile,
+      aboutToChange: preferences.aboutToChange,
+      preferencesChanged: live.preferencesChanged,
+    }),
     topicService({ ...shared, membershipChanged }),
     typeService(shared),
     batchService(shared),

@@ -1,14 +1,25 @@
+import { USER_WINDOWS, WINDOWS, windowEnd } from "./windows.ts";
+
 /** How long a slot is kept for a notification that comes late: for the scheduler's tick, the queue and a short standstill. */
 export const SLOT_KEPT_MS = 60_000;
 
+/** What one was given when it was held for the reason. */
+export type Given = { at: Date; reason: number };
+
 /**
  * What becomes of a slot that was taken when the notification was held: it is still ahead, it is there, or it was missed,
- * because something else held the notification or the platform stood still, and a new one has to be asked for. Pure.
+ * and a new one has to be asked for. Missed is what comes more than a minute late because something else held it; what
+ * only a limit held is late through the platform, and is let through until the hour of its slot has ended. Pure.
  */
-export function slotNow(slotMs: number, nowMs: number): "ahead" | "here" | "missed" {
+export function slotNow({ at, reason }: Given, nowMs: number): "ahead" | "here" | "missed" {
+  const slotMs = at.getTime();
   if (slotMs > nowMs) return "ahead";
-  return nowMs - slotMs <= SLOT_KEPT_MS ? "here" : "missed";
+  if (nowMs - slotMs <= SLOT_KEPT_MS) return "here";
+  const limited = WINDOWS.some((window) => window.reason === reason);
+  return limited && nowMs < windowEnd(HOUR, slotMs) ? "here" : "missed";
 }
+
+const HOUR = USER_WINDOWS[2];
 
 /**
  * How long to wait for a limiter that is away: 5 s, and an exponential backoff from 0 to 1 s × multiplier^attempt, at

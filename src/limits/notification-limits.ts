@@ -2,7 +2,7 @@ import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { circuit } from "#src/cache/circuit.ts";
 import type { Cache } from "#src/cache/redis.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import { slotNow, waitForLimiter } from "./hold.ts";
+import { type Given, slotNow, waitForLimiter } from "./hold.ts";
 import { localLimits } from "./local-limits.ts";
 import { phaseOf } from "./phase.ts";
 import { redisLimits } from "./redis-limits.ts";
@@ -25,7 +25,7 @@ export type Reservation =
   | { allowed: false; reason: Reason; until: Date; slot: boolean; usage: number; limit: number; resetAt: Date };
 
 /** `slot`: what it was given when it was held for that reason. */
-export type Request = Wanted & { slot?: { at: Date; reason: number } | undefined };
+export type Request = Wanted & { slot?: Given | undefined };
 
 export type NotificationLimitsDeps = {
   cache: Cache;
@@ -45,8 +45,9 @@ export type NotificationLimitsDeps = {
  * waits; else it is given the next turn, behind all that were given theirs before, and is counted there. So of one user,
  * and under one limit, all go in the order in which they asked, none overtakes, no window is given to more than it
  * allows however many processes ask at once, and the turns of a window are spread over it. With its slot a notification
- * passes once its turn has come, whatever Redis knows of it; up to a minute late (a stall of the platform may let a
- * minute's turns go at once), after that it takes a new one. Exempt ones go at once and are counted; those that wait keep
+ * passes once its turn has come, whatever Redis knows of it: if only a limit held it until the hour of its turn ends, and
+ * at least a minute (a stall of the platform may let an hour's turns go at once); if another rule did up to a minute late.
+ * After that it takes a new one. Exempt ones go at once and are counted; those that wait keep
  * their turns. The same attempt, asked for again within two minutes, is given the same. One that expires before its turn
  * takes none.
  *
@@ -88,7 +89,7 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
   }
 
   /** It was decided anew before its turn, because rules changed or a clock is ahead: it keeps it. */
-  function stillHeld({ at, reason }: { at: Date; reason: number }, nowMs: number): Reservation {
+  function stillHeld({ at, reason }: Given, nowMs: number): Reservation {
     // Where another rule held it meanwhile, what it waited for is not known any more: it stands behind its user's others.
     const number = Math.max(
       WINDOWS.findIndex((window) => window.reason === reason),
@@ -128,7 +129,7 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
       const nowMs = now.getTime();
       const reservations = requests.map(({ slot, exempt }): Reservation | undefined => {
         if (slot === undefined || exempt) return undefined;
-        const where = slotNow(slot.at.getTime(), nowMs);
+        const where = slotNow(slot, nowMs);
         if (where === "missed") return undefined;
         metrics.limiterDecisions.inc({ limit: "none", decision: "slot" });
         return where === "here" ? ALLOWED : stillHeld(slot, nowMs);

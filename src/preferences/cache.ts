@@ -69,11 +69,15 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
 
   const keyOf = (tenantId: string, userId: string) => `${tenantId} ${userId}`;
 
-  function forget(tenantId: string, userId: string): void {
+  function forgetHere(tenantId: string, userId: string): void {
     const key = keyOf(tenantId, userId);
     if (userId === "") bases.delete(tenantId);
     else entries.delete(key);
     for (const load of loading) load.stale.add(key);
+  }
+
+  function forget(tenantId: string, userId: string): void {
+    forgetHere(tenantId, userId);
     copies.forget({ tenantId, userId });
   }
 
@@ -190,8 +194,10 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
 
   return {
     load,
-    reload(tenantId, userIds) {
-      for (const userId of ["", ...userIds]) forget(tenantId, userId);
+    async reload(tenantId, userIds) {
+      const all = ["", ...userIds];
+      for (const userId of all) forgetHere(tenantId, userId);
+      await copies.drop(tenantId, all);
       return load(tenantId, userIds);
     },
     aboutToChange: (owner) => copies.block(owner),

@@ -22,6 +22,8 @@ export type RedisCopies = {
   fill(tenantId: string, entries: readonly { copy: Copy; ticket: string }[]): void;
   /** After a change. Done before any later `read` of this process, or repeated until Redis answers. */
   forget(owner: Owner): void;
+  /** Puts tickets in the place of copies that were found to be out of date; nothing that a change has put there is lost. */
+  drop(tenantId: string, userIds: readonly string[]): Promise<void>;
   /** Before a change: keeps copies away for as long as a transaction can take. */
   block(owner: Owner): Promise<void>;
 };
@@ -37,6 +39,7 @@ const MAX_FORGOTTEN = 100_000;
 export function redisCopies(cache: Cache, circuit: Circuit, newId: NewId): RedisCopies {
   const { redis } = cache;
   const fillScript = loadScript(redis, new URL("./fill.lua", import.meta.url));
+  const dropScript = loadScript(redis, new URL("./drop-copies.lua", import.meta.url));
   // The tenant as hash tag: a chunk's keys lie together in a cluster, so that one command can name them all.
   const keyOf = (tenantId: string, userId: string) => `${cache.namespace}:${KEYS}:{${tenantId}}:${userId}`;
   let forgotten = new Set<string>();
@@ -88,6 +91,10 @@ export function redisCopies(cache: Cache, circuit: Circuit, newId: NewId): Redis
     forget({ tenantId, userId }) {
       if (forgotten.size < MAX_FORGOTTEN) forgotten.add(keyOf(tenantId, userId));
       flushSoon();
+    },
+    async drop(tenantId, userIds) {
+      const keys = userIds.map((userId) => keyOf(tenantId, userId));
+      await circuit.attempt(() => dropScript(keys, [`!${newId()}`, TICKET_MS]));
     },
     async block({ tenantId, userId }) {
       await circuit.attempt(() => redis.set(keyOf(tenantId, userId), "#", "PX", TICKET_MS));

@@ -65,7 +65,7 @@ export async function touchDefaults(db: Db, tenantId: string, now: Date): Promis
     on conflict (tenant_id) do update set revision = default_preferences.revision`);
 }
 
-/** The oldest changes of all tenants. */
+/** Those of all tenants' changes that nobody has been at for longest. */
 export async function oldestRuleChanges(tx: Tx, limit: number): Promise<RuleChange[]> {
   return tx<RuleChange[]>`
     select tenant_id as "tenantId", user_id as "userId", type from rule_changes order by changed_at limit ${limit}`;
@@ -78,13 +78,21 @@ export async function takeRuleChange(db: Db, change: RuleChange): Promise<Progre
   return row;
 }
 
-/** Writes down how far a taken change has come; undefined: it is done. */
-export async function moveRuleChange(db: Db, change: RuleChange, to: Progress | undefined): Promise<void> {
+/** Writes down how far a taken change has come, behind all that wait; undefined: it is done. */
+export async function moveRuleChange(db: Db, change: RuleChange, to: Progress | undefined, now: Date): Promise<void> {
   if (to === undefined) await db.execute(sql`delete from rule_changes where ${same(change)}`);
   else {
     await db.execute(sql`
-      update rule_changes set status = ${to.status}::smallint, after = ${to.after}::uuid where ${same(change)}`);
+      update rule_changes
+      set status = ${to.status}::smallint, after = ${to.after}::uuid, changed_at = ${now.toISOString()}::timestamptz
+      where ${same(change)}`);
   }
+}
+
+/** Lets all that wait come before a change that could not be worked on. */
+export async function postponeRuleChange(db: Db, change: RuleChange, now: Date): Promise<void> {
+  await db.execute(sql`
+    update rule_changes set changed_at = ${now.toISOString()}::timestamptz where ${same(change)}`);
 }
 
 function same({ tenantId, userId, type }: RuleChange) {

@@ -67,7 +67,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     metrics.schedulerReleased.inc({ kind: "notification" }, released.length);
     return { more: released.length === batch };
   });
-  every("reconsider", tickMs, async (now) => reconsiderRest({ store, ...deps.reconsider }, now));
+  every("reconsider", tickMs, async (now) => reconsiderRest({ store, log, ...deps.reconsider }, now));
   every("occurrences", tickMs, async (now) => {
     const count = await sendOccurrences(deps.occurrences, now, OCCURRENCES);
     metrics.schedulerReleased.inc({ kind: "occurrence" }, count);

@@ -35,10 +35,11 @@ import {
   updateOpen,
 } from "#src/notifications/queries.ts";
 import { waitForDecisions } from "#src/notifications/wait.ts";
-import type { Accept, AcceptDeps } from "#src/pipeline/accept/accept.ts";
+import type { Accept } from "#src/pipeline/accept/accept.ts";
 import { checkData } from "#src/pipeline/accept/check-data.ts";
 import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
 import { checkedTime, checkTags } from "#src/pipeline/accept/prepare.ts";
+import { presentZones } from "#src/preferences/present-zones.ts";
 import { hasScope, scopeMissing } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { maskPaths } from "#src/rpc/field-mask.ts";
@@ -54,8 +55,6 @@ export type SendServiceDeps = {
   clock: Clock;
   pageTokens: PageTokens;
   violations: Violations;
-  /** The users' time zones. */
-  zonesOf: AcceptDeps["zonesOf"];
   /** Counter slot of this process's single changes. */
   slot: number;
   /** Tells the users' streams. Called after the commit. */
@@ -113,10 +112,10 @@ export function sendService(deps: SendServiceDeps): Service {
   }
 
   /** As in Send, a time in the past means at once. The recipient of a notification never changes. */
-  async function instantFor(call: Call, id: string, local: string): Promise<Date | null> {
-    const { userId } = await store.tenant(call.tenantId, (tx) => one(tx, call, id));
+  async function instantFor(tx: Tx, call: Call, id: string, local: string): Promise<Date | null> {
+    const { userId } = await one(tx, call, id);
     if (local === "") return null;
-    const zones = await deps.zonesOf(call.tenantId, [userId]);
+    const zones = await presentZones(tx, call.tenantId, [userId]);
     const instant = instantOfLocal(local, zones.get(userId) ?? "UTC");
     const now = clock();
     const time = checkedTime("local_schedule_time", timestampFromDate(instant), now);
@@ -168,15 +167,17 @@ export function sendService(deps: SendServiceDeps): Service {
     async updateNotification(request, call) {
       const changes = changesOf(request, clock());
       const local = localTimeOf(request);
-      if (local !== undefined) {
-        if (changes.scheduledAt !== undefined) throw invalidField("local_schedule_time", "or schedule_time, not both");
-        changes.scheduledAt = await instantFor(call, request.id, local);
-        if (changes.scheduledAt !== null) changes.localTime = local;
+      if (local !== undefined && changes.scheduledAt !== undefined) {
+        throw invalidField("local_schedule_time", "or schedule_time, not both");
       }
-      if (Object.keys(changes).length === 0) {
+      if (local === undefined && Object.keys(changes).length === 0) {
         throw invalidField("update_mask", "names nothing to change, and nothing is set");
       }
       const updated = await store.tenant(call.tenantId, async (tx) => {
+        if (local !== undefined) {
+          changes.scheduledAt = await instantFor(tx, call, request.id, local);
+          if (changes.scheduledAt !== null) changes.localTime = local;
+        }
         await lockNotification(tx, call.tenantId, request.id);
         const before = await one(tx, call, request.id);
         const now = clock();

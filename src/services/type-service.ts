@@ -49,8 +49,14 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
   /** Undefined when there is one already. */
   async function createType(db: Db, call: Call, wanted: TypeDefinition): Promise<NotificationTypeRow | undefined> {
     const [row] = await insertTypes(db, call.tenantId, [wanted], clock());
-    if (row !== undefined) await audit(db, call, "type.create", wanted.key);
+    if (row !== undefined) await created(db, call, [row]);
     return row;
+  }
+
+  async function created(db: Db, call: Call, rows: readonly NotificationTypeRow[]): Promise<void> {
+    for (const { key } of rows) await audit(db, call, "type.create", key);
+    // Nothing waits for a type that is new; but what was decided without knowing that it must be asked for is not stored.
+    if (rows.some(({ optIn }) => optIn)) await touchDefaults(db, call.tenantId, clock());
   }
 
   return service(TypeService, {
@@ -96,8 +102,8 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
         if (stored === undefined) {
           if (!request.allowMissing) throw notFound("type");
           if (request.revision !== 0) throw new Fault(ErrorReason.ETAG_MISMATCH);
-          const created = await createType(db, call, wanted);
-          if (created !== undefined) return created;
+          const row = await createType(db, call, wanted);
+          if (row !== undefined) return row;
           // Somebody was faster: theirs is updated.
           stored = await lockType(db, call.tenantId, wanted.key);
           if (stored === undefined) throw new Fault(ErrorReason.ETAG_MISMATCH);
@@ -132,14 +138,14 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
     async loadPreset(request, call) {
       const definitions = presetTypes(request.preset)?.map(definitionOf);
       if (definitions === undefined) throw invalidField("preset", "must name a preset");
-      const { created, rows } = await store.tenantDb(call.tenantId, async (db) => {
-        const created = await insertTypes(db, call.tenantId, definitions, clock());
-        for (const { key } of created) await audit(db, call, "type.create", key);
+      const { added, rows } = await store.tenantDb(call.tenantId, async (db) => {
+        const added = await insertTypes(db, call.tenantId, definitions, clock());
+        await created(db, call, added);
         const keys = definitions.map(({ key }) => key);
-        return { created, rows: await findTypes(db, call.tenantId, keys) };
+        return { added, rows: await findTypes(db, call.tenantId, keys) };
       });
-      for (const { key } of created) invalidations.publish("type", call.tenantId, key);
-      return { types: rows.map(toType), created: created.length };
+      for (const { key } of added) invalidations.publish("type", call.tenantId, key);
+      return { types: rows.map(toType), created: added.length };
     },
   });
 }

@@ -12,7 +12,7 @@ import type { PageTokens } from "#src/store/page-token.ts";
 import { type DeleteUserDeps, deleteUser } from "#src/users/delete.ts";
 import { importChunk } from "#src/users/import.ts";
 import { findUser, lockUser, pageUsers, replaceUsers, upsertUsers } from "#src/users/queries.ts";
-import { followProfiles, type ProfileRulesDeps } from "#src/users/rules.ts";
+import { changingProfiles, followProfiles, type ProfileRulesDeps } from "#src/users/rules.ts";
 import { checkProfile, profileOf, toUser, withFields } from "#src/users/user.ts";
 
 export type UserServiceDeps = DeleteUserDeps &
@@ -21,18 +21,19 @@ export type UserServiceDeps = DeleteUserDeps &
 const DEFAULT_PAGE = 50;
 
 export function userService(deps: UserServiceDeps): Service {
-  const { store, invalidations, pageTokens, clock, newId } = deps;
+  const { store, pageTokens, clock, newId } = deps;
   const validator = createValidator();
   return service(UserService, {
     async upsertUser(request, call) {
       const profile = profileOf(request.user ?? create(UserSchema));
       checkProfile("user", profile);
       const now = clock();
-      const { stored, tell } = await store.tenantDb(call.tenantId, async (db) => {
-        const stored = await upsertUsers(db, call.tenantId, [profile], now);
-        return { stored, tell: await followProfiles(deps, db, call.tenantId, stored, now) };
-      });
-      invalidations.publish("user", call.tenantId, profile.id);
+      const { stored, tell } = await changingProfiles(deps, call.tenantId, [profile.id], () =>
+        store.tenantDb(call.tenantId, async (db) => {
+          const stored = await upsertUsers(db, call.tenantId, [profile], now);
+          return { stored, tell: await followProfiles(deps, db, call.tenantId, stored, now) };
+        }),
+      );
       tell();
       const { created, createdAt } = stored.get(profile.id) ?? { created: false, createdAt: now };
       return { user: toUser({ ...profile, createdAt, updatedAt: now }), created };
@@ -42,17 +43,18 @@ export function userService(deps: UserServiceDeps): Service {
       const changes = request.user ?? create(UserSchema);
       const paths = maskPaths(request.updateMask, UserSchema, changes);
       const now = clock();
-      const { user, tell } = await store.tenantDb(call.tenantId, async (db) => {
-        const stored = await lockUser(db, call.tenantId, changes.id);
-        if (stored === undefined) throw notFound("user");
-        const changed = withFields(stored, profileOf(changes), paths);
-        if (changed === stored) return { user: toUser(stored), tell: () => undefined };
-        checkProfile("user", changed);
-        const replaced = await replaceUsers(db, call.tenantId, [changed], now);
-        const tell = await followProfiles(deps, db, call.tenantId, replaced, now);
-        return { user: toUser({ ...changed, updatedAt: now }), tell };
-      });
-      invalidations.publish("user", call.tenantId, user.id);
+      const { user, tell } = await changingProfiles(deps, call.tenantId, [changes.id], () =>
+        store.tenantDb(call.tenantId, async (db) => {
+          const stored = await lockUser(db, call.tenantId, changes.id);
+          if (stored === undefined) throw notFound("user");
+          const changed = withFields(stored, profileOf(changes), paths);
+          if (changed === stored) return { user: toUser(stored), tell: () => undefined };
+          checkProfile("user", changed);
+          const replaced = await replaceUsers(db, call.tenantId, [changed], now);
+          const tell = await followProfiles(deps, db, call.tenantId, replaced, now);
+          return { user: toUser({ ...changed, updatedAt: now }), tell };
+        }),
+      );
       tell();
       return { user };
     },
@@ -88,7 +90,6 @@ export function userService(deps: UserServiceDeps): Service {
       let refused = 0;
       for await (const { users } of requests) {
         const result = await importChunk(deps, validator, call.tenantId, users, clock());
-        for (const id of result.userIds) invalidations.publish("user", call.tenantId, id);
         created += result.created;
         updated += result.updated;
         refused += result.errors.length;

@@ -6,7 +6,7 @@ import { type ImportError, ImportErrorSchema, type User, UserSchema } from "#gen
 import { ERRORS, type FieldFault } from "#src/errors.ts";
 import type { Store } from "#src/store/store.ts";
 import { upsertUsers } from "./queries.ts";
-import { followProfiles, type ProfileRulesDeps } from "./rules.ts";
+import { changingProfiles, followProfiles, type ProfileRulesDeps } from "./rules.ts";
 import { type Profile, profileFaults, profileOf } from "./user.ts";
 
 /** A refused item is echoed and explained in bounded space, whatever it holds. */
@@ -17,8 +17,6 @@ export type ChunkResult = {
   created: number;
   updated: number;
   errors: ImportError[];
-  /** Who was stored. */
-  userIds: string[];
 };
 
 /**
@@ -40,7 +38,7 @@ export async function importChunk(
     else errors.push(create(ImportErrorSchema, { index, userId: echo(user.id), error: itemError(faults) }));
   }
   const created = good.size === 0 ? 0 : await store(deps, tenantId, [...good.values()], now);
-  return { created, updated: chunk.length - errors.length - created, errors, userIds: [...good.keys()] };
+  return { created, updated: chunk.length - errors.length - created, errors };
 }
 
 /** Answers how many were created. */
@@ -50,11 +48,14 @@ async function store(
   profiles: readonly Profile[],
   now: Date,
 ): Promise<number> {
-  const { created, tell } = await deps.store.tenantDb(tenantId, async (db) => {
-    const stored = await upsertUsers(db, tenantId, profiles, now);
-    const tell = await followProfiles(deps, db, tenantId, stored, now);
-    return { created: [...stored.values()].filter((each) => each.created).length, tell };
-  });
+  const ids = profiles.map(({ id }) => id);
+  const { created, tell } = await changingProfiles(deps, tenantId, ids, () =>
+    deps.store.tenantDb(tenantId, async (db) => {
+      const stored = await upsertUsers(db, tenantId, profiles, now);
+      const tell = await followProfiles(deps, db, tenantId, stored, now);
+      return { created: [...stored.values()].filter((each) => each.created).length, tell };
+    }),
+  );
   tell();
   return created;
 }

@@ -1,8 +1,10 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { SLOT_KEPT_MS, slotNow, waitForLimiter } from "#src/limits/hold.ts";
 import { localLimits } from "#src/limits/local-limits.ts";
 import { type NotificationLimitsConfig, USER_WINDOWS, windowEnd } from "#src/limits/windows.ts";
+import { bookingAfter } from "#src/pipeline/route/booking.ts";
 
 // The rules of slots, asked through the limits that one process keeps: Redis gives the same (notification-limits.test.ts).
 
@@ -166,13 +168,23 @@ test("a limit is used up: nobody waits for a later window while an earlier one h
   );
 });
 
-test("a slot is kept for a minute", () => {
-  expect([-1, 0, SLOT_KEPT_MS, SLOT_KEPT_MS + 1].map((late) => slotNow(NOON, NOON + late))).toEqual([
-    "ahead",
-    "here",
-    "here",
-    "missed",
-  ]);
+test("a slot is kept for a minute, and where only a limit held the notification until its hour ends", () => {
+  const MINUTES_MS = 60_000;
+  const late = (reason: Reason, slotMs: number) =>
+    [-1, 0, SLOT_KEPT_MS, SLOT_KEPT_MS + 1, 30 * MINUTES_MS - 1, 30 * MINUTES_MS].map((ms) =>
+      slotNow({ at: new Date(slotMs), reason }, slotMs + ms),
+    );
+  const halfPast = NOON + 30 * MINUTES_MS;
+  expect(late(Reason.QUIET_HOURS, halfPast)).toEqual(["ahead", "here", "here", "missed", "missed", "missed"]);
+  expect(late(Reason.USER_BURST_LIMIT, halfPast)).toEqual(["ahead", "here", "here", "here", "here", "missed"]);
+  expect(late(Reason.TENANT_LIMIT, NOON - 1)).toEqual(["ahead", "here", "here", "missed", "missed", "missed"]);
+});
+
+test("a turn outlives a rule that holds until a minute after it, and none that holds for longer", () => {
+  const bookedAt = new Date(NOON);
+  const held = (ms: number) => ({ status: Status.HELD, dueAt: new Date(NOON + ms) });
+  expect(bookingAfter({ bookedAt }, held(SLOT_KEPT_MS), undefined)).toEqual(bookedAt);
+  expect(bookingAfter({ bookedAt }, held(SLOT_KEPT_MS + 1), undefined)).toBeUndefined();
 });
 
 test("the wait for a limiter that is away grows with the attempts, up to its maximum", () => {

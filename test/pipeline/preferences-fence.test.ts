@@ -218,3 +218,17 @@ test("what joins a batch by rules that were changed joins none, and one that is 
   expect((await change).reconciled).toMatchObject({ released: 1 });
   await becomes(during.id, Status.DELIVERED);
 });
+
+test("a delivery by the zone that a profile named before is not stored", async () => {
+  const { users, preferences } = node.key;
+  await users.upsertUser({ user: { id: "gil", timeZone: "UTC" } });
+  const now = new Date();
+  const clock = (hours: number) => new Date(now.getTime() + hours * 3_600_000).toISOString().slice(11, 16);
+  // Quiet in Tokyo for another hour; far from it in UTC.
+  const quietHours = { enabled: true, startTime: clock(8), endTime: clock(10) };
+  await preferences.updatePreferences({ userId: "gil", preferences: { quietHours }, reason: "a test" });
+  const { id, release } = await sendAndStop("gil", "before");
+  await users.updateUser({ user: { id: "gil", timeZone: "Asia/Tokyo" }, updateMask: { paths: ["time_zone"] } });
+  release();
+  await becomes(id, Status.HELD);
+});

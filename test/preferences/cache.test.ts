@@ -188,6 +188,25 @@ test("a writer that dies between commit and invalidation leaves no old value in 
   expect((await (await node({ alone: true })).one(tenantId, "ann")).optedOut).toBe(true);
 });
 
+test("what is read anew replaces an old copy in Redis, and takes nothing from a change that is under way", async () => {
+  const tenantId = randomUUID();
+  const [writer, reader] = [await node({ alone: true }), await node({ alone: true })];
+  const enabledAnew = async () => !(await reader.reload(tenantId, ["ann"])).get("ann")?.optedOut;
+  await setEnabled(tenantId, "ann", true);
+  expect(await enabledAnew()).toBe(true);
+  await settled(reader);
+  await setEnabled(tenantId, "ann", false);
+  expect(await enabledAnew()).toBe(false);
+  await settled(reader);
+  expect((await (await node({ alone: true })).one(tenantId, "ann")).optedOut).toBe(true);
+
+  await writer.aboutToChange({ tenantId, userId: "ann" });
+  expect(await enabledAnew()).toBe(false);
+  await settled(reader);
+  await setEnabled(tenantId, "ann", true);
+  expect((await (await node({ alone: true })).one(tenantId, "ann")).optedOut).toBe(false);
+});
+
 test("values are half a second old at most while invalidations may be lost, and a minute otherwise", async () => {
   const tenantId = randomUUID();
   const { one, state, cache } = await node({ alone: true });

@@ -48,6 +48,7 @@ export async function onPostgres() {
       filters: filterEvaluator(),
       live: { statusChanged: () => undefined },
     }),
+    aboutToChange: async () => undefined,
     preferencesChanged: () => undefined,
     /** A tenant nobody else has, and a call by one of its API keys. */
     tenant: () => fakeCall({ tenantId: newId() }),

@@ -206,3 +206,18 @@ test("presets loaded at once create each type once", async () => {
   expect(answers.reduce((sum, answer) => sum + answer.created, 0)).toBe(7);
   expect(answers.map((answer) => answer.types.length)).toEqual(Array(6).fill(7));
 });
+
+test("a new type that must be asked for gives what the tenant has in common a new version, another does not", async () => {
+  const call = tenant();
+  const version = async () => {
+    const rows = await sql`select xmin::text as version from default_preferences where tenant_id = ${call.tenantId}`;
+    return rows[0]?.version;
+  };
+  await invoke(service, createType, { type: { key: "plain" } }, call);
+  expect(await version()).toBeUndefined();
+  await invoke(service, createType, { type: { key: "asked", optIn: true } }, call);
+  const first = await version();
+  expect(first).toBeDefined();
+  await invoke(service, updateType, { type: { key: "upserted", optIn: true }, allowMissing: true }, call);
+  expect(await version()).not.toBe(first);
+});

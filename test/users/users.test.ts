@@ -187,3 +187,20 @@ test("roles agree whatever is upserted, updated and deleted at once", async () =
     expect(await disagreeing(call.tenantId)).toEqual([]);
   }
 });
+
+test("caches are told before a profile changes, and after it, also when it failed", async () => {
+  const call = tenant();
+  const told: string[] = [];
+  const telling = userService({
+    ...setup,
+    membershipChanged: () => undefined,
+    aboutToChange: async ({ userId }) => void told.push(`before ${userId}`),
+    invalidations: { ...invalidations, publish: (kind, _, userId) => void told.push(`${kind} ${userId}`) },
+    reconcile: () => Promise.reject(new Error("it failed")),
+  });
+  await invoke(service, upsertUser, { user: { id: "ann", timeZone: "UTC" } }, call);
+  const moved = { id: "ann", timeZone: "Asia/Tokyo" };
+  await expect(invoke(telling, upsertUser, { user: moved }, call)).rejects.toThrow("it failed");
+  await expect(invoke(telling, updateUser, { user: moved }, call)).rejects.toThrow("it failed");
+  expect(told).toEqual(["before ann", "user ann", "before ann", "user ann"]);
+});

@@ -278,7 +278,9 @@ export type Notification = Message<"posthorn.v1.Notification"> & {
   expireTime?: Timestamp | undefined;
 
   /**
-   * HELD and SCHEDULED: when it is decided next. Held by a limit: its turn.
+   * HELD and SCHEDULED: when it is decided next. Held by a limit: its turn. The turn stands until the hour (UTC) it lies in
+   * ends, and for a minute at least, should the platform be late; for a minute if something else holds it meanwhile. After
+   * that it is given another, behind those that wait.
    *
    * @generated from field: google.protobuf.Timestamp hold_time = 15;
    */

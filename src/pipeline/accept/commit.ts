@@ -5,6 +5,7 @@ import { SendRequestSchema, type SendResponse, SendResponseSchema } from "#gen/p
 import { hourOf } from "#src/analytics/hour.ts";
 import { BatchRole } from "#src/batches/role.ts";
 import { Fault } from "#src/errors.ts";
+import { presentZones } from "#src/preferences/present-zones.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import { type Draft, firstStatus } from "./prepare.ts";
@@ -28,15 +29,16 @@ export type CommitContext = {
  * Stores a group of Sends of one tenant in the caller's transaction: all are committed together or none. No two of the
  * group may claim the same idempotency key or the same user's dedup key.
  *
- * Locks are taken in one order (idempotency keys sorted, dedup keys sorted, collapse keys sorted, then rows), so that two
+ * Locks are taken in one order (the fence of local times, idempotency keys sorted, dedup keys sorted, collapse keys sorted, then rows), so that two
  * groups can wait for each other but never in a circle.
  */
 export async function commitGroup(
   tx: Tx,
   tenantId: string,
-  group: readonly Submission[],
+  given: readonly Submission[],
   context: CommitContext,
 ): Promise<Stored[]> {
+  const group = await inPresentZones(tx, tenantId, given);
   const earlier = await claimIdempotencyKeys(tx, tenantId, group, context);
   const fresh = group.filter((submission) => !earlier.has(submission));
   const original = await claimDedupKeys(tx, tenantId, fresh, context.now);
@@ -64,6 +66,23 @@ export async function commitGroup(
     const result = accepted.get(submission) ?? earlier.get(submission);
     if (result === undefined) throw new Error("a submission without a result");
     return result;
+  });
+}
+
+/** With the times of those who get something at a local time by the zones they are in now: what was planned may be older. */
+export async function inPresentZones<T extends { draft: Draft; rows: NewRow[] }>(
+  tx: Tx,
+  tenantId: string,
+  group: readonly T[],
+): Promise<readonly T[]> {
+  const local = group.filter(({ draft }) => draft.local !== undefined);
+  const userIds = local.flatMap(({ rows }) => rows.map(({ userId }) => userId));
+  if (userIds.length === 0) return group;
+  const zones = await presentZones(tx, tenantId, userIds);
+  return group.map((each) => {
+    const { draft, rows } = each;
+    if (draft.local === undefined) return each;
+    return { ...each, rows: rows.map((row) => ({ ...row, ...draft.times(zones.get(row.userId) ?? "UTC") })) };
   });
 }
 

@@ -6,7 +6,7 @@ import { recordedTrace } from "#src/telemetry/work-spans.ts";
 import { laneOf } from "../flow.ts";
 import type { AcceptDeps } from "./accept.ts";
 import { DEFAULT_TYPE } from "./accept.ts";
-import { claimDedupKeys, insertRows, lockCollapseKeys, supersedeRows } from "./commit.ts";
+import { claimDedupKeys, inPresentZones, insertRows, lockCollapseKeys, supersedeRows } from "./commit.ts";
 import { type Draft, draftOf } from "./prepare.ts";
 import { type NewRow, rowsOf } from "./submission.ts";
 
@@ -84,9 +84,10 @@ async function storePage(
   tx: Tx,
   tenantId: string,
   { id, cursor, members }: Next & { id: string },
-  plan: Plan | undefined,
+  planned: Plan | undefined,
   { now, slot }: { now: Date; slot: number },
 ): Promise<{ rows: NewRow[]; done: boolean; handled: number } | undefined> {
+  const [plan] = planned === undefined ? [] : await inPresentZones(tx, tenantId, [planned]);
   const mine = await tx`
     select from fanouts where tenant_id = ${tenantId} and id = ${id} and state = 1
       and (cursor #>> '{}') is not distinct from ${cursor}::text for update`;

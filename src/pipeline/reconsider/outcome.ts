@@ -90,6 +90,7 @@ export function reconsidered(
       channels: channelsOf(channels),
       typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
       rules,
+      isWhole,
       batchedAlready: isWhole || batchRole === BatchRole.ALONE,
       batchedSince: batchedAt,
     },

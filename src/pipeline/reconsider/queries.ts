@@ -44,28 +44,45 @@ export async function lockWaitingOfUsers(
   return rows.map(toRow);
 }
 
-/** What waits in one status, for all users of a tenant, of one type or of all. */
+/** Of the ids after another, those that wait; how many were looked at, and the last: undefined when there is no more. */
+export type Page = { ids: string[]; looked: number; last: string | undefined };
+
+/**
+ * What waits in one status after an id, for all users of a tenant, of one type or of all: without their locks. Looks at no
+ * more than `limit`, whatever the type: what waits is not indexed by it.
+ */
+export async function lookAtWaiting(
+  db: Db,
+  { tenantId, type }: RuleChange,
+  { status, after }: Progress,
+  limit: number,
+): Promise<Page> {
+  const [page] = await db.execute<{ ids: string[] | null; looked: number; last: string | null }>(sql`
+    select array_agg(id order by id) filter (where (${type} = '' or type = ${type}) and ${waits}) as ids,
+      count(*)::int as looked, (array_agg(id order by id desc))[1] as last
+    from (
+      select id, type, status, batch_role from notifications
+      where tenant_id = ${tenantId}::uuid and status = ${sql.raw(String(status))} and id > ${after}::uuid
+      order by id limit ${limit}) as page`);
+  const { ids, looked, last } = page ?? { ids: null, looked: 0, last: null };
+  return { ids: ids ?? [], looked, last: looked < limit ? undefined : (last ?? undefined) };
+}
+
+/** Those of the ids that still wait in the status, locked. */
 export async function lockWaiting(
   db: Db,
-  change: RuleChange,
-  progress: Progress,
-  limit: number,
+  tenantId: string,
+  status: number,
+  ids: readonly string[],
 ): Promise<WaitingRow[]> {
+  if (ids.length === 0) return [];
+  // The range lets the planner leave out the months that hold none of them.
   const rows = await db.execute<Columns>(sql`
-    select ${columns} from notifications n where ${ofAll(change, progress)} order by id limit ${limit} for update of n`);
+    select ${columns} from notifications n
+    where tenant_id = ${tenantId}::uuid and status = ${sql.raw(String(status))} and ${waits}
+      and id = any(${plain(ids)}::uuid[]) and id between ${ids[0] ?? null}::uuid and ${ids.at(-1) ?? null}::uuid
+    order by id for update of n`);
   return rows.map(toRow);
-}
-
-/** The ids of the same, without their locks. */
-export async function findWaiting(db: Db, change: RuleChange, progress: Progress, limit: number): Promise<string[]> {
-  const rows = await db.execute<{ id: string }>(sql`
-    select id from notifications n where ${ofAll(change, progress)} order by id limit ${limit}`);
-  return rows.map(({ id }) => id);
-}
-
-function ofAll({ tenantId, type }: RuleChange, { status, after }: Progress) {
-  return sql`tenant_id = ${tenantId}::uuid and status = ${sql.raw(String(status))} and ${waits} and id > ${after}::uuid
-    ${type === "" ? sql`` : sql`and type = ${type}`}`;
 }
 
 /** Members of closed batches do not: their fate is that of the batch's notification. */

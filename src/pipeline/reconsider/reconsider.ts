@@ -10,6 +10,7 @@ import {
   moveRuleChange,
   oldestRuleChanges,
   type Progress,
+  postponeRuleChange,
   type RuleChange,
   recordRest,
   takeRuleChange,
@@ -19,6 +20,7 @@ import type { Db, Store } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { FilterEvaluator } from "#src/subscriptions/evaluate.ts";
 import { wishesOf } from "#src/subscriptions/rules.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
 import { findTypes } from "#src/types/queries.ts";
 import { rulesOf as rulesOfType } from "#src/types/type.ts";
 import { type DecideDeps, decideCounting, readyFilters } from "../route/decide-in-slices.ts";
@@ -26,10 +28,10 @@ import type { Facts } from "../route/gates/decide.ts";
 import { type Outcome, reconsidered, type WaitingRow } from "./outcome.ts";
 import {
   type Decided,
-  findWaiting,
   isTold,
   lockWaiting,
   lockWaitingOfUsers,
+  lookAtWaiting,
   readContents,
   storeOutcomes,
 } from "./queries.ts";
@@ -48,6 +50,8 @@ const CHANGES = 16;
 const CONTENTS = 50;
 
 const FIRST = "00000000-0000-0000-0000-000000000000";
+
+export type RestDeps = ReconsiderDeps & { store: Store; log: Pick<Logger, "warn"> };
 
 /**
  * Decides anew, in the transaction of the change, what waits for the users whose rules it changes. Their open batches are
@@ -72,19 +76,17 @@ export function reconciling(deps: ReconsiderDeps): Reconcile {
 
 /**
  * Goes on with changes whose notifications have not all been decided anew: by a page each, in a transaction that also
- * moves the cursor, so that a crash repeats nothing. Any number of processes may run it.
+ * moves the cursor, so that a crash repeats nothing. Changes take turns; one that fails is logged and has its next turn
+ * behind the others. Any number of processes may run it.
  */
-export async function reconsiderRest(
-  deps: ReconsiderDeps & { store: Store },
-  now: Date,
-): Promise<{ looked: number; more: boolean }> {
+export async function reconsiderRest(deps: RestDeps, now: Date): Promise<{ looked: number; more: boolean }> {
   const changes = await deps.store.system((tx) => oldestRuleChanges(tx, CHANGES));
   let looked = 0;
   let ended = 0;
   let unfinished = false;
   for (const change of changes) {
-    const page = await reconsiderNext(deps, change, now);
-    // Somebody else is at it.
+    const page = await reconsiderNext(deps, change, now).catch((err: unknown) => postpone(deps, change, now, err));
+    // Somebody else is at it, or it failed.
     if (page === undefined) continue;
     looked += page.looked;
     if (page.done) ended++;
@@ -93,8 +95,18 @@ export async function reconsiderRest(
   return { looked, more: unfinished || (changes.length === CHANGES && ended > 0) };
 }
 
+async function postpone({ store, log }: RestDeps, change: RuleChange, now: Date, err: unknown): Promise<undefined> {
+  const { tenantId, type } = change;
+  log.warn({ err, tenantId, type }, "could not decide anew what waits for a change of rules; it is tried again");
+  try {
+    await store.tenantDb(tenantId, (db) => postponeRuleChange(db, change, now));
+  } catch (error) {
+    log.warn({ err: error, tenantId, type }, "could not postpone a change of rules");
+  }
+}
+
 async function reconsiderNext(
-  deps: ReconsiderDeps & { store: Store },
+  deps: RestDeps,
   change: RuleChange,
   now: Date,
 ): Promise<{ looked: number; done: boolean } | undefined> {
@@ -107,36 +119,42 @@ async function reconsiderNext(
     if (userId !== "") await raiseFence(db, tenantId, [userId]);
     const progress = await takeRuleChange(db, change);
     if (progress === undefined) return undefined;
-    const rows = await (userId === ""
+    const { rows, looked, last } = await (userId === ""
       ? takeWaiting(db, change, progress, now)
-      : lockWaitingOfUsers(db, tenantId, [userId], progress.after, PAGE));
+      : lockPageOfUser(db, tenantId, userId, progress.after));
     const decided = await reconsiderPage(deps, db, tenantId, rows, now);
-    const next = nextProgress(change, progress, rows);
-    await moveRuleChange(db, change, next);
-    return { looked: rows.length, done: next === undefined, decided };
+    const next = nextProgress(change, progress, last);
+    await moveRuleChange(db, change, next, now);
+    return { looked, done: next === undefined, decided };
   });
   if (page === undefined) return undefined;
   announce(deps, tenantId, page.decided, now);
   return page;
 }
 
+type Taken = { rows: WaitingRow[]; looked: number; last: string | undefined };
+
 /**
  * A page of what waits for all users. The batches that its members are in are dissolved with it, a batch with all of its
  * members, wherever these are: no batch is ever half by the former rules.
  */
-async function takeWaiting(db: Db, change: RuleChange, progress: Progress, now: Date): Promise<WaitingRow[]> {
-  if (progress.status === Status.BATCHED) {
-    // Batches are locked before notifications.
-    const notificationIds = await findWaiting(db, change, progress, PAGE);
-    await dissolveBatchesOf(db, change.tenantId, { notificationIds, type: change.type }, now);
-  }
-  return lockWaiting(db, change, progress, PAGE);
+async function takeWaiting(db: Db, change: RuleChange, progress: Progress, now: Date): Promise<Taken> {
+  const { tenantId, type } = change;
+  const { ids, looked, last } = await lookAtWaiting(db, change, progress, PAGE);
+  // Batches are locked before notifications.
+  if (progress.status === Status.BATCHED && ids.length > 0)
+    await dissolveBatchesOf(db, tenantId, { notificationIds: ids, type }, now);
+  return { rows: await lockWaiting(db, tenantId, progress.status, ids), looked, last };
 }
 
-function nextProgress(change: RuleChange, { status }: Progress, rows: readonly WaitingRow[]): Progress | undefined {
-  const last = rows.length < PAGE ? undefined : rows.at(-1);
-  if (last !== undefined) return { status, after: last.id };
-  return change.userId === "" ? following(status) : undefined;
+async function lockPageOfUser(db: Db, tenantId: string, userId: string, after: string): Promise<Taken> {
+  const rows = await lockWaitingOfUsers(db, tenantId, [userId], after, PAGE);
+  return { rows, looked: rows.length, last: rows.length < PAGE ? undefined : rows.at(-1)?.id };
+}
+
+function nextProgress({ userId }: RuleChange, { status }: Progress, last: string | undefined): Progress | undefined {
+  if (last !== undefined) return { status, after: last };
+  return userId === "" ? following(status) : undefined;
 }
 
 /** Decides about rows that the transaction has locked, by the rules as it sees them, and stores what changes. */

@@ -1,9 +1,10 @@
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { SLOT_KEPT_MS } from "#src/limits/hold.ts";
 import type { Conclusion, Reservation } from "./conclusion.ts";
 
 /**
  * The turn under the limits that a notification has after a decision: the one it was given now; or that of before, if a
- * rule holds it no longer than until then. One that is held beyond its turn asks for a new one. Pure.
+ * rule holds it no longer than it is kept. One that is held for longer asks for a new one. Pure.
  */
 export function bookingAfter(
   before: { bookedAt: Date | null },
@@ -12,5 +13,6 @@ export function bookingAfter(
 ): Date | undefined {
   if (status !== Status.HELD || dueAt === undefined) return undefined;
   if (reservation?.allowed === false) return reservation.slot ? reservation.until : undefined;
-  return before.bookedAt !== null && before.bookedAt >= dueAt ? before.bookedAt : undefined;
+  const { bookedAt } = before;
+  return bookedAt !== null && bookedAt.getTime() + SLOT_KEPT_MS >= dueAt.getTime() ? bookedAt : undefined;
 }

@@ -67,7 +67,6 @@ export async function commitDecisions(
       ? tx`select set_config('enable_nestloop', 'off', true)`
       : tx`select set_config('enable_nestloop', 'off', true), ${shared(tx, fences)}`
   ).execute();
-  const waiting = (conclusion: Conclusion) => (waits(conclusion) ? conclusion.rules : undefined);
   const decided = tx<(Omit<Placed, "seq"> & MaybeWhole & { seq: number | null })[]>`
     with conclusion as (
       select * from unnest(
@@ -78,7 +77,7 @@ export async function commitDecisions(
         ${bytes(conclusions.map((conclusion) => conclusion.detail ?? null))}::bytea[],
         ${plain(conclusions.map((conclusion) => conclusion.version))}::xid[],
         ${plain(conclusions.map((conclusion) => conclusion.rules?.user))}::xid[],
-        ${texts(conclusions.map((conclusion) => waiting(conclusion)?.zone))}::text[],
+        ${texts(conclusions.map((conclusion) => conclusion.rules?.zone))}::text[],
         ${instants(conclusions.map((conclusion) => conclusion.bookedAt ?? null))}::timestamptz[]${given}
       ) as t (id, status, reason, due_at, detail, version, rules, zone, booked_at${joins})
     ), taken as (
@@ -116,7 +115,8 @@ export async function commitDecisions(
       from placed ${groups?.join ?? tx``}
     ), moved as (
       update notifications n
-      set status = t.status, reason = t.reason, due_at = t.due_at, booked_at = t.booked_at, attempts = n.attempts + 1, updated_at = ${now},
+      set status = t.status, reason = t.reason, due_at = t.due_at, booked_at = t.booked_at,
+        attempts = least(n.attempts + 1, 32767), updated_at = ${now},
         delivered_at = case when t.status = ${Status.DELIVERED} then ${now}::timestamptz end, inbox_seq = p.seq${join}
       from taken t left join placed p on p.id = t.id
       where n.tenant_id = ${tenantId} and n.id = t.id and n.id = any(${plain(sorted)}::uuid[])

@@ -16,7 +16,8 @@ export type Candidate = {
 
 /**
  * What ends a member of a batch for good: the user's word since it joined, or time. Undefined: it is still wanted; that
- * it would wait by itself is no reason to leave it out. Pure.
+ * it would wait by itself is no reason to leave it out. Filters are not asked again: a change of subscriptions dissolves
+ * the batch. Pure.
  */
 export function endedBy(
   member: Candidate,
@@ -24,7 +25,7 @@ export function endedBy(
   now: Date,
 ): { status: Status; reason: Reason } | undefined {
   const notification = { ...member, channels: channelsOf(member.channels), expiresAt: member.expiresAt ?? undefined };
-  const verdicts = decide({ notification, preferences }, now);
+  const verdicts = decide({ notification, preferences: { ...preferences, wishes: undefined } }, now);
   const [first] = verdicts;
   if (first === undefined) return { status: Status.SUPPRESSED, reason: Reason.NO_CHANNEL };
   if (first.kind !== "suppress" || verdicts.some((verdict) => verdict.kind !== "suppress")) return undefined;

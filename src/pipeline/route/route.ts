@@ -180,6 +180,7 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRule
       // A digest has no type of its own; those of its members were asked when it closed.
       typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
       rules,
+      isWhole,
       batchedAlready: isWhole || row.batchRole === BatchRole.ALONE,
       batchedSince: row.batchedAt ?? undefined,
       tags: row.tags ?? [],

@@ -3,7 +3,8 @@ import type { Gate } from "./gate.ts";
 
 /** The user has subscribed to it, and none of the subscriptions lets this one through. */
 export const filtered: Gate = ({ notification, preferences: { wishes } }) => {
-  if (wishes === undefined) return undefined;
+  // The notification of a batch has other words than its members, who were asked one by one.
+  if (wishes === undefined || notification.isWhole) return undefined;
   const { type, category, priority, tags = [], content } = notification;
   const answer = wishes.ask({ type, category, priority, tags, content });
   if (answer === "match") return undefined;

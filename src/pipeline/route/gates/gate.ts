@@ -22,6 +22,8 @@ export type Facts = {
     readonly rules?: TypeRules | undefined;
     /** It has been through a batch, or is the notification of one: it joins none. */
     readonly batchedAlready?: boolean | undefined;
+    /** It is the notification of a batch. */
+    readonly isWhole?: boolean | undefined;
     /** When it first joined a batch, if it had to leave that. */
     readonly batchedSince?: Date | undefined;
     readonly tags?: readonly string[] | undefined;

@@ -1,0 +1,73 @@
+import { Registry } from "prom-client";
+import { expect, test } from "vitest";
+import { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { reconsiderRest } from "#src/pipeline/reconsider/reconsider.ts";
+import type { ChannelVerdict, Facts } from "#src/pipeline/route/gates/decide.ts";
+import { recordRuleChange } from "#src/preferences/rule-changes.ts";
+import { zoneClocks } from "#src/preferences/zone-clock.ts";
+import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
+import { createMetrics } from "#src/telemetry/metrics.ts";
+import { onPostgres } from "../../support/on-postgres.ts";
+import { wait } from "../../support/waiting.ts";
+
+const env = await onPostgres();
+
+/** Nobody wants anything, and what is of the type "broken" cannot be decided. */
+function decide({ notification }: Facts): ChannelVerdict[] {
+  if (notification.type === "broken") throw new Error("cannot be decided");
+  return [{ channel: Channel.IN_APP, kind: "suppress", reason: Reason.USER_OPTED_OUT }];
+}
+
+const warnings: unknown[] = [];
+const deps = {
+  store: env.store,
+  decide,
+  metrics: createMetrics(new Registry()),
+  filters: filterEvaluator(),
+  clockOf: zoneClocks(),
+  live: { statusChanged: () => undefined },
+  log: { warn: (...said: unknown[]) => void warnings.push(said) },
+};
+const look = () => {
+  env.time.now = new Date(env.time.now.getTime() + 1000);
+  return reconsiderRest(deps, env.time.now);
+};
+const changed = (tenantId: string, userId: string, type = "") =>
+  env.store.tenantDb(tenantId, (db) => recordRuleChange(db, { tenantId, userId, type }, env.time.now));
+const suppressed = (tenantId: string) => env.sql`
+  select id from notifications where tenant_id = ${tenantId} and status = ${Status.SUPPRESSED} order by id`;
+
+test("changes that cannot be worked on keep nobody waiting, and are tried again", async () => {
+  const [failing, other] = [env.tenant().tenantId, env.tenant().tenantId];
+  const users = Array.from({ length: 40 }, (_, n) => `u${n}`);
+  await wait(
+    env,
+    failing,
+    users.map((userId) => ({ userId, type: "broken", status: Status.HELD })),
+  );
+  for (const userId of users) await changed(failing, userId);
+  env.time.now = new Date(env.time.now.getTime() + 1000);
+  const ids = await wait(env, other, [{ userId: "ann", status: Status.HELD }]);
+  await changed(other, "ann");
+  for (let n = 0; n < 3; n++) await look();
+  expect((await suppressed(other)).map(({ id }) => id)).toEqual(ids);
+  expect(warnings.length).toBeGreaterThanOrEqual(40);
+
+  await env.sql`update notifications set type = 'general' where tenant_id = ${failing}`;
+  for (let n = 0; n < 3; n++) await look();
+  expect(await suppressed(failing)).toHaveLength(40);
+  expect(await env.sql`select from rule_changes`).toHaveLength(0);
+});
+
+test("a change of a rare type looks at a thousand that wait at a time, and decides only its own", async () => {
+  const { tenantId } = env.tenant();
+  const others = Array.from({ length: 1500 }, () => ({ userId: "ann", status: Status.SCHEDULED }));
+  const rare = { userId: "ann", type: "rare", status: Status.SCHEDULED };
+  const ids = await wait(env, tenantId, [...others, rare, { ...rare, status: Status.HELD }]);
+  await changed(tenantId, "", "rare");
+  expect(await look()).toEqual({ looked: 1000, more: true });
+  expect(await suppressed(tenantId)).toEqual([]);
+  expect(await look()).toEqual({ looked: 501, more: true });
+  expect(await look()).toEqual({ looked: 1, more: false });
+  expect((await suppressed(tenantId)).map(({ id }) => id)).toEqual(ids.slice(-2));
+});
