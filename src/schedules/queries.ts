@@ -64,11 +64,14 @@ export async function removeSchedule(db: Db, tenantId: string, key: string): Pro
   return removed.length > 0;
 }
 
-/** Takes a user out of all schedules, and deletes those that had only this one to send to. */
+/**
+ * Takes a user out of all schedules, and deletes those that had only this one to send to. That is a change like any other:
+ * a change that was merged from what was there before must not write the user back.
+ */
 export async function leaveSchedules(db: Db, tenantId: string, userId: string): Promise<void> {
   const left = await db
     .update(schedules)
-    .set({ userIds: sql`array_remove(${schedules.userIds}, ${userId})` })
+    .set({ userIds: sql`array_remove(${schedules.userIds}, ${userId})`, revision: sql`${schedules.revision} + 1` })
     .where(and(eq(schedules.tenantId, tenantId), sql`${userId} = any (${schedules.userIds})`))
     .returning({ key: schedules.key, userIds: schedules.userIds, alone: schedules.usersOnly });
   for (const { key, userIds, alone } of left)

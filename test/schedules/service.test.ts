@@ -130,6 +130,17 @@ describe("a schedule", () => {
     expect((await refusalOf(stale)).reason).toBe("ETAG_MISMATCH");
   });
 
+  test("loses a user who is deleted, and takes no change made from what it was before", async () => {
+    await users.upsertUser({ user: { id: "gone" } });
+    const before = await made({ localStartTime: at(HOUR) }, { userIds: ["gone", "ann"] });
+    await users.deleteUser({ id: "gone" });
+    const after = await current(before);
+    expect(after?.request?.to?.userIds).toEqual(["ann"]);
+    const { key, revision } = before;
+    const stale = schedules.updateSchedule({ schedule: { key, recurrence: "FREQ=WEEKLY" }, revision });
+    expect((await refusalOf(stale)).reason).toBe("ETAG_MISMATCH");
+  });
+
   test("of a suspended tenant sends nothing until it is resumed", async () => {
     const tenant = await a.newTenant();
     const theirs = a.clients(tenant.apiKey);

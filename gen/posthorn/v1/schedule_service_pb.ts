@@ -110,7 +110,8 @@ export type Schedule = Message<"posthorn.v1.Schedule"> & {
   missedCount: bigint;
 
   /**
-   * Set by the server: rises with every change by a caller.
+   * Set by the server: rises with every change by a caller, the deletion of a
+   * user it names included.
    *
    * @generated from field: int32 revision = 10;
    */
