@@ -587,8 +587,9 @@ export type Deadline = Message<"posthorn.v1.Deadline"> & {
 
   /**
    * How long before. Default: the type's; else 24 hours and 2 hours. Times that
-   * are past already are left out. A reminder that was held back past the
-   * deadline is not delivered (EXPIRED).
+   * are past already are left out; but a reminder that was due and is still
+   * held back stays, or is replaced at once, as long as the deadline is ahead.
+   * One that was held back past the deadline is not delivered (EXPIRED).
    *
    * @generated from field: posthorn.v1.ReminderOffsets reminder_offsets = 7;
    */
