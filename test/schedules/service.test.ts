@@ -200,6 +200,7 @@ describe("a schedule", () => {
     ["a rule that is none", { recurrence: "often" }],
     ["every second", { recurrence: "FREQ=SECONDLY" }],
     ["a rule that never comes", { recurrence: "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30" }],
+    ["a rule that never comes in any hour", { recurrence: "FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30" }],
     ["a rule that is over", { recurrence: "FREQ=DAILY;UNTIL=20200101" }],
     ["a zone that is none", { timeZone: "Middle/Earth" }],
     ["a start far ahead", { localStartTime: "2099-01-01T00:00" }],

@@ -50,7 +50,9 @@ export type Schedule = Message<"posthorn.v1.Schedule"> & {
    * The parts FREQ (YEARLY to HOURLY), INTERVAL (up to 1,000), COUNT (up to
    * 366), UNTIL (a wall-clock time, "20261231T235959", or a date, whose end
    * counts), BYMONTH, BYWEEKNO, BYYEARDAY, BYMONTHDAY, BYDAY, BYHOUR, BYMINUTE
-   * (up to 4 minutes), BYSETPOS and WKST. It must have an occurrence after now.
+   * (up to 4 minutes), BYSETPOS and WKST. It must have an occurrence after now. A
+   * rule whose first two cannot be found with reasonable effort (some 40 years
+   * of days, a year of hours) is refused too: a greater FREQ says it for less.
    *
    * @generated from field: string recurrence = 3;
    */
