@@ -129,6 +129,12 @@ export async function moveOn(
     where tenant_id = ${tenantId} and key = ${key}`;
 }
 
+/** Looks at a due schedule again only at an instant. Its occurrence stays what it is. */
+export async function putOff(tx: Tx, tenantId: string, key: string, until: Date, now: Date): Promise<void> {
+  await tx`
+    update schedules set fires_at = ${until} where tenant_id = ${tenantId} and key = ${key} and fires_at <= ${now}`;
+}
+
 function one(tenantId: string, key: string) {
   return and(eq(schedules.tenantId, tenantId), eq(schedules.key, key));
 }
