@@ -71,8 +71,8 @@ export type Schedule = Message<"posthorn.v1.Schedule"> & {
   /**
    * Whose wall clock: an IANA zone, such as "Europe/Berlin"; empty: each
    * recipient's own (UTC when nothing is known). In a DST gap an occurrence
-   * comes at the instant after the gap, where RFC 5545 leaves it out; in an
-   * overlap at the first of the two.
+   * comes later by the gap's length (02:30 at 03:30), where RFC 5545 leaves it
+   * out; in an overlap at the first of the two.
    *
    * @generated from field: string time_zone = 5;
    */
