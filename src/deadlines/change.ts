@@ -46,14 +46,18 @@ export async function upsertDeadline(
   const moved: Reminder[] = [];
   const touched: Reminder[] = [];
   const obsolete = changes.cancel.map(({ id }) => id);
-  const stay = [...changes.keep.map((reminder) => ({ reminder, dueAt: reminder.dueAt })), ...changes.move];
+  const unmoved = [...changes.keep, ...changes.overdue.filter(({ id }) => open.has(id))];
+  const stay = [...unmoved.map((reminder) => ({ reminder, dueAt: reminder.dueAt })), ...changes.move];
+  const now = by.now.getTime();
   for (const { reminder, dueAt } of stay) {
     const isOpen = open.has(reminder.id);
     const moves = dueAt !== reminder.dueAt;
     if (isOpen && same) (moves ? moved : touched).push({ ...reminder, dueAt });
     else if (isOpen) obsolete.push(reminder.id);
     if (isOpen ? same : !moves) reminders.push({ ...reminder, dueAt });
-    else if (dueAt > by.now.getTime()) missing.push({ offsetMs: reminder.offsetMs, dueAt });
+    else if (dueAt > now) missing.push({ offsetMs: reminder.offsetMs, dueAt });
+    // It was due but is held back: what takes its place is due at once.
+    else if (isOpen && now < wanted.at.getTime()) missing.push({ offsetMs: reminder.offsetMs, dueAt: now });
   }
   const made = missing.map((each) => ({ ...each, id: newId() }));
   reminders.push(...made);

@@ -2,8 +2,8 @@ import { Temporal } from "temporal-polyfill";
 import { invalidField } from "#src/errors.ts";
 
 /**
- * The instant of a wall-clock time in a zone. In a DST gap the instant after the gap, in an overlap the first of the two
- * (Temporal's "compatible" disambiguation, as RFC 5545 §3.3.5 reads local times).
+ * The instant of a wall-clock time in a zone. In a DST gap it is later by the gap's length (02:30 is 03:30), in an overlap
+ * it is the first of the two (Temporal's "compatible" disambiguation, as RFC 5545 §3.3.5 reads local times).
  */
 export function instantOfLocal(local: string, zone: string): Date {
   let time: Temporal.PlainDateTime;

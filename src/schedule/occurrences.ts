@@ -1,10 +1,12 @@
+import { Code, Fault } from "#src/errors.ts";
 import { scheduleTag } from "#src/notifications/own-tags.ts";
 import type { AcceptDeps } from "#src/pipeline/accept/accept.ts";
 import { sendByItself } from "#src/pipeline/accept/by-itself.ts";
 import { laneOf } from "#src/pipeline/flow.ts";
-import { claimFiring, type Due, dueSchedules, moveOn, readFiring } from "#src/schedules/queries.ts";
+import { claimFiring, type Due, dueSchedules, moveOn, putOff, readFiring } from "#src/schedules/queries.ts";
+import { TooSeldom } from "#src/schedules/recurrence.ts";
 import { requestOf, timingOf } from "#src/schedules/schedule.ts";
-import { firesAt, step } from "#src/schedules/timing.ts";
+import { firesAt, GRACE_MS, step } from "#src/schedules/timing.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 
 export type OccurrenceDeps = { accept: AcceptDeps; slot: number; log: Logger };
@@ -24,14 +26,37 @@ export async function sendOccurrences(deps: OccurrenceDeps, now: Date, limit: nu
     Array.from({ length: SIDE_BY_SIDE }, async () => {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
         // One that cannot be sent must not keep the others from it.
-        await sendOccurrence(deps, next, now).catch((error: unknown) => {
-          failure ??= error;
-        });
+        try {
+          await sendOccurrence(deps, next, now);
+        } catch (error) {
+          if (isLasting(error)) await putOffBroken(deps, next, now, error);
+          else failure ??= error;
+        }
       }
     }),
   );
   if (failure !== undefined) throw failure;
   return due.length;
+}
+
+/** Whether trying again at once would fail again: the schedule itself is at fault, not what it is sent with. */
+function isLasting(error: unknown): boolean {
+  const refused = error instanceof Fault && error.code === Code.INVALID_ARGUMENT;
+  return refused || error instanceof RangeError || error instanceof TooSeldom;
+}
+
+/** Until it is too late for the occurrence: then it is missed, like any other, and the next one is tried. */
+async function putOffBroken(
+  { accept, log }: OccurrenceDeps,
+  { tenantId, key }: Due,
+  now: Date,
+  err: unknown,
+): Promise<void> {
+  log.error(
+    { err, tenant: tenantId, schedule: key },
+    "a schedule cannot be sent as it is; it is tried again in an hour",
+  );
+  await accept.store.tenant(tenantId, (tx) => putOff(tx, tenantId, key, new Date(now.getTime() + GRACE_MS + 1), now));
 }
 
 async function sendOccurrence({ accept, slot, log }: OccurrenceDeps, { tenantId, key }: Due, now: Date): Promise<void> {

@@ -64,11 +64,14 @@ export async function removeSchedule(db: Db, tenantId: string, key: string): Pro
   return removed.length > 0;
 }
 
-/** Takes a user out of all schedules, and deletes those that had only this one to send to. */
+/**
+ * Takes a user out of all schedules, and deletes those that had only this one to send to. That is a change like any other:
+ * a change that was merged from what was there before must not write the user back.
+ */
 export async function leaveSchedules(db: Db, tenantId: string, userId: string): Promise<void> {
   const left = await db
     .update(schedules)
-    .set({ userIds: sql`array_remove(${schedules.userIds}, ${userId})` })
+    .set({ userIds: sql`array_remove(${schedules.userIds}, ${userId})`, revision: sql`${schedules.revision} + 1` })
     .where(and(eq(schedules.tenantId, tenantId), sql`${userId} = any (${schedules.userIds})`))
     .returning({ key: schedules.key, userIds: schedules.userIds, alone: schedules.usersOnly });
   for (const { key, userIds, alone } of left)
@@ -124,6 +127,12 @@ export async function moveOn(
       ended_at = ${ended ? now : null}, last_occurrence = coalesce(${sent}, last_occurrence),
       fired = fired + ${sent === null ? 0 : 1}, missed = missed + ${missed}
     where tenant_id = ${tenantId} and key = ${key}`;
+}
+
+/** Looks at a due schedule again only at an instant. Its occurrence stays what it is. */
+export async function putOff(tx: Tx, tenantId: string, key: string, until: Date, now: Date): Promise<void> {
+  await tx`
+    update schedules set fires_at = ${until} where tenant_id = ${tenantId} and key = ${key} and fires_at <= ${now}`;
 }
 
 function one(tenantId: string, key: string) {

@@ -8,7 +8,7 @@ import { invalidField } from "#src/errors.ts";
  * are read as everywhere else (`instantOfLocal`), where RFC 5545 leaves out what falls into a gap.
  */
 export type Recurrence = {
-  /** The first occurrence after a wall-clock time; undefined when there is none. */
+  /** The first occurrence after a wall-clock time; undefined when there is none. Throws TooSeldom when that is not known. */
   after(local: string): string | undefined;
   /** With a COUNT: the last occurrence. */
   readonly final: string | undefined;
@@ -38,6 +38,14 @@ const FIRST_YEAR = 2000;
 const LAST_YEAR = 9999;
 /** Bounds what looking for an occurrence costs: some tens of milliseconds for a rule that has none. */
 const COST = { maxIterations: 1000, maxCandidateEvaluations: 50_000 };
+/**
+ * And where that did not do, in days or hours, once more: the 40 years from one 29 February on a Thursday to the next, and
+ * more than a year of hours. Some tens of milliseconds for days, some hundreds for hours.
+ */
+const PATIENCE: Record<string, number> = { DAILY: 15_000, HOURLY: 10_000 };
+
+/** Whether there is a further occurrence was not found out within what may be spent on looking. */
+export class TooSeldom extends Error {}
 
 /**
  * Throws INVALID_REQUEST naming the field when the rule is not one, or not one that is allowed. A COUNT is counted from the
@@ -49,21 +57,34 @@ export function recurrence(rule: string, startTime: string, final?: string): Rec
     throw invalidField("schedule.local_start_time", `must not lie before the year ${FIRST_YEAR}`);
   const { count, ...checked } = checkedRule(rule);
   const rruleString = `DTSTART:${compact(start)}Z\nRRULE:${checked.rule}`;
+  const rulesAt = (cost: typeof COST) =>
+    new RRuleTemporal({ rruleString, temporal: Temporal, cache: false, strict: true, ...cost });
   let rules: RRuleTemporal<Temporal.ZonedDateTime>;
   try {
-    rules = new RRuleTemporal({ rruleString, temporal: Temporal, cache: false, strict: true, ...COST });
+    rules = rulesAt(COST);
     // Some contradictions only show when it is asked.
     rules.next(dateOf(start.subtract({ seconds: 1 })), false);
   } catch (error) {
     if (!isCostly(error)) throw invalidRule(error instanceof Error ? error.message.slice(0, 200) : "is not a rule");
   }
   const before = start.subtract({ seconds: 1 });
+  const search = (by: typeof rules, from: Temporal.PlainDateTime): string | undefined => {
+    const next = by.next(dateOf(Temporal.PlainDateTime.compare(from, before) < 0 ? before : from), false);
+    return next == null || next.year > LAST_YEAR ? undefined : canonical(next.toPlainDateTime());
+  };
+  let patient: typeof rules | undefined;
   const nextOf = (from: Temporal.PlainDateTime): string | undefined => {
     try {
-      const next = rules.next(dateOf(Temporal.PlainDateTime.compare(from, before) < 0 ? before : from), false);
-      return next == null || next.year > LAST_YEAR ? undefined : canonical(next.toPlainDateTime());
-    } catch {
-      // No further one within what may be spent on looking, or none that a calendar holds.
+      return search(rules, from);
+    } catch (error) {
+      // None that a calendar holds.
+      if (!isCostly(error)) return undefined;
+    }
+    try {
+      patient ??= rulesAt({ ...COST, maxIterations: PATIENCE[checked.freq] ?? COST.maxIterations });
+      return search(patient, from);
+    } catch (error) {
+      if (isCostly(error)) throw new TooSeldom(`no occurrence of ${checked.rule} found from ${canonical(from)} on`);
       return undefined;
     }
   };
@@ -102,7 +123,7 @@ export function wallTime(field: string, local: string): string {
 }
 
 /** The rule without its COUNT, which is kept apart. */
-function checkedRule(rule: string): { rule: string; count: number | undefined } {
+function checkedRule(rule: string): { rule: string; freq: string; count: number | undefined } {
   const parts = new Map<string, string>();
   for (const part of rule.toUpperCase().split(";")) {
     const [name = "", value = "", ...more] = part.split("=");
@@ -118,7 +139,7 @@ function checkedRule(rule: string): { rule: string; count: number | undefined } 
   const count = parts.get("COUNT");
   parts.delete("COUNT");
   const text = [...parts].map(([name, value]) => `${name}=${value}`).join(";");
-  return { rule: text, count: count === undefined ? undefined : Number(count) };
+  return { rule: text, freq: parts.get("FREQ") ?? "", count: count === undefined ? undefined : Number(count) };
 }
 
 function isValue(name: string, value: string): boolean {

@@ -10,7 +10,7 @@ import { RecipientsSchema, type SendRequest, SendRequestSchema } from "#gen/post
 import { invalidField } from "#src/errors.ts";
 import type { schedules } from "#src/store/schema/schedules.ts";
 import { isTimeZone } from "#src/users/time-zone.ts";
-import { recurrence, wallTime } from "./recurrence.ts";
+import { recurrence, TooSeldom, wallTime } from "./recurrence.ts";
 import { firesAt, firstAfter, type Timing, upcoming } from "./timing.ts";
 
 // ACTIVE ──pause──▶ PAUSED ──resume──▶ ACTIVE
@@ -71,12 +71,27 @@ export function checkTiming(definition: ScheduleDefinition, now: Date): Timing {
   if (firesAt({ zone: timeZone }, startTime).getTime() > now.getTime() + HORIZON_MS) {
     throw invalidField("schedule.local_start_time", "must be at most 400 days ahead");
   }
-  return timingOf({ ...definition, finalTime: null });
+  return found(() => {
+    const timing = timingOf({ ...definition, finalTime: null });
+    // A rule whose second occurrence cannot be found could not go on after its first.
+    const first = firstAfter(timing, now);
+    if (first !== undefined) timing.recurrence.after(first);
+    return timing;
+  });
+}
+
+function found<T>(look: () => T): T {
+  try {
+    return look();
+  } catch (error) {
+    if (!(error instanceof TooSeldom)) throw error;
+    throw invalidField("schedule.recurrence", "has no occurrences, or too far apart; try a greater FREQ");
+  }
 }
 
 /** How a schedule stands that begins, or begins anew, now; ENDED when its rule has no occurrence that is still to come. */
 export function standing(timing: Timing, now: Date, last: string | null): Standing {
-  const occurrence = firstAfter(timing, now, last ?? undefined);
+  const occurrence = found(() => firstAfter(timing, now, last ?? undefined));
   const common = { finalTime: timing.recurrence.final ?? null, notBefore: now };
   return occurrence === undefined
     ? { ...common, state: State.ENDED, occurrence: null, firesAt: null, endedAt: now }
@@ -110,6 +125,9 @@ function nextOf(row: ScheduleRow, preview: { now: Date } | undefined): string[] 
   if (preview === undefined) return row.occurrence === null ? [] : [row.occurrence];
   if (row.state === State.ENDED) return [];
   const timing = timingOf(row);
-  const first = row.occurrence ?? firstAfter(timing, preview.now, row.lastOccurrence ?? undefined);
-  return upcoming(timing, first, PREVIEW);
+  return upcoming(
+    timing,
+    () => row.occurrence ?? firstAfter(timing, preview.now, row.lastOccurrence ?? undefined),
+    PREVIEW,
+  );
 }

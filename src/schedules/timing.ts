@@ -1,5 +1,5 @@
 import { instantOfLocal, localTimeOf } from "#src/notifications/local-time.ts";
-import type { Recurrence } from "./recurrence.ts";
+import { type Recurrence, TooSeldom } from "./recurrence.ts";
 
 const HOUR_MS = 3_600_000;
 /** A wall-clock time comes first at UTC+14 and last at UTC-12. */
@@ -38,10 +38,14 @@ export function firstAfter(timing: Timing, instant: Date, last?: string): string
   return occurrence;
 }
 
-/** Occurrences from a given one on, it included. */
-export function upcoming({ recurrence }: Timing, first: string | undefined, most: number): string[] {
+/** Occurrences from a given one on, it included, as far as they are found. */
+export function upcoming({ recurrence }: Timing, first: () => string | undefined, most: number): string[] {
   const found: string[] = [];
-  for (let next = first; next !== undefined && found.length < most; next = recurrence.after(next)) found.push(next);
+  try {
+    for (let next = first(); next !== undefined && found.length < most; next = recurrence.after(next)) found.push(next);
+  } catch (error) {
+    if (!(error instanceof TooSeldom)) throw error;
+  }
   return found;
 }
 

@@ -23,11 +23,14 @@ test("whatever changes, a deadline ends with one reminder for each of its offset
       for (const { at, offsets, wait } of changes) {
         now += wait;
         fire();
-        const { keep, move, create, cancel } = plan(stored, at, offsets, now);
+        const { keep, move, overdue, create, cancel } = plan(stored, at, offsets, now);
         // Nothing is lost, and nothing is in two places.
-        expect([...keep, ...cancel, ...move.map(({ reminder }) => reminder)].map(({ id }) => id).toSorted()).toEqual(
-          stored.map(({ id }) => id).toSorted(),
-        );
+        expect(
+          [...keep, ...cancel, ...overdue, ...move.map(({ reminder }) => reminder)].map(({ id }) => id).toSorted(),
+        ).toEqual(stored.map(({ id }) => id).toSorted());
+        // What has been due has its worth until the deadline, wherever that moves.
+        for (const { offsetMs, dueAt } of cancel)
+          expect(!offsets.includes(offsetMs) || dueAt > now || at <= now).toBe(true);
         stored = [
           ...keep,
           ...move.map(({ reminder, dueAt }) => ({ ...reminder, dueAt })),

@@ -90,6 +90,34 @@ describe("a deadline", () => {
     expect(await open(asked.key)).toHaveLength(1);
   });
 
+  test("keeps a reminder that is held back when it moves a little, and replaces it when its kind changes", async () => {
+    const user = { id: "quiet", timeZone: "UTC" };
+    await a.key.users.upsertUser({ user });
+    const clockTime = (ms: number) => localTimeOf(new Date(now().getTime() + ms), "UTC").slice(11, 16);
+    const quietHours = { enabled: true, startTime: clockTime(-HOUR), endTime: clockTime(HOUR / 2) };
+    await a.key.preferences.updatePreferences({ userId: user.id, reason: "a test", preferences: { quietHours } });
+    const offsets = [{ seconds: 7200n }];
+    const asked = { ...fresh(), userId: user.id, type: "", reminderOffsets: { offsets } };
+    const first = await upsert({ ...asked, time: within(2 * HOUR + 500) });
+    const held = async (id = "") =>
+      until(
+        () => get(id),
+        (one) => one?.status === Status.HELD,
+      );
+    const id = first.reminders[0]?.notificationId;
+    await held(id);
+    const sooner = await upsert({ ...asked, time: within(HOUR), content: { title: "Sooner" } });
+    expect(sooner.reminders).toEqual(first.reminders);
+    expect(await get(id)).toMatchObject({ status: Status.HELD, content: { title: "Sooner" }, expireTime: sooner.time });
+    const other = await upsert({ ...asked, time: sooner.time, content: { title: "Sooner" }, priority: Priority.LOW });
+    expect((await get(id))?.status).toBe(Status.CANCELLED);
+    expect(other.reminders).toHaveLength(1);
+    await held(other.reminders[0]?.notificationId);
+    expect(await get(other.reminders[0]?.notificationId)).toMatchObject({ priority: Priority.LOW });
+    await upsert({ ...asked, time: within(-HOUR), priority: Priority.LOW });
+    expect((await reminders(asked.key)).map(({ status }) => status)).toEqual([Status.CANCELLED, Status.CANCELLED]);
+  });
+
   test("that is deleted cancels what waits, and so does another type", async () => {
     const asked = { ...fresh(), time: within(48 * HOUR) };
     await upsert(asked);

@@ -130,6 +130,17 @@ describe("a schedule", () => {
     expect((await refusalOf(stale)).reason).toBe("ETAG_MISMATCH");
   });
 
+  test("loses a user who is deleted, and takes no change made from what it was before", async () => {
+    await users.upsertUser({ user: { id: "gone" } });
+    const before = await made({ localStartTime: at(HOUR) }, { userIds: ["gone", "ann"] });
+    await users.deleteUser({ id: "gone" });
+    const after = await current(before);
+    expect(after?.request?.to?.userIds).toEqual(["ann"]);
+    const { key, revision } = before;
+    const stale = schedules.updateSchedule({ schedule: { key, recurrence: "FREQ=WEEKLY" }, revision });
+    expect((await refusalOf(stale)).reason).toBe("ETAG_MISMATCH");
+  });
+
   test("of a suspended tenant sends nothing until it is resumed", async () => {
     const tenant = await a.newTenant();
     const theirs = a.clients(tenant.apiKey);
@@ -189,6 +200,7 @@ describe("a schedule", () => {
     ["a rule that is none", { recurrence: "often" }],
     ["every second", { recurrence: "FREQ=SECONDLY" }],
     ["a rule that never comes", { recurrence: "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30" }],
+    ["a rule that never comes in any hour", { recurrence: "FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30" }],
     ["a rule that is over", { recurrence: "FREQ=DAILY;UNTIL=20200101" }],
     ["a zone that is none", { timeZone: "Middle/Earth" }],
     ["a start far ahead", { localStartTime: "2099-01-01T00:00" }],

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { Temporal } from "temporal-polyfill";
 import { describe, expect, test } from "vitest";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
-import { recurrence } from "#src/schedules/recurrence.ts";
+import { recurrence, TooSeldom } from "#src/schedules/recurrence.ts";
 import { firesAt, firstAfter, step, type Timing } from "#src/schedules/timing.ts";
 
 const HOUR = 3_600_000;
@@ -177,9 +177,17 @@ describe("a rule", () => {
     expect(recurrence(rule, START).after("2026-01-01T00:00:00")).toBe(next);
   });
 
+  test.each([
+    ["FREQ=DAILY;BYMONTH=2;BYMONTHDAY=29", "2028-02-29T00:00:00", "2032-02-29T00:00:00"],
+    ["FREQ=DAILY;BYMONTH=12;BYMONTHDAY=24;BYDAY=TH", "2026-12-24T00:00:00", "2037-12-24T00:00:00"],
+    ["FREQ=DAILY;BYMONTH=2;BYMONTHDAY=29;BYDAY=TH", "2080-02-29T00:00:00", "2120-02-29T00:00:00"],
+  ])("goes on however far apart its occurrences are: %s", (rule, from, next) => {
+    expect(recurrence(rule, START).after(from)).toBe(next);
+  });
+
   test("that never comes costs little", () => {
     const began = performance.now();
-    expect(recurrence("FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30", START).after(START)).toBeUndefined();
+    expect(() => recurrence("FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30", START).after(START)).toThrow(TooSeldom);
     expect(performance.now() - began).toBeLessThan(5000);
   });
 

@@ -50,7 +50,9 @@ export type Schedule = Message<"posthorn.v1.Schedule"> & {
    * The parts FREQ (YEARLY to HOURLY), INTERVAL (up to 1,000), COUNT (up to
    * 366), UNTIL (a wall-clock time, "20261231T235959", or a date, whose end
    * counts), BYMONTH, BYWEEKNO, BYYEARDAY, BYMONTHDAY, BYDAY, BYHOUR, BYMINUTE
-   * (up to 4 minutes), BYSETPOS and WKST. It must have an occurrence after now.
+   * (up to 4 minutes), BYSETPOS and WKST. It must have an occurrence after now. A
+   * rule whose first two cannot be found with reasonable effort (some 40 years
+   * of days, a year of hours) is refused too: a greater FREQ says it for less.
    *
    * @generated from field: string recurrence = 3;
    */
@@ -69,8 +71,8 @@ export type Schedule = Message<"posthorn.v1.Schedule"> & {
   /**
    * Whose wall clock: an IANA zone, such as "Europe/Berlin"; empty: each
    * recipient's own (UTC when nothing is known). In a DST gap an occurrence
-   * comes at the instant after the gap, where RFC 5545 leaves it out; in an
-   * overlap at the first of the two.
+   * comes later by the gap's length (02:30 at 03:30), where RFC 5545 leaves it
+   * out; in an overlap at the first of the two.
    *
    * @generated from field: string time_zone = 5;
    */
@@ -110,7 +112,8 @@ export type Schedule = Message<"posthorn.v1.Schedule"> & {
   missedCount: bigint;
 
   /**
-   * Set by the server: rises with every change by a caller.
+   * Set by the server: rises with every change by a caller, the deletion of a
+   * user it names included.
    *
    * @generated from field: int32 revision = 10;
    */
@@ -586,8 +589,9 @@ export type Deadline = Message<"posthorn.v1.Deadline"> & {
 
   /**
    * How long before. Default: the type's; else 24 hours and 2 hours. Times that
-   * are past already are left out. A reminder that was held back past the
-   * deadline is not delivered (EXPIRED).
+   * are past already are left out; but a reminder that was due and is still
+   * held back stays, or is replaced at once, as long as the deadline is ahead.
+   * One that was held back past the deadline is not delivered (EXPIRED).
    *
    * @generated from field: posthorn.v1.ReminderOffsets reminder_offsets = 7;
    */

@@ -131,8 +131,8 @@ export type SendRequest = Message<"posthorn.v1.SendRequest"> & {
   } | {
     /**
      * A wall-clock time in each recipient's zone, "2026-03-29T09:00" or with
-     * seconds. In a DST gap: the instant after the gap; in an overlap: the
-     * first of the two. Until it has come it follows the recipient to another
+     * seconds. In a DST gap: later by the gap's length (02:30 is 03:30); in an
+     * overlap: the first of the two. Until it has come it follows the recipient to another
      * zone, and the expiry by a `ttl` with it; where it is past there, it is due.
      *
      * @generated from field: string local_schedule_time = 8;

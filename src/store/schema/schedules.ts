@@ -56,7 +56,7 @@ export const deadlines = pgTable(
     content: bytea("content").notNull(),
     /** 0: the type's. */
     priority: smallint("priority").notNull(),
-    /** As asked for; null: the user's, the type's or the platform's. */
+    /** As asked for; null: the type's or the platform's. */
     offsetsMs: bigint("offsets_ms", { mode: "number" }).array(),
     /** `{ offsetMs, dueAt, id }` of every reminder stored, by falling offset. */
     reminders: jsonb("reminders").notNull(),
