@@ -63,9 +63,10 @@ async function deleteRecord(db: Db, tenantId: string, userId: string, now: Date)
       .delete(userRoles)
       .where(and(eq(userRoles.tenantId, tenantId), inArray(userRoles.role, user.roles), eq(userRoles.userId, userId)));
   }
+  // In the order of those who change them: they lock the preferences first.
+  await db.delete(preferences).where(and(eq(preferences.tenantId, tenantId), eq(preferences.userId, userId)));
   await db.delete(ruleChanges).where(and(eq(ruleChanges.tenantId, tenantId), eq(ruleChanges.userId, userId)));
   await forgetUser(db, tenantId, userId);
-  await db.delete(preferences).where(and(eq(preferences.tenantId, tenantId), eq(preferences.userId, userId)));
   await db.delete(deadlines).where(and(eq(deadlines.tenantId, tenantId), eq(deadlines.userId, userId)));
   await leaveSchedules(db, tenantId, userId);
   await db
