@@ -12,6 +12,7 @@ import { invoke } from "../support/invoke.ts";
 import { onPostgres } from "../support/on-postgres.ts";
 import { wrongInboxes } from "../support/recount.ts";
 import { faultOf } from "../support/rejection.ts";
+import { until } from "../support/until.ts";
 import { wait, wrongSuppressions } from "../support/waiting.ts";
 
 const setup = await onPostgres();
@@ -179,6 +180,30 @@ test("what is delivered while the deletion waits for its lock stays delivered", 
     { id: waiting, status: Status.SUPPRESSED },
   ]);
   expect(await wrongSuppressions(sql, call.tenantId)).toEqual([]);
+});
+
+test("a deletion waits for a change of subscriptions without standing in its way, and takes what it made", async () => {
+  const call = tenant();
+  const { tenantId } = call;
+  await invoke(service, upsertUser, { user: { id: "ann" } }, call);
+  const subscribe = (tx: typeof sql, key: string) =>
+    tx`insert into subscriptions values (${tenantId}, 'ann', ${newId()}, 2, ${key}, '', ${time.now}, ${time.now})`;
+  await sql`insert into preferences values (${tenantId}, 'ann', ${sql.json({})}, 1, ${time.now})`;
+  await subscribe(sql, "job");
+  let deletion: Promise<unknown> | undefined;
+  await sql.begin(async (tx) => {
+    await tx`select from preferences where tenant_id = ${tenantId} and user_id = 'ann' for update`;
+    deletion = invoke(service, deleteUser, { id: "ann" }, call);
+    await until(
+      () => sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+      (waiting) => waiting.length > 0,
+    );
+    await tx`set local lock_timeout = '500ms'`;
+    await tx`update subscriptions set filter = 'true' where tenant_id = ${tenantId} and user_id = 'ann'`;
+    await subscribe(tx as unknown as typeof sql, "news");
+  });
+  await deletion;
+  expect(await count("subscriptions", tenantId, "ann")).toBe(0);
 });
 
 test("a deletion that was given up is completed by its repetition", async () => {

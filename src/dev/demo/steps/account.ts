@@ -50,7 +50,7 @@ export const account: Step = {
       groupBy: [Dimension.TYPE, Dimension.STATUS],
     });
     const types = [...new Set(counters.map((counter) => counter.type))].sort();
-    const columns = [Status.ACCEPTED, Status.HELD, Status.DELIVERED, Status.READ];
+    const columns = [Status.ACCEPTED, Status.HELD, Status.DELIVERED, Status.READ, Status.CANCELLED];
     const count = (type: string, status: number) =>
       Number(counters.find((counter) => counter.type === type && counter.status === status)?.count ?? 0n);
     story.say("How many notifications ever reached each status, by type:");
@@ -60,12 +60,14 @@ export const account: Step = {
     ]);
     const accepted = types.reduce((sum, type) => sum + count(type, Status.ACCEPTED), 0);
     must(accepted === everything.length, `the counters say ${accepted}, a recount ${everything.length}`);
-    story.saw(`the counters equal a recount: ${accepted.toLocaleString("en")} accepted, all of them delivered`);
+    story.saw(
+      `the counters equal a recount: ${accepted.toLocaleString("en")} accepted, all of them delivered or cancelled`,
+    );
   },
 };
 
 function settled(status: Status): boolean {
-  return status === Status.DELIVERED || status === Status.READ;
+  return status === Status.DELIVERED || status === Status.READ || status === Status.CANCELLED;
 }
 
 async function listAll({ backend }: Scene): Promise<Notification[]> {
