@@ -199,15 +199,15 @@ test("a hold by the zone that a profile named before is not stored", async () =>
 
 test("what joins a batch by rules that were changed joins none, and one that is joining is found by the change", async () => {
   await node.key.types.createType({ type: { key: "heap", batching: { batchable: true, maxSize: 2 } } });
-  const user = await node.clientsFor("fay");
-  const before = await sendAndStop("fay", "before", "heap");
+  const user = await node.clientsFor("hal");
+  const before = await sendAndStop("hal", "before", "heap");
   await user.preferences.updatePreferences({ preferences: { batching: { enabled: false } } });
   before.release();
   await becomes(before.id, Status.DELIVERED);
-  expect((await node.key.batches.listBatches({ userId: "fay" })).batches).toEqual([]);
+  expect((await node.key.batches.listBatches({ userId: "hal" })).batches).toEqual([]);
 
   await user.preferences.updatePreferences({ preferences: { batching: { enabled: true } } });
-  const during = await sendAndStop("fay", "uncommitted", "heap");
+  const during = await sendAndStop("hal", "uncommitted", "heap");
   const change = user.preferences.updatePreferences({ preferences: { batching: { enabled: false } } });
   await until(
     () => sql`select from pg_locks where locktype = 'advisory' and not granted`,
@@ -221,14 +221,14 @@ test("what joins a batch by rules that were changed joins none, and one that is 
 
 test("a delivery by the zone that a profile named before is not stored", async () => {
   const { users, preferences } = node.key;
-  await users.upsertUser({ user: { id: "gil", timeZone: "UTC" } });
+  await users.upsertUser({ user: { id: "ivy", timeZone: "UTC" } });
   const now = new Date();
   const clock = (hours: number) => new Date(now.getTime() + hours * 3_600_000).toISOString().slice(11, 16);
   // Quiet in Tokyo for another hour; far from it in UTC.
   const quietHours = { enabled: true, startTime: clock(8), endTime: clock(10) };
-  await preferences.updatePreferences({ userId: "gil", preferences: { quietHours }, reason: "a test" });
-  const { id, release } = await sendAndStop("gil", "before");
-  await users.updateUser({ user: { id: "gil", timeZone: "Asia/Tokyo" }, updateMask: { paths: ["time_zone"] } });
+  await preferences.updatePreferences({ userId: "ivy", preferences: { quietHours }, reason: "a test" });
+  const { id, release } = await sendAndStop("ivy", "before");
+  await users.updateUser({ user: { id: "ivy", timeZone: "Asia/Tokyo" }, updateMask: { paths: ["time_zone"] } });
   release();
   await becomes(id, Status.HELD);
 });

@@ -98,6 +98,9 @@ async function fill({ key }: TestPlatform): Promise<void> {
   await key.topics.upsertTopic({ topic: { key: "news" } });
   await key.topics.addMembers({ key: "news", userIds: ["user-1", "user-2"] });
   await key.send.send({ to: { topics: ["news"] }, content: { title: CANARY } });
+  const subscription = { target: { case: "category", value: "general" }, filter: "data.absent > 1" } as const;
+  await key.preferences.createSubscription({ userId: "choosy", subscription, reason: "a filter that fails" });
+  await key.send.send(to("choosy"));
   await Promise.all([...Array(40).keys()].map(() => key.topics.listTopics({})));
 }
 

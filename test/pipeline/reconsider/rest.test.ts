@@ -68,6 +68,8 @@ test("a change of a rare type looks at a thousand that wait at a time, and decid
   expect(await look()).toEqual({ looked: 1000, more: true });
   expect(await suppressed(tenantId)).toEqual([]);
   expect(await look()).toEqual({ looked: 501, more: true });
-  expect(await look()).toEqual({ looked: 1, more: false });
+  expect(await look()).toEqual({ looked: 1, more: true });
+  // Nothing of it is in a batch.
+  expect(await look()).toEqual({ looked: 0, more: false });
   expect((await suppressed(tenantId)).map(({ id }) => id)).toEqual(ids.slice(-2));
 });
