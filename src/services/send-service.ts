@@ -12,17 +12,13 @@ import {
   SendRequestSchema,
   type SendResponse,
   SendService,
-  type UpdateNotificationRequest,
-  UpdateNotificationRequestSchema,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { mapInSlices } from "#src/breathe.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
-import { encodeContent } from "#src/notifications/encode-content.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
 import { latestDecision, type NotificationRow, toNotification, toTimeline } from "#src/notifications/notification.ts";
 import {
-  type Changes,
   cancelByFilter,
   cancelByIds,
   type Filter,
@@ -36,13 +32,12 @@ import {
 } from "#src/notifications/queries.ts";
 import { waitForDecisions } from "#src/notifications/wait.ts";
 import type { Accept } from "#src/pipeline/accept/accept.ts";
-import { checkData } from "#src/pipeline/accept/check-data.ts";
 import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
-import { checkedTime, checkTags } from "#src/pipeline/accept/prepare.ts";
+import { checkedTime } from "#src/pipeline/accept/prepare.ts";
+import { changesOf, checkExpiry, localTimeOf } from "#src/pipeline/accept/requested-changes.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
 import { hasScope, scopeMissing } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
-import { maskPaths } from "#src/rpc/field-mask.ts";
 import { itemError } from "#src/rpc/item-error.ts";
 import type { Violations } from "#src/rpc/validate.ts";
 import { keysetPage } from "#src/store/keyset.ts";
@@ -280,64 +275,6 @@ function filterOf(filter: NotificationFilter | undefined): Filter {
 
 function isEmpty(filter: Filter): boolean {
   return Object.values(filter).every((value) => value === undefined || (Array.isArray(value) && value.length === 0));
-}
-
-const CHANGEABLE = new Set(["content", "schedule_time", "local_schedule_time", "expire_time", "tags"]);
-
-function pathsOf(request: UpdateNotificationRequest): string[] {
-  const given = create(UpdateNotificationRequestSchema, { ...request, id: "" });
-  delete given.updateMask;
-  return maskPaths(request.updateMask, UpdateNotificationRequestSchema, given);
-}
-
-/** The wall-clock time that is asked for; "" is absent under the mask: at once, as with schedule_time. */
-function localTimeOf(request: UpdateNotificationRequest): string | undefined {
-  return pathsOf(request).includes("local_schedule_time") ? request.localScheduleTime : undefined;
-}
-
-function changesOf(request: UpdateNotificationRequest, now: Date): Changes {
-  const paths = pathsOf(request);
-  const changes: Changes = {};
-  for (const path of paths) {
-    if (!CHANGEABLE.has(path)) {
-      throw new Fault(ErrorReason.INVALID_FIELD_MASK, {
-        message: `update_mask: "${path}" cannot be changed; use ${[...CHANGEABLE].join(", ")}`,
-        fields: [{ field: "update_mask", description: `"${path}" cannot be changed` }],
-      });
-    }
-  }
-  if (paths.includes("content")) {
-    if (request.content === undefined) throw invalidField("content", "cannot be taken away");
-    checkData(request.content.data);
-    changes.content = encodeContent(request.content);
-  }
-  if (paths.includes("schedule_time")) changes.scheduledAt = scheduleOf(request, now);
-  if (paths.includes("expire_time"))
-    changes.expiresAt = request.expireTime ? checkedTime("expire_time", request.expireTime, now) : null;
-  if (paths.includes("tags")) {
-    checkTags(request.tags);
-    changes.tags = request.tags;
-  }
-  return changes;
-}
-
-/** As in Send, a time in the past means at once. */
-function scheduleOf(request: UpdateNotificationRequest, now: Date): Date | null {
-  if (request.scheduleTime === undefined) return null;
-  const time = checkedTime("schedule_time", request.scheduleTime, now);
-  return time > now ? time : null;
-}
-
-function checkExpiry(changes: Changes, before: NotificationRow, now: Date): void {
-  if (changes.expiresAt && changes.expiresAt <= now) throw invalidField("expire_time", "must lie in the future");
-  const scheduled = changes.scheduledAt === undefined ? before.scheduledAt : changes.scheduledAt;
-  const expires = changes.expiresAt === undefined ? before.expiresAt : changes.expiresAt;
-  if (scheduled !== null && expires !== null && expires <= scheduled) {
-    throw invalidField(
-      changes.expiresAt === undefined ? "schedule_time" : "expire_time",
-      "schedule_time must be before expire_time",
-    );
-  }
 }
 
 function notOpen(status: number): Fault {
