@@ -44,3 +44,16 @@ export async function mapInSlices<T, R>(items: readonly T[], work: (item: T, ind
   }
   return results;
 }
+
+/** Work that comes in steps, each short, and between them leaves off until it is asked to go on. */
+export type Steps<T> = Generator<undefined, T, undefined>;
+
+/** Takes the steps one after the other, with breath taken in between. */
+export async function takeSteps<T>(steps: Steps<T>): Promise<T> {
+  for (;;) {
+    const step = steps.next();
+    if (step.done) return step.value;
+    const pause = breathe();
+    if (pause !== undefined) await pause;
+  }
+}

@@ -1,10 +1,10 @@
+import { takeSteps } from "#src/breathe.ts";
 import { Code, Fault } from "#src/errors.ts";
 import { scheduleTag } from "#src/notifications/own-tags.ts";
 import type { AcceptDeps } from "#src/pipeline/accept/accept.ts";
 import { sendByItself } from "#src/pipeline/accept/by-itself.ts";
 import { laneOf } from "#src/pipeline/flow.ts";
 import { claimFiring, type Due, dueSchedules, moveOn, putOff, readFiring } from "#src/schedules/queries.ts";
-import { TooSeldom } from "#src/schedules/recurrence.ts";
 import { requestOf, timingOf } from "#src/schedules/schedule.ts";
 import { firesAt, GRACE_MS, step } from "#src/schedules/timing.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
@@ -42,7 +42,7 @@ export async function sendOccurrences(deps: OccurrenceDeps, now: Date, limit: nu
 /** Whether trying again at once would fail again: the schedule itself is at fault, not what it is sent with. */
 function isLasting(error: unknown): boolean {
   const refused = error instanceof Fault && error.code === Code.INVALID_ARGUMENT;
-  return refused || error instanceof RangeError || error instanceof TooSeldom;
+  return refused || error instanceof RangeError;
 }
 
 /** Until it is too late for the occurrence: then it is missed, like any other, and the next one is tried. */
@@ -63,7 +63,7 @@ async function sendOccurrence({ accept, slot, log }: OccurrenceDeps, { tenantId,
   const firing = await accept.store.tenant(tenantId, (tx) => readFiring(tx, tenantId, key, now));
   if (firing === undefined) return;
   const timing = timingOf(firing);
-  const { send, skipBefore, missed, next } = step(timing, firing.occurrence, firing.notBefore, now);
+  const { send, skipBefore, missed, next } = await takeSteps(step(timing, firing.occurrence, firing.notBefore, now));
   const request = requestOf(firing);
   // With a zone of its own it is due now; else every recipient's clock says when.
   if (send !== undefined && timing.zone === "") request.schedule = { case: "localScheduleTime", value: send };

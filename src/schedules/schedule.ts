@@ -7,10 +7,11 @@ import {
   Schedule_State as State,
 } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { RecipientsSchema, type SendRequest, SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
+import type { Steps } from "#src/breathe.ts";
 import { invalidField } from "#src/errors.ts";
 import type { schedules } from "#src/store/schema/schedules.ts";
 import { isTimeZone } from "#src/users/time-zone.ts";
-import { recurrence, TooSeldom, wallTime } from "./recurrence.ts";
+import { newRecurrence, recurrence, TooSeldom, wallTime } from "./recurrence.ts";
 import { firesAt, firstAfter, type Timing, upcoming } from "./timing.ts";
 
 // ACTIVE ──pause──▶ PAUSED ──resume──▶ ACTIVE
@@ -52,7 +53,7 @@ export function requestOf({ request, userIds }: Pick<ScheduleRow, "request" | "u
   return { ...decoded, to: { ...(decoded.to ?? create(RecipientsSchema)), userIds } };
 }
 
-/** Throws INVALID_REQUEST naming the field when the definition says no time. */
+/** What a stored schedule goes by. Throws INVALID_REQUEST naming the field when it says no time. */
 export function timingOf({
   rule,
   startTime,
@@ -63,26 +64,25 @@ export function timingOf({
 }
 
 /** Throws INVALID_REQUEST naming the field when a schedule cannot go by this. */
-export function checkTiming(definition: ScheduleDefinition, now: Date): Timing {
-  const { startTime, timeZone } = definition;
+export function* checkTiming({ rule, startTime, timeZone }: ScheduleDefinition, now: Date): Steps<Timing> {
   if (timeZone !== "" && !isTimeZone(timeZone)) {
     throw invalidField("schedule.time_zone", "is not a zone of the IANA database, such as Europe/Lisbon");
   }
   if (firesAt({ zone: timeZone }, startTime).getTime() > now.getTime() + HORIZON_MS) {
     throw invalidField("schedule.local_start_time", "must be at most 400 days ahead");
   }
-  return found(() => {
-    const timing = timingOf({ ...definition, finalTime: null });
+  return yield* found(function* () {
+    const timing = { recurrence: yield* newRecurrence(rule, startTime), zone: timeZone };
     // A rule whose second occurrence cannot be found could not go on after its first.
-    const first = firstAfter(timing, now);
-    if (first !== undefined) timing.recurrence.after(first);
+    const first = yield* firstAfter(timing, now);
+    if (first !== undefined) yield* timing.recurrence.after(first);
     return timing;
   });
 }
 
-function found<T>(look: () => T): T {
+function* found<T>(look: () => Steps<T>): Steps<T> {
   try {
-    return look();
+    return yield* look();
   } catch (error) {
     if (!(error instanceof TooSeldom)) throw error;
     throw invalidField("schedule.recurrence", "has no occurrences, or too far apart; try a greater FREQ");
@@ -90,16 +90,16 @@ function found<T>(look: () => T): T {
 }
 
 /** How a schedule stands that begins, or begins anew, now; ENDED when its rule has no occurrence that is still to come. */
-export function standing(timing: Timing, now: Date, last: string | null): Standing {
-  const occurrence = found(() => firstAfter(timing, now, last ?? undefined));
+export function* standing(timing: Timing, now: Date, last: string | null): Steps<Standing> {
+  const occurrence = yield* found(() => firstAfter(timing, now, last ?? undefined));
   const common = { finalTime: timing.recurrence.final ?? null, notBefore: now };
   return occurrence === undefined
     ? { ...common, state: State.ENDED, occurrence: null, firesAt: null, endedAt: now }
     : { ...common, state: State.ACTIVE, occurrence, firesAt: firesAt(timing, occurrence), endedAt: null };
 }
 
-/** `preview`: with all of the next occurrences, which takes looking for them. */
-export function toSchedule(row: ScheduleRow, preview: { now: Date } | undefined): Schedule {
+/** `next`: its next occurrences, as far as they are to be shown. */
+export function toSchedule(row: ScheduleRow, next: readonly string[]): Schedule {
   return create(ScheduleSchema, {
     key: row.key,
     request: requestOf(row),
@@ -107,7 +107,7 @@ export function toSchedule(row: ScheduleRow, preview: { now: Date } | undefined)
     localStartTime: row.startTime,
     timeZone: row.timeZone,
     state: row.state as State,
-    nextOccurrences: nextOf(row, preview).map((localTime) =>
+    nextOccurrences: next.map((localTime) =>
       create(OccurrenceSchema, {
         localTime,
         ...(row.timeZone === "" ? {} : { time: timestampFromDate(firesAt({ zone: row.timeZone }, localTime)) }),
@@ -121,13 +121,17 @@ export function toSchedule(row: ScheduleRow, preview: { now: Date } | undefined)
   });
 }
 
-function nextOf(row: ScheduleRow, preview: { now: Date } | undefined): string[] {
-  if (preview === undefined) return row.occurrence === null ? [] : [row.occurrence];
+/** What is known without looking for it. */
+export function known({ occurrence }: ScheduleRow): string[] {
+  return occurrence === null ? [] : [occurrence];
+}
+
+/** The next occurrences; of a PAUSED one those that would come if it were resumed now. */
+export function* preview(row: ScheduleRow, now: Date): Steps<string[]> {
   if (row.state === State.ENDED) return [];
   const timing = timingOf(row);
-  return upcoming(
-    timing,
-    () => row.occurrence ?? firstAfter(timing, preview.now, row.lastOccurrence ?? undefined),
-    PREVIEW,
-  );
+  function* first(): Steps<string | undefined> {
+    return row.occurrence ?? (yield* firstAfter(timing, now, row.lastOccurrence ?? undefined));
+  }
+  return yield* upcoming(timing, first, PREVIEW);
 }

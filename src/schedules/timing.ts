@@ -1,3 +1,4 @@
+import type { Steps } from "#src/breathe.ts";
 import { instantOfLocal, localTimeOf } from "#src/notifications/local-time.ts";
 import { type Recurrence, TooSeldom } from "./recurrence.ts";
 
@@ -7,8 +8,8 @@ const FIRST_ZONE_MS = 14 * HOUR_MS;
 const LAST_ZONE_MS = 12 * HOUR_MS;
 /** What is later than this is left out: nobody wants the morning's digest in the evening. */
 export const GRACE_MS = HOUR_MS;
-/** Occurrences passed over in one step, so that a step stays short; the next goes on. */
-const MOST_PASSED = 1000;
+/** Occurrences passed over in one go, so that others get their turn; the next goes on. */
+const MOST_PASSED = 200;
 
 /** A rule and whose clock it goes by; zone "": each recipient's. */
 export type Timing = { recurrence: Recurrence; zone: string };
@@ -26,23 +27,31 @@ function comesLast({ zone }: Pick<Timing, "zone">, occurrence: string): number {
 }
 
 /** The first occurrence that is still to come to somebody after an instant, and that is later than the `last` one sent. */
-export function firstAfter(timing: Timing, instant: Date, last?: string): string | undefined {
+export function* firstAfter(timing: Timing, instant: Date, last?: string): Steps<string | undefined> {
   const { recurrence, zone } = timing;
   // A day earlier by any clock, because a gap or an overlap moves what is near it.
   const from = new Date(instant.getTime() - (zone === "" ? LAST_ZONE_MS : 0) - 24 * HOUR_MS);
   const local = localTimeOf(from, zone === "" ? "UTC" : zone);
-  let occurrence = recurrence.after(last !== undefined && last > local ? last : local);
+  let occurrence = yield* recurrence.after(last !== undefined && last > local ? last : local);
   while (occurrence !== undefined && comesLast(timing, occurrence) <= instant.getTime()) {
-    occurrence = recurrence.after(occurrence);
+    occurrence = yield* recurrence.after(occurrence);
   }
   return occurrence;
 }
 
 /** Occurrences from a given one on, it included, as far as they are found. */
-export function upcoming({ recurrence }: Timing, first: () => string | undefined, most: number): string[] {
+export function* upcoming(
+  { recurrence }: Timing,
+  first: () => Steps<string | undefined>,
+  most: number,
+): Steps<string[]> {
   const found: string[] = [];
   try {
-    for (let next = first(); next !== undefined && found.length < most; next = recurrence.after(next)) found.push(next);
+    let next = yield* first();
+    while (next !== undefined) {
+      found.push(next);
+      next = found.length < most ? yield* recurrence.after(next) : undefined;
+    }
   } catch (error) {
     if (!(error instanceof TooSeldom)) throw error;
   }
@@ -65,19 +74,29 @@ export type Step = {
  * Goes on from the occurrence at hand. What lies more than an hour back is left out; so is one that a gap in the zone's
  * clock moves onto the instant of the one before. `notBefore`: when the schedule was made, changed or resumed.
  */
-export function step(timing: Timing, occurrence: string, notBefore: Date, now: Date): Step {
+export function* step(timing: Timing, occurrence: string, notBefore: Date, now: Date): Steps<Step> {
   const skipBefore = new Date(Math.max(notBefore.getTime(), now.getTime() - GRACE_MS));
   let missed = 0;
   let at: string | undefined = occurrence;
   while (at !== undefined && comesLast(timing, at) < skipBefore.getTime() && missed < MOST_PASSED) {
-    at = timing.recurrence.after(at);
+    at = yield* nextOf(timing, at);
     missed++;
   }
   if (at === undefined || firesAt(timing, at) > now || missed === MOST_PASSED) {
     return { send: undefined, skipBefore, missed, next: at };
   }
   const sent = firesAt(timing, at).getTime();
-  let next = timing.recurrence.after(at);
-  while (next !== undefined && firesAt(timing, next).getTime() <= sent) next = timing.recurrence.after(next);
+  let next = yield* nextOf(timing, at);
+  while (next !== undefined && firesAt(timing, next).getTime() <= sent) next = yield* nextOf(timing, next);
   return { send: at, skipBefore, missed, next };
+}
+
+/** One that cannot be found ends the schedule: whoever looked again would not find it either. */
+function* nextOf({ recurrence }: Timing, occurrence: string): Steps<string | undefined> {
+  try {
+    return yield* recurrence.after(occurrence);
+  } catch (error) {
+    if (error instanceof TooSeldom) return undefined;
+    throw error;
+  }
 }

@@ -10,6 +10,7 @@ import {
 } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import { writeAudit } from "#src/audit/queries.ts";
+import { takeSteps } from "#src/breathe.ts";
 import type { Clock } from "#src/clock.ts";
 import { type Cancelled, deleteDeadline, upsertDeadline } from "#src/deadlines/change.ts";
 import { toDeadline } from "#src/deadlines/deadline.ts";
@@ -34,7 +35,11 @@ import {
 import {
   checkTiming,
   definitionOf,
+  known,
+  preview,
+  type ScheduleDefinition,
   type ScheduleRow,
+  type Standing,
   standing,
   timingOf,
   toSchedule,
@@ -66,36 +71,60 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
   const by = (call: Call) => ({ actor: call.actor, now: clock(), slot: deps.slots[turn++ % deps.slots.length] ?? 0 });
   const audit = (db: Db, call: Call, action: string, key: string) =>
     writeAudit(db, { tenantId: call.tenantId, id: newId(), actor: call.actor, action, target: `schedule:${key}` });
-  const show = (row: ScheduleRow) => ({ schedule: toSchedule(row, { now: clock() }) });
+  /** Not in a transaction, which looking for occurrences would keep open. */
+  const show = async (row: ScheduleRow) => ({ schedule: toSchedule(row, await takeSteps(preview(row, clock()))) });
+
+  async function find({ tenantId }: Call, key: string): Promise<ScheduleRow> {
+    const row = await store.tenantDb(tenantId, (db) => findSchedule(db, tenantId, key));
+    if (row === undefined) throw notFound("schedule");
+    return row;
+  }
 
   /** What Send would refuse is refused now, not when it is due. */
   async function checkRequest({ request = create(SendRequestSchema) }: Schedule, call: Call): Promise<void> {
     prepare(request, await deps.findType(call.tenantId, request.type || DEFAULT_TYPE), clock(), 0);
   }
 
+  /** How a schedule that is there begins anew by another definition: what takes long is looked for before it is locked. */
+  async function beginning(definition: ScheduleDefinition, before: ScheduleRow) {
+    const now = clock();
+    const timing = await takeSteps(checkTiming(definition, now));
+    const from = ({ lastOccurrence }: ScheduleRow) => takeSteps(standing(timing, now, lastOccurrence));
+    const begun = await from(before);
+    return async (row: ScheduleRow): Promise<Partial<Standing>> => {
+      // It may have been sent once more meanwhile.
+      const standing = row.lastOccurrence === before.lastOccurrence ? begun : await from(row);
+      if (standing.state !== State.ACTIVE) throw neverComes();
+      return row.state === State.PAUSED
+        ? { ...standing, state: State.PAUSED, occurrence: null, firesAt: null }
+        : standing;
+    };
+  }
+
   /** Changes a schedule's standing, if it has another than the one wanted. */
-  const stand = (
+  const stand = async (
     key: string,
     call: Call,
     action: string,
-    change: (row: ScheduleRow, now: Date) => object | undefined,
+    change: (row: ScheduleRow) => Partial<Standing> | undefined,
   ) =>
-    store.tenantDb(call.tenantId, async (db) => {
-      const row = await lockSchedule(db, call.tenantId, key);
-      if (row === undefined) throw notFound("schedule");
-      const now = clock();
-      const changes = change(row, now);
-      if (changes === undefined) return show(row);
-      await audit(db, call, action, key);
-      return show(await changeSchedule(db, row, changes, now));
-    });
+    show(
+      await store.tenantDb(call.tenantId, async (db) => {
+        const row = await lockSchedule(db, call.tenantId, key);
+        if (row === undefined) throw notFound("schedule");
+        const changes = change(row);
+        if (changes === undefined) return row;
+        await audit(db, call, action, key);
+        return changeSchedule(db, row, changes, clock());
+      }),
+    );
 
   return service(ScheduleService, {
     async createSchedule(request, call) {
       const asked = request.schedule ?? create(ScheduleSchema);
       const now = clock();
       const definition = definitionOf(asked);
-      const begun = standing(checkTiming(definition, now), now, null);
+      const begun = await takeSteps(standing(await takeSteps(checkTiming(definition, now)), now, null));
       if (begun.state !== State.ACTIVE) throw neverComes();
       await checkRequest(asked, call);
       const row = await store.tenantDb(call.tenantId, async (db) => {
@@ -112,11 +141,7 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
       return show(row);
     },
 
-    async getSchedule({ key }, call) {
-      const row = await store.tenantDb(call.tenantId, (db) => findSchedule(db, call.tenantId, key));
-      if (row === undefined) throw notFound("schedule");
-      return show(row);
-    },
+    getSchedule: async ({ key }, call) => show(await find(call, key)),
 
     async listSchedules(request, call) {
       const { items, nextPageToken } = await keysetPage(pageTokens, {
@@ -126,33 +151,29 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
         read: (after, limit) => store.tenantDb(call.tenantId, (db) => pageSchedules(db, call.tenantId, after, limit)),
         keyOf: (row) => row.key,
       });
-      return { schedules: items.map((row) => toSchedule(row, undefined)), nextPageToken };
+      return { schedules: items.map((row) => toSchedule(row, known(row))), nextPageToken };
     },
 
     async updateSchedule(request, call) {
       const asked = request.schedule ?? create(ScheduleSchema);
       const paths = changedPaths(request.updateMask, asked);
-      const before = await store.tenantDb(call.tenantId, (db) => findSchedule(db, call.tenantId, asked.key));
-      if (before === undefined) throw notFound("schedule");
+      const before = await find(call, asked.key);
       if (request.revision !== 0 && request.revision !== before.revision) throw new Fault(ErrorReason.ETAG_MISMATCH);
-      const wanted = applyMask(ScheduleSchema, toSchedule(before, undefined), asked, paths);
+      const wanted = applyMask(ScheduleSchema, toSchedule(before, []), asked, paths);
       const fields = deps.violations(ScheduleSchema, wanted);
       if (fields.length > 0) throw invalidRequest(fields.map((each) => ({ ...each, field: `schedule.${each.field}` })));
       await checkRequest(wanted, call);
       const definition = definitionOf(wanted);
-      return store.tenantDb(call.tenantId, async (db) => {
+      const begin = paths.every((path) => path === "request") ? undefined : await beginning(definition, before);
+      const row = await store.tenantDb(call.tenantId, async (db) => {
         const row = await lockSchedule(db, call.tenantId, asked.key);
         if (row === undefined) throw notFound("schedule");
         // What was merged and checked is no longer what is there.
         if (row.revision !== before.revision) throw new Fault(ErrorReason.ETAG_MISMATCH);
-        const now = clock();
         await audit(db, call, "schedule.update", row.key);
-        if (paths.every((path) => path === "request")) return show(await changeSchedule(db, row, definition, now));
-        const begun = standing(checkTiming(definition, now), now, row.lastOccurrence);
-        if (begun.state !== State.ACTIVE) throw neverComes();
-        const paused = row.state === State.PAUSED ? { state: State.PAUSED, occurrence: null, firesAt: null } : {};
-        return show(await changeSchedule(db, row, { ...definition, ...begun, ...paused }, now));
+        return changeSchedule(db, row, { ...definition, ...(await begin?.(row)) }, clock());
       });
+      return show(row);
     },
 
     pauseSchedule: ({ key }, call) =>
@@ -160,10 +181,16 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
         state === State.ACTIVE ? { state: State.PAUSED, occurrence: null, firesAt: null } : undefined,
       ),
 
-    resumeSchedule: ({ key }, call) =>
-      stand(key, call, "schedule.resume", (row, now) =>
-        row.state === State.PAUSED ? standing(timingOf(row), now, row.lastOccurrence) : undefined,
-      ),
+    async resumeSchedule({ key }, call) {
+      const before = await find(call, key);
+      const paused = before.state === State.PAUSED;
+      const begun = paused ? await takeSteps(standing(timingOf(before), clock(), before.lastOccurrence)) : undefined;
+      return stand(key, call, "schedule.resume", (row) => {
+        if (row.state !== State.PAUSED) return undefined;
+        if (row.revision !== before.revision) throw new Fault(ErrorReason.ETAG_MISMATCH);
+        return begun;
+      });
+    },
 
     async deleteSchedule({ key }, call) {
       await store.tenantDb(call.tenantId, async (db) => {

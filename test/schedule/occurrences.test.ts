@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { Registry } from "prom-client";
 import { expect, test } from "vitest";
 import { ScheduleSchema, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
+import { takeSteps } from "#src/breathe.ts";
 import type { AcceptDeps } from "#src/pipeline/accept/accept.ts";
 import { sendOccurrences } from "#src/schedule/occurrences.ts";
 import { insertSchedule } from "#src/schedules/queries.ts";
@@ -64,9 +65,8 @@ async function schedules(tenantId: string, count: number, recurrence: string) {
     const request = { to, content: { title: "Hi" } };
     const asked = create(ScheduleSchema, { key: `s${n}`, request, recurrence, localStartTime, timeZone: "UTC" });
     const definition = definitionOf(asked);
-    await store.tenantDb(tenantId, (db) =>
-      insertSchedule(db, tenantId, definition, standing(checkTiming(definition, now), now, null), now),
-    );
+    const begun = await takeSteps(standing(await takeSteps(checkTiming(definition, now)), now, null));
+    await store.tenantDb(tenantId, (db) => insertSchedule(db, tenantId, definition, begun, now));
   }
 }
 

@@ -201,6 +201,8 @@ describe("a schedule", () => {
     ["every second", { recurrence: "FREQ=SECONDLY" }],
     ["a rule that never comes", { recurrence: "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30" }],
     ["a rule that never comes in any hour", { recurrence: "FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30" }],
+    ["a rule that names too many times", { recurrence: "FREQ=YEARLY;BYDAY=MO,TU,WE,TH,FR;BYHOUR=8,10,12,14" }],
+    ["a count that takes too long", { recurrence: "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=29;COUNT=366" }],
     ["a rule that is over", { recurrence: "FREQ=DAILY;UNTIL=20200101" }],
     ["a zone that is none", { timeZone: "Middle/Earth" }],
     ["a start far ahead", { localStartTime: "2099-01-01T00:00" }],

@@ -50,9 +50,16 @@ export type Schedule = Message<"posthorn.v1.Schedule"> & {
    * The parts FREQ (YEARLY to HOURLY), INTERVAL (up to 1,000), COUNT (up to
    * 366), UNTIL (a wall-clock time, "20261231T235959", or a date, whose end
    * counts), BYMONTH, BYWEEKNO, BYYEARDAY, BYMONTHDAY, BYDAY, BYHOUR, BYMINUTE
-   * (up to 4 minutes), BYSETPOS and WKST. It must have an occurrence after now. A
-   * rule whose first two cannot be found with reasonable effort (some 40 years
-   * of days, a year of hours) is refused too: a greater FREQ says it for less.
+   * (up to 4 minutes), BYSETPOS (up to 12 positions) and WKST. It must have an
+   * occurrence after now.
+   *
+   * What would take long to look for is refused, with what to write instead:
+   * more than 1,000 times in one period of the FREQ, or 366 with BYSETPOS; by the
+   * hour BYYEARDAY, and BYMONTH or BYMONTHDAY with an INTERVAL that does not
+   * divide 24; a COUNT whose last occurrence is not found within some 100,000
+   * periods; and a rule whose first two occurrences are not found within some
+   * 15,000 (40 years of days; 2,000 with BYSETPOS). When a later one is not, the
+   * schedule has ENDED.
    *
    * @generated from field: string recurrence = 3;
    */
