@@ -77,6 +77,10 @@ export const ERRORS: Record<KnownReason, Rule> = {
   [ErrorReason.UNKNOWN_METHOD]: rule(Code.UNIMPLEMENTED, "There is no such method."),
   [ErrorReason.INTERNAL]: rule(Code.INTERNAL, "Something went wrong on the server. Report the request id."),
   [ErrorReason.LIMIT_OF_CALL]: rule(Code.OUT_OF_RANGE, "The request asks for more than one call may do."),
+  [ErrorReason.TOO_MANY_RESOURCES]: rule(
+    Code.RESOURCE_EXHAUSTED,
+    "There are as many of these as the server allows. Delete some first.",
+  ),
 };
 
 function rule(code: Code, message: string, retry = false): Rule {
@@ -138,6 +142,15 @@ export function invalidRequest(fields: readonly FieldFault[]): Fault {
   return new Fault(ErrorReason.INVALID_REQUEST, {
     ...(first === undefined ? {} : { message: `${path}: ${first.description}${more}` }),
     fields: [...fields],
+  });
+}
+
+/** TOO_MANY_RESOURCES of a kind; `mend` says what helps. */
+export function tooMany(resource: string, limit: number, mend: string): Fault {
+  return new Fault(ErrorReason.TOO_MANY_RESOURCES, {
+    message: `There are ${limit} ${resource}s already, which is the most that are allowed. ${mend}`,
+    metadata: { resource, limit: `${limit}` },
+    quota: [{ subject: resource, description: `at most ${limit}` }],
   });
 }
 

@@ -13,12 +13,14 @@ import { connectCache } from "#src/cache/redis.ts";
 import type { Clock } from "#src/clock.ts";
 import type { Role } from "#src/config/deployment.ts";
 import type { Config } from "#src/config.ts";
+import { reconcilingReminders } from "#src/deadlines/reconcile.ts";
 import { newIds } from "#src/ids.ts";
 import { openInbox } from "#src/inbox/inbox.ts";
 import { unreadLimit } from "#src/inbox/unread-limit.ts";
 import { createApiLimits } from "#src/limits/api-limits.ts";
 import { notificationLimits } from "#src/limits/notification-limits.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
+import { storeReminders } from "#src/pipeline/accept/reminders.ts";
 import type { ClosedBatch } from "#src/pipeline/close/close.ts";
 import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
@@ -151,6 +153,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   };
   const reconsider: ReconsiderDeps = { decide, metrics, clockOf: zoneClocks(), filters: filterEvaluator(), live };
   const reconcile = reconciling(reconsider);
+  const cancelled = (tenantId: string, notifications: readonly { id: string; userId: string }[], at: Date) =>
+    announceCancelled(live, tenantId, notifications, at);
+  const reconcileReminders = reconcilingReminders({ newId, store: storeReminders, cancelled });
   const inbox = openInbox({
     store,
     clock,
@@ -260,20 +265,22 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       accept: accepting(acceptDeps, config.accept, slots),
       violations,
       slot: firstSlot,
-      cancelled: (tenantId, notifications, at) => announceCancelled(live, tenantId, notifications, at),
+      cancelled,
     }),
     scheduleService({
       ...shared,
       findType: types.get,
       violations,
       slots,
-      cancelled: (tenantId, notifications, at) => announceCancelled(live, tenantId, notifications, at),
+      config: config.schedule,
+      cancelled,
     }),
     inboxService({ ...shared, inbox }),
     preferencesService({
       ...shared,
       aboutToChange: preferences.aboutToChange,
       reconcile,
+      reconcileReminders,
       preferencesChanged: live.preferencesChanged,
       membershipChanged,
     }),

@@ -53,6 +53,14 @@ export const schedule = {
     default: 1_000,
     doc: "Due items claimed at once; a full batch is followed by the next without waiting.",
   }),
+  maxPerTenant: option("POSTHORN_SCHEDULES_MAX_PER_TENANT", integer(1, 1_000_000), {
+    default: 1_000,
+    doc: "Schedules that a tenant may have which have not ended. Each may be looked at every hour.",
+  }),
+  maxDeadlinesPerUser: option("POSTHORN_DEADLINES_MAX_PER_USER", integer(1, 100_000), {
+    default: 1_000,
+    doc: "Deadlines to come that a user may have. When the user changes how they are reminded, all are changed with it.",
+  }),
 };
 
 export const stream = {

@@ -29,11 +29,11 @@ export async function upsertDeadline(
   kind: ReminderKind,
   newId: NewId,
   by: By,
-): Promise<{ row: DeadlineRow; cancelled: Cancelled[] }> {
+): Promise<{ row: DeadlineRow; isNew: boolean; cancelled: Cancelled[] }> {
   const { row, isNew } = await lockDeadline(tx, tenantId, wanted, by.now);
   const changes = plan(row.reminders, wanted.at.getTime(), kind.offsetsMs, by.now.getTime());
   const settled = changes.move.length + changes.create.length + changes.cancel.length === 0;
-  if (!isNew && settled && isSame(row, wanted)) return { row, cancelled: [] };
+  if (!isNew && settled && isSame(row, wanted)) return { row, isNew, cancelled: [] };
 
   const open = await lockOpen(
     tx,
@@ -79,7 +79,7 @@ export async function upsertDeadline(
   await changeDeadline(tx, tenantId, wanted, { reminders, revision: isNew ? 1 : row.revision + 1 }, by.now);
   const after = await findDeadline(tx, tenantId, wanted.userId, wanted.key);
   if (after === undefined) throw new Error("a locked deadline is gone");
-  return { row: after, cancelled };
+  return { row: after, isNew, cancelled };
 }
 
 /** Deletes a deadline and cancels those of its reminders that are not delivered yet. */

@@ -4,7 +4,7 @@ import { type ReminderOffsets, ReminderOffsetsSchema } from "#gen/posthorn/v1/no
 
 const HOUR_MS = 3_600_000;
 
-/** When neither the deadline nor its type says. */
+/** When neither the deadline nor its user, tenant or type says. */
 export const DEFAULT_OFFSETS_MS: readonly number[] = [24 * HOUR_MS, 2 * HOUR_MS];
 
 /** In ms, the longest first, each once: how they are stored and compared. */

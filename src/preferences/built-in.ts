@@ -1,5 +1,6 @@
 import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { type ChannelPreferences, Digest_Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { DEFAULT_OFFSETS_MS } from "#src/deadlines/offsets.ts";
 
 /** What holds where nobody has set anything. */
 export const BUILT_IN = {
@@ -14,6 +15,7 @@ export const BUILT_IN = {
   language: "en",
   timeZone: "UTC",
   batching: { enabled: true, maxSize: 5, windowMs: 30 * 60_000 },
+  reminderOffsetsMs: DEFAULT_OFFSETS_MS,
   /** 1 is Monday. */
   digest: { mode: Digest_Mode.IMMEDIATE as Digest_Mode, time: "09:00", days: [1] as readonly number[] },
 } as const;

@@ -9,7 +9,7 @@ import type { Store } from "#src/store/store.ts";
 import { checkPreferences } from "./check.ts";
 import { changedPaths, etagOf, type Stored, withoutEmpty } from "./document.ts";
 import { lockPreferences, type Owner, savePreferences } from "./queries.ts";
-import type { Counts, Reconcile, Reconciled } from "./reconciled.ts";
+import { type Counts, type Reconcile, type Reconciled, type ReconcileReminders, together } from "./reconciled.ts";
 import { recordRuleChange } from "./rule-changes.ts";
 
 export type ChangeDeps = {
@@ -21,6 +21,8 @@ export type ChangeDeps = {
   aboutToChange(owner: Owner): Promise<void>;
   /** Decides anew what waits for the user. */
   reconcile: Reconcile;
+  /** Gives the user's deadlines the reminders that new offsets ask for. */
+  reconcileReminders: ReconcileReminders;
   /** Tells the user's streams. Called after the commit, for users, not for the tenant's defaults. */
   preferencesChanged(tenantId: string, userId: string, changedFields: string[], reconciled: Counts | undefined): void;
 };
@@ -61,10 +63,14 @@ export async function changePreferences(deps: ChangeDeps, owner: Owner, change: 
       checkPreferences(preferences, changedFields);
       const stored = { preferences, revision: before.revision + 1, updatedAt: now };
       await savePreferences(db, owner, stored);
+      const { actor, action, reason } = change;
       let reconciled: Reconciled | undefined;
       if (userId === "") await recordRuleChange(db, { tenantId, userId, type: "" }, now);
-      else reconciled = await deps.reconcile(db, tenantId, [userId], now);
-      const { actor, action, reason } = change;
+      else {
+        const offsets = changedFields.some((path) => path.endsWith(".reminder_offsets"));
+        const reminders = offsets ? await deps.reconcileReminders(db, tenantId, userId, { actor, now }) : undefined;
+        reconciled = together(await deps.reconcile(db, tenantId, [userId], now, reminders?.fresh), reminders);
+      }
       const target = userId === "" ? "default_preferences" : `user:${userId}`;
       await writeAudit(db, { tenantId, id: newId(), actor, action, target, reason });
       return { stored, changedFields, reconciled };

@@ -1,7 +1,7 @@
 import { clone, create, equals, fromJson, type JsonValue, toJson } from "@bufbuild/protobuf";
 import { isReflectList, isReflectMessage, type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
 import { type Preferences, PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
-import { leaves } from "#src/rpc/field-mask.ts";
+import { isWhole, leaves } from "#src/rpc/field-mask.ts";
 
 /** Preferences as they are stored: their JSON, how often it changed, and when last. */
 export type Stored = { preferences: Preferences; revision: number; updatedAt: Date | undefined };
@@ -35,7 +35,7 @@ export function withoutEmpty(preferences: Preferences): Preferences {
 function prune(message: ReflectMessage): boolean {
   for (const field of message.fields) {
     if (!message.isSet(field)) continue;
-    if (field.fieldKind === "message" && !prune(message.get(field))) message.clear(field);
+    if (field.fieldKind === "message" && !isWhole(field.message) && !prune(message.get(field))) message.clear(field);
     if (field.fieldKind !== "map" || field.mapKind !== "message") continue;
     const entries = message.get(field);
     for (const [key, entry] of [...entries]) if (!prune(entry as ReflectMessage)) entries.delete(key);

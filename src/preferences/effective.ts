@@ -8,6 +8,7 @@ import {
   type Preferences,
   PreferencesSchema,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { toOffsets } from "#src/deadlines/offsets.ts";
 import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import {
   batching,
@@ -22,6 +23,7 @@ import {
   quietHours,
   type Resolved,
   receivesAnything,
+  reminderOffsets,
   type Scope,
   scopeEnabled,
   timeZone,
@@ -31,8 +33,11 @@ import {
 /** The values in force, every field set, and the level of each by its path. */
 export type Effective = { preferences: Preferences; origins: Record<string, PreferenceLevel> };
 
+/** What a type says about its reminders, in ms; null: nothing. */
+type TypeScope = Scope & { reminderOffsetsMs?: readonly number[] | null };
+
 /** All values in force for a user; with a scope, as they are for that type. */
-export function effective(levels: Levels, scope: Scope | undefined): Effective {
+export function effective(levels: Levels, scope: TypeScope | undefined): Effective {
   const origins: Record<string, PreferenceLevel> = {};
   const note = <T>(path: string, { value, level }: Resolved<T>): T => {
     origins[path] = level;
@@ -48,7 +53,12 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
   }
+  const ofType = (key: string, { reminderOffsetsMs = null, ...rest }: TypeScope) => {
+    const offsets = reminderOffsets(levels, rest, reminderOffsetsMs);
+    return { [key]: { reminderOffsets: toOffsets(note(`types.${key}.reminder_offsets`, offsets)) } };
+  };
   const preferences = create(PreferencesSchema, {
+    types: scope === undefined ? {} : ofType(scope.type, scope),
     enabled: note("enabled", enabledFor(levels, scope)),
     channels,
     minimumPriority: note("minimum_priority", minimumPriority(levels, scope)),

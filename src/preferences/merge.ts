@@ -9,6 +9,7 @@ import {
   type Preferences,
   type ScopePreferences,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { offsetsOf } from "#src/deadlines/offsets.ts";
 import { BUILT_IN, type Switch } from "./built-in.ts";
 
 /** Everything a user's values are drawn from. Absent: nothing set there. */
@@ -222,6 +223,27 @@ function wished<T>(
 ): Resolved<T> {
   const steps = [...generalSteps(levels, read), ...(scope ? scopeSteps(levels, scope, readScope) : [])];
   return resolve({ value: builtIn, level: Level.BUILT_IN }, steps, always);
+}
+
+/**
+ * How long before a deadline of the type its user is reminded, in ms, where the deadline does not say. `ofType`: what the
+ * type itself says; null: nothing.
+ */
+export function reminderOffsets(
+  levels: Levels,
+  scope: Pick<Scope, "type" | "category">,
+  ofType: readonly number[] | null,
+): Resolved<readonly number[]> {
+  const start =
+    ofType === null
+      ? { value: BUILT_IN.reminderOffsetsMs, level: Level.BUILT_IN }
+      : { value: ofType, level: Level.TYPE };
+  const steps = scopeSteps(
+    levels,
+    { optIn: false, ...scope },
+    (set) => set.reminderOffsets && offsetsOf(set.reminderOffsets),
+  );
+  return resolve<readonly number[]>(start, steps, always);
 }
 
 export function weekendsEnabled(levels: Levels): Resolved<boolean> {

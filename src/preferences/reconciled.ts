@@ -7,6 +7,8 @@ export type Counts = {
   released: number;
   rebatched: number;
   unchanged: number;
+  /** Reminders that there were not before. */
+  added: number;
   more: boolean;
 };
 
@@ -19,6 +21,43 @@ export type Reconciled = {
 /**
  * Decides anew what waits for users, by the rules as the transaction sees them: call it in the transaction that changes
  * them, after the change. No decision drawn from the former rules comes to wait after it. Looks at 1,000 notifications;
- * with more than that the rest follows from the scheduler's next tick on.
+ * with more than that the rest follows from the scheduler's next tick on. `fresh`: ids that the change itself has stored.
  */
-export type Reconcile = (db: Db, tenantId: string, userIds: readonly string[], now: Date) => Promise<Reconciled>;
+export type Reconcile = (
+  db: Db,
+  tenantId: string,
+  userIds: readonly string[],
+  now: Date,
+  fresh?: ReadonlySet<string>,
+) => Promise<Reconciled>;
+
+/** What new offsets made of a user's reminders, and the ids of those that are new. */
+export type RemindersReconciled = {
+  counts: Pick<Counts, "suppressed" | "moved" | "added">;
+  fresh: ReadonlySet<string>;
+  announce(): void;
+};
+
+/**
+ * Gives the deadlines of a user, where they say none themselves, the reminders that the user's offsets ask for, as the
+ * transaction sees them: call it in the transaction that changes them, after the change and before `Reconcile`.
+ */
+export type ReconcileReminders = (
+  db: Db,
+  tenantId: string,
+  userId: string,
+  by: { actor: string; now: Date },
+) => Promise<RemindersReconciled>;
+
+/** Both together, counted and told as one. */
+export function together({ counts, announce }: Reconciled, reminders: RemindersReconciled | undefined): Reconciled {
+  if (reminders === undefined) return { counts, announce };
+  const { suppressed, moved, added } = reminders.counts;
+  return {
+    counts: { ...counts, suppressed: counts.suppressed + suppressed, moved: counts.moved + moved, added },
+    announce() {
+      reminders.announce();
+      announce();
+    },
+  };
+}

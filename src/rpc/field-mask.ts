@@ -2,6 +2,7 @@ import { clone, type DescField, type DescMessage, type Message, type MessageShap
 import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
 import type { FieldMask } from "@bufbuild/protobuf/wkt";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { ReminderOffsetsSchema } from "#gen/posthorn/v1/notification_pb.ts";
 import { Fault } from "#src/errors.ts";
 import { MAX_PATHS } from "./oversize/bounds.ts";
 
@@ -59,7 +60,7 @@ export function applyMask<Desc extends DescMessage>(
 
 /**
  * Every innermost set field with its value, by path: into singular messages and maps of messages, but not into lists,
- * maps of scalars or google.protobuf types. An empty nested message is no leaf.
+ * maps of scalars, google.protobuf types or ReminderOffsets. An empty nested message is no leaf.
  */
 export function leaves(schema: DescMessage, message: Message): Map<string, { field: DescField; value: unknown }> {
   const found = new Map<string, { field: DescField; value: unknown }>();
@@ -78,15 +79,16 @@ export function leaves(schema: DescMessage, message: Message): Map<string, { fie
 }
 
 function isNested(field: DescField): field is DescField & { fieldKind: "message" } {
-  return field.fieldKind === "message" && !isWellKnown(field.message);
+  return field.fieldKind === "message" && !isWhole(field.message);
 }
 
 function isMessageMap(field: DescField): field is DescField & { fieldKind: "map"; mapKind: "message" } {
-  return field.fieldKind === "map" && field.mapKind === "message" && !isWellKnown(field.message);
+  return field.fieldKind === "map" && field.mapKind === "message" && !isWhole(field.message);
 }
 
-function isWellKnown(message: DescMessage): boolean {
-  return message.typeName.startsWith("google.protobuf.");
+/** Whether a message is one value, set or not: empty it says something else than absent. */
+export function isWhole(message: DescMessage): boolean {
+  return message.typeName.startsWith("google.protobuf.") || message.typeName === ReminderOffsetsSchema.typeName;
 }
 
 /** The path's segments, without backquotes. Keys with a dot are refused: no key of the contract has one. */

@@ -1,9 +1,24 @@
-import { and, asc, eq, gt, sql } from "drizzle-orm";
+import { and, asc, eq, gt, isNotNull, isNull, lte, ne, sql } from "drizzle-orm";
 import { Tenant_State } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { schedules } from "#src/store/schema/schedules.ts";
 import type { Db, Tx } from "#src/store/store.ts";
 import type { ScheduleDefinition, ScheduleRow, Standing } from "./schedule.ts";
 import type { Step } from "./timing.ts";
+
+/** Lets nobody else add a schedule to the tenant until the transaction ends, so that they can be counted. */
+export async function lockSchedules(db: Db, tenantId: string): Promise<void> {
+  await db.execute(sql`select pg_advisory_xact_lock(hashtextextended(${`${tenantId} schedules`}, 0))`);
+}
+
+/** Whether the tenant has more than so many schedules that have not ended. */
+export async function hasMoreSchedules(db: Db, tenantId: string, most: number): Promise<boolean> {
+  const found = await db
+    .select({ key: schedules.key })
+    .from(schedules)
+    .where(and(eq(schedules.tenantId, tenantId), ne(schedules.state, State.ENDED)))
+    .limit(most + 1);
+  return found.length > most;
+}
 
 /** Undefined when the key is taken. */
 export async function insertSchedule(
@@ -32,14 +47,36 @@ export async function lockSchedule(db: Db, tenantId: string, key: string): Promi
   return row;
 }
 
-/** Up to `limit` schedules after a key, in the order of keys. */
-export async function pageSchedules(db: Db, tenantId: string, after: string, limit: number): Promise<ScheduleRow[]> {
-  return db
-    .select()
+/** Up to `limit` schedules after a key, in the order of keys; none after those that come to more than `maxBytes` together. */
+export async function pageSchedules(
+  db: Db,
+  tenantId: string,
+  after: string,
+  { limit, maxBytes }: { limit: number; maxBytes: number },
+): Promise<ScheduleRow[]> {
+  const size = sql<number>`octet_length(${schedules.request}) + octet_length(array_to_string(${schedules.userIds}, ','))`;
+  const page = db
+    .select({
+      key: schedules.key,
+      before: sql<number>`sum(${size}) over (order by ${schedules.key}) - (${size})`.as("before"),
+    })
     .from(schedules)
     .where(and(eq(schedules.tenantId, tenantId), gt(schedules.key, after)))
     .orderBy(asc(schedules.key))
-    .limit(limit);
+    .limit(limit)
+    .as("page");
+  const found = await db
+    .select({ schedule: schedules })
+    .from(page)
+    .innerJoin(schedules, and(eq(schedules.tenantId, tenantId), eq(schedules.key, page.key)))
+    .where(lte(page.before, maxBytes))
+    .orderBy(asc(schedules.key));
+  return found.map(({ schedule }) => schedule);
+}
+
+/** What a schedule brings to a page, as the page counts it. */
+export function sizeOf({ request, userIds }: ScheduleRow): number {
+  return request.byteLength + Buffer.byteLength(userIds.join(","));
 }
 
 /** Changes a schedule whose row the transaction has locked. */

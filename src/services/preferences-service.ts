@@ -105,7 +105,8 @@ export function preferencesService(deps: PreferencesServiceDeps): Service {
         const { levels, subscriptions } = await readLevels(db, tenantId, [owner.userId]);
         if (type === undefined) return effective(levels(owner.userId), undefined);
         const subscribed = subscriptions(owner.userId).some(([kind, to]) => kind === Kind.TYPE && to === key);
-        return effective(levels(owner.userId), { type: key, category: type.category, optIn: type.optIn, subscribed });
+        const { category, optIn, reminderOffsetsMs } = type;
+        return effective(levels(owner.userId), { type: key, category, optIn, subscribed, reminderOffsetsMs });
       });
     },
 

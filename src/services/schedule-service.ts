@@ -14,23 +14,28 @@ import { takeSteps } from "#src/breathe.ts";
 import type { Clock } from "#src/clock.ts";
 import { type Cancelled, deleteDeadline, upsertDeadline } from "#src/deadlines/change.ts";
 import { toDeadline } from "#src/deadlines/deadline.ts";
-import { DEFAULT_OFFSETS_MS, offsetsOf } from "#src/deadlines/offsets.ts";
-import { findDeadline, pageDeadlines } from "#src/deadlines/queries.ts";
-import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
+import { offsetsOf } from "#src/deadlines/offsets.ts";
+import { findDeadline, hasMoreDeadlines, pageDeadlines } from "#src/deadlines/queries.ts";
+import { Fault, invalidField, invalidRequest, notFound, tooMany } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
 import { DEFAULT_TYPE } from "#src/pipeline/accept/accept.ts";
 import { checkedTime, prepare } from "#src/pipeline/accept/prepare.ts";
 import { remindersOf } from "#src/pipeline/accept/reminders.ts";
+import { reminderOffsets } from "#src/preferences/merge.ts";
+import { presentLevels } from "#src/preferences/present-levels.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { applyMask, maskPaths } from "#src/rpc/field-mask.ts";
 import type { Violations } from "#src/rpc/validate.ts";
 import {
   changeSchedule,
   findSchedule,
+  hasMoreSchedules,
   insertSchedule,
   lockSchedule,
+  lockSchedules,
   pageSchedules,
   removeSchedule,
+  sizeOf,
 } from "#src/schedules/queries.ts";
 import {
   checkTiming,
@@ -46,7 +51,7 @@ import {
 } from "#src/schedules/schedule.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
-import type { Db, Store } from "#src/store/store.ts";
+import type { Db, Store, Tx } from "#src/store/store.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
 
 export type ScheduleServiceDeps = {
@@ -58,11 +63,14 @@ export type ScheduleServiceDeps = {
   findType(tenantId: string, key: string): Promise<NotificationTypeRow | undefined>;
   /** This process's counter slots, used in turn so that changes at the same time do not wait for each other. */
   slots: readonly number[];
+  config: { maxPerTenant: number; maxDeadlinesPerUser: number };
   /** Tells the users' streams. Called after the commit. */
   cancelled(tenantId: string, notifications: readonly Cancelled[], at: Date): void;
 };
 
 const DEFAULT_PAGE = 50;
+/** A client takes messages of 4 MiB; what stands beside the contents has its room. */
+const PAGE_BYTES = 2 ** 20;
 const CHANGEABLE = ["request", "recurrence", "local_start_time", "time_zone"] as const;
 
 export function scheduleService(deps: ScheduleServiceDeps): Service {
@@ -83,6 +91,19 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
   /** What Send would refuse is refused now, not when it is due. */
   async function checkRequest({ request = create(SendRequestSchema) }: Schedule, call: Call): Promise<void> {
     prepare(request, await deps.findType(call.tenantId, request.type || DEFAULT_TYPE), clock(), 0);
+  }
+
+  async function checkDeadlines(tx: Tx, tenantId: string, userId: string, now: Date): Promise<void> {
+    const { maxDeadlinesPerUser } = deps.config;
+    if (await hasMoreDeadlines(tx, tenantId, userId, maxDeadlinesPerUser, now))
+      throw tooMany("deadline", maxDeadlinesPerUser, "Delete those of the user that were met or no longer count.");
+  }
+
+  /** Asked after one was added, with the tenant's schedules locked. */
+  async function checkRoom(db: Db, { tenantId }: Call): Promise<void> {
+    const { maxPerTenant } = deps.config;
+    if (await hasMoreSchedules(db, tenantId, maxPerTenant))
+      throw tooMany("schedule", maxPerTenant, "Delete one, or have one schedule send to a topic.");
   }
 
   /** How a schedule that is there begins anew by another definition: what takes long is looked for before it is locked. */
@@ -128,8 +149,11 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
       if (begun.state !== State.ACTIVE) throw neverComes();
       await checkRequest(asked, call);
       const row = await store.tenantDb(call.tenantId, async (db) => {
+        await lockSchedules(db, call.tenantId);
         const made = await insertSchedule(db, call.tenantId, definition, begun, now);
-        if (made !== undefined) await audit(db, call, "schedule.create", made.key);
+        if (made === undefined) return undefined;
+        await checkRoom(db, call);
+        await audit(db, call, "schedule.create", made.key);
         return made;
       });
       if (row === undefined) {
@@ -148,8 +172,12 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
         query: [call.tenantId, "ListSchedules"],
         pageToken: request.pageToken,
         pageSize: request.pageSize || DEFAULT_PAGE,
-        read: (after, limit) => store.tenantDb(call.tenantId, (db) => pageSchedules(db, call.tenantId, after, limit)),
+        read: (after, limit) =>
+          store.tenantDb(call.tenantId, (db) =>
+            pageSchedules(db, call.tenantId, after, { limit, maxBytes: PAGE_BYTES }),
+          ),
         keyOf: (row) => row.key,
+        most: { bytes: PAGE_BYTES, sizeOf },
       });
       return { schedules: items.map((row) => toSchedule(row, known(row))), nextPageToken };
     },
@@ -170,8 +198,12 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
         if (row === undefined) throw notFound("schedule");
         // What was merged and checked is no longer what is there.
         if (row.revision !== before.revision) throw new Fault(ErrorReason.ETAG_MISMATCH);
+        const goesOn = row.state === State.ENDED && begin !== undefined;
+        if (goesOn) await lockSchedules(db, call.tenantId);
         await audit(db, call, "schedule.update", row.key);
-        return changeSchedule(db, row, { ...definition, ...(await begin?.(row)) }, clock());
+        const changed = await changeSchedule(db, row, { ...definition, ...(await begin?.(row)) }, clock());
+        if (goesOn) await checkRoom(db, call);
+        return changed;
       });
       return show(row);
     },
@@ -208,16 +240,13 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
       const type = await deps.findType(tenantId, asked.type || DEFAULT_TYPE);
       const kind = remindersOf(tenantId, { userId, key, type, content, priority, at }, who.now);
       const offsetsMs = reminderOffsets === undefined ? null : offsetsOf(reminderOffsets);
-      const { row, cancelled } = await store.tenant(tenantId, (tx) =>
-        upsertDeadline(
-          tx,
-          tenantId,
-          { userId, key, type: asked.type || DEFAULT_TYPE, at, content: kind.content, priority, offsetsMs },
-          { ...kind, offsetsMs: offsetsMs ?? type?.reminderOffsetsMs ?? DEFAULT_OFFSETS_MS },
-          newId,
-          who,
-        ),
-      );
+      const wanted = { userId, key, type: asked.type || DEFAULT_TYPE, at, content: kind.content, priority, offsetsMs };
+      const { row, cancelled } = await store.tenant(tenantId, async (tx) => {
+        const reminds = { ...kind, offsetsMs: offsetsMs ?? (await offsetsFor(tx, tenantId, userId, type)) };
+        const made = await upsertDeadline(tx, tenantId, wanted, reminds, newId, who);
+        if (made.isNew) await checkDeadlines(tx, tenantId, userId, who.now);
+        return made;
+      });
       deps.cancelled(tenantId, cancelled, who.now);
       return { deadline: toDeadline(row) };
     },
@@ -235,8 +264,11 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
         pageToken: request.pageToken,
         pageSize: request.pageSize || DEFAULT_PAGE,
         read: (after, limit) =>
-          store.tenant(call.tenantId, (tx) => pageDeadlines(tx, call.tenantId, userId, after, limit)),
+          store.tenant(call.tenantId, (tx) =>
+            pageDeadlines(tx, call.tenantId, userId, after, { limit, maxBytes: PAGE_BYTES }),
+          ),
         keyOf: (row) => row.key,
+        most: { bytes: PAGE_BYTES, sizeOf: ({ content }) => content.byteLength },
       });
       return { deadlines: items.map(toDeadline), nextPageToken };
     },
@@ -248,6 +280,14 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
       return { cancelled: cancelled.length };
     },
   });
+}
+
+/** As they are now: a change of the user's will find what is stored by them. */
+async function offsetsFor(tx: Tx, tenantId: string, userId: string, type: NotificationTypeRow | undefined) {
+  const { key = DEFAULT_TYPE, category = DEFAULT_TYPE, reminderOffsetsMs = null } = type ?? {};
+  const nothing = { tenant: undefined, profile: { language: "", timeZone: "" }, user: undefined };
+  const levels = (await presentLevels(tx, tenantId, [userId])).get(userId) ?? nothing;
+  return reminderOffsets(levels, { type: key, category }, reminderOffsetsMs).value;
 }
 
 function neverComes(): Fault {

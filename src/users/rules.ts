@@ -51,4 +51,4 @@ export async function followProfiles(
   };
 }
 
-const NOTHING: Counts = { suppressed: 0, moved: 0, released: 0, rebatched: 0, unchanged: 0, more: false };
+const NOTHING: Counts = { suppressed: 0, moved: 0, released: 0, rebatched: 0, unchanged: 0, added: 0, more: false };

@@ -14,7 +14,7 @@ import { invoke } from "../support/invoke.ts";
 import { onPostgres } from "../support/on-postgres.ts";
 import { faultOf } from "../support/rejection.ts";
 
-const { store, sql, clock, newId, invalidations, reconcile, pageTokens } = await onPostgres();
+const { store, sql, clock, newId, invalidations, reconcile, reconcileReminders, pageTokens } = await onPostgres();
 const told: unknown[][] = [];
 const service = preferencesService({
   store,
@@ -22,6 +22,7 @@ const service = preferencesService({
   newId,
   invalidations,
   reconcile,
+  reconcileReminders,
   aboutToChange: async () => undefined,
   preferencesChanged: (...args) => told.push(args),
   membershipChanged: () => undefined,
@@ -181,7 +182,7 @@ test("the streams and caches are told of a change after it is committed", async 
   const call = asUser();
   told.length = 0;
   await update({ preferences: { channels: { inApp: false } } }, call);
-  const nothing = { suppressed: 0, moved: 0, released: 0, rebatched: 0, unchanged: 0, more: false };
+  const nothing = { suppressed: 0, moved: 0, released: 0, rebatched: 0, unchanged: 0, added: 0, more: false };
   expect(told).toEqual([[call.tenantId, "ann", ["channels.in_app"], nothing]]);
   expect(invalidations.published).toContainEqual(["preferences", call.tenantId, "ann"]);
 });

@@ -1,7 +1,9 @@
 import postgres from "postgres";
 import { Registry } from "prom-client";
 import { afterAll } from "vitest";
+import { reconcilingReminders } from "#src/deadlines/reconcile.ts";
 import { newIds } from "#src/ids.ts";
+import { storeReminders } from "#src/pipeline/accept/reminders.ts";
 import { reconciling } from "#src/pipeline/reconsider/reconsider.ts";
 import { decide } from "#src/pipeline/route/gates/decide.ts";
 import { zoneClocks } from "#src/preferences/zone-clock.ts";
@@ -48,6 +50,7 @@ export async function onPostgres() {
       filters: filterEvaluator(),
       live: { statusChanged: () => undefined },
     }),
+    reconcileReminders: reconcilingReminders({ newId, store: storeReminders, cancelled: () => undefined }),
     aboutToChange: async () => undefined,
     preferencesChanged: () => undefined,
     /** A tenant nobody else has, and a call by one of its API keys. */

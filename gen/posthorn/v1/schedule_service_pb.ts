@@ -317,7 +317,8 @@ export const GetScheduleResponseSchema: GenMessage<GetScheduleResponse> = /*@__P
  */
 export type ListSchedulesRequest = Message<"posthorn.v1.ListSchedulesRequest"> & {
   /**
-   * 1 to 200; default 50.
+   * 1 to 200; default 50. A page has fewer where they are large: it ends before
+   * 1 MiB.
    *
    * @generated from field: int32 page_size = 1;
    */
@@ -595,10 +596,14 @@ export type Deadline = Message<"posthorn.v1.Deadline"> & {
   priority: Priority;
 
   /**
-   * How long before. Default: the type's; else 24 hours and 2 hours. Times that
-   * are past already are left out; but a reminder that was due and is still
-   * held back stays, or is replaced at once, as long as the deadline is ahead.
-   * One that was held back past the deadline is not delivered (EXPIRED).
+   * How long before. Default: what the user has set (for the type, else for its
+   * category); else what the tenant's default preferences say; else the type's;
+   * else 24 hours and 2 hours. Without it, reminders follow a change by the user
+   * at once, and one of the tenant's defaults or of the type with the next
+   * UpsertDeadline. Times that are past already are left out; but a reminder that
+   * was due and is still held back stays, or is replaced at once, as long as the
+   * deadline is ahead. One that was held back past the deadline is not delivered
+   * (EXPIRED).
    *
    * @generated from field: posthorn.v1.ReminderOffsets reminder_offsets = 7;
    */
@@ -774,7 +779,8 @@ export type ListDeadlinesRequest = Message<"posthorn.v1.ListDeadlinesRequest"> &
   userId: string;
 
   /**
-   * 1 to 200; default 50.
+   * 1 to 200; default 50. A page has fewer where they are large: it ends before
+   * 1 MiB.
    *
    * @generated from field: int32 page_size = 2;
    */
@@ -886,7 +892,9 @@ export const DeleteDeadlineResponseSchema: GenMessage<DeleteDeadlineResponse> = 
 export const ScheduleService: GenService<{
   /**
    * Creates a schedule. Fails with ALREADY_EXISTS when the key is taken, so a
-   * repeated call creates no second one.
+   * repeated call creates no second one; and with TOO_MANY_RESOURCES when the
+   * tenant has as many that have not ended as the server allows
+   * (POSTHORN_SCHEDULES_MAX_PER_TENANT, 1,000 by default).
    *
    * @generated from rpc posthorn.v1.ScheduleService.CreateSchedule
    */
@@ -965,7 +973,11 @@ export const ScheduleService: GenService<{
    * Creates a deadline or changes it. Its reminders move with it: one that
    * waits for its time keeps its id and gets the new time and content; one that
    * was delivered or has ended is not sent again for the same time, but is for
-   * another one. Idempotent: the same deadline again changes nothing.
+   * another one. One that was cancelled stays so for its offset, wherever the
+   * deadline moves, until it is deleted and made again. Idempotent: the same
+   * deadline again changes nothing. Fails with TOO_MANY_RESOURCES when it would be
+   * one more to come than the server allows a user
+   * (POSTHORN_DEADLINES_MAX_PER_USER, 1,000 by default).
    *
    * @generated from rpc posthorn.v1.ScheduleService.UpsertDeadline
    */

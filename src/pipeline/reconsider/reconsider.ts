@@ -49,6 +49,7 @@ const CHANGES = 16;
 /** Contents held at a time, when users have filters about them. */
 const CONTENTS = 50;
 
+const NONE: ReadonlySet<string> = new Set();
 const FIRST = "00000000-0000-0000-0000-000000000000";
 
 export type RestDeps = ReconsiderDeps & { store: Store; log: Pick<Logger, "warn"> };
@@ -58,13 +59,13 @@ export type RestDeps = ReconsiderDeps & { store: Store; log: Pick<Logger, "warn"
  * dissolved first, all of them: then members are decided about one by one, like everything else.
  */
 export function reconciling(deps: ReconsiderDeps): Reconcile {
-  return async (db, tenantId, userIds, now) => {
+  return async (db, tenantId, userIds, now, fresh = NONE) => {
     await raiseFence(db, tenantId, userIds);
     await dissolveBatches(db, tenantId, userIds, now);
     const rows = await lockWaitingOfUsers(db, tenantId, userIds, FIRST, PAGE + 1);
-    const page = rows.slice(0, PAGE);
+    const last = rows.slice(0, PAGE).at(-1);
+    const page = rows.slice(0, PAGE).filter(({ id }) => !fresh.has(id));
     const decided = await reconsiderPage(deps, db, tenantId, page, now);
-    const last = page.at(-1);
     const more = rows.length > PAGE && last !== undefined;
     if (more) await recordRest(db, tenantId, userIds, last.id, now);
     return {
@@ -212,6 +213,7 @@ function countsOf(rows: readonly WaitingRow[], decided: readonly Decided[]): Omi
     released: many("released"),
     rebatched: many("rebatched"),
     unchanged: rows.length - decided.length,
+    added: 0,
   };
 }
 
