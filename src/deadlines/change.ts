@@ -3,7 +3,7 @@ import { cancelByIds, recordScheduled, updateOpen } from "#src/notifications/que
 import type { Tx } from "#src/store/store.ts";
 import { type DeadlineDefinition, type DeadlineRow, isSame, isSameKind } from "./deadline.ts";
 import { plan, type Reminder } from "./plan.ts";
-import { changeDeadline, findDeadline, lockDeadline, lockOpen, removeDeadline } from "./queries.ts";
+import { changeDeadline, findDeadline, lockDeadline, lockReminders, removeDeadline } from "./queries.ts";
 
 export type By = { actor: string; now: Date; slot: number };
 export type Cancelled = { id: string; userId: string };
@@ -35,7 +35,7 @@ export async function upsertDeadline(
   const settled = changes.move.length + changes.create.length + changes.cancel.length === 0;
   if (!isNew && settled && isSame(row, wanted)) return { row, isNew, cancelled: [] };
 
-  const open = await lockOpen(
+  const { open, cancelled: ended } = await lockReminders(
     tx,
     tenantId,
     row.reminders.map(({ id }) => id),
@@ -49,7 +49,12 @@ export async function upsertDeadline(
   const unmoved = [...changes.keep, ...changes.overdue.filter(({ id }) => open.has(id))];
   const stay = [...unmoved.map((reminder) => ({ reminder, dueAt: reminder.dueAt })), ...changes.move];
   const now = by.now.getTime();
-  for (const { reminder, dueAt } of stay) {
+  // Whoever cancelled one wants none at this offset, wherever the deadline moves.
+  const offsets = new Set(kind.offsetsMs);
+  const isUnwanted = ({ id, offsetMs }: Reminder) => ended.has(id) && offsets.has(offsetMs);
+  for (const reminder of row.reminders.filter(isUnwanted))
+    reminders.push({ ...reminder, dueAt: wanted.at.getTime() - reminder.offsetMs });
+  for (const { reminder, dueAt } of stay.filter(({ reminder }) => !isUnwanted(reminder))) {
     const isOpen = open.has(reminder.id);
     const moves = dueAt !== reminder.dueAt;
     if (isOpen && same) (moves ? moved : touched).push({ ...reminder, dueAt });

@@ -98,14 +98,33 @@ export async function removeDeadline(
   return row;
 }
 
-/** Those of the notifications that are not handed over yet. They stay so until the transaction ends. */
-export async function lockOpen(tx: Tx, tenantId: string, ids: readonly string[]): Promise<Set<string>> {
-  if (ids.length === 0) return new Set();
-  const rows = await tx<{ id: string }[]>`
-    select id from notifications where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) and status in (1, 2, 3)
-    order by id for update`;
-  return new Set(rows.map(({ id }) => id));
+/** Removes up to `limit` deadlines of a user; answers how many. */
+export async function removeDeadlines(tx: Tx, tenantId: string, userId: string, limit: number): Promise<number> {
+  const removed = await tx`
+    delete from deadlines where tenant_id = ${tenantId} and user_id = ${userId} and key = any(array(
+      select key from deadlines where tenant_id = ${tenantId} and user_id = ${userId} order by key limit ${limit}
+      for update))`;
+  return removed.count;
 }
+
+/** Those of the notifications that are not handed over yet, and those that were cancelled. They stay so until the end. */
+export async function lockReminders(
+  tx: Tx,
+  tenantId: string,
+  ids: readonly string[],
+): Promise<{ open: Set<string>; cancelled: Set<string> }> {
+  if (ids.length === 0) return { open: new Set(), cancelled: new Set() };
+  const rows = await tx<{ id: string; status: number; merged: boolean }[]>`
+    select id, status, batch_role is not distinct from ${BatchRole.MERGED} as merged from notifications
+    where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) order by id for update`;
+  const those = (which: (row: (typeof rows)[number]) => boolean) => new Set(rows.filter(which).map(({ id }) => id));
+  return {
+    open: those(({ status, merged }) => OPEN.has(status) && !merged),
+    cancelled: those(({ status }) => status === Status.CANCELLED),
+  };
+}
+
+const OPEN = new Set<number>([Status.ACCEPTED, Status.SCHEDULED, Status.HELD, Status.BATCHED]);
 
 function columns(tx: Tx) {
   return tx`tenant_id as "tenantId", user_id as "userId", key, type, at, content, priority,

@@ -1,7 +1,7 @@
 import { TOPIC_TAG } from "#src/stream/filter.ts";
 
 /** What these begin says where a notification comes from: it is not for senders to say, nor to take away. */
-const SCHEDULE_TAG = "schedule:";
+export const SCHEDULE_TAG = "schedule:";
 const DEADLINE_TAG = "deadline:";
 export const OWN_TAGS = [TOPIC_TAG, SCHEDULE_TAG, DEADLINE_TAG] as const;
 

@@ -4,7 +4,7 @@ import { scheduleTag } from "#src/notifications/own-tags.ts";
 import type { AcceptDeps } from "#src/pipeline/accept/accept.ts";
 import { sendByItself } from "#src/pipeline/accept/by-itself.ts";
 import { laneOf } from "#src/pipeline/flow.ts";
-import { claimFiring, type Due, dueSchedules, moveOn, putOff, readFiring } from "#src/schedules/queries.ts";
+import { claimFiring, type Due, dueSchedules, moveOn, putAside, putOff, readFiring } from "#src/schedules/queries.ts";
 import { requestOf, timingOf } from "#src/schedules/schedule.ts";
 import { firesAt, GRACE_MS, step } from "#src/schedules/timing.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
@@ -19,8 +19,10 @@ const SIDE_BY_SIDE = 4;
  * stored in the transaction that moves its schedule on. Answers how many were due; fewer than `limit`: no more are.
  */
 export async function sendOccurrences(deps: OccurrenceDeps, now: Date, limit: number): Promise<number> {
-  const due = await deps.accept.store.system((tx) => dueSchedules(tx, now, limit));
-  const waiting = [...due];
+  const { store } = deps.accept;
+  const due = await store.system((tx) => dueSchedules(tx, now, limit));
+  const { waiting = [], suspended = [] } = Object.groupBy(due, (each) => (each.suspended ? "suspended" : "waiting"));
+  if (suspended.length > 0) await store.system((tx) => putAside(tx, suspended, now));
   let failure: unknown;
   await Promise.all(
     Array.from({ length: SIDE_BY_SIDE }, async () => {
@@ -63,29 +65,32 @@ async function sendOccurrence({ accept, slot, log }: OccurrenceDeps, { tenantId,
   const firing = await accept.store.tenant(tenantId, (tx) => readFiring(tx, tenantId, key, now));
   if (firing === undefined) return;
   const timing = timingOf(firing);
-  const { send, skipBefore, missed, next } = await takeSteps(step(timing, firing.occurrence, firing.notBefore, now));
+  const { occurrence, notBefore } = firing;
+  const { send, skipBefore, missed, next } = await takeSteps(step(timing, occurrence, notBefore, now));
   const request = requestOf(firing);
   // With a zone of its own it is due now; else every recipient's clock says when.
   if (send !== undefined && timing.zone === "") request.schedule = { case: "localScheduleTime", value: send };
-  const sending =
+  const outcome =
     send === undefined
       ? undefined
-      : await sendByItself(accept, tenantId, request, { tag: scheduleTag(key), skipBefore, now });
+      : await sendByItself(accept, tenantId, request, { tag: scheduleTag(key), skipBefore, notBefore, now });
+  const sending = typeof outcome === "object" ? outcome : undefined;
+  const leftOut = missed + (outcome === "nothing" ? 1 : 0);
   const stored = await accept.store.tenant(tenantId, async (tx) => {
     if (!(await claimFiring(tx, tenantId, firing))) return undefined;
     const stored = (await sending?.store(tx, slot)) ?? [];
     const moved = {
       next,
       firesAt: next === undefined ? null : firesAt(timing, next),
-      missed: missed + (send !== undefined && sending === undefined ? 1 : 0),
+      missed: leftOut,
       sent: sending === undefined ? null : (send ?? null),
     };
     await moveOn(tx, tenantId, key, moved, now);
     return stored;
   });
   if (stored === undefined) return;
-  if (missed > 0 || (send !== undefined && sending === undefined)) {
-    log.warn({ tenant: tenantId, schedule: key, missed }, "a schedule had occurrences that nobody could get");
+  if (leftOut > 0) {
+    log.warn({ tenant: tenantId, schedule: key, missed: leftOut }, "a schedule had occurrences that nobody could get");
   }
   if (sending === undefined) return;
   const { draft, rows } = sending.submission;

@@ -1,5 +1,7 @@
 import { and, asc, eq, gt, isNotNull, isNull, lte, ne, sql } from "drizzle-orm";
 import { Tenant_State } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
+import { plain, texts } from "#src/store/arrays.ts";
 import { schedules } from "#src/store/schema/schedules.ts";
 import type { Db, Tx } from "#src/store/store.ts";
 import type { ScheduleDefinition, ScheduleRow, Standing } from "./schedule.ts";
@@ -83,7 +85,7 @@ export function sizeOf({ request, userIds }: ScheduleRow): number {
 export async function changeSchedule(
   db: Db,
   row: ScheduleRow,
-  changes: Partial<ScheduleDefinition & Standing>,
+  changes: Partial<ScheduleDefinition & Standing & Pick<ScheduleRow, "lastOccurrence">>,
   now: Date,
 ): Promise<ScheduleRow> {
   const [changed] = await db
@@ -102,42 +104,98 @@ export async function removeSchedule(db: Db, tenantId: string, key: string): Pro
 }
 
 /**
- * Takes a user out of all schedules, and deletes those that had only this one to send to. That is a change like any other:
- * a change that was merged from what was there before must not write the user back.
+ * Takes a user out of up to `limit` schedules after a key, and deletes those that had only this one to send to. That is a
+ * change like any other: a change that was merged from what was there before must not write the user back.
  */
-export async function leaveSchedules(db: Db, tenantId: string, userId: string): Promise<void> {
-  const left = await db
-    .update(schedules)
-    .set({ userIds: sql`array_remove(${schedules.userIds}, ${userId})`, revision: sql`${schedules.revision} + 1` })
-    .where(and(eq(schedules.tenantId, tenantId), sql`${userId} = any (${schedules.userIds})`))
-    .returning({ key: schedules.key, userIds: schedules.userIds, alone: schedules.usersOnly });
-  for (const { key, userIds, alone } of left)
-    if (alone && userIds.length === 0) await removeSchedule(db, tenantId, key);
+export async function leaveSchedules(
+  db: Db,
+  tenantId: string,
+  userId: string,
+  after: string,
+  limit: number,
+): Promise<{ key: string; deleted: boolean }[]> {
+  const found = await db
+    .select({ key: schedules.key, userIds: schedules.userIds, alone: schedules.usersOnly })
+    .from(schedules)
+    .where(and(eq(schedules.tenantId, tenantId), gt(schedules.key, after), sql`${userId} = any (${schedules.userIds})`))
+    .orderBy(asc(schedules.key))
+    .limit(limit)
+    .for("update");
+  const left: { key: string; deleted: boolean }[] = [];
+  for (const { key, userIds, alone } of found) {
+    const others = userIds.filter((each) => each !== userId);
+    const deleted = alone && others.length === 0;
+    if (deleted) await removeSchedule(db, tenantId, key);
+    else
+      await db
+        .update(schedules)
+        .set({ userIds: others, revision: sql`${schedules.revision} + 1` })
+        .where(one(tenantId, key));
+    left.push({ key, deleted });
+  }
+  return left;
 }
 
 export type Due = { tenantId: string; key: string };
 
+/** Schedules of which an occurrence has come, the longest due first, of all tenants. Claims nothing. */
+export function dueSchedules(tx: Tx, now: Date, limit: number): Promise<(Due & { suspended: boolean })[]> {
+  return tx<(Due & { suspended: boolean })[]>`
+    select tenant_id as "tenantId", key,
+      exists (select from tenants t where t.id = s.tenant_id and t.state = ${Tenant_State.SUSPENDED}) as suspended
+    from schedules s where fires_at <= ${now} order by fires_at limit ${limit}`;
+}
+
 /**
- * Schedules of which an occurrence has come, the longest due first, of all tenants that may send.
- * Claims nothing.
+ * Puts due schedules of suspended tenants aside, so that nobody comes by them at each look. The tenants stay as they are
+ * meanwhile: whoever resumes one finds what was put aside before (`bringBack`), and nothing is after.
  */
-export function dueSchedules(tx: Tx, now: Date, limit: number): Promise<Due[]> {
-  return tx<Due[]>`
-    select tenant_id as "tenantId", key from schedules s where fires_at <= ${now}
-      and not exists (select from tenants t where t.id = s.tenant_id and t.state = ${Tenant_State.SUSPENDED})
-    order by fires_at limit ${limit}`;
+export async function putAside(tx: Tx, due: readonly Due[], now: Date): Promise<void> {
+  if (due.length === 0) return;
+  const tenants = plain([...new Set(due.map(({ tenantId }) => tenantId))].sort());
+  await tx`
+    with suspended as materialized (
+      select id from tenants where id = any(${tenants}::uuid[]) and state = ${Tenant_State.SUSPENDED} order by id for share
+    ), mine as materialized (
+      select s.tenant_id, s.key from unnest(
+        ${plain(due.map(({ tenantId }) => tenantId))}::uuid[], ${texts(due.map(({ key }) => key))}::text[]
+      ) as d (tenant_id, key)
+      join suspended on suspended.id = d.tenant_id
+      join schedules s on s.tenant_id = d.tenant_id and s.key = d.key
+      where s.fires_at <= ${now} for update of s skip locked
+    )
+    update schedules s set fires_at = null from mine where s.tenant_id = mine.tenant_id and s.key = mine.key`;
+}
+
+/** Has what was put aside looked at again: call it in the transaction that resumes the tenant. */
+export async function bringBack(db: Db, tenantId: string, now: Date): Promise<void> {
+  await db
+    .update(schedules)
+    .set({ firesAt: now })
+    .where(
+      and(
+        eq(schedules.tenantId, tenantId),
+        eq(schedules.state, State.ACTIVE),
+        isNull(schedules.firesAt),
+        isNotNull(schedules.occurrence),
+      ),
+    );
 }
 
 export type Firing = Pick<
   ScheduleRow,
-  "key" | "request" | "userIds" | "rule" | "startTime" | "timeZone" | "finalTime" | "notBefore" | "revision"
-> & { occurrence: string };
+  "key" | "request" | "userIds" | "rule" | "startTime" | "timeZone" | "finalTime" | "notBefore"
+> & {
+  occurrence: string;
+  /** Of the row (xmin): another one after any change, or when it was deleted and another made with its key. */
+  version: string;
+};
 
 /** What is to fire now; undefined when it has, or no longer is to. */
 export async function readFiring(tx: Tx, tenantId: string, key: string, now: Date): Promise<Firing | undefined> {
   const [row] = await tx<Firing[]>`
     select key, request, user_ids as "userIds", rule, start_time as "startTime", time_zone as "timeZone", final_time as "finalTime",
-      not_before as "notBefore", revision, occurrence
+      not_before as "notBefore", occurrence, xmin::text as version
     from schedules where tenant_id = ${tenantId} and key = ${key} and fires_at <= ${now}`;
   return row;
 }
@@ -145,8 +203,8 @@ export async function readFiring(tx: Tx, tenantId: string, key: string, now: Dat
 /** Whether the occurrence is the caller's, until the transaction ends. Nobody else's, nor changed since it was read. */
 export async function claimFiring(tx: Tx, tenantId: string, firing: Firing): Promise<boolean> {
   const mine = await tx`
-    select from schedules where tenant_id = ${tenantId} and key = ${firing.key} and revision = ${firing.revision}
-      and occurrence = ${firing.occurrence} and user_ids = ${firing.userIds}::text[] for update skip locked`;
+    select from schedules where tenant_id = ${tenantId} and key = ${firing.key} and xmin = ${firing.version}::xid
+    for update skip locked`;
   return mine.length > 0;
 }
 

@@ -6,6 +6,7 @@ const HOUR_MS = 3_600_000;
 /** A wall-clock time comes first at UTC+14 and last at UTC-12. */
 const FIRST_ZONE_MS = 14 * HOUR_MS;
 const LAST_ZONE_MS = 12 * HOUR_MS;
+const LAST_ZONE = "Etc/GMT+12";
 /** What is later than this is left out: nobody wants the morning's digest in the evening. */
 export const GRACE_MS = HOUR_MS;
 /** Occurrences passed over in one go, so that others get their turn; the next goes on. */
@@ -37,6 +38,16 @@ export function* firstAfter(timing: Timing, instant: Date, last?: string): Steps
     occurrence = yield* recurrence.after(occurrence);
   }
   return occurrence;
+}
+
+/**
+ * What the last occurrence sent is on the clock that a schedule goes by from now on, so that what comes after it is told
+ * from what was before. What every recipient had on their own clock they have had by any; what came at an instant came
+ * before all that is later than it, also where clocks show less.
+ */
+export function lastOn(last: string | null, from: string, to: string): string | null {
+  if (last === null || from === to || from === "") return last;
+  return localTimeOf(instantOfLocal(last, from), to === "" ? LAST_ZONE : to);
 }
 
 /** Occurrences from a given one on, it included, as far as they are found. */

@@ -49,6 +49,7 @@ import {
   timingOf,
   toSchedule,
 } from "#src/schedules/schedule.ts";
+import { lastOn } from "#src/schedules/timing.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Db, Store, Tx } from "#src/store/store.ts";
@@ -110,9 +111,12 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
   async function beginning(definition: ScheduleDefinition, before: ScheduleRow) {
     const now = clock();
     const timing = await takeSteps(checkTiming(definition, now));
-    const from = ({ lastOccurrence }: ScheduleRow) => takeSteps(standing(timing, now, lastOccurrence));
+    const from = async ({ lastOccurrence: sent }: ScheduleRow) => {
+      const lastOccurrence = lastOn(sent, before.timeZone, definition.timeZone);
+      return { ...(await takeSteps(standing(timing, now, lastOccurrence))), lastOccurrence };
+    };
     const begun = await from(before);
-    return async (row: ScheduleRow): Promise<Partial<Standing>> => {
+    return async (row: ScheduleRow): Promise<Partial<Standing & Pick<ScheduleRow, "lastOccurrence">>> => {
       // It may have been sent once more meanwhile.
       const standing = row.lastOccurrence === before.lastOccurrence ? begun : await from(row);
       if (standing.state !== State.ACTIVE) throw neverComes();

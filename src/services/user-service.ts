@@ -80,7 +80,7 @@ export function userService(deps: UserServiceDeps): Service {
 
     async deleteUser(request, call) {
       const { actor, signal } = call;
-      await deleteUser(deps, call.tenantId, request.id, { auditId: newId(), actor, now: clock(), signal });
+      await deleteUser(deps, call.tenantId, request.id, { auditId: newId(), newId, actor, now: clock(), signal });
       return {};
     },
 

@@ -10,6 +10,7 @@ import type { Invalidations } from "#src/broker/invalidations.ts";
 import type { Clock } from "#src/clock.ts";
 import { notFound } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
+import { bringBack } from "#src/schedules/queries.ts";
 import type { Db, Store } from "#src/store/store.ts";
 import { seedGeneralType } from "#src/types/seed.ts";
 import { changeTenant, insertTenant, lockTenant, type TenantRow } from "./queries.ts";
@@ -61,7 +62,8 @@ export async function updateTenant(
     store,
     invalidations,
     newId,
-  }: Pick<TenantsDeps, "store" | "newId"> & {
+    clock,
+  }: Pick<TenantsDeps, "store" | "newId" | "clock"> & {
     invalidations: Pick<Invalidations, "publish">;
   },
   actor: string,
@@ -80,7 +82,9 @@ export async function updateTenant(
     for (const action of actions) {
       await writeAudit(db, { tenantId: before.id, id: newId(), actor, action, target: `tenant:${before.id}` });
     }
-    return changeTenant(db, before, { displayName, state });
+    const changed = await changeTenant(db, before, { displayName, state });
+    if (state !== before.state && state === Tenant_State.ACTIVE) await bringBack(db, before.id, clock());
+    return changed;
   });
   // Also when nothing changed: a call that was cut short is completed by its repetition.
   invalidations.publish("tenant", row.id, row.id);

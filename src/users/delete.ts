@@ -4,11 +4,12 @@ import { writeAudit } from "#src/audit/queries.ts";
 import { publishChange } from "#src/auth/changes.ts";
 import { dissolveBatches } from "#src/batches/dissolve.ts";
 import type { Invalidations } from "#src/broker/invalidations.ts";
+import { removeDeadlines } from "#src/deadlines/queries.ts";
+import type { NewId } from "#src/ids.ts";
 import { changeEntries, findPlaces } from "#src/inbox/changes.ts";
 import { endOpen } from "#src/notifications/end-open.ts";
 import { leaveSchedules } from "#src/schedules/queries.ts";
 import { batches } from "#src/store/schema/batches.ts";
-import { deadlines } from "#src/store/schema/schedules.ts";
 import { tokenRevocations } from "#src/store/schema/tenants.ts";
 import { preferences, ruleChanges, userRoles, users } from "#src/store/schema/users.ts";
 import type { Db, Store, Tx } from "#src/store/store.ts";
@@ -22,6 +23,10 @@ export type DeleteUserDeps = {
   membershipChanged: MembershipChanged;
 };
 
+type By = { auditId: string; newId: NewId; actor: string; now: Date; signal: AbortSignal };
+
+const DEADLINES_CHUNK = 1000;
+const SCHEDULES_CHUNK = 100;
 /** Entries removed by one transaction, which holds the lock that deliveries to this user wait for. */
 const INBOX_CHUNK = 1000;
 
@@ -29,12 +34,7 @@ const INBOX_CHUNK = 1000;
  * Deletes a user and all that hangs on them, in short transactions. First of all the user is gone and their tokens with
  * them; a failure after that leaves work that the same call, repeated, ends.
  */
-export async function deleteUser(
-  deps: DeleteUserDeps,
-  tenantId: string,
-  userId: string,
-  by: { auditId: string; actor: string; now: Date; signal: AbortSignal },
-): Promise<void> {
+export async function deleteUser(deps: DeleteUserDeps, tenantId: string, userId: string, by: By): Promise<void> {
   const { store, invalidations } = deps;
   await store.tenantDb(tenantId, async (db) => {
     await deleteRecord(db, tenantId, userId, by.now);
@@ -50,6 +50,8 @@ export async function deleteUser(
     for (const topic of left) deps.membershipChanged(tenantId, topic, [userId]);
     all = done;
   }
+  await endDeadlines(deps, tenantId, userId, by.signal);
+  await endSchedules(deps, tenantId, userId, by);
   await endOpen(store, tenantId, { userId }, { reason: Reason.USER_DELETED, actor: by.actor, now: by.now }, by.signal);
   await store.tenantDb(tenantId, async (db) => {
     // What has joined one since the end of the others must not be left without it.
@@ -74,8 +76,6 @@ async function deleteRecord(db: Db, tenantId: string, userId: string, now: Date)
   await db.delete(preferences).where(and(eq(preferences.tenantId, tenantId), eq(preferences.userId, userId)));
   await db.delete(ruleChanges).where(and(eq(ruleChanges.tenantId, tenantId), eq(ruleChanges.userId, userId)));
   await forgetUser(db, tenantId, userId);
-  await db.delete(deadlines).where(and(eq(deadlines.tenantId, tenantId), eq(deadlines.userId, userId)));
-  await leaveSchedules(db, tenantId, userId);
   await db
     .insert(tokenRevocations)
     .values({ tenantId, userId, notBefore: now })
@@ -83,6 +83,37 @@ async function deleteRecord(db: Db, tenantId: string, userId: string, now: Date)
       target: [tokenRevocations.tenantId, tokenRevocations.userId],
       set: { notBefore: sql`greatest(${tokenRevocations.notBefore}, excluded.not_before)` },
     });
+}
+
+/** Their reminders end with all that waits for the user. */
+async function endDeadlines({ store }: DeleteUserDeps, tenantId: string, userId: string, signal: AbortSignal) {
+  for (let gone = DEADLINES_CHUNK; gone === DEADLINES_CHUNK; ) {
+    signal.throwIfAborted();
+    gone = await store.tenant(tenantId, (tx) => removeDeadlines(tx, tenantId, userId, DEADLINES_CHUNK));
+  }
+}
+
+/** Each schedule that loses the user, or ends with them, stands in the audit log: it is changed, by whoever deletes the user. */
+async function endSchedules(
+  { store }: DeleteUserDeps,
+  tenantId: string,
+  userId: string,
+  { actor, newId, signal }: By,
+): Promise<void> {
+  const reason = "a user whom it names was deleted";
+  for (let after: string | undefined = ""; after !== undefined; ) {
+    signal.throwIfAborted();
+    const from: string = after;
+    const left = await store.tenantDb(tenantId, async (db) => {
+      const left = await leaveSchedules(db, tenantId, userId, from, SCHEDULES_CHUNK);
+      for (const { key, deleted } of left) {
+        const action = deleted ? "schedule.delete" : "schedule.update";
+        await writeAudit(db, { tenantId, id: newId(), actor, action, target: `schedule:${key}`, reason });
+      }
+      return left;
+    });
+    after = left.length < SCHEDULES_CHUNK ? undefined : left.at(-1)?.key;
+  }
 }
 
 /**

@@ -120,6 +120,50 @@ describe("a deadline", () => {
     expect((await reminders(asked.key)).map(({ status }) => status)).toEqual([Status.CANCELLED, Status.CANCELLED]);
   });
 
+  test("moves a reminder that waits in a batch, as the notification it is", async () => {
+    const batching = { batchable: true, maxSize: 5, window: { seconds: 3600n } };
+    await types.createType({ type: { key: "BATCHED", batching } });
+    const own = { userId: "bo", type: "BATCHED", reminderOffsets: { offsets: [{ seconds: 3600n }] } };
+    await a.key.preferences.updatePreferences({
+      userId: own.userId,
+      reason: "a test",
+      preferences: { batching: { enabled: true } },
+    });
+    const asked = { ...fresh(), ...own };
+    const first = await upsert({ ...asked, time: within(HOUR + 500) });
+    const id = first.reminders[0]?.notificationId;
+    await until(
+      () => get(id),
+      (one) => one?.status === Status.BATCHED,
+    );
+    const moved = await upsert({ ...asked, time: within(5 * HOUR) });
+    expect(moved.reminders.map(({ notificationId }) => notificationId)).toEqual([id]);
+    expect((await get(id))?.status).toBe(Status.SCHEDULED);
+    expect(await reminders(asked.key)).toHaveLength(1);
+  });
+
+  test("makes no reminder again that was cancelled, wherever it moves, until it is made anew", async () => {
+    const asked = fresh();
+    const first = await upsert({ ...asked, time: within(48 * HOUR) });
+    const [long, short] = first.reminders.map(({ notificationId }) => notificationId);
+    await send.cancelNotification({ id: long ?? "" });
+    const ids = ({ reminders }: Deadline) => reminders.map(({ notificationId }) => notificationId);
+    for (const change of [
+      { time: within(72 * HOUR) },
+      { time: within(3 * HOUR) },
+      { time: within(96 * HOUR), content: { title: "Other" } },
+    ])
+      expect(ids(await upsert({ ...asked, ...change }))).toEqual([long, short]);
+    const other = await upsert({ ...asked, time: within(96 * HOUR), priority: Priority.LOW });
+    expect(ids(other)[0]).toBe(long);
+    const same = await upsert({ ...asked, time: other.time, priority: Priority.LOW });
+    expect(same.revision).toBe(other.revision);
+    expect(await open(asked.key)).toHaveLength(1);
+    await schedules.deleteDeadline(asked);
+    expect(hoursBefore(await upsert({ ...asked, time: within(48 * HOUR) }))).toEqual([24, 2]);
+    expect(await open(asked.key)).toHaveLength(2);
+  });
+
   test("that is deleted cancels what waits, and so does another type", async () => {
     const asked = { ...fresh(), time: within(48 * HOUR) };
     await upsert(asked);
@@ -216,6 +260,21 @@ describe("a notification that waits", () => {
       () => get(id),
       (one) => one?.status === Status.DELIVERED,
     );
+  });
+
+  test("keeps the instant it expires at when its time changes, and where its recipient goes", async () => {
+    const day = (ms: number) => localTimeOf(new Date(now().getTime() + ms), "Asia/Tokyo");
+    const id = await asked({
+      schedule: { case: "localScheduleTime", value: day(48 * HOUR) },
+      expiry: { case: "ttl", value: { seconds: 100n * 3600n } },
+    });
+    const expires = (await get(id))?.expireTime;
+    await send.updateNotification({ id, localScheduleTime: day(72 * HOUR) });
+    expect((await get(id))?.expireTime).toEqual(expires);
+    await a.key.users.upsertUser({ user: { id: "tokyo", timeZone: "Europe/Berlin" } });
+    const moved = await get(id);
+    expect(moved?.scheduleTime && localTimeOf(timestampDate(moved.scheduleTime), "Europe/Berlin")).toBe(day(72 * HOUR));
+    expect(moved?.expireTime).toEqual(expires);
   });
 
   test("is either cancelled or delivered, and moved or delivered, when that races its release", async () => {

@@ -102,7 +102,8 @@ export type Schedule = Message<"posthorn.v1.Schedule"> & {
   nextOccurrences: Occurrence[];
 
   /**
-   * Set by the server: occurrences sent.
+   * Set by the server: occurrences sent. A send to a topic, a role or everyone
+   * counts whomever it reaches.
    *
    * @generated from field: int64 fired_count = 8;
    */
@@ -112,7 +113,7 @@ export type Schedule = Message<"posthorn.v1.Schedule"> & {
    * Set by the server: occurrences left out, because no server ran within an
    * hour of their time, because the tenant was suspended, or because there was
    * nothing to send: the type or the recipients were gone. A pause is not
-   * counted.
+   * counted, nor what was past for all recipients when the schedule was made.
    *
    * @generated from field: int64 missed_count = 9;
    */
@@ -212,7 +213,8 @@ export type Occurrence = Message<"posthorn.v1.Occurrence"> & {
   /**
    * The instant; absent when each recipient has their own. Recipients get it
    * once: at that instant, or when a server is back within the hour after it.
-   * Who moves to a zone where the time is past by then gets nothing.
+   * Who moves to a zone where the time is past by then gets nothing: what is
+   * stored for them ends as EXPIRED.
    *
    * @generated from field: google.protobuf.Timestamp time = 2;
    */
@@ -925,8 +927,10 @@ export const ScheduleService: GenService<{
   },
   /**
    * Changes what the update mask names; it counts from the next occurrence.
-   * A schedule that had ENDED goes on if it has occurrences again; a PAUSED one
-   * stays so.
+   * A schedule that had ENDED goes on if it has occurrences again, and there is
+   * room for it as for a new one; a PAUSED one stays so. In another time_zone no
+   * occurrence is sent again that recipients have had, or will have, on their own
+   * clock; what was sent at an instant only counts as past.
    *
    * @generated from rpc posthorn.v1.ScheduleService.UpdateSchedule
    */

@@ -19,17 +19,18 @@ export type SendByItself = {
 
 /**
  * `tag` is added to those of the request; recipients for whom the asked-for time was before `skipBefore` get nothing.
- * Undefined when there is nothing to send: the type is gone, or nobody is left to send to.
+ * "nothing" when there is nothing to send: the type is gone, or nobody is left to send to. "before" when the time of all
+ * who are named was before `notBefore`: it was never theirs.
  */
 export async function sendByItself(
   deps: AcceptDeps,
   tenantId: string,
   asked: SendRequest,
-  { tag, skipBefore, now }: { tag: string; skipBefore: Date; now: Date },
-): Promise<SendByItself | undefined> {
+  { tag, skipBefore, notBefore, now }: { tag: string; skipBefore: Date; notBefore: Date; now: Date },
+): Promise<SendByItself | "nothing" | "before"> {
   const request: SendRequest = { ...asked, tags: [...asked.tags, tag] };
   const type = await deps.findType(tenantId, request.type || DEFAULT_TYPE);
-  if (type === undefined) return undefined;
+  if (type === undefined) return "nothing";
   const draft = draftOf(request, type, now, deps.dedupWindowMs);
   const userIds = [...new Set(request.to?.userIds)];
   const zones = draft.local && userIds.length > 0 ? await deps.zonesOf(tenantId, userIds) : undefined;
@@ -37,6 +38,7 @@ export async function sendByItself(
   const submission: Submission = {
     draft,
     rows: rowsOf(draft, userIds, { newId: deps.newId, zoneOf, skipBefore }),
+    skipBefore,
     fanout: fansOut(request) ? { id: deps.newId(), request, skipBefore } : undefined,
     idempotency: undefined,
     actor: "posthorn",
@@ -44,7 +46,10 @@ export async function sendByItself(
     submittedAt: performance.now(),
     trace: recordedTrace(),
   };
-  if (submission.rows.length === 0 && submission.fanout === undefined) return undefined;
+  if (submission.rows.length === 0 && submission.fanout === undefined) {
+    const asked = userIds.map((userId) => draft.asked(zoneOf(userId)));
+    return asked.length > 0 && asked.every((time) => time !== undefined && time < notBefore) ? "before" : "nothing";
+  }
   return {
     submission,
     store: (tx, slot) => commitGroup(tx, tenantId, [submission], { now, slot, idempotencyTtlMs: 0 }),

@@ -69,8 +69,11 @@ export async function commitGroup(
   });
 }
 
-/** With the times of those who get something at a local time by the zones they are in now: what was planned may be older. */
-export async function inPresentZones<T extends { draft: Draft; rows: NewRow[] }>(
+/**
+ * With the times of those who get something at a local time by the zones they are in now: what was planned may be older.
+ * Without those for whom it was before `skipBefore` there.
+ */
+export async function inPresentZones<T extends { draft: Draft; rows: NewRow[]; skipBefore?: Date | null }>(
   tx: Tx,
   tenantId: string,
   group: readonly T[],
@@ -80,9 +83,12 @@ export async function inPresentZones<T extends { draft: Draft; rows: NewRow[] }>
   if (userIds.length === 0) return group;
   const zones = await presentZones(tx, tenantId, userIds);
   return group.map((each) => {
-    const { draft, rows } = each;
+    const { draft, rows, skipBefore } = each;
     if (draft.local === undefined) return each;
-    return { ...each, rows: rows.map((row) => ({ ...row, ...draft.times(zones.get(row.userId) ?? "UTC") })) };
+    const zoneOf = ({ userId }: NewRow) => zones.get(userId) ?? "UTC";
+    const isBefore = (row: NewRow) => skipBefore != null && (draft.asked(zoneOf(row)) ?? skipBefore) < skipBefore;
+    const left = rows.filter((row) => !isBefore(row));
+    return { ...each, rows: left.map((row) => ({ ...row, ...draft.times(zoneOf(row)) })) };
   });
 }
 

@@ -24,7 +24,7 @@ type Next = {
 };
 
 /** What a page will store for its members. */
-type Plan = { draft: Draft; rows: NewRow[] };
+type Plan = { draft: Draft; rows: NewRow[]; skipBefore: Date | null };
 
 /**
  * Goes on with a fan-out by one page, and queues itself behind what else waits, so that the sends of others come in
@@ -76,7 +76,8 @@ async function planPage(deps: AcceptDeps, tenantId: string, next: Next): Promise
   const draft: Draft = { ...prepared, tags: [...prepared.tags, ...topics.map(topicTag)] };
   const zones = draft.local !== undefined ? await deps.zonesOf(tenantId, members) : undefined;
   const zoneOf = (userId: string) => zones?.get(userId) ?? "UTC";
-  return { draft, rows: rowsOf(draft, members, { newId: deps.newId, zoneOf, skipBefore: next.skipBefore }) };
+  const { skipBefore } = next;
+  return { draft, skipBefore, rows: rowsOf(draft, members, { newId: deps.newId, zoneOf, skipBefore }) };
 }
 
 /** Undefined when another worker has stored this page, or it was cancelled. */

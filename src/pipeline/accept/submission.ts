@@ -14,6 +14,8 @@ export type Submission = {
   draft: Draft;
   /** One per user id, no user twice. */
   rows: NewRow[];
+  /** Of the rows: who is in a zone where the asked-for time was before, when they are stored, gets nothing. */
+  skipBefore?: Date | null;
   /** Present when the Send names topics, roles or everyone. */
   fanout: NewFanout | undefined;
   idempotency: { key: string; hash: Uint8Array } | undefined;

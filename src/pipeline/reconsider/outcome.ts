@@ -28,6 +28,8 @@ export type WaitingRow = {
   expiresAt: Date | undefined;
   localTime: string | undefined;
   localTtlMs: number | undefined;
+  /** It is an occurrence of a schedule, at a wall-clock time: what is past where its user is now, they do not get. */
+  ofSchedule: boolean;
   batchRole: number | undefined;
   batchedAt: Date | undefined;
   /** Of the batch it is in. */
@@ -62,7 +64,9 @@ const LIMITS: ReadonlySet<number> = new Set([
  * Decides anew about a notification that waits. Pure.
  *
  *     no channel wants it any more, or ──▶ SUPPRESSED or EXPIRED, now
- *     it would wait until it expires
+ *     it would wait until it expires,
+ *     or it is an occurrence that is
+ *     past where its user is now
  *     a rule holds it ───────────────────▶ waits until the rule allows: "moved" when that is another time or rule
  *     nothing holds it ──────────────────▶ due now; the limits are asked when it is released
  *     a limit holds it ──────────────────▶ keeps its place, unless a rule holds it longer
@@ -82,6 +86,14 @@ export function reconsidered(
 ): Outcome {
   const times = timesOf(row, preferences.timeZone, now);
   const { userId: _, channels, batchRole, batchedAt, ...rest } = row;
+  if (isPast(row, times, now)) {
+    const past = channelsOf(channels).map((channel) => ({
+      channel,
+      kind: "suppress" as const,
+      reason: Reason.EXPIRED,
+    }));
+    return { kind: "suppressed", conclusion: conclude(row.id, past, undefined, null), times };
+  }
   const isWhole = batchRole === BatchRole.WHOLE;
   const facts: Facts = {
     notification: {
@@ -140,6 +152,11 @@ function waits(row: WaitingRow, conclusion: Conclusion, times: Times, now: Date)
       : reason === row.reason && dueAt.getTime() === row.dueAt?.getTime();
   if (same || isDue(row, now)) return { kind: "unchanged" };
   return { kind: "moved", conclusion, times };
+}
+
+function isPast({ ofSchedule, scheduledAt }: WaitingRow, times: Times, now: Date): boolean {
+  if (!ofSchedule || scheduledAt === undefined || times.scheduledAt === undefined) return false;
+  return scheduledAt > now && times.scheduledAt < now;
 }
 
 /** A wall-clock time that has not come is that of the zone its user is in now. */

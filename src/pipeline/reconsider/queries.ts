@@ -2,6 +2,7 @@ import { sql } from "drizzle-orm";
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { BatchRole } from "#src/batches/role.ts";
+import { SCHEDULE_TAG } from "#src/notifications/own-tags.ts";
 import type { Progress, RuleChange } from "#src/preferences/rule-changes.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Db } from "#src/store/store.ts";
@@ -23,6 +24,7 @@ type Columns = {
   expires_at: string | null;
   local_time: string | null;
   local_ttl_ms: string | null;
+  of_schedule: boolean;
   batch_role: number | null;
   batched_at: string | null;
   batch_key: string | null;
@@ -90,6 +92,7 @@ const waits = sql`(status <> ${Status.BATCHED} or batch_role = ${BatchRole.MEMBE
 
 const columns = sql`id, user_id, type, category, priority, channels, status, reason, bypass_limits, sender_id, due_at,
   scheduled_at, expires_at, local_time, local_ttl_ms, batch_role, batched_at,
+  local_time is not null and exists (select from unnest(tags) as t where t ^@ ${SCHEDULE_TAG}) as of_schedule,
   case when status = ${Status.BATCHED} then
     (select key from batches b where b.tenant_id = n.tenant_id and b.id = n.batch_id) end as batch_key`;
 
@@ -111,6 +114,7 @@ function toRow(row: Columns): WaitingRow {
     expiresAt: at(row.expires_at),
     localTime: row.local_time ?? undefined,
     localTtlMs: row.local_ttl_ms === null ? undefined : Number(row.local_ttl_ms),
+    ofSchedule: row.of_schedule,
     batchRole: row.batch_role ?? undefined,
     batchedAt: at(row.batched_at),
     batchKey: row.batch_key ?? undefined,

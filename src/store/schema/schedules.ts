@@ -22,7 +22,10 @@ export const schedules = pgTable(
     state: smallint("state").notNull(),
     /** Wall-clock time of the last occurrence, where the rule has a COUNT. */
     finalTime: text("final_time"),
-    /** Wall-clock time of the next occurrence, and the instant at which it is stored. Null unless ACTIVE. */
+    /**
+     * Wall-clock time of the next occurrence, and the instant at which it is stored. Null unless ACTIVE; the instant alone
+     * is null while it is put aside, because the tenant is suspended.
+     */
     occurrence: text("occurrence"),
     firesAt: instant("fires_at"),
     /** Whose time has come before gets nothing: when it was created, changed or resumed. */

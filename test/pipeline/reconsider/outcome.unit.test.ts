@@ -29,6 +29,7 @@ const HELD: WaitingRow = {
   expiresAt: undefined,
   localTime: undefined,
   localTtlMs: undefined,
+  ofSchedule: false,
   batchRole: undefined,
   batchedAt: undefined,
   batchKey: undefined,
