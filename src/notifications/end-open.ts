@@ -72,7 +72,7 @@ async function endOnce(
 const FIRST = "00000000-0000-0000-0000-000000000000";
 const EVERYTHING = { status: undefined, priority: undefined };
 // The waiting of a type are not indexed by it, but the waiting are few beside all others and indexed in these orders.
-const WAITING = [
+export const WAITING = [
   ...[Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW].map((priority) => ({
     status: Status.ACCEPTED,
     priority,

@@ -23,6 +23,18 @@ export type Filter = {
   batchId: string | undefined;
 };
 
+/** The filter that asks for nothing. */
+export const EVERYTHING: Filter = {
+  userId: undefined,
+  types: [],
+  statuses: [],
+  tag: undefined,
+  from: undefined,
+  until: undefined,
+  fanoutId: undefined,
+  batchId: undefined,
+};
+
 export async function findNotifications(tx: Tx, tenantId: string, ids: readonly string[]): Promise<NotificationRow[]> {
   return tx<NotificationRow[]>`
     select ${columns(tx)} from notifications n
@@ -148,7 +160,8 @@ export type Changes = {
 
 /**
  * Changes an open notification. A new schedule in the future makes it SCHEDULED; one in the past, or none, releases a
- * SCHEDULED one at the scheduler's next tick. An instant takes the place of a wall-clock time.
+ * SCHEDULED one at the scheduler's next tick. An instant takes the place of a wall-clock time, and with a new time of
+ * either kind what it expires at stays the instant that it is.
  * Returns false when it is no longer open.
  */
 export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: Changes, now: Date): Promise<boolean> {
@@ -158,7 +171,8 @@ export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: 
     update notifications set
       ${changes.content === undefined ? tx`` : tx`content = ${changes.content as Buffer},`}
       ${changes.tags === undefined ? tx`` : tx`tags = ${texts(changes.tags)}::text[] || array(select t from unnest(tags) as t where t ^@ any(${texts(OWN_TAGS)}::text[])),`}
-      ${changes.expiresAt === undefined ? tx`` : tx`expires_at = ${changes.expiresAt}, local_ttl_ms = null,`}
+      ${changes.expiresAt === undefined ? tx`` : tx`expires_at = ${changes.expiresAt},`}
+      ${changes.expiresAt === undefined && scheduled === undefined ? tx`` : tx`local_ttl_ms = null,`}
       ${scheduled === undefined ? tx`` : tx`scheduled_at = ${scheduled}, local_time = ${changes.localTime ?? null},`}
       ${later ? tx`status = ${Status.SCHEDULED}, reason = 0, due_at = ${scheduled}, booked_at = null, ${withoutBatch(tx)},` : tx``}
       ${scheduled !== undefined && !later ? tx`due_at = case when status = ${Status.SCHEDULED} then ${now}::timestamptz else due_at end,` : tx``}
@@ -199,7 +213,8 @@ function columns(tx: Tx) {
     n.batch_id as "batchId", n.group_key as "groupKey"`;
 }
 
-function conditions(tx: Tx, filter: Filter) {
+/** What a filter asks for, as `and …` each. */
+export function conditions(tx: Tx, filter: Filter) {
   const exceptions = filter.statuses.length > 0 && !filter.statuses.some((status) => USUAL.includes(status));
   return tx`
     ${filter.userId === undefined ? tx`` : tx`and n.user_id = ${filter.userId}`}

@@ -18,7 +18,11 @@ import { offsetsOf } from "#src/deadlines/offsets.ts";
 import { findDeadline, hasMoreDeadlines, pageDeadlines } from "#src/deadlines/queries.ts";
 import { Fault, invalidField, invalidRequest, notFound, tooMany } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
+import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
+import { scheduleTag } from "#src/notifications/own-tags.ts";
+import { EVERYTHING } from "#src/notifications/queries.ts";
 import { DEFAULT_TYPE } from "#src/pipeline/accept/accept.ts";
+import { cancelFanoutsWith } from "#src/pipeline/accept/fanout.ts";
 import { checkedTime, prepare } from "#src/pipeline/accept/prepare.ts";
 import { remindersOf } from "#src/pipeline/accept/reminders.ts";
 import { reminderOffsets } from "#src/preferences/merge.ts";
@@ -228,11 +232,18 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
       });
     },
 
-    async deleteSchedule({ key }, call) {
-      await store.tenantDb(call.tenantId, async (db) => {
-        if (await removeSchedule(db, call.tenantId, key)) await audit(db, call, "schedule.delete", key);
+    async deleteSchedule({ key, cancelWaiting: cancels }, call) {
+      const { tenantId, signal } = call;
+      await store.tenantDb(tenantId, async (db) => {
+        if (await removeSchedule(db, tenantId, key)) await audit(db, call, "schedule.delete", key);
       });
-      return {};
+      if (!cancels) return { cancelled: 0 };
+      const who = by(call);
+      const tag = scheduleTag(key);
+      await store.tenant(tenantId, (tx) => cancelFanoutsWith(tx, tenantId, tag, who.now));
+      const told = (ended: Cancelled[]) => deps.cancelled(tenantId, ended, who.now);
+      const all = { by: who, told, most: Number.POSITIVE_INFINITY, signal };
+      return { cancelled: await cancelWaiting(store, tenantId, { ...EVERYTHING, tag }, all) };
     },
 
     async upsertDeadline(request, call) {

@@ -16,6 +16,7 @@ import {
 import { mapInSlices } from "#src/breathe.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
+import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
 import { latestDecision, type NotificationRow, toNotification, toTimeline } from "#src/notifications/notification.ts";
 import {
@@ -210,6 +211,13 @@ export function sendService(deps: SendServiceDeps): Service {
       }
       const filter = filterOf(request.filter);
       if (isEmpty(filter)) throw invalidField("filter", "give at least one condition");
+      if (filter.userId === undefined && filter.fanoutId === undefined && filter.batchId === undefined) {
+        const who = by(call);
+        const told = (ended: { id: string; userId: string }[]) => deps.cancelled(call.tenantId, ended, who.now);
+        const many = { by: who, told, most: CANCEL_PER_CALL, signal: call.signal };
+        const cancelled = await cancelWaiting(store, call.tenantId, filter, many);
+        return { cancelled, more: cancelled >= CANCEL_PER_CALL };
+      }
       let cancelled = 0;
       for (let full = true; full && cancelled < CANCEL_PER_CALL; ) {
         call.signal.throwIfAborted();

@@ -441,9 +441,9 @@ test("schedules are made from words, listed, paused and deleted", async () => {
         calls.push(`pause ${key}`);
         return { schedule: { ...schedule, state: State.PAUSED } };
       })
-      .rpc(ScheduleService.method.deleteSchedule, ({ key }) => {
-        calls.push(`delete ${key}`);
-        return {};
+      .rpc(ScheduleService.method.deleteSchedule, ({ key, cancelWaiting }) => {
+        calls.push(`delete ${key}${cancelWaiting ? " and cancel" : ""}`);
+        return { cancelled: cancelWaiting ? 2 : 0 };
       }),
   );
   const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
@@ -455,7 +455,13 @@ test("schedules are made from words, listed, paused and deleted", async () => {
   expect((await w.run("schedules list")).out.join()).toContain("each recipient's zone");
   expect((await w.run("schedules pause standup")).out.join()).toContain("paused");
   expect((await w.run("schedules delete standup")).exitCode).toBe(0);
-  expect(calls).toEqual([["standup", ["ann"], ["team"], "2026-01-01T09:20", ""], "pause standup", "delete standup"]);
+  expect((await w.run("schedules delete standup --cancel-waiting")).err.join()).toContain("2 notifications cancelled");
+  expect(calls).toEqual([
+    ["standup", ["ann"], ["team"], "2026-01-01T09:20", ""],
+    "pause standup",
+    "delete standup",
+    "delete standup and cancel",
+  ]);
   const nobody = await w.run("schedules create standup --rule FREQ=DAILY --start 2026-01-01T09:20 --title Hi");
   expect(nobody).toMatchObject({ exitCode: 2 });
 });

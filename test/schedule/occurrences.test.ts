@@ -1,18 +1,23 @@
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Registry } from "prom-client";
 import { expect, test } from "vitest";
+import { Tenant_State } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { ContentSchema } from "#gen/posthorn/v1/notification_pb.ts";
 import { ScheduleSchema, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
+import { Fanout_State, SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import { takeSteps } from "#src/breathe.ts";
 import type { AcceptDeps } from "#src/pipeline/accept/accept.ts";
+import { cancelFanoutsWith } from "#src/pipeline/accept/fanout.ts";
 import { sendOccurrences } from "#src/schedule/occurrences.ts";
 import { insertSchedule } from "#src/schedules/queries.ts";
 import { checkTiming, definitionOf, standing } from "#src/schedules/schedule.ts";
 import type { Store } from "#src/store/store.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
+import { updateTenant } from "#src/tenants/tenants.ts";
 import { onPostgres } from "../support/on-postgres.ts";
 
-const { store, sql, time, clock, newId, tenant } = await onPostgres();
+const { store, sql, time, clock, newId, tenant, invalidations } = await onPostgres();
 const log = createLogger({ serviceName: "test", logLevel: "silent", logFormat: "json" });
 const metrics = createMetrics(new Registry());
 const HOUR = 3_600_000;
@@ -125,6 +130,96 @@ test("ones that can never be sent as they are do not stand in front of the other
     { key: "s1", missed: false, ahead: true },
     { key: "s2", missed: false, ahead: true },
     { key: "s3", missed: false, ahead: true },
+  ]);
+  await sql`delete from schedules where tenant_id = ${tenantId}`;
+});
+
+const suspended = async () => {
+  const { tenantId } = tenant();
+  await sql`insert into tenants (id, display_name, state, created_at)
+    values (${tenantId}, 'Quiet', ${Tenant_State.SUSPENDED}, ${clock()})`;
+  return tenantId;
+};
+const resume = (tenantId: string) =>
+  updateTenant({ store, newId, clock, invalidations }, "operator", tenantId, {
+    displayName: undefined,
+    state: Tenant_State.ACTIVE,
+  });
+
+test("those of suspended tenants are looked at once, and are sent when their tenant is resumed", async () => {
+  const tenantId = await suspended();
+  await schedules(tenantId, 3, "FREQ=DAILY");
+  time.now = new Date(time.now.getTime() + HOUR);
+  expect(await sendOccurrences(scheduler(store), clock(), 200)).toBe(3);
+  expect(await sendOccurrences(scheduler(store), clock(), 200)).toBe(0);
+  const sent = () => sql`select id from notifications where tenant_id = ${tenantId}`;
+  expect(await sent()).toEqual([]);
+  await resume(tenantId);
+  expect(await sendOccurrences(scheduler(store), clock(), 200)).toBe(3);
+  expect(await sent()).toHaveLength(9);
+  const state = await sql`select distinct fired::int, missed::int from schedules where tenant_id = ${tenantId}`;
+  expect(state).toEqual([{ fired: 1, missed: 0 }]);
+  await sql`delete from schedules where tenant_id = ${tenantId}`;
+});
+
+test("none is left aside when its tenant is resumed at the moment it is put there", async () => {
+  for (let round = 0; round < 10; round++) {
+    const tenantId = await suspended();
+    await schedules(tenantId, 2, "FREQ=DAILY");
+    time.now = new Date(time.now.getTime() + HOUR);
+    await Promise.all([
+      sendOccurrences(scheduler(store), clock(), 200),
+      resume(tenantId),
+      sendOccurrences(scheduler(store), clock(), 200),
+    ]);
+    await sendOccurrences(scheduler(store), clock(), 200);
+    const left = await sql`select key from schedules where tenant_id = ${tenantId} and (fires_at is null or fired = 0)`;
+    expect(left).toEqual([]);
+    await sql`delete from schedules where tenant_id = ${tenantId}`;
+  }
+});
+
+test("one that is deleted and made again while it is about to be sent is sent as it is now, or not yet", async () => {
+  const { tenantId } = tenant();
+  await schedules(tenantId, 1, "FREQ=DAILY");
+  time.now = new Date(time.now.getTime() + HOUR);
+  const request = create(SendRequestSchema, { content: { title: "Other" } });
+  let count = 0;
+  const replacing: Store = {
+    ...store,
+    async tenant(id, work) {
+      // The second is the claim. The new one is like the old one to the millisecond, but for what it sends.
+      if (++count === 2) {
+        const [row] = await sql`delete from schedules where tenant_id = ${tenantId} returning *`;
+        const other = { ...row, request: Buffer.from(toBinary(SendRequestSchema, request)) };
+        await sql`insert into schedules ${sql(other)}`;
+      }
+      return store.tenant(id, work);
+    },
+  };
+  await sendOccurrences(scheduler(replacing), clock(), 200);
+  expect(await sql`select id from notifications where tenant_id = ${tenantId}`).toEqual([]);
+  await sendOccurrences(scheduler(store), clock(), 200);
+  const sent = await sql<{ content: Uint8Array }[]>`select content from notifications where tenant_id = ${tenantId}`;
+  expect(sent.map(({ content }) => fromBinary(ContentSchema, content).title)).toEqual(["Other", "Other", "Other"]);
+  await sql`delete from schedules where tenant_id = ${tenantId}`;
+});
+
+test("a send to a topic that is under way stops with its schedule's, and no other", async () => {
+  const { tenantId } = tenant();
+  await schedules(tenantId, 2, "FREQ=DAILY");
+  const request = create(SendRequestSchema, { to: { topics: ["team"] }, content: { title: "Hi" } });
+  await sql`update schedules set users_only = false, request = ${Buffer.from(toBinary(SendRequestSchema, request))}
+    where tenant_id = ${tenantId}`;
+  time.now = new Date(time.now.getTime() + HOUR);
+  await sendOccurrences(scheduler(store), clock(), 200);
+  await store.tenant(tenantId, (tx) => cancelFanoutsWith(tx, tenantId, "schedule:s1", clock()));
+  const rows = await sql<{ state: number; request: Uint8Array }[]>`
+    select state, request from fanouts where tenant_id = ${tenantId}`;
+  const states = rows.map((row) => [fromBinary(SendRequestSchema, row.request).tags[0], row.state]);
+  expect(states.toSorted()).toEqual([
+    ["schedule:s0", Fanout_State.RUNNING],
+    ["schedule:s1", Fanout_State.CANCELLED],
   ]);
   await sql`delete from schedules where tenant_id = ${tenantId}`;
 });

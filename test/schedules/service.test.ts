@@ -1,7 +1,7 @@
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { Tenant_State } from "#gen/posthorn/v1/admin_service_pb.ts";
-import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { type Schedule, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { localTimeOf } from "#src/notifications/local-time.ts";
 import { OPERATOR_KEY, platformOfFile } from "../support/platform.ts";
@@ -11,6 +11,8 @@ import { until } from "../support/until.ts";
 
 const HOUR = 3_600_000;
 const SOON = HOUR / 6;
+const EAST = "Pacific/Kiritimati";
+const WEST = "Pacific/Pago_Pago";
 const time = { ahead: 0 };
 const now = () => new Date(Date.now() + time.ahead);
 const services = await testServices();
@@ -86,6 +88,87 @@ describe("a schedule", () => {
     }
   });
 
+  test("that begins when its time is past for all whom it names has missed nothing", async () => {
+    await users.upsertUser({ user: { id: "bea", timeZone: "Europe/Berlin" } });
+    const wall = at(-HOUR / 2, "Europe/Berlin");
+    const schedule = await made({ timeZone: "", localStartTime: wall }, { userIds: ["bea"] });
+    expect(schedule.nextOccurrences[0]?.localTime).toBe(wall);
+    const seen = await until(
+      () => current(schedule),
+      (found) => found?.nextOccurrences[0]?.localTime !== wall,
+    );
+    expect(seen).toMatchObject({ state: State.ACTIVE, firedCount: 0n, missedCount: 0n });
+    // From a start that was before it, it is missed by whom it was for.
+    time.ahead += 24 * HOUR + 3 * HOUR;
+    const later = await until(
+      () => current(schedule),
+      (found) => (found?.missedCount ?? 0n) > 0n || (found?.firedCount ?? 0n) > 0n,
+    );
+    expect(Number(later?.missedCount) + Number(later?.firedCount)).toBe(1);
+  });
+
+  test("is not sent to who moves to where its time is past, as a Send of that time is", async () => {
+    const user = { id: "mia", timeZone: "Pacific/Pago_Pago" };
+    await users.upsertUser({ user });
+    const wall = at(HOUR / 2, user.timeZone);
+    const schedule = await made(
+      { timeZone: "", localStartTime: wall, recurrence: "FREQ=DAILY;COUNT=1" },
+      { userIds: ["mia"] },
+    );
+    const [occurrence] = await until(
+      () => sentBy(schedule),
+      (found) => found.length === 1,
+    );
+    const local = { case: "localScheduleTime", value: wall } as const;
+    const { results } = await send.send({ to: { userIds: ["mia"] }, content, schedule: local });
+    // A little west it is only later.
+    await users.upsertUser({ user: { ...user, timeZone: "Etc/GMT+12" } });
+    const find = async (id = "") => (await send.getNotification({ id })).notification;
+    expect((await find(occurrence?.id))?.status).toBe(Status.SCHEDULED);
+    await users.upsertUser({ user: { ...user, timeZone: "Asia/Tokyo" } });
+    expect(await find(occurrence?.id)).toMatchObject({ status: Status.EXPIRED, reason: Reason.EXPIRED });
+    await until(
+      () => find(results[0]?.notificationId),
+      (found) => found?.status === Status.DELIVERED,
+    );
+  });
+
+  test("goes on at once in another zone, where clocks show less than when it was sent", async () => {
+    const start = at(SOON - 72 * HOUR, EAST);
+    const hourly = await made({ recurrence: "FREQ=HOURLY", localStartTime: start, timeZone: EAST });
+    come();
+    await delivered(hourly, 1);
+    const { schedule } = await schedules.updateSchedule({ schedule: { key: hourly.key, timeZone: WEST } });
+    const next = schedule?.nextOccurrences[0]?.time;
+    expect(next && timestampDate(next).getTime() - now().getTime()).toBeLessThanOrEqual(HOUR);
+    time.ahead += HOUR;
+    await delivered(hourly, 2);
+    const instants = (await sentBy(hourly)).map(({ createTime }) => createTime && timestampDate(createTime).getTime());
+    expect((instants[0] ?? 0) - (instants[1] ?? 0)).toBeLessThan(1.5 * HOUR);
+  });
+
+  test("is deleted with what of it waits, if that is asked for, and not without", async () => {
+    await users.upsertUser({ user: { id: "pia", timeZone: WEST, roles: ["late"] } });
+    await users.upsertUser({ user: { id: "pit", timeZone: WEST, roles: ["late"] } });
+    const wall = at(HOUR / 2, WEST);
+    const asked = { timeZone: "", localStartTime: wall, recurrence: "FREQ=DAILY;COUNT=1" };
+    const kept = await made(asked, { userIds: ["pia", "pit"] });
+    const gone = await made(asked, { userIds: ["pia"], roles: ["late"] });
+    for (const schedule of [kept, gone])
+      await until(
+        () => sentBy(schedule),
+        (found) => found.length === 2,
+      );
+    expect((await schedules.deleteSchedule({ key: kept.key })).cancelled).toBe(0);
+    expect((await schedules.deleteSchedule({ key: gone.key, cancelWaiting: true })).cancelled).toBe(2);
+    expect((await schedules.deleteSchedule({ key: gone.key, cancelWaiting: true })).cancelled).toBe(0);
+    const statuses = async (schedule: Schedule) => (await sentBy(schedule)).map(({ status }) => status);
+    expect(await statuses(kept)).toEqual([Status.SCHEDULED, Status.SCHEDULED]);
+    expect(await statuses(gone)).toEqual([Status.CANCELLED, Status.CANCELLED]);
+    // What was deleted before is completed.
+    expect((await schedules.deleteSchedule({ key: kept.key, cancelWaiting: true })).cancelled).toBe(2);
+  });
+
   test("that is paused sends nothing, and goes on with what comes after", async () => {
     const hourly = await made({ recurrence: "FREQ=HOURLY", localStartTime: at(HOUR / 2) });
     expect((await schedules.pauseSchedule({ key: hourly.key })).schedule?.state).toBe(State.PAUSED);
@@ -139,6 +222,25 @@ describe("a schedule", () => {
     const { key, revision } = before;
     const stale = schedules.updateSchedule({ schedule: { key, recurrence: "FREQ=WEEKLY" }, revision });
     expect((await refusalOf(stale)).reason).toBe("ETAG_MISMATCH");
+  });
+
+  test("stands in the audit log when it changes or ends with a user, of whom no deadline is left", async () => {
+    const both = await made({ localStartTime: at(HOUR) }, { userIds: ["exit", "ann"] });
+    const only = await made({ localStartTime: at(HOUR) }, { userIds: ["exit"] });
+    for (const key of ["a", "b"])
+      await schedules.upsertDeadline({
+        deadline: { userId: "exit", key, content, time: timestampFromDate(new Date(now().getTime() + 48 * HOUR)) },
+      });
+    await users.deleteUser({ id: "exit" });
+    expect((await schedules.listDeadlines({ userId: "exit" })).deadlines).toEqual([]);
+    const open = { userId: "exit", statuses: [Status.SCHEDULED] };
+    expect((await send.listNotifications({ filter: open })).notifications).toEqual([]);
+    const { entries } = await a.key.admin.listAuditEntries({ pageSize: 10 });
+    const told = entries.filter(({ action }) => action !== "user.delete").slice(0, 2);
+    expect(told.map(({ action, target }) => [action, target]).toSorted()).toEqual([
+      ["schedule.delete", `schedule:${only.key}`],
+      ["schedule.update", `schedule:${both.key}`],
+    ]);
   });
 
   test("of a suspended tenant sends nothing until it is resumed", async () => {

@@ -691,7 +691,8 @@ export type UpdateNotificationRequest = Message<"posthorn.v1.UpdateNotificationR
 
   /**
    * New time of delivery. A time in the past releases a SCHEDULED notification
-   * at once; an absent time under the mask delivers at once.
+   * at once; an absent time under the mask delivers at once. What it expires at
+   * stays the instant that it is, also where a ttl had set it.
    *
    * @generated from field: google.protobuf.Timestamp schedule_time = 3;
    */
@@ -813,7 +814,8 @@ export type CancelNotificationsRequest = Message<"posthorn.v1.CancelNotification
 
   /**
    * Every open notification that matches; at least one condition. One call
-   * cancels up to 10,000 and says whether there are more.
+   * cancels up to 10,000 and says whether there are more. Without a user, fan-out
+   * or batch it looks at all that waits in the tenant, and at nothing else.
    *
    * @generated from field: posthorn.v1.NotificationFilter filter = 2;
    */

@@ -7,7 +7,7 @@ import {
 } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { connect, optionsOf } from "../connection.ts";
 import { enumWord, several, word } from "../parse.ts";
-import { columns, jsonLine, plain, when } from "../print.ts";
+import { columns, jsonLine, plain, plural, when } from "../print.ts";
 import { UsageError, type World } from "../world.ts";
 
 type CreateOptions = {
@@ -106,9 +106,14 @@ Examples:
     .command("delete")
     .description("delete a schedule; what it has sent stays")
     .argument("<key>", "the schedule")
+    .option("--cancel-waiting", "cancel what it has sent that is not delivered yet")
     .action(async (key: string, _, command: Command) => {
-      const options = optionsOf(command);
-      await connect(world, options).client(ScheduleService).deleteSchedule({ key }, { signal: world.signal });
+      const options = optionsOf<{ cancelWaiting?: true }>(command);
+      const { cancelWaiting = false } = options;
+      const { cancelled } = await connect(world, options)
+        .client(ScheduleService)
+        .deleteSchedule({ key, cancelWaiting }, { signal: world.signal });
+      if (cancelWaiting && !options.json) world.err(`${plural(cancelled, "notification")} cancelled`);
     });
 
   function show(found: readonly Schedule[], json: boolean | undefined): void {

@@ -159,6 +159,16 @@ export async function findFanout(tx: Tx, tenantId: string, id: string): Promise<
   return row;
 }
 
+/** Stops the fan-outs that run and whose notifications carry a tag, each before its next page. */
+export async function cancelFanoutsWith(tx: Tx, tenantId: string, tag: string, now: Date): Promise<void> {
+  // By their leases, which only those have that run.
+  const running = await tx<{ id: string; request: Uint8Array }[]>`
+    select id, request from fanouts where tenant_id = ${tenantId} and lease_until is not null and state = 1
+    order by id`;
+  for (const { id, request } of running)
+    if (fromBinary(SendRequestSchema, request).tags.includes(tag)) await cancelFanout(tx, tenantId, id, now);
+}
+
 /** Stops a running fan-out before its next page. */
 export async function cancelFanout(tx: Tx, tenantId: string, id: string, now: Date): Promise<void> {
   await tx`update fanouts set state = 3, ended_at = ${now}, lease_until = null
