@@ -1,3 +1,4 @@
+import { open } from "#src/notifications/queries.ts";
 import { plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { DeadlineDefinition, DeadlineRow } from "./deadline.ts";
@@ -81,7 +82,7 @@ export async function removeDeadline(
 export async function lockOpen(tx: Tx, tenantId: string, ids: readonly string[]): Promise<Set<string>> {
   if (ids.length === 0) return new Set();
   const rows = await tx<{ id: string }[]>`
-    select id from notifications where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) and status in (1, 2, 3)
+    select id from notifications where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) and ${open(tx)}
     order by id for update`;
   return new Set(rows.map(({ id }) => id));
 }

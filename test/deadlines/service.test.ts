@@ -120,6 +120,29 @@ describe("a deadline", () => {
     expect((await reminders(asked.key)).map(({ status }) => status)).toEqual([Status.CANCELLED, Status.CANCELLED]);
   });
 
+  test("takes a reminder that waits in a batch along, or cancels it", async () => {
+    const userId = "batched";
+    const batching = { enabled: true };
+    await a.key.preferences.updatePreferences({ userId, reason: "a test", preferences: { batching } });
+    const asked = { ...fresh(), userId };
+    const batched = async () => {
+      const { reminders } = await upsert({ ...asked, time: within(2 * HOUR + 500) });
+      const id = reminders[0]?.notificationId;
+      await until(
+        () => get(id),
+        (one) => one?.status === Status.BATCHED,
+      );
+      return id;
+    };
+    const id = await batched();
+    const moved = await upsert({ ...asked, time: within(12 * HOUR) });
+    expect(moved.reminders.map(({ notificationId }) => notificationId)).toContain(id);
+    expect(await get(id)).toMatchObject({ status: Status.SCHEDULED, batchId: "" });
+    const another = await batched();
+    expect(await schedules.deleteDeadline(asked)).toMatchObject({ cancelled: 1 });
+    expect((await get(another))?.status).toBe(Status.CANCELLED);
+  });
+
   test("that is deleted cancels what waits, and so does another type", async () => {
     const asked = { ...fresh(), time: within(48 * HOUR) };
     await upsert(asked);
