@@ -210,7 +210,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   // What happens by itself.
   if (has("scheduler")) {
     const close = {
-      ...{ store, queue, newId, findType, endedBy },
+      ...{ store, queue, newId, findType, endedBy, log },
       slot: firstSlot,
       loadPreferences: preferences.load,
       closed: (tenantId: string, batch: ClosedBatch, at: Date) => announceClosed(live, tenantId, batch, at),

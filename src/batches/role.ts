@@ -2,7 +2,7 @@
  * What a notification has to do with its batch. Null on the row: nothing.
  *
  *     MEMBER ──the batch closes──▶ MERGED   its fate is that of the batch's notification
- *        │                    └──▶ ALONE    the only one left: goes as itself, and joins no batch again
+ *        │                    └──▶ ALONE    the only one left, or of one that cannot be closed: goes as itself, and joins no batch
  *        └─the rules changed──▶ (none)      decided anew
  *
  *     WHOLE: the batch's notification. Whoever changes its status lets the MERGED follow in the same transaction

@@ -346,6 +346,18 @@ describe("while a batch is open", () => {
   });
 });
 
+test("a batch that cannot be closed keeps no other waiting, and its members go as themselves", async () => {
+  const type = await newType({ batchable: true });
+  const others = [newUser(), newUser(), newUser()];
+  const [broken, sound] = [await send(user, type, "broken"), await send(user, type, "sound")];
+  const fine = await Promise.all(others.map((other) => send(other, type, "a").then(() => send(other, type, "b"))));
+  await sql`update notifications set content = '\\xff' where id = ${broken.notificationId}`;
+  step(31 * MINUTE);
+  for (const { batchId } of fine) expect(await closed(batchId)).toMatchObject({ size: 2 });
+  await reached(sound.notificationId, Status.DELIVERED);
+  expect(await batchOf(sound.batchId)).toMatchObject({ state: BatchState.DISSOLVED });
+});
+
 test("streams that ask for statuses are told how a batch stands", async () => {
   const type = await newType(both);
   const reader = openReader((await node.clientsFor(user)) as typeof key, { includeStatus: true });

@@ -352,7 +352,8 @@ export const BatchState = {
   CLOSED: 3,
 
   /**
-   * The rules changed; its members were decided anew.
+   * The rules changed, and its members were decided anew; or it could not be
+   * closed, for an error in one of them, and its members went as themselves.
    *
    * @generated from enum value: BATCH_STATE_DISSOLVED = 4;
    */

@@ -1,9 +1,12 @@
 import type { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
 import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { dissolveForGood } from "#src/batches/dissolve.ts";
 import type { NewId } from "#src/ids.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import { isDependencyDown } from "#src/rpc/dependency-errors.ts";
 import type { Store } from "#src/store/store.ts";
 import { requeueing } from "#src/telemetry/conventions.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
 import { withRootSpan } from "#src/telemetry/work-spans.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
 import { enqueueByTenant, type Queue } from "../queue.ts";
@@ -26,6 +29,7 @@ export type CloseDeps = {
   ): { status: Status; reason: Reason } | undefined;
   /** Tells the streams. Called after the commit. */
   closed(tenantId: string, batch: ClosedBatch, at: Date): void;
+  log: Pick<Logger, "error">;
 };
 
 export type ClosedBatch = {
@@ -60,18 +64,37 @@ export async function closeDue(deps: CloseDeps, now: Date, limit: number): Promi
         return index === 0 || members <= MEMBERS;
       });
       rest = rest.slice(some.length);
-      closed += await closeSome(deps, tenantId, some, now);
+      closed += await closeOrGiveUp(deps, tenantId, some, now);
     }
   }
   return { seen: due.length, closed };
 }
 
-async function closeSome(
-  deps: CloseDeps,
-  tenantId: string,
-  due: readonly { id: string; userId: string; type: string }[],
-  now: Date,
-): Promise<number> {
+type Due = { id: string; userId: string; type: string };
+
+/**
+ * Closes them; where that fails, half by half, so that one that cannot be closed keeps no other waiting. That one is
+ * dissolved for good: its members go as themselves, and what is wrong with one of them is that one's. While a dependency is
+ * away nothing is given up.
+ */
+async function closeOrGiveUp(deps: CloseDeps, tenantId: string, due: readonly Due[], now: Date): Promise<number> {
+  try {
+    return await closeSome(deps, tenantId, due, now);
+  } catch (err) {
+    if (isDependencyDown(err)) throw err;
+    const half = due.length >> 1;
+    if (half > 0) {
+      const closed = await closeOrGiveUp(deps, tenantId, due.slice(0, half), now);
+      return closed + (await closeOrGiveUp(deps, tenantId, due.slice(half), now));
+    }
+    const [{ id }] = due as readonly [Due];
+    deps.log.error({ err, tenant: tenantId, batch: id }, "a batch cannot be closed; its members go as themselves");
+    await deps.store.tenantDb(tenantId, (db) => dissolveForGood(db, tenantId, id, now));
+    return 1;
+  }
+}
+
+async function closeSome(deps: CloseDeps, tenantId: string, due: readonly Due[], now: Date): Promise<number> {
   // Everything that may have to be read is read before the locks are taken.
   const preferences = await deps.loadPreferences(tenantId, [...new Set(due.map(({ userId }) => userId))]);
   const types = new Map<string, NotificationTypeRow | undefined>();

@@ -28,7 +28,7 @@ export function lockDue(tx: Tx, tenantId: string, ids: readonly string[], now: D
   return tx<DueBatch[]>`
     select id, user_id as "userId", kind, type, category from batches
     where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) and state in (1, 2) and flush_at <= ${now}
-    order by user_id, key for update skip locked`;
+    order by user_id, key, id for update skip locked`;
 }
 
 /** Their live members, by id; what is to be decided anew is none any more. Nobody can join them, or take one of these out, before the transaction ends. */
