@@ -224,6 +224,39 @@ describe("while a batch is open", () => {
     expect(await batchOf(a.batchId)).toMatchObject({ delivered: 0, failed: 2 });
   });
 
+  test("a member that was changed so that its user's filter refuses it is left out", async () => {
+    const type = await newType({ batchable: true });
+    const target = { case: "type", value: type } as const;
+    await key.preferences.createSubscription({
+      userId: user,
+      subscription: { target, filter: "data.n == 1" },
+      reason: "a test",
+    });
+    const content = (title: string, n: number) => ({ title, data: { n } });
+    const [a, b, c] = await Promise.all(["a", "b", "c"].map((it) => send(user, type, it, { content: content(it, 1) })));
+    if (!a || !b || !c) throw new Error("not sent");
+    expect(new Set([a.batchId, b.batchId, c.batchId]).size).toBe(1);
+    await key.send.updateNotification({ id: b.notificationId, content: content("b", 2) });
+    await key.send.updateNotification({ id: c.notificationId, content: content("new c", 1) });
+    step(31 * MINUTE);
+    expect(await closed(a.batchId)).toMatchObject({ size: 2 });
+    expect(await get(b.notificationId)).toMatchObject({ status: Status.SUPPRESSED, reason: Reason.FILTERED });
+    await reached(c.notificationId, Status.DELIVERED);
+    expect((await entries(user))[0]?.content?.body.split("\n").sort()).toEqual(["a", "new c"]);
+  });
+
+  test("what would expire before a window has slid as far as it may goes by itself", async () => {
+    const type = await newType({
+      batchable: true,
+      window: { seconds: 60n },
+      sliding: true,
+      maxWindow: { seconds: 600n },
+    });
+    const ttl = (seconds: bigint) => ({ expiry: { case: "ttl", value: { seconds } } }) as const;
+    expect((await send(user, type, "soon", ttl(120n))).status).toBe(Status.DELIVERED);
+    expect((await send(user, type, "later", ttl(700n))).status).toBe(Status.BATCHED);
+  });
+
   test("what expires is left out and ends as EXPIRED", async () => {
     const type = await newType({ batchable: true, window: { seconds: 600n } });
     const a = await send(user, type, "a");
@@ -334,6 +367,22 @@ describe("while a batch is open", () => {
     const b = await send(user, other, "b");
     await key.types.deleteType({ key: other });
     expect((await reached(b.notificationId, Status.SUPPRESSED)).reason).toBe(Reason.TYPE_DELETED);
+  });
+
+  test("a type that changes how it reads keeps its batches, which close with the new wording", async () => {
+    const type = await newType({ batchable: true });
+    const { batchId } = await send(user, type, "a");
+    await key.types.updateType({ type: { key: type, displayName: "Other", batchWording: { title: "Now {count}" } } });
+    const { batchId: again } = await send(user, type, "b");
+    expect(again).toBe(batchId);
+    expect(await sql`select from rule_changes where tenant_id = ${node.tenant.tenantId} and type = ${type}`).toEqual(
+      [],
+    );
+    expect((await batchOf(batchId)).state).toBe(BatchState.OPEN);
+    step(31 * MINUTE);
+    const { notificationId } = await closed(batchId);
+    await reached(notificationId, Status.DELIVERED);
+    expect((await entries(user)).map(({ content }) => content?.title)).toEqual(["Now 2"]);
   });
 
   test("a deleted user's batches are gone, and what was in them has ended", async () => {

@@ -175,7 +175,8 @@ export const BatchingSchema: GenMessage<Batching> = /*@__PURE__*/
  * A digest holds whatever its type's DigestRule lets wait, never CRITICAL, and
  * at most 500 notifications; what is more comes in a second one at the same
  * time. A digest of one is sent as itself. What expires before the digest is due
- * expires at once. The digest itself is of type and category "digest", has the
+ * expires at once; but a reminder of a deadline does not wait for a digest with
+ * which it would come with less than half of the time left that it has now. The digest itself is of type and category "digest", has the
  * highest priority among its members, and is decided as any other: due in quiet
  * hours, it waits for their end.
  *
@@ -739,7 +740,8 @@ export type Reconciled = Message<"posthorn.v1.Reconciled"> & {
   unchanged: number;
 
   /**
-   * There were more than 1,000; the rest follows from the next tick on, uncounted.
+   * There were more than 1,000, or filters that take long; the rest follows from
+   * the next tick on, uncounted.
    *
    * @generated from field: bool more = 6;
    */
