@@ -25,6 +25,7 @@ import {
   type Scope,
   scopeEnabled,
   timeZone,
+  timing,
   weekendsEnabled,
 } from "./merge.ts";
 
@@ -44,6 +45,7 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
   const batch = batching(levels, scope);
   const digested = digest(levels, scope);
   const groups = grouping(levels);
+  const consent = timing(levels);
   const channels = create(ChannelPreferencesSchema);
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
@@ -85,6 +87,11 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
       enabled: note("grouping.enabled", groups.enabled),
       maxSize: note("grouping.max_size", groups.maxSize),
       window: durationFromMs(note("grouping.window", groups.windowMs)),
+    },
+    timing: {
+      intelligentTiming: note("timing.intelligent_timing", consent.intelligentTiming),
+      learning: note("timing.learning", consent.learning),
+      personalisedQuietHours: note("timing.personalised_quiet_hours", consent.personalisedQuietHours),
     },
   });
   return { preferences, origins };
