@@ -395,6 +395,50 @@ describe("while a batch is open", () => {
   });
 });
 
+test("a batch that is closed before its time takes in nobody more, arrives as one, and is in the audit log", async () => {
+  const type = await newType({ batchable: true });
+  const members = [await send(user, type, "a"), await send(user, type, "b")];
+  const id = members[0]?.batchId ?? "";
+  const before = clock().getTime();
+  const { batch } = await key.batches.closeBatch({ id, reason: "release tonight" });
+  expect([BatchState.FULL, BatchState.CLOSED]).toContain(batch?.state);
+  const due = batch?.flushTime === undefined ? 0 : timestampDate(batch.flushTime).getTime();
+  expect(due >= before && due <= clock().getTime()).toBe(true);
+  expect((await send(user, type, "c")).batchId).not.toBe(id);
+  const { notificationId } = await closed(id);
+  await reached(notificationId, Status.DELIVERED);
+  expect((await entries(user)).map(({ content }) => content?.body)).toEqual(["a\nb"]);
+  const again = await key.batches.closeBatch({ id });
+  expect(again.batch).toMatchObject({ state: BatchState.CLOSED, notificationId });
+  const { entries: audit } = await key.admin.listAuditEntries({ pageSize: 200 });
+  expect(audit.filter(({ action }) => action === "batch.close")).toMatchObject([
+    { target: `batch:${id}`, reason: "release tonight" },
+  ]);
+});
+
+test("what was sent to come by itself joins no batch and no digest, and what may be batched joins only where its type says", async () => {
+  const type = await newType({ batchable: true });
+  expect((await send(user, type, "alone", { batchable: false })).status).toBe(Status.DELIVERED);
+  expect((await send(user, type, "may", { batchable: true })).status).toBe(Status.BATCHED);
+  expect((await send(user, await newType(undefined), "may not", { batchable: true })).status).toBe(Status.DELIVERED);
+  await prefer(user, { digest: { mode: Digest_Mode.DAILY } });
+  expect((await send(user, type, "alone", { batchable: false })).status).toBe(Status.DELIVERED);
+  expect((await send(user, type, "in the digest")).status).toBe(Status.BATCHED);
+});
+
+test("an entry tells what it was made of, in lists and on streams", async () => {
+  const type = await newType(both);
+  const reader = openReader((await node.clientsFor(user)) as typeof key, {});
+  await reader.next("hello");
+  const members = [await send(user, type, "a"), await send(user, type, "b")];
+  const { id } = await closed(members[0]?.batchId ?? "");
+  const batch = { id, kind: BatchKind.BATCH, size: 2, notificationIds: members.map((each) => each.notificationId) };
+  expect((await reader.next("notification")).entry?.batch).toMatchObject(batch);
+  expect((await entries(user))[0]?.batch).toMatchObject(batch);
+  await send(user, await newType(undefined), "by itself");
+  expect((await entries(user))[0]?.batch).toBeUndefined();
+});
+
 test("a batch that cannot be closed keeps no other waiting, and its members go as themselves", async () => {
   const type = await newType({ batchable: true });
   const others = [newUser(), newUser(), newUser()];
