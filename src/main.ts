@@ -27,11 +27,13 @@ import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
 import { openQueue, type Queue } from "#src/pipeline/queue.ts";
 import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
 import { announceBatch, announceCancelled, announceClosed, announceConclusion } from "#src/pipeline/route/announce.ts";
-import { endedBy } from "#src/pipeline/route/ended-by.ts";
+import { decideCounting } from "#src/pipeline/route/decide-in-slices.ts";
+import { type Candidate, endedBy } from "#src/pipeline/route/ended-by.ts";
 import { decide } from "#src/pipeline/route/gates/decide.ts";
 import type { RouteDeps } from "#src/pipeline/route/route.ts";
 import { worker } from "#src/pipeline/worker.ts";
 import { preferenceCache } from "#src/preferences/cache.ts";
+import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import { zoneClocks } from "#src/preferences/zone-clock.ts";
 import { rulesOf } from "#src/rpc/access-rules.ts";
 import { startGrpc } from "#src/rpc/grpc/server.ts";
@@ -215,7 +217,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   // What happens by itself.
   if (has("scheduler")) {
     const close = {
-      ...{ store, queue, newId, findType, endedBy },
+      ...{ store, queue, newId, findType, log },
+      endedBy: (member: Candidate, own: CompiledPreferences, now: Date) =>
+        endedBy(member, own, now, (facts, at) => decideCounting({ decide, metrics }, facts, at)),
       slot: firstSlot,
       loadPreferences: preferences.load,
       closed: (tenantId: string, batch: ClosedBatch, at: Date) => announceClosed(live, tenantId, batch, at),

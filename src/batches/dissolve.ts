@@ -35,7 +35,12 @@ export async function dissolveBatchesOf(
   await dissolve(db, tenantId, type === "" ? theirs : sql`${theirs} and type = ${type}`, now);
 }
 
-async function dissolve(db: Db, tenantId: string, which: SQL, now: Date): Promise<void> {
+/** Dissolves a batch that cannot be closed: its members go as themselves and join none again. */
+export async function dissolveForGood(db: Db, tenantId: string, id: string, now: Date): Promise<void> {
+  await dissolve(db, tenantId, sql`id = ${id}::uuid`, now, sql`, batch_role = ${BatchRole.ALONE}`);
+}
+
+async function dissolve(db: Db, tenantId: string, which: SQL, now: Date, also: SQL = sql``): Promise<void> {
   const at = sql`${now.toISOString()}::timestamptz`;
   // The batches first, then their members by id: the order in which everybody locks these. In two statements, because
   // the second has to see who joined while the first waited.
@@ -43,11 +48,11 @@ async function dissolve(db: Db, tenantId: string, which: SQL, now: Date): Promis
     update batches set state = ${BatchState.DISSOLVED}, ended_at = ${at}
     where tenant_id = ${tenantId}::uuid and id = any(array(
       select id from batches
-      where tenant_id = ${tenantId}::uuid and state in (1, 2) and ${which} order by user_id, key for update))
+      where tenant_id = ${tenantId}::uuid and state in (1, 2) and ${which} order by user_id, key, id for update))
     returning id`);
   if (gone.length === 0) return;
   await db.execute(sql`
-    update notifications set due_at = ${at}
+    update notifications set due_at = ${at} ${also}
     where tenant_id = ${tenantId}::uuid and id = any(array(
       select id from notifications
       where tenant_id = ${tenantId}::uuid and batch_id = any(${plain(gone.map(({ id }) => id))}::uuid[])

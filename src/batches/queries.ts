@@ -23,6 +23,33 @@ export type BatchRow = {
 /** What became of the members that it closed with. */
 export type Outcome = { batchId: string; delivered: number; failed: number; latencyMs: number | null };
 
+/** What an inbox entry tells of the batch that it is. */
+export type BatchSummary = { id: string; kind: number; size: number; notificationIds: string[] };
+
+const MAX_MEMBERS = 100;
+
+/** Of a notification called `n`: the summary of the batch that it is, as JSON; null for all others, which cost nothing. */
+export function summaryOf(tx: Tx, tenantId: string) {
+  return tx`case when n.batch_role = ${BatchRole.WHOLE} then (
+    select json_build_object('id', b.id, 'kind', b.kind, 'size', b.size, 'notificationIds', array(
+      select m.id from notifications m
+      where m.tenant_id = ${tenantId} and m.batch_id = b.id and m.batch_role = ${BatchRole.MERGED}
+      order by m.id limit ${MAX_MEMBERS}))
+    from batches b where b.tenant_id = ${tenantId} and b.id = n.batch_id) end`;
+}
+
+/** The summaries of those of the notifications that are batches, by their ids. */
+export async function readSummaries(
+  tx: Tx,
+  tenantId: string,
+  ids: readonly string[],
+): Promise<Map<string, BatchSummary>> {
+  const rows = await tx<{ id: string; summary: BatchSummary | null }[]>`
+    select n.id, ${summaryOf(tx, tenantId)} as summary from notifications n
+    where n.tenant_id = ${tenantId} and n.id = any(${plain(ids)}::uuid[])`;
+  return new Map(rows.flatMap(({ id, summary }) => (summary === null ? [] : [[id, summary] as const])));
+}
+
 export type BatchFilter = { userId: string; type: string; kind: number; state: number };
 
 export async function findBatch(tx: Tx, tenantId: string, id: string): Promise<BatchRow | undefined> {

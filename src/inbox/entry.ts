@@ -1,6 +1,8 @@
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
 import {
+  InboxBatchSchema,
   type InboxCounts,
   InboxCountsSchema,
   type InboxEntry,
@@ -8,6 +10,7 @@ import {
   InboxGroupSchema,
 } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { ContentSchema, type Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import type { BatchSummary } from "#src/batches/queries.ts";
 import type { GroupedEntryRow } from "./grouped.ts";
 
 /** An inbox as a whole: where it stands and what it counts. */
@@ -43,6 +46,8 @@ export type InboxEntryRow = {
   seen: boolean;
   /** Encoded posthorn.v1.Content; null when the notification itself is gone. */
   content: Uint8Array | null;
+  /** Present when it is a batch's. */
+  batch?: BatchSummary | null | undefined;
 };
 
 /** With the group that it stands for, in a grouped list. */
@@ -72,6 +77,7 @@ export function toEntry(row: InboxEntryRow): InboxEntry {
   if (row.archivedAt !== null) entry.archiveTime = timestampFromDate(row.archivedAt);
   if (row.snoozedUntil !== null) entry.snoozeTime = timestampFromDate(row.snoozedUntil);
   if (row.expiresAt !== null) entry.expireTime = timestampFromDate(row.expiresAt);
+  if (row.batch) entry.batch = create(InboxBatchSchema, { ...row.batch, kind: row.batch.kind as BatchKind });
   return entry;
 }
 

@@ -1,5 +1,6 @@
 import type { PendingQuery, Row } from "postgres";
 import { InboxFilter_View } from "#gen/posthorn/v1/inbox_service_pb.ts";
+import { summaryOf } from "#src/batches/queries.ts";
 import { instants } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Head, InboxEntryRow } from "./entry.ts";
@@ -182,7 +183,7 @@ export function entries(tx: Tx, tenantId: string, chosen: Fragment, order: Fragm
     select i.user_id as "userId", i.notification_id as "notificationId", i.seq::float8 as seq, i.type, i.category,
       i.priority, i.tags, n.sender_id as "senderId", i.arrived_at as "arrivedAt", i.read_at as "readAt",
       i.archived_at as "archivedAt", i.snoozed_until as "snoozedUntil", i.expires_at as "expiresAt",
-      i.seq <= h.seen_seq as seen, coalesce(n.content, f.content) as content
+      i.seq <= h.seen_seq as seen, coalesce(n.content, f.content) as content, ${summaryOf(tx, tenantId)} as batch
     from (${chosen}) i
     join inbox_heads h on h.tenant_id = ${tenantId} and h.user_id = i.user_id
     left join notifications n on n.tenant_id = ${tenantId} and n.id = i.notification_id

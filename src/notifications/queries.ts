@@ -144,8 +144,8 @@ async function cancel(
   return ended;
 }
 
-/** Waits, and is not part of another notification already. */
-function open(tx: Tx) {
+/** Of a row: it waits, and is not part of another notification already. */
+export function open(tx: Tx) {
   return tx`status = any(${OPEN}) and batch_role is distinct from ${BatchRole.MERGED}`;
 }
 

@@ -12,6 +12,7 @@ export const BUILT_IN = {
   doNotDisturb: { enabled: false, allowCritical: true },
   emergencyContacts: { enabled: false },
   grouping: { enabled: true, maxSize: 10, windowMs: 3_600_000 },
+  timing: { intelligentTiming: true, learning: true, personalisedQuietHours: false },
   language: "en",
   timeZone: "UTC",
   batching: { enabled: true, maxSize: 5, windowMs: 30 * 60_000 },

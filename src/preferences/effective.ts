@@ -27,6 +27,7 @@ import {
   type Scope,
   scopeEnabled,
   timeZone,
+  timing,
   weekendsEnabled,
 } from "./merge.ts";
 
@@ -49,6 +50,7 @@ export function effective(levels: Levels, scope: TypeScope | undefined): Effecti
   const batch = batching(levels, scope);
   const digested = digest(levels, scope);
   const groups = grouping(levels);
+  const consent = timing(levels);
   const channels = create(ChannelPreferencesSchema);
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
@@ -95,6 +97,11 @@ export function effective(levels: Levels, scope: TypeScope | undefined): Effecti
       enabled: note("grouping.enabled", groups.enabled),
       maxSize: note("grouping.max_size", groups.maxSize),
       window: durationFromMs(note("grouping.window", groups.windowMs)),
+    },
+    timing: {
+      intelligentTiming: note("timing.intelligent_timing", consent.intelligentTiming),
+      learning: note("timing.learning", consent.learning),
+      personalisedQuietHours: note("timing.personalised_quiet_hours", consent.personalisedQuietHours),
     },
   });
   return { preferences, origins };

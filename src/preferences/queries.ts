@@ -1,5 +1,6 @@
 import type { JsonValue } from "@bufbuild/protobuf";
 import { and, asc, eq, inArray, sql } from "drizzle-orm";
+import { texts } from "#src/store/arrays.ts";
 import { defaultPreferences, preferences, subscriptions, types, users } from "#src/store/schema/users.ts";
 import type { Db, Tx } from "#src/store/store.ts";
 import type { Kind, Wish } from "#src/subscriptions/rules.ts";
@@ -57,6 +58,15 @@ export async function touchPreferences(db: Db, owner: Owner): Promise<void> {
     .update(preferences)
     .set({ revision: sql`${preferences.revision}` })
     .where(ofUser(owner));
+}
+
+/** Locks the preferences that users have, in the order of their ids, and gives them new versions as `touchPreferences` does. */
+export async function touchPreferencesOf(db: Db, tenantId: string, userIds: readonly string[]): Promise<void> {
+  await db.execute(sql`
+    update preferences set revision = revision
+    where tenant_id = ${tenantId}::uuid and user_id = any(array(
+      select user_id from preferences
+      where tenant_id = ${tenantId}::uuid and user_id = any(${texts(userIds)}::text[]) order by user_id for update))`);
 }
 
 /**

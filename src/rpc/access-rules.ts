@@ -159,6 +159,7 @@ export const ACCESS_RULES = {
 
   "posthorn.v1.BatchService.GetBatch": readNotifications,
   "posthorn.v1.BatchService.ListBatches": readNotifications,
+  "posthorn.v1.BatchService.CloseBatch": send,
 
   "posthorn.v1.AnalyticsService.QueryCounters": { key: Scope.ANALYTICS_READ },
 } as const satisfies Record<string, AccessRule>;

@@ -8,25 +8,43 @@ import {
   BatchState,
 } from "#gen/posthorn/v1/batch_service_pb.ts";
 import type { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import { writeAudit } from "#src/audit/queries.ts";
+import { closeEarly } from "#src/batches/close-early.ts";
 import { type BatchRow, findBatch, findOutcomes, type Outcome, pageBatches } from "#src/batches/queries.ts";
-import { notFound } from "#src/errors.ts";
+import type { Clock } from "#src/clock.ts";
+import { invalidRequest, notFound } from "#src/errors.ts";
+import type { NewId } from "#src/ids.ts";
 import { type Service, service } from "#src/rpc/call.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
+import { textFaults } from "#src/store/storable.ts";
 import type { Store } from "#src/store/store.ts";
 
-export type BatchServiceDeps = { store: Store; pageTokens: PageTokens };
+export type BatchServiceDeps = { store: Store; pageTokens: PageTokens; clock: Clock; newId: NewId };
 
 const DEFAULT_PAGE = 50;
 
-export function batchService({ store, pageTokens }: BatchServiceDeps): Service {
+export function batchService({ store, pageTokens, clock, newId }: BatchServiceDeps): Service {
+  const get = (tenantId: string, id: string): Promise<Batch> =>
+    store.tenant(tenantId, async (tx) => {
+      const [row, outcomes] = await Promise.all([findBatch(tx, tenantId, id), findOutcomes(tx, tenantId, [id])]);
+      if (row === undefined) throw notFound("batch");
+      return toBatch(row, outcomes.get(row.id));
+    });
+
   return service(BatchService, {
-    getBatch: ({ id }, { tenantId }) =>
-      store.tenant(tenantId, async (tx) => {
-        const [row, outcomes] = await Promise.all([findBatch(tx, tenantId, id), findOutcomes(tx, tenantId, [id])]);
-        if (row === undefined) throw notFound("batch");
-        return { batch: toBatch(row, outcomes.get(id)) };
-      }),
+    getBatch: async ({ id }, { tenantId }) => ({ batch: await get(tenantId, id) }),
+
+    async closeBatch({ id, reason }, { tenantId, actor }) {
+      const fields = textFaults({ reason });
+      if (fields.length > 0) throw invalidRequest(fields);
+      await store.tenantDb(tenantId, async (db) => {
+        if (!(await closeEarly(db, tenantId, id, clock()))) return;
+        const target = `batch:${id.toLowerCase()}`;
+        await writeAudit(db, { tenantId, id: newId(), actor, action: "batch.close", target, reason });
+      });
+      return { batch: await get(tenantId, id) };
+    },
 
     async listBatches({ userId, type, kind, state, pageToken, pageSize }, { tenantId }) {
       const filter = { userId, type, kind, state };

@@ -18,6 +18,7 @@ import { presetTypes } from "#src/types/presets.ts";
 import { changeType, findType, findTypes, insertTypes, lockType, pageTypes, removeType } from "#src/types/queries.ts";
 import {
   changesOf,
+  changesRules,
   checkDefinition,
   definitionOf,
   GENERAL,
@@ -112,7 +113,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
         const changes = changesOf(stored, wanted, paths);
         if (Object.keys(changes).length === 0) return stored;
         await audit(db, call, "type.update", wanted.key);
-        await rulesChanged(db, call.tenantId, wanted.key);
+        if (changesRules(changes)) await rulesChanged(db, call.tenantId, wanted.key);
         return changeType(db, stored, changes, clock());
       });
       invalidations.publish("type", call.tenantId, row.key);

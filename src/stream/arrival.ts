@@ -2,13 +2,14 @@ import { create, type DescField, fromBinary, type MessageInitShape, toBinary } f
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { SpanContext } from "@opentelemetry/api";
 import { LiveEvent_Kind, LiveEventSchema } from "#gen/posthorn/internal/v1/live_pb.ts";
-import { InboxCountsSchema, InboxEntrySchema } from "#gen/posthorn/v1/inbox_service_pb.ts";
+import { InboxBatchSchema, InboxCountsSchema, InboxEntrySchema } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   NotificationArrivedSchema,
   type StatusChangedSchema,
   SubscribeResponseSchema,
 } from "#gen/posthorn/v1/stream_service_pb.ts";
+import type { BatchSummary } from "#src/batches/queries.ts";
 import type { InboxEntryRow } from "#src/inbox/entry.ts";
 import { format } from "#src/telemetry/message-traces.ts";
 import { encodeCursor } from "./cursor.ts";
@@ -28,6 +29,8 @@ export type Arrival = {
   senderId: string;
   arrivedAt: Date;
   expiresAt: Date | undefined;
+  /** Present when it is a batch's. */
+  batch?: BatchSummary | null | undefined;
   /** Its trace, if it is recorded and followed to the stream. */
   trace?: SpanContext | undefined;
   /** When it was accepted, in Unix milliseconds, if its way to the stream is measured. */
@@ -40,6 +43,7 @@ export type Arrival = {
 // library reads back just what it would have written itself is tested, field by field.
 
 const ENTRY = InboxEntrySchema.field;
+const BATCH = InboxBatchSchema.field;
 const COUNTS = InboxCountsSchema.field;
 const ARRIVED = NotificationArrivedSchema.field;
 const LIVE = LiveEventSchema.field;
@@ -107,10 +111,11 @@ function writeArrival(out: BinaryWriter, arrival: Arrival): void {
 }
 
 /** An arrival or a row; what is absent in one of them is null or undefined in the other. */
-type Entry = Partial<Omit<InboxEntryRow, "tags" | "expiresAt">> &
+type Entry = Partial<Omit<InboxEntryRow, "tags" | "expiresAt" | "batch">> &
   Pick<InboxEntryRow, "notificationId" | "seq" | "type" | "category" | "priority" | "arrivedAt"> & {
     tags: readonly string[] | null;
     expiresAt: Date | null | undefined;
+    batch?: BatchSummary | null | undefined;
   };
 
 function writeEntry(out: BinaryWriter, entry: Entry): void {
@@ -131,6 +136,14 @@ function writeEntry(out: BinaryWriter, entry: Entry): void {
   time(out, ENTRY.archiveTime, entry.archivedAt);
   time(out, ENTRY.snoozeTime, entry.snoozedUntil);
   time(out, ENTRY.expireTime, entry.expiresAt);
+  if (entry.batch != null) {
+    out.uint32(lengthOf(ENTRY.batch)).fork();
+    text(out, BATCH.id, entry.batch.id);
+    number(out, BATCH.kind, entry.batch.kind);
+    number(out, BATCH.size, entry.batch.size);
+    for (const id of entry.batch.notificationIds) out.uint32(lengthOf(BATCH.notificationIds)).string(id);
+    out.join();
+  }
   out.join();
 }
 

@@ -11,6 +11,7 @@ import {
   findTopic,
   isMember,
   leaveTopics,
+  lockTopic,
   type MembershipChanged,
   removeMembers,
 } from "#src/topics/queries.ts";
@@ -47,7 +48,8 @@ export function createSubscription(
   { kind, key, filter }: Pick<SubscriptionRow, "kind" | "key" | "filter">,
   by: By,
 ): Promise<Changed<SubscriptionRow>> {
-  return change(deps, owner, { ...by, action: "subscription.create" }, async (db, now) => {
+  const first = (db: Db) => lockTarget(db, owner, kind, key);
+  return change(deps, owner, { ...by, action: "subscription.create", first }, async (db, now) => {
     const topic = await checkTarget(db, owner, kind, key);
     const all = await pageSubscriptions(db, owner, "", MAX_SUBSCRIPTIONS);
     const alike = all.filter((row) => row.kind === kind && row.key === key);
@@ -58,7 +60,6 @@ export function createSubscription(
       throw invalidField("subscription", `would be one more than ${most}; delete one first`);
     }
     const row = { ...owner, id: deps.newId(), kind, key, filter, createdAt: now, updatedAt: now };
-    // The topic first: whoever takes members out of it holds its lock and then looks for their subscriptions.
     const joined = topic === undefined ? [] : await addMembers(db, owner.tenantId, topic, [owner.userId]);
     if (joined === undefined) throw notFound("topic");
     await insertSubscription(db, row);
@@ -88,7 +89,11 @@ export function deleteSubscription(
   id: string,
   by: By,
 ): Promise<Changed<undefined>> {
-  return change(deps, owner, { ...by, action: "subscription.delete" }, async (db) => {
+  const first = async (db: Db) => {
+    const row = await findSubscription(db, owner, id);
+    if (row !== undefined) await lockTarget(db, owner, row.kind, row.key);
+  };
+  return change(deps, owner, { ...by, action: "subscription.delete", first }, async (db) => {
     const all = await pageSubscriptions(db, owner, "", MAX_SUBSCRIPTIONS);
     const row = all.find((each) => each.id === id);
     if (row === undefined) return { value: undefined, changed: false };
@@ -143,6 +148,11 @@ export async function unsubscribeAll(
   return { subscriptions, topics, notifications };
 }
 
+/** A topic is locked before the preferences: whoever takes members out of it holds its lock, and then asks for these. */
+async function lockTarget(db: Db, { tenantId }: Owner, kind: number, key: string): Promise<void> {
+  if (kind === Kind.TOPIC) await lockTopic(db, tenantId, key);
+}
+
 /** Answers the topic, where it is one. Throws NOT_FOUND for what there is not, or not for this user. */
 async function checkTarget(db: Db, { tenantId, userId }: Owner, kind: number, key: string) {
   if (kind === Kind.TYPE && (await findType(db, tenantId, key)) === undefined) throw notFound("type");
@@ -161,13 +171,14 @@ async function checkTarget(db: Db, { tenantId, userId }: Owner, kind: number, ke
 async function change<T>(
   deps: SubscriptionDeps,
   owner: Owner,
-  { action, ...by }: By & { action: string },
+  { action, first, ...by }: By & { action: string; first?: (db: Db) => Promise<void> },
   edit: (db: Db, now: Date) => Promise<Edited<T>>,
 ): Promise<Changed<T>> {
   const { tenantId, userId } = owner;
   let topic: string | undefined;
   const changed = await guarded(deps, owner, async (db) => {
     const now = deps.clock();
+    await first?.(db);
     await lockPreferences(db, owner, now);
     const edited = await edit(db, now);
     topic = edited.topic;

@@ -26,6 +26,8 @@ export type FilterEvaluator = {
    * together, whatever they and the data are.
    */
   ask(groups: readonly (readonly string[])[], about: Filtered): Answer;
+  /** Steps that were taken until now, for whoever has to bound what many questions cost together. */
+  spent(): number;
 };
 
 type Run = (variables: Record<string, unknown>) => unknown;
@@ -35,6 +37,8 @@ type Run = (variables: Record<string, unknown>) => unknown;
  * (test/subscriptions/hostile.unit.test.ts).
  */
 const STEPS = 5_000;
+/** What a character of a filter costs to get ready, in such steps. */
+const READYING = 4;
 /** Filters held ready, at some 10 kB each. */
 const MAX_READY = 2000;
 
@@ -42,12 +46,14 @@ export function filterEvaluator(maxReady = MAX_READY): FilterEvaluator {
   const meter = { left: 0, dataSize: 0 };
   const env = meteredEnv(meter);
   const ready = new LRUCache<string, Run>({ max: maxReady });
+  let spent = 0;
 
   function readied(filter: string): Run {
     let run = ready.get(filter);
     if (run === undefined) {
       run = compiled(filter);
       ready.set(filter, run);
+      spent += filter.length * READYING;
     }
     return run;
   }
@@ -66,14 +72,17 @@ export function filterEvaluator(maxReady = MAX_READY): FilterEvaluator {
     ask(groups, about) {
       const variables = variablesOf(about, meter);
       meter.left = STEPS;
-      return withoutTraces(() => {
+      const answer = withoutTraces(() => {
         for (const group of groups) {
           const answer = any(group.map(readied), variables);
           if (answer !== "match") return answer;
         }
         return "match";
       });
+      spent += STEPS - Math.max(meter.left, 0) + meter.dataSize;
+      return answer;
     },
+    spent: () => spent,
   };
 }
 

@@ -1,7 +1,10 @@
 import { and, asc, eq, gt, sql } from "drizzle-orm";
+import { touchPreferencesOf } from "#src/preferences/queries.ts";
 import { subscriptions } from "#src/store/schema/users.ts";
 import type { Db } from "#src/store/store.ts";
 import { Kind } from "./rules.ts";
+
+// Locks are taken in one order: the topic's row, then the users' preferences, then their subscriptions.
 
 /** Whose subscriptions. */
 export type Owner = { tenantId: string; userId: string };
@@ -49,23 +52,25 @@ export async function forgetUser(db: Db, tenantId: string, userId: string): Prom
 }
 
 /**
- * Removes the subscriptions of users who have left a topic, whose row is locked, and answers whose there were. What waits
- * need not be decided anew: it has passed their filters, and without them only more passes.
+ * Removes the subscriptions of users who have left a topic, whose row is locked, and answers whose there were; nothing that
+ * was decided by them is stored any more. What waits need not be decided anew: it has passed their filters, and without
+ * them only more passes.
  */
 export async function forgetTopic(db: Db, tenantId: string, topic: string, userIds: readonly string[]) {
-  if (userIds.length === 0) return [];
-  const removed = await db
-    .delete(subscriptions)
-    .where(
-      and(
-        eq(subscriptions.tenantId, tenantId),
-        sql`${subscriptions.kind} = ${sql.raw(String(Kind.TOPIC))}`,
-        eq(subscriptions.key, topic),
-        sql`${subscriptions.userId} = any (${sql.param(userIds)}::text[])`,
-      ),
-    )
-    .returning({ userId: subscriptions.userId });
-  return [...new Set(removed.map(({ userId }) => userId))];
+  const toTopic = (ids: readonly string[]) =>
+    and(
+      eq(subscriptions.tenantId, tenantId),
+      sql`${subscriptions.kind} = ${sql.raw(String(Kind.TOPIC))}`,
+      eq(subscriptions.key, topic),
+      sql`${subscriptions.userId} = any (${sql.param(ids)}::text[])`,
+    );
+  // Nobody gets one while the topic is locked.
+  const rows = await db.selectDistinct({ userId: subscriptions.userId }).from(subscriptions).where(toTopic(userIds));
+  const theirs = rows.map(({ userId }) => userId);
+  if (theirs.length === 0) return [];
+  await touchPreferencesOf(db, tenantId, theirs);
+  await db.delete(subscriptions).where(toTopic(theirs));
+  return theirs;
 }
 
 function of({ tenantId, userId }: Owner) {

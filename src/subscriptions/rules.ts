@@ -1,3 +1,4 @@
+import { breathe } from "#src/breathe.ts";
 import { TOPIC_TAG } from "#src/stream/filter.ts";
 import type { Answer, FilterEvaluator, Filtered } from "./evaluate.ts";
 
@@ -51,4 +52,16 @@ export function wishesOf(subscriptions: readonly Wish[], evaluator: FilterEvalua
     ask: (about) => evaluator.ask(groups(about), about),
     prepare: (filter) => evaluator.prepare(filter),
   };
+}
+
+/** Has the filters about a notification ready to be asked. Breathes, because each takes up to a few milliseconds. */
+export async function readyFilters(
+  wishes: Wishes | undefined,
+  { type, category, tags }: { type: string; category: string; tags?: readonly string[] | null | undefined },
+): Promise<void> {
+  for (const filter of wishes?.groups({ type, category, tags: tags ?? [] }).flat() ?? []) {
+    await breathe();
+    wishes?.prepare(filter);
+  }
+  await breathe();
 }

@@ -158,7 +158,8 @@ export async function pageUserTopics(
   return rows.map(({ topic }) => topic);
 }
 
-async function lockTopic(db: Db, tenantId: string, key: string): Promise<boolean> {
+/** Keeps a topic and its members as they are until the transaction ends; false when there is none. */
+export async function lockTopic(db: Db, tenantId: string, key: string): Promise<boolean> {
   const rows = await db.select({ key: topics.key }).from(topics).where(one(tenantId, key)).for("update");
   return rows.length > 0;
 }

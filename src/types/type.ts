@@ -139,6 +139,14 @@ export function changesOf(
   return Object.fromEntries(fields.filter(differs).map((field) => [field, wanted[field]]));
 }
 
+/** Fields by which it is decided what becomes of notifications that wait; the others count for what is accepted later. */
+const RULES: readonly (keyof TypeDefinition)[] = ["optIn", "batching", "digestRule"];
+
+/** Whether changes of a type may concern what waits. Its wording does not: a batch is worded when it closes. */
+export function changesRules(changes: Partial<TypeDefinition>): boolean {
+  return RULES.some((field) => Object.hasOwn(changes, field));
+}
+
 function asText(value: TypeDefinition[keyof TypeDefinition]): string {
   return value instanceof Uint8Array ? Buffer.from(value).toString("hex") : JSON.stringify(value);
 }

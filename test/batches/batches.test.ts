@@ -224,6 +224,39 @@ describe("while a batch is open", () => {
     expect(await batchOf(a.batchId)).toMatchObject({ delivered: 0, failed: 2 });
   });
 
+  test("a member that was changed so that its user's filter refuses it is left out", async () => {
+    const type = await newType({ batchable: true });
+    const target = { case: "type", value: type } as const;
+    await key.preferences.createSubscription({
+      userId: user,
+      subscription: { target, filter: "data.n == 1" },
+      reason: "a test",
+    });
+    const content = (title: string, n: number) => ({ title, data: { n } });
+    const [a, b, c] = await Promise.all(["a", "b", "c"].map((it) => send(user, type, it, { content: content(it, 1) })));
+    if (!a || !b || !c) throw new Error("not sent");
+    expect(new Set([a.batchId, b.batchId, c.batchId]).size).toBe(1);
+    await key.send.updateNotification({ id: b.notificationId, content: content("b", 2) });
+    await key.send.updateNotification({ id: c.notificationId, content: content("new c", 1) });
+    step(31 * MINUTE);
+    expect(await closed(a.batchId)).toMatchObject({ size: 2 });
+    expect(await get(b.notificationId)).toMatchObject({ status: Status.SUPPRESSED, reason: Reason.FILTERED });
+    await reached(c.notificationId, Status.DELIVERED);
+    expect((await entries(user))[0]?.content?.body.split("\n").sort()).toEqual(["a", "new c"]);
+  });
+
+  test("what would expire before a window has slid as far as it may goes by itself", async () => {
+    const type = await newType({
+      batchable: true,
+      window: { seconds: 60n },
+      sliding: true,
+      maxWindow: { seconds: 600n },
+    });
+    const ttl = (seconds: bigint) => ({ expiry: { case: "ttl", value: { seconds } } }) as const;
+    expect((await send(user, type, "soon", ttl(120n))).status).toBe(Status.DELIVERED);
+    expect((await send(user, type, "later", ttl(700n))).status).toBe(Status.BATCHED);
+  });
+
   test("what expires is left out and ends as EXPIRED", async () => {
     const type = await newType({ batchable: true, window: { seconds: 600n } });
     const a = await send(user, type, "a");
@@ -336,6 +369,22 @@ describe("while a batch is open", () => {
     expect((await reached(b.notificationId, Status.SUPPRESSED)).reason).toBe(Reason.TYPE_DELETED);
   });
 
+  test("a type that changes how it reads keeps its batches, which close with the new wording", async () => {
+    const type = await newType({ batchable: true });
+    const { batchId } = await send(user, type, "a");
+    await key.types.updateType({ type: { key: type, displayName: "Other", batchWording: { title: "Now {count}" } } });
+    const { batchId: again } = await send(user, type, "b");
+    expect(again).toBe(batchId);
+    expect(await sql`select from rule_changes where tenant_id = ${node.tenant.tenantId} and type = ${type}`).toEqual(
+      [],
+    );
+    expect((await batchOf(batchId)).state).toBe(BatchState.OPEN);
+    step(31 * MINUTE);
+    const { notificationId } = await closed(batchId);
+    await reached(notificationId, Status.DELIVERED);
+    expect((await entries(user)).map(({ content }) => content?.title)).toEqual(["Now 2"]);
+  });
+
   test("a deleted user's batches are gone, and what was in them has ended", async () => {
     const type = await newType({ batchable: true });
     await key.users.upsertUser({ user: { id: user } });
@@ -344,6 +393,62 @@ describe("while a batch is open", () => {
     expect((await get(a.notificationId)).status).toBe(Status.SUPPRESSED);
     expect((await refusalOf(key.batches.getBatch({ id: a.batchId }))).reason).toBe("NOT_FOUND");
   });
+});
+
+test("a batch that is closed before its time takes in nobody more, arrives as one, and is in the audit log", async () => {
+  const type = await newType({ batchable: true });
+  const members = [await send(user, type, "a"), await send(user, type, "b")];
+  const id = members[0]?.batchId ?? "";
+  const before = clock().getTime();
+  const { batch } = await key.batches.closeBatch({ id, reason: "release tonight" });
+  expect([BatchState.FULL, BatchState.CLOSED]).toContain(batch?.state);
+  const due = batch?.flushTime === undefined ? 0 : timestampDate(batch.flushTime).getTime();
+  expect(due >= before && due <= clock().getTime()).toBe(true);
+  expect((await send(user, type, "c")).batchId).not.toBe(id);
+  const { notificationId } = await closed(id);
+  await reached(notificationId, Status.DELIVERED);
+  expect((await entries(user)).map(({ content }) => content?.body)).toEqual(["a\nb"]);
+  const again = await key.batches.closeBatch({ id });
+  expect(again.batch).toMatchObject({ state: BatchState.CLOSED, notificationId });
+  const { entries: audit } = await key.admin.listAuditEntries({ pageSize: 200 });
+  expect(audit.filter(({ action }) => action === "batch.close")).toMatchObject([
+    { target: `batch:${id}`, reason: "release tonight" },
+  ]);
+});
+
+test("what was sent to come by itself joins no batch and no digest, and what may be batched joins only where its type says", async () => {
+  const type = await newType({ batchable: true });
+  expect((await send(user, type, "alone", { batchable: false })).status).toBe(Status.DELIVERED);
+  expect((await send(user, type, "may", { batchable: true })).status).toBe(Status.BATCHED);
+  expect((await send(user, await newType(undefined), "may not", { batchable: true })).status).toBe(Status.DELIVERED);
+  await prefer(user, { digest: { mode: Digest_Mode.DAILY } });
+  expect((await send(user, type, "alone", { batchable: false })).status).toBe(Status.DELIVERED);
+  expect((await send(user, type, "in the digest")).status).toBe(Status.BATCHED);
+});
+
+test("an entry tells what it was made of, in lists and on streams", async () => {
+  const type = await newType(both);
+  const reader = openReader((await node.clientsFor(user)) as typeof key, {});
+  await reader.next("hello");
+  const members = [await send(user, type, "a"), await send(user, type, "b")];
+  const { id } = await closed(members[0]?.batchId ?? "");
+  const batch = { id, kind: BatchKind.BATCH, size: 2, notificationIds: members.map((each) => each.notificationId) };
+  expect((await reader.next("notification")).entry?.batch).toMatchObject(batch);
+  expect((await entries(user))[0]?.batch).toMatchObject(batch);
+  await send(user, await newType(undefined), "by itself");
+  expect((await entries(user))[0]?.batch).toBeUndefined();
+});
+
+test("a batch that cannot be closed keeps no other waiting, and its members go as themselves", async () => {
+  const type = await newType({ batchable: true });
+  const others = [newUser(), newUser(), newUser()];
+  const [broken, sound] = [await send(user, type, "broken"), await send(user, type, "sound")];
+  const fine = await Promise.all(others.map((other) => send(other, type, "a").then(() => send(other, type, "b"))));
+  await sql`update notifications set content = '\\xff' where id = ${broken.notificationId}`;
+  step(31 * MINUTE);
+  for (const { batchId } of fine) expect(await closed(batchId)).toMatchObject({ size: 2 });
+  await reached(sound.notificationId, Status.DELIVERED);
+  expect(await batchOf(sound.batchId)).toMatchObject({ state: BatchState.DISSOLVED });
 });
 
 test("streams that ask for statuses are told how a batch stands", async () => {

@@ -154,7 +154,7 @@ class Real {
     batchJoined: () => undefined,
   };
   readonly #close: CloseDeps = {
-    ...{ store: this.#mortal, newId, endedBy, slot: 0 },
+    ...{ store: this.#mortal, newId, endedBy, log, slot: 0 },
     // What is queued may be lost: `settle` looks for it as the reconciler does.
     queue: { enqueue: async () => undefined, enqueueFanout: async () => undefined },
     findType: () => this.#type,
@@ -231,7 +231,10 @@ class Real {
   }
 }
 
-class Died extends Error {}
+/** As a process that dies looks to whoever it was talking to. */
+class Died extends Error {
+  readonly code = "CONNECTION_CLOSED";
+}
 
 /** At the same time; when one dies, the other goes on. */
 async function both(work: () => Promise<unknown>): Promise<void> {

@@ -82,7 +82,7 @@ test("send says what became of each recipient, and every option reaches the requ
   });
 });
 
-test("without --idempotency-key each send gets a new one; --no-wait does not wait", async () => {
+test("without --idempotency-key each send gets a new one; --no-wait does not wait, and --no-batch joins nothing", async () => {
   const requests: SendRequest[] = [];
   const { server } = await serving((router) =>
     router.rpc(SendService.method.send, (request) => {
@@ -91,10 +91,11 @@ test("without --idempotency-key each send gets a new one; --no-wait does not wai
     }),
   );
   const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
-  await w.run("send ada -t Hi --no-wait");
+  await w.run("send ada -t Hi --no-wait --no-batch");
   await w.run("send ada -t Hi");
   expect(new Set(requests.map(({ idempotencyKey }) => idempotencyKey)).size).toBe(2);
   expect(requests.map(({ waitForDecision }) => waitForDecision?.seconds)).toEqual([undefined, 5n]);
+  expect(requests.map(({ batchable }) => batchable)).toEqual([false, undefined]);
 });
 
 test("a refusal names the field, the option that sets it and the reason, with exit code 1", async () => {
@@ -312,7 +313,7 @@ test("inbox read takes ids, or all at once", async () => {
   expect(calls).toEqual([ID, "all"]);
 });
 
-test("batches list and get show how they stand", async () => {
+test("batches list, get and close show how they stand", async () => {
   const asked: unknown[] = [];
   const batch = {
     id: ID,
@@ -338,13 +339,19 @@ test("batches list and get show how they stand", async () => {
         asked.push([userId, kind, state, pageSize]);
         return { batches: [batch, open] };
       })
-      .rpc(BatchService.method.getBatch, () => ({ batch })),
+      .rpc(BatchService.method.getBatch, () => ({ batch }))
+      .rpc(BatchService.method.closeBatch, ({ id, reason }) => {
+        asked.push([id, reason]);
+        return { batch: { ...open, state: BatchState.FULL } };
+      }),
   );
   const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
   const { out } = await w.run("batches list --user ada --kind digest --state open --limit 7");
   expect(out[0]).toMatch(/digest +closed +ada +digest +3 .*3 delivered, 0 not/);
   expect(out[1]).toMatch(/batch +open +ada +poll +2\/5/);
   expect(asked).toEqual([["ada", BatchKind.DIGEST, BatchState.OPEN, 7]]);
+  expect((await w.run(["batches", "close", ID, "--reason", "release tonight"])).out[0]).toMatch(/batch +full +ada/);
+  expect(asked[1]).toEqual([ID, "release tonight"]);
   expect(JSON.parse((await w.run(`batches get ${ID} --json`)).out[0] ?? "")).toMatchObject({ id: ID, size: 3 });
 });
 

@@ -2,6 +2,7 @@ import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Digest_Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import type { Deadline } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { Preset } from "#gen/posthorn/v1/type_service_pb.ts";
 import { localTimeOf } from "#src/notifications/local-time.ts";
@@ -162,6 +163,47 @@ describe("a deadline", () => {
     await schedules.deleteDeadline(asked);
     expect(hoursBefore(await upsert({ ...asked, time: within(48 * HOUR) }))).toEqual([24, 2]);
     expect(await open(asked.key)).toHaveLength(2);
+  });
+
+  test("takes a reminder that waits in a batch along, or cancels it", async () => {
+    const userId = "batched";
+    const batching = { enabled: true };
+    await a.key.preferences.updatePreferences({ userId, reason: "a test", preferences: { batching } });
+    const asked = { ...fresh(), userId };
+    const batched = async () => {
+      const { reminders } = await upsert({ ...asked, time: within(2 * HOUR + 500) });
+      const id = reminders[0]?.notificationId;
+      await until(
+        () => get(id),
+        (one) => one?.status === Status.BATCHED,
+      );
+      return id;
+    };
+    const id = await batched();
+    const moved = await upsert({ ...asked, time: within(12 * HOUR) });
+    expect(moved.reminders.map(({ notificationId }) => notificationId)).toContain(id);
+    expect(await get(id)).toMatchObject({ status: Status.SCHEDULED, batchId: "" });
+    const another = await batched();
+    expect(await schedules.deleteDeadline(asked)).toMatchObject({ cancelled: 1 });
+    expect((await get(another))?.status).toBe(Status.CANCELLED);
+  });
+
+  test("reminds in time, whatever digest its user has, and with one that is soon", async () => {
+    const clockTime = (ms: number) => localTimeOf(new Date(now().getTime() + ms), "UTC").slice(11, 16);
+    const became = async (userId: string, due: number) => {
+      await a.key.users.upsertUser({ user: { id: userId, timeZone: "UTC" } });
+      const digest = { mode: Digest_Mode.DAILY, time: clockTime(due) };
+      await a.key.preferences.updatePreferences({ userId, reason: "a test", preferences: { digest } });
+      const { reminders } = await upsert({ ...fresh(), userId, time: within(2 * HOUR + 500) });
+      const one = await until(
+        () => get(reminders[0]?.notificationId),
+        (one) => one !== undefined && one.status !== Status.SCHEDULED && one.status !== Status.ACCEPTED,
+      );
+      return one?.status;
+    };
+    expect(await became("digest-after", 20 * HOUR)).toBe(Status.DELIVERED);
+    expect(await became("digest-late", 1.5 * HOUR)).toBe(Status.DELIVERED);
+    expect(await became("digest-soon", 0.5 * HOUR)).toBe(Status.BATCHED);
   });
 
   test("that is deleted cancels what waits, and so does another type", async () => {

@@ -47,13 +47,15 @@ const ALWAYS_QUIET = { enabled: true, startTime: "00:00", endTime: "00:00" };
 const SOON_MS = 8000;
 
 /** Sends to a user while the decision stops there; answers the notification, once it has stopped. */
-async function sendAndStop(userId: string, at: Stop["at"], type = "general") {
+async function sendAndStop(userId: string, at: Stop["at"], type = "general", topic?: string) {
   const { promise: goOn, resolve: release } = Promise.withResolvers<void>();
   const { promise: reached, resolve } = Promise.withResolvers<void>();
   stop = { at, reached: resolve, goOn };
-  const { results } = await node.key.send.send({ to: { userIds: [userId] }, type, content: { title: "Hi" } });
+  const to = topic === undefined ? { userIds: [userId] } : { topics: [topic] };
+  const { fanoutId } = await node.key.send.send({ to, type, content: { title: "Hi" } });
   await reached;
-  return { id: results[0]?.notificationId ?? "", release };
+  const { notifications } = await node.key.send.listNotifications({ filter: { userId, fanoutId }, pageSize: 1 });
+  return { id: notifications[0]?.id ?? "", release };
 }
 
 const statusOf = async (id: string) => (await node.key.send.getNotification({ id })).notification;
@@ -123,6 +125,23 @@ test("what was decided by former subscriptions is not stored, nor missed while i
   expect(reconciled).toMatchObject({ suppressed: 0, unchanged: 0 });
   hold.release();
   expect((await becomes(hold.id, Status.SUPPRESSED))?.reason).toBe(Reason.FILTERED);
+});
+
+test("what was decided by a subscription to a topic that was taken away is not stored", async () => {
+  const { topics } = node.key;
+  const user = await node.clientsFor("kim");
+  for (const [key, takeAway] of [
+    ["left", () => topics.removeMembers({ key: "left", userIds: ["kim"] })],
+    ["deleted", () => topics.deleteTopic({ key: "deleted" })],
+  ] as const) {
+    await topics.upsertTopic({ topic: { key, openToUsers: true } });
+    const target = { case: "topic", value: key } as const;
+    await user.preferences.createSubscription({ subscription: { target, filter: "false" } });
+    const { id, release } = await sendAndStop("kim", "before", "general", key);
+    await takeAway();
+    release();
+    await becomes(id, Status.DELIVERED);
+  }
 });
 
 test("a change of subscriptions and the end of all wait for a hold that is being stored, and end it", async () => {

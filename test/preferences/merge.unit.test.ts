@@ -40,6 +40,7 @@ test("where nobody has set anything every value is built in, and every field is 
       timeZone: "UTC",
       batching: { enabled: true, maxSize: 5, window: { seconds: 1800n } },
       digest: { mode: Digest_Mode.IMMEDIATE, time: "09:00", days: [1] },
+      timing: { intelligentTiming: true, learning: true, personalisedQuietHours: false },
     }),
   );
   expect(new Set(Object.values(origins))).toEqual(new Set([Level.BUILT_IN]));
@@ -49,6 +50,19 @@ test("where nobody has set anything every value is built in, and every field is 
     "emergency_contacts.user_ids",
   ];
   expect(Object.keys(origins).sort()).toEqual(paths.sort());
+});
+
+test("what may be learnt of users is their word before the tenant's", () => {
+  const { preferences, origins } = effective(
+    levels({ timing: { learning: false, personalisedQuietHours: true } }, { timing: { learning: true } }),
+    undefined,
+  );
+  expect(preferences.timing).toMatchObject({ intelligentTiming: true, learning: true, personalisedQuietHours: true });
+  expect(origins).toMatchObject({
+    "timing.intelligent_timing": Level.BUILT_IN,
+    "timing.learning": Level.USER,
+    "timing.personalised_quiet_hours": Level.TENANT,
+  });
 });
 
 test("how things come together is the user's word before the tenant's, whatever is more specific", () => {

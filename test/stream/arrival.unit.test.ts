@@ -3,6 +3,7 @@ import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { LiveEvent_Kind, LiveEventSchema } from "#gen/posthorn/internal/v1/live_pb.ts";
+import { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { InboxCountsSchema, InboxEntrySchema } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { ContentSchema, Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { NotificationArrivedSchema, SubscribeResponseSchema } from "#gen/posthorn/v1/stream_service_pb.ts";
@@ -18,6 +19,13 @@ const date = fc.date({ min: new Date(0), max: new Date("9999-12-31T23:59:59.999Z
 const count = fc.oneof(fc.nat(), fc.nat({ max: 3 }));
 const content = fc.record({ title: text, body: text }).map((value) => create(ContentSchema, value));
 
+const batch = fc.record({
+  id: fc.uuid(),
+  kind: fc.constantFrom(BatchKind.BATCH, BatchKind.DIGEST),
+  size: fc.nat(),
+  notificationIds: fc.array(fc.uuid(), { maxLength: 4 }),
+});
+
 const arrival: fc.Arbitrary<Arrival> = fc.record({
   notificationId: fc.uuid(),
   userId: text,
@@ -31,6 +39,7 @@ const arrival: fc.Arbitrary<Arrival> = fc.record({
   senderId: text,
   arrivedAt: date,
   expiresAt: fc.option(date, { nil: undefined }),
+  batch: fc.option(batch),
   counts: fc.record({ unread: count, unseen: count, total: count, archived: count, snoozed: count }),
 });
 
@@ -50,6 +59,7 @@ const row: fc.Arbitrary<InboxEntryRow> = fc.record({
   expiresAt: fc.option(date),
   seen: fc.boolean(),
   content: fc.option(content.map((value) => toBinary(ContentSchema, value))),
+  batch: fc.option(batch),
 });
 
 function asWritten(of: Arrival) {

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/batch_service.proto.
  */
 export const file_posthorn_v1_batch_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch9wb3N0aG9ybi92MS9iYXRjaF9zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSL8AwoFQmF0Y2gSCgoCaWQYASABKAkSJAoEa2luZBgCIAEoDjIWLnBvc3Rob3JuLnYxLkJhdGNoS2luZBImCgVzdGF0ZRgDIAEoDjIXLnBvc3Rob3JuLnYxLkJhdGNoU3RhdGUSDwoHdXNlcl9pZBgEIAEoCRIMCgR0eXBlGAUgASgJEicKCHByaW9yaXR5GAYgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHkSDAoEc2l6ZRgHIAEoBRIQCghtYXhfc2l6ZRgIIAEoBRIvCgtjcmVhdGVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmx1c2hfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKY2xvc2VfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFwoPbm90aWZpY2F0aW9uX2lkGAwgASgJEhEKCWRlbGl2ZXJlZBgNIAEoBRIOCgZmYWlsZWQYDiABKAUSMAoNb3Blbl9kdXJhdGlvbhgPIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIyCg9hdmVyYWdlX2xhdGVuY3kYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iJwoPR2V0QmF0Y2hSZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASI1ChBHZXRCYXRjaFJlc3BvbnNlEiEKBWJhdGNoGAEgASgLMhIucG9zdGhvcm4udjEuQmF0Y2gimwIKEkxpc3RCYXRjaGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSLwoHdXNlcl9pZBgDIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEjUKBHR5cGUYBCABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIuCgRraW5kGAUgASgOMhYucG9zdGhvcm4udjEuQmF0Y2hLaW5kQgi6SAWCAQIQARIwCgVzdGF0ZRgGIAEoDjIXLnBvc3Rob3JuLnYxLkJhdGNoU3RhdGVCCLpIBYIBAhABIlMKE0xpc3RCYXRjaGVzUmVzcG9uc2USIwoHYmF0Y2hlcxgBIAMoCzISLnBvc3Rob3JuLnYxLkJhdGNoEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSpUCglCYXRjaEtpbmQSGgoWQkFUQ0hfS0lORF9VTlNQRUNJRklFRBAAEhQKEEJBVENIX0tJTkRfQkFUQ0gQARIVChFCQVRDSF9LSU5EX0RJR0VTVBACKogBCgpCYXRjaFN0YXRlEhsKF0JBVENIX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQQkFUQ0hfU1RBVEVfT1BFThABEhQKEEJBVENIX1NUQVRFX0ZVTEwQAhIWChJCQVRDSF9TVEFURV9DTE9TRUQQAxIZChVCQVRDSF9TVEFURV9ESVNTT0xWRUQQBDKzAQoMQmF0Y2hTZXJ2aWNlEkwKCEdldEJhdGNoEhwucG9zdGhvcm4udjEuR2V0QmF0Y2hSZXF1ZXN0Gh0ucG9zdGhvcm4udjEuR2V0QmF0Y2hSZXNwb25zZSIDkAIBElUKC0xpc3RCYXRjaGVzEh8ucG9zdGhvcm4udjEuTGlzdEJhdGNoZXNSZXF1ZXN0GiAucG9zdGhvcm4udjEuTGlzdEJhdGNoZXNSZXNwb25zZSIDkAIBQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("Ch9wb3N0aG9ybi92MS9iYXRjaF9zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSL8AwoFQmF0Y2gSCgoCaWQYASABKAkSJAoEa2luZBgCIAEoDjIWLnBvc3Rob3JuLnYxLkJhdGNoS2luZBImCgVzdGF0ZRgDIAEoDjIXLnBvc3Rob3JuLnYxLkJhdGNoU3RhdGUSDwoHdXNlcl9pZBgEIAEoCRIMCgR0eXBlGAUgASgJEicKCHByaW9yaXR5GAYgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHkSDAoEc2l6ZRgHIAEoBRIQCghtYXhfc2l6ZRgIIAEoBRIvCgtjcmVhdGVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZmx1c2hfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKY2xvc2VfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFwoPbm90aWZpY2F0aW9uX2lkGAwgASgJEhEKCWRlbGl2ZXJlZBgNIAEoBRIOCgZmYWlsZWQYDiABKAUSMAoNb3Blbl9kdXJhdGlvbhgPIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIyCg9hdmVyYWdlX2xhdGVuY3kYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iJwoPR2V0QmF0Y2hSZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASI1ChBHZXRCYXRjaFJlc3BvbnNlEiEKBWJhdGNoGAEgASgLMhIucG9zdGhvcm4udjEuQmF0Y2giQwoRQ2xvc2VCYXRjaFJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiNwoSQ2xvc2VCYXRjaFJlc3BvbnNlEiEKBWJhdGNoGAEgASgLMhIucG9zdGhvcm4udjEuQmF0Y2gimwIKEkxpc3RCYXRjaGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSLwoHdXNlcl9pZBgDIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEjUKBHR5cGUYBCABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIuCgRraW5kGAUgASgOMhYucG9zdGhvcm4udjEuQmF0Y2hLaW5kQgi6SAWCAQIQARIwCgVzdGF0ZRgGIAEoDjIXLnBvc3Rob3JuLnYxLkJhdGNoU3RhdGVCCLpIBYIBAhABIlMKE0xpc3RCYXRjaGVzUmVzcG9uc2USIwoHYmF0Y2hlcxgBIAMoCzISLnBvc3Rob3JuLnYxLkJhdGNoEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSpUCglCYXRjaEtpbmQSGgoWQkFUQ0hfS0lORF9VTlNQRUNJRklFRBAAEhQKEEJBVENIX0tJTkRfQkFUQ0gQARIVChFCQVRDSF9LSU5EX0RJR0VTVBACKogBCgpCYXRjaFN0YXRlEhsKF0JBVENIX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQQkFUQ0hfU1RBVEVfT1BFThABEhQKEEJBVENIX1NUQVRFX0ZVTEwQAhIWChJCQVRDSF9TVEFURV9DTE9TRUQQAxIZChVCQVRDSF9TVEFURV9ESVNTT0xWRUQQBDKCAgoMQmF0Y2hTZXJ2aWNlEkwKCEdldEJhdGNoEhwucG9zdGhvcm4udjEuR2V0QmF0Y2hSZXF1ZXN0Gh0ucG9zdGhvcm4udjEuR2V0QmF0Y2hSZXNwb25zZSIDkAIBElUKC0xpc3RCYXRjaGVzEh8ucG9zdGhvcm4udjEuTGlzdEJhdGNoZXNSZXF1ZXN0GiAucG9zdGhvcm4udjEuTGlzdEJhdGNoZXNSZXNwb25zZSIDkAIBEk0KCkNsb3NlQmF0Y2gSHi5wb3N0aG9ybi52MS5DbG9zZUJhdGNoUmVxdWVzdBofLnBvc3Rob3JuLnYxLkNsb3NlQmF0Y2hSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * A batch or digest. Kept as long as the tenant's notifications are; one whose
@@ -189,6 +189,55 @@ export const GetBatchResponseSchema: GenMessage<GetBatchResponse> = /*@__PURE__*
   messageDesc(file_posthorn_v1_batch_service, 2);
 
 /**
+ * Which batch to close.
+ *
+ * @generated from message posthorn.v1.CloseBatchRequest
+ */
+export type CloseBatchRequest = Message<"posthorn.v1.CloseBatchRequest"> & {
+  /**
+   * Its id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Why, for the audit log: up to 500 characters.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message posthorn.v1.CloseBatchRequest.
+ * Use `create(CloseBatchRequestSchema)` to create a new message.
+ */
+export const CloseBatchRequestSchema: GenMessage<CloseBatchRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_batch_service, 3);
+
+/**
+ * The batch, about to close.
+ *
+ * @generated from message posthorn.v1.CloseBatchResponse
+ */
+export type CloseBatchResponse = Message<"posthorn.v1.CloseBatchResponse"> & {
+  /**
+   * FULL and due now; or as it has ended.
+   *
+   * @generated from field: posthorn.v1.Batch batch = 1;
+   */
+  batch?: Batch | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.CloseBatchResponse.
+ * Use `create(CloseBatchResponseSchema)` to create a new message.
+ */
+export const CloseBatchResponseSchema: GenMessage<CloseBatchResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_batch_service, 4);
+
+/**
  * Which batches. All conditions must hold.
  *
  * @generated from message posthorn.v1.ListBatchesRequest
@@ -242,7 +291,7 @@ export type ListBatchesRequest = Message<"posthorn.v1.ListBatchesRequest"> & {
  * Use `create(ListBatchesRequestSchema)` to create a new message.
  */
 export const ListBatchesRequestSchema: GenMessage<ListBatchesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_batch_service, 3);
+  messageDesc(file_posthorn_v1_batch_service, 5);
 
 /**
  * One page, newest first.
@@ -270,7 +319,7 @@ export type ListBatchesResponse = Message<"posthorn.v1.ListBatchesResponse"> & {
  * Use `create(ListBatchesResponseSchema)` to create a new message.
  */
 export const ListBatchesResponseSchema: GenMessage<ListBatchesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_batch_service, 4);
+  messageDesc(file_posthorn_v1_batch_service, 6);
 
 /**
  * What brings notifications together.
@@ -352,7 +401,8 @@ export const BatchState = {
   CLOSED: 3,
 
   /**
-   * The rules changed; its members were decided anew.
+   * The rules changed, and its members were decided anew; or it could not be
+   * closed, for an error in one of them, and its members went as themselves.
    *
    * @generated from enum value: BATCH_STATE_DISSOLVED = 4;
    */
@@ -377,7 +427,7 @@ export const BatchStateSchema: GenEnum<BatchState> = /*@__PURE__*/
 
 /**
  * Batches and digests: several notifications to one user that come as one. For
- * API keys with SCOPE_NOTIFICATIONS_READ.
+ * API keys with SCOPE_NOTIFICATIONS_READ, but CloseBatch.
  *
  * A notification joins a batch in the moment it is decided (BatchRule, Digest).
  * When the batch closes, its live members become one notification, which is
@@ -412,6 +462,20 @@ export const BatchService: GenService<{
     methodKind: "unary";
     input: typeof ListBatchesRequestSchema;
     output: typeof ListBatchesResponseSchema;
+  },
+  /**
+   * Closes an OPEN or FULL batch or digest before its time: nobody joins it any
+   * more, and its members become one at the next tick
+   * (POSTHORN_SCHEDULE_TICK_MS). What comes for the recipient after that opens
+   * another. Idempotent: one that is due or has ended is answered as it stands.
+   * For API keys with SCOPE_SEND; written to the audit log.
+   *
+   * @generated from rpc posthorn.v1.BatchService.CloseBatch
+   */
+  closeBatch: {
+    methodKind: "unary";
+    input: typeof CloseBatchRequestSchema;
+    output: typeof CloseBatchResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_posthorn_v1_batch_service, 0);

@@ -7,6 +7,8 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { BatchKind } from "./batch_service_pb.ts";
+import { file_posthorn_v1_batch_service } from "./batch_service_pb.ts";
 import type { Content, Priority } from "./notification_pb.ts";
 import { file_posthorn_v1_notification } from "./notification_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
@@ -15,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/inbox_service.proto.
  */
 export const file_posthorn_v1_inbox_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch9wb3N0aG9ybi92MS9pbmJveF9zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSLyAwoKSW5ib3hFbnRyeRIXCg9ub3RpZmljYXRpb25faWQYASABKAkSEAoIc2VxdWVuY2UYAiABKAMSDAoEdHlwZRgDIAEoCRIQCghjYXRlZ29yeRgEIAEoCRInCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5EiUKB2NvbnRlbnQYBiABKAsyFC5wb3N0aG9ybi52MS5Db250ZW50EgwKBHRhZ3MYByADKAkSEQoJc2VuZGVyX2lkGAggASgJEi8KC2Fycml2ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglyZWFkX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHNlZW4YCyABKAgSMAoMYXJjaGl2ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtzbm9vemVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiYKBWdyb3VwGA8gASgLMhcucG9zdGhvcm4udjEuSW5ib3hHcm91cCJ2CgpJbmJveEdyb3VwEgsKA2tleRgBIAEoCRIMCgRzaXplGAIgASgFEg4KBnVucmVhZBgDIAEoBRIPCgdzZW5kZXJzGAQgAygJEhQKDHNlbmRlcl9jb3VudBgFIAEoBRIWCg5maXJzdF9zZXF1ZW5jZRgGIAEoAyJfCgtJbmJveENvdW50cxIOCgZ1bnJlYWQYASABKAUSDgoGdW5zZWVuGAIgASgFEg0KBXRvdGFsGAMgASgFEhAKCGFyY2hpdmVkGAQgASgFEg8KB3Nub296ZWQYBSABKAUivAEKEkxpc3RFbnRyaWVzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSHAoJcGFnZV9zaXplGAIgASgFQgm6SAYaBBhkKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AcSKAoGZmlsdGVyGAQgASgLMhgucG9zdGhvcm4udjEuSW5ib3hGaWx0ZXISDwoHZ3JvdXBlZBgFIAEoCCLJAwoLSW5ib3hGaWx0ZXISNQoEdmlldxgBIAEoDjIdLnBvc3Rob3JuLnYxLkluYm94RmlsdGVyLlZpZXdCCLpIBYIBAhABEhMKC3VucmVhZF9vbmx5GAIgASgIEjoKBXR5cGVzGAMgAygJQiu6SCiSASUQFCIhch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEj8KCmNhdGVnb3JpZXMYBCADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSKgoDdGFnGAUgASgJQh26SBrYAQFyFTITXltceDIxLVx4N2VdezEsNjR9JBIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoFZ3JvdXAYCCABKANCB7pIBCICKAAiTwoEVmlldxIUChBWSUVXX1VOU1BFQ0lGSUVEEAASEQoNVklFV19BUkNISVZFRBABEhAKDFZJRVdfU05PT1pFRBACEgwKCFZJRVdfQUxMEAMiggEKE0xpc3RFbnRyaWVzUmVzcG9uc2USKAoHZW50cmllcxgBIAMoCzIXLnBvc3Rob3JuLnYxLkluYm94RW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEigKBmNvdW50cxgDIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzImUKD0dldEVudHJ5UmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSIQoPbm90aWZpY2F0aW9uX2lkGAIgASgJQgi6SAVyA7ABASI6ChBHZXRFbnRyeVJlc3BvbnNlEiYKBWVudHJ5GAEgASgLMhcucG9zdGhvcm4udjEuSW5ib3hFbnRyeSJDChBHZXRDb3VudHNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JCI9ChFHZXRDb3VudHNSZXNwb25zZRIoCgZjb3VudHMYASABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJwCg9NYXJrUmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJNChBNYXJrUmVhZFJlc3BvbnNlEg8KB2NoYW5nZWQYASABKAUSKAoGY291bnRzGAIgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMicgoRTWFya1VucmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJPChJNYXJrVW5yZWFkUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJvCg5BcmNoaXZlUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSLAoQbm90aWZpY2F0aW9uX2lkcxgCIAMoCUISukgPkgEMCAEQ9AMiBXIDsAEBIkwKD0FyY2hpdmVSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzInEKEFVuYXJjaGl2ZVJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJOChFVbmFyY2hpdmVSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzIrMBCg1Tbm9vemVSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIsChBub3RpZmljYXRpb25faWRzGAIgAygJQhK6SA+SAQwIARD0AyIFcgOwAQESQwoLc25vb3plX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQhK6SA/IAQGyAQlKBQiAsL0QQAEiSwoOU25vb3plUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJwCg9VbnNub296ZVJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJNChBVbnNub296ZVJlc3BvbnNlEg8KB2NoYW5nZWQYASABKAUSKAoGY291bnRzGAIgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMidQoURGVsZXRlRW50cmllc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJSChVEZWxldGVFbnRyaWVzUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJlCg9NYXJrU2VlblJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiEKEHRocm91Z2hfc2VxdWVuY2UYAiABKANCB7pIBCICKAAiPAoQTWFya1NlZW5SZXNwb25zZRIoCgZjb3VudHMYASABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJvChJNYXJrQWxsUmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEigKBmZpbHRlchgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94RmlsdGVyIlAKE01hcmtBbGxSZWFkUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJWCgxDbGVhclJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhUKDWFyY2hpdmVkX29ubHkYAiABKAgiSgoNQ2xlYXJSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzMu0HCgxJbmJveFNlcnZpY2USVQoLTGlzdEVudHJpZXMSHy5wb3N0aG9ybi52MS5MaXN0RW50cmllc1JlcXVlc3QaIC5wb3N0aG9ybi52MS5MaXN0RW50cmllc1Jlc3BvbnNlIgOQAgESTAoIR2V0RW50cnkSHC5wb3N0aG9ybi52MS5HZXRFbnRyeVJlcXVlc3QaHS5wb3N0aG9ybi52MS5HZXRFbnRyeVJlc3BvbnNlIgOQAgESTwoJR2V0Q291bnRzEh0ucG9zdGhvcm4udjEuR2V0Q291bnRzUmVxdWVzdBoeLnBvc3Rob3JuLnYxLkdldENvdW50c1Jlc3BvbnNlIgOQAgESRwoITWFya1JlYWQSHC5wb3N0aG9ybi52MS5NYXJrUmVhZFJlcXVlc3QaHS5wb3N0aG9ybi52MS5NYXJrUmVhZFJlc3BvbnNlEk0KCk1hcmtVbnJlYWQSHi5wb3N0aG9ybi52MS5NYXJrVW5yZWFkUmVxdWVzdBofLnBvc3Rob3JuLnYxLk1hcmtVbnJlYWRSZXNwb25zZRJHCghNYXJrU2VlbhIcLnBvc3Rob3JuLnYxLk1hcmtTZWVuUmVxdWVzdBodLnBvc3Rob3JuLnYxLk1hcmtTZWVuUmVzcG9uc2USUAoLTWFya0FsbFJlYWQSHy5wb3N0aG9ybi52MS5NYXJrQWxsUmVhZFJlcXVlc3QaIC5wb3N0aG9ybi52MS5NYXJrQWxsUmVhZFJlc3BvbnNlEkQKB0FyY2hpdmUSGy5wb3N0aG9ybi52MS5BcmNoaXZlUmVxdWVzdBocLnBvc3Rob3JuLnYxLkFyY2hpdmVSZXNwb25zZRJKCglVbmFyY2hpdmUSHS5wb3N0aG9ybi52MS5VbmFyY2hpdmVSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuVW5hcmNoaXZlUmVzcG9uc2USQQoGU25vb3plEhoucG9zdGhvcm4udjEuU25vb3plUmVxdWVzdBobLnBvc3Rob3JuLnYxLlNub296ZVJlc3BvbnNlEkcKCFVuc25vb3plEhwucG9zdGhvcm4udjEuVW5zbm9vemVSZXF1ZXN0Gh0ucG9zdGhvcm4udjEuVW5zbm9vemVSZXNwb25zZRJWCg1EZWxldGVFbnRyaWVzEiEucG9zdGhvcm4udjEuRGVsZXRlRW50cmllc1JlcXVlc3QaIi5wb3N0aG9ybi52MS5EZWxldGVFbnRyaWVzUmVzcG9uc2USPgoFQ2xlYXISGS5wb3N0aG9ybi52MS5DbGVhclJlcXVlc3QaGi5wb3N0aG9ybi52MS5DbGVhclJlc3BvbnNlQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("Ch9wb3N0aG9ybi92MS9pbmJveF9zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSKaBAoKSW5ib3hFbnRyeRIXCg9ub3RpZmljYXRpb25faWQYASABKAkSEAoIc2VxdWVuY2UYAiABKAMSDAoEdHlwZRgDIAEoCRIQCghjYXRlZ29yeRgEIAEoCRInCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5EiUKB2NvbnRlbnQYBiABKAsyFC5wb3N0aG9ybi52MS5Db250ZW50EgwKBHRhZ3MYByADKAkSEQoJc2VuZGVyX2lkGAggASgJEi8KC2Fycml2ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglyZWFkX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHNlZW4YCyABKAgSMAoMYXJjaGl2ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtzbm9vemVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiYKBWdyb3VwGA8gASgLMhcucG9zdGhvcm4udjEuSW5ib3hHcm91cBImCgViYXRjaBgQIAEoCzIXLnBvc3Rob3JuLnYxLkluYm94QmF0Y2giZgoKSW5ib3hCYXRjaBIKCgJpZBgBIAEoCRIkCgRraW5kGAIgASgOMhYucG9zdGhvcm4udjEuQmF0Y2hLaW5kEgwKBHNpemUYAyABKAUSGAoQbm90aWZpY2F0aW9uX2lkcxgEIAMoCSJ2CgpJbmJveEdyb3VwEgsKA2tleRgBIAEoCRIMCgRzaXplGAIgASgFEg4KBnVucmVhZBgDIAEoBRIPCgdzZW5kZXJzGAQgAygJEhQKDHNlbmRlcl9jb3VudBgFIAEoBRIWCg5maXJzdF9zZXF1ZW5jZRgGIAEoAyJfCgtJbmJveENvdW50cxIOCgZ1bnJlYWQYASABKAUSDgoGdW5zZWVuGAIgASgFEg0KBXRvdGFsGAMgASgFEhAKCGFyY2hpdmVkGAQgASgFEg8KB3Nub296ZWQYBSABKAUivAEKEkxpc3RFbnRyaWVzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSHAoJcGFnZV9zaXplGAIgASgFQgm6SAYaBBhkKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AcSKAoGZmlsdGVyGAQgASgLMhgucG9zdGhvcm4udjEuSW5ib3hGaWx0ZXISDwoHZ3JvdXBlZBgFIAEoCCLJAwoLSW5ib3hGaWx0ZXISNQoEdmlldxgBIAEoDjIdLnBvc3Rob3JuLnYxLkluYm94RmlsdGVyLlZpZXdCCLpIBYIBAhABEhMKC3VucmVhZF9vbmx5GAIgASgIEjoKBXR5cGVzGAMgAygJQiu6SCiSASUQFCIhch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEj8KCmNhdGVnb3JpZXMYBCADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSKgoDdGFnGAUgASgJQh26SBrYAQFyFTITXltceDIxLVx4N2VdezEsNjR9JBIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoFZ3JvdXAYCCABKANCB7pIBCICKAAiTwoEVmlldxIUChBWSUVXX1VOU1BFQ0lGSUVEEAASEQoNVklFV19BUkNISVZFRBABEhAKDFZJRVdfU05PT1pFRBACEgwKCFZJRVdfQUxMEAMiggEKE0xpc3RFbnRyaWVzUmVzcG9uc2USKAoHZW50cmllcxgBIAMoCzIXLnBvc3Rob3JuLnYxLkluYm94RW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEigKBmNvdW50cxgDIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzImUKD0dldEVudHJ5UmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSIQoPbm90aWZpY2F0aW9uX2lkGAIgASgJQgi6SAVyA7ABASI6ChBHZXRFbnRyeVJlc3BvbnNlEiYKBWVudHJ5GAEgASgLMhcucG9zdGhvcm4udjEuSW5ib3hFbnRyeSJDChBHZXRDb3VudHNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JCI9ChFHZXRDb3VudHNSZXNwb25zZRIoCgZjb3VudHMYASABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJwCg9NYXJrUmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJNChBNYXJrUmVhZFJlc3BvbnNlEg8KB2NoYW5nZWQYASABKAUSKAoGY291bnRzGAIgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMicgoRTWFya1VucmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJPChJNYXJrVW5yZWFkUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJvCg5BcmNoaXZlUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSLAoQbm90aWZpY2F0aW9uX2lkcxgCIAMoCUISukgPkgEMCAEQ9AMiBXIDsAEBIkwKD0FyY2hpdmVSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzInEKEFVuYXJjaGl2ZVJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJOChFVbmFyY2hpdmVSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzIrMBCg1Tbm9vemVSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIsChBub3RpZmljYXRpb25faWRzGAIgAygJQhK6SA+SAQwIARD0AyIFcgOwAQESQwoLc25vb3plX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQhK6SA/IAQGyAQlKBQiAsL0QQAEiSwoOU25vb3plUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJwCg9VbnNub296ZVJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJNChBVbnNub296ZVJlc3BvbnNlEg8KB2NoYW5nZWQYASABKAUSKAoGY291bnRzGAIgASgLMhgucG9zdGhvcm4udjEuSW5ib3hDb3VudHMidQoURGVsZXRlRW50cmllc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiwKEG5vdGlmaWNhdGlvbl9pZHMYAiADKAlCErpID5IBDAgBEPQDIgVyA7ABASJSChVEZWxldGVFbnRyaWVzUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJlCg9NYXJrU2VlblJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiEKEHRocm91Z2hfc2VxdWVuY2UYAiABKANCB7pIBCICKAAiPAoQTWFya1NlZW5SZXNwb25zZRIoCgZjb3VudHMYASABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJvChJNYXJrQWxsUmVhZFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEigKBmZpbHRlchgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94RmlsdGVyIlAKE01hcmtBbGxSZWFkUmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoBRIoCgZjb3VudHMYAiABKAsyGC5wb3N0aG9ybi52MS5JbmJveENvdW50cyJWCgxDbGVhclJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhUKDWFyY2hpdmVkX29ubHkYAiABKAgiSgoNQ2xlYXJSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgFEigKBmNvdW50cxgCIAEoCzIYLnBvc3Rob3JuLnYxLkluYm94Q291bnRzMu0HCgxJbmJveFNlcnZpY2USVQoLTGlzdEVudHJpZXMSHy5wb3N0aG9ybi52MS5MaXN0RW50cmllc1JlcXVlc3QaIC5wb3N0aG9ybi52MS5MaXN0RW50cmllc1Jlc3BvbnNlIgOQAgESTAoIR2V0RW50cnkSHC5wb3N0aG9ybi52MS5HZXRFbnRyeVJlcXVlc3QaHS5wb3N0aG9ybi52MS5HZXRFbnRyeVJlc3BvbnNlIgOQAgESTwoJR2V0Q291bnRzEh0ucG9zdGhvcm4udjEuR2V0Q291bnRzUmVxdWVzdBoeLnBvc3Rob3JuLnYxLkdldENvdW50c1Jlc3BvbnNlIgOQAgESRwoITWFya1JlYWQSHC5wb3N0aG9ybi52MS5NYXJrUmVhZFJlcXVlc3QaHS5wb3N0aG9ybi52MS5NYXJrUmVhZFJlc3BvbnNlEk0KCk1hcmtVbnJlYWQSHi5wb3N0aG9ybi52MS5NYXJrVW5yZWFkUmVxdWVzdBofLnBvc3Rob3JuLnYxLk1hcmtVbnJlYWRSZXNwb25zZRJHCghNYXJrU2VlbhIcLnBvc3Rob3JuLnYxLk1hcmtTZWVuUmVxdWVzdBodLnBvc3Rob3JuLnYxLk1hcmtTZWVuUmVzcG9uc2USUAoLTWFya0FsbFJlYWQSHy5wb3N0aG9ybi52MS5NYXJrQWxsUmVhZFJlcXVlc3QaIC5wb3N0aG9ybi52MS5NYXJrQWxsUmVhZFJlc3BvbnNlEkQKB0FyY2hpdmUSGy5wb3N0aG9ybi52MS5BcmNoaXZlUmVxdWVzdBocLnBvc3Rob3JuLnYxLkFyY2hpdmVSZXNwb25zZRJKCglVbmFyY2hpdmUSHS5wb3N0aG9ybi52MS5VbmFyY2hpdmVSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuVW5hcmNoaXZlUmVzcG9uc2USQQoGU25vb3plEhoucG9zdGhvcm4udjEuU25vb3plUmVxdWVzdBobLnBvc3Rob3JuLnYxLlNub296ZVJlc3BvbnNlEkcKCFVuc25vb3plEhwucG9zdGhvcm4udjEuVW5zbm9vemVSZXF1ZXN0Gh0ucG9zdGhvcm4udjEuVW5zbm9vemVSZXNwb25zZRJWCg1EZWxldGVFbnRyaWVzEiEucG9zdGhvcm4udjEuRGVsZXRlRW50cmllc1JlcXVlc3QaIi5wb3N0aG9ybi52MS5EZWxldGVFbnRyaWVzUmVzcG9uc2USPgoFQ2xlYXISGS5wb3N0aG9ybi52MS5DbGVhclJlcXVlc3QaGi5wb3N0aG9ybi52MS5DbGVhclJlc3BvbnNlQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_posthorn_v1_batch_service, file_posthorn_v1_notification]);
 
 /**
  * One entry of an inbox.
@@ -127,6 +129,13 @@ export type InboxEntry = Message<"posthorn.v1.InboxEntry"> & {
    * @generated from field: posthorn.v1.InboxGroup group = 15;
    */
   group?: InboxGroup | undefined;
+
+  /**
+   * Present when several notifications came as this one (BatchService).
+   *
+   * @generated from field: posthorn.v1.InboxBatch batch = 16;
+   */
+  batch?: InboxBatch | undefined;
 };
 
 /**
@@ -135,6 +144,48 @@ export type InboxEntry = Message<"posthorn.v1.InboxEntry"> & {
  */
 export const InboxEntrySchema: GenMessage<InboxEntry> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_inbox_service, 0);
+
+/**
+ * What an entry was made of. They have no entries of their own.
+ *
+ * @generated from message posthorn.v1.InboxBatch
+ */
+export type InboxBatch = Message<"posthorn.v1.InboxBatch"> & {
+  /**
+   * The batch.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * BATCH or DIGEST.
+   *
+   * @generated from field: posthorn.v1.BatchKind kind = 2;
+   */
+  kind: BatchKind;
+
+  /**
+   * How many there are.
+   *
+   * @generated from field: int32 size = 3;
+   */
+  size: number;
+
+  /**
+   * The first 100 of them, in the order in which they were accepted.
+   *
+   * @generated from field: repeated string notification_ids = 4;
+   */
+  notificationIds: string[];
+};
+
+/**
+ * Describes the message posthorn.v1.InboxBatch.
+ * Use `create(InboxBatchSchema)` to create a new message.
+ */
+export const InboxBatchSchema: GenMessage<InboxBatch> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_inbox_service, 1);
 
 /**
  * Entries with the same group_key that arrived close together: the first opens a
@@ -195,7 +246,7 @@ export type InboxGroup = Message<"posthorn.v1.InboxGroup"> & {
  * Use `create(InboxGroupSchema)` to create a new message.
  */
 export const InboxGroupSchema: GenMessage<InboxGroup> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 1);
+  messageDesc(file_posthorn_v1_inbox_service, 2);
 
 /**
  * How many entries an inbox holds.
@@ -244,7 +295,7 @@ export type InboxCounts = Message<"posthorn.v1.InboxCounts"> & {
  * Use `create(InboxCountsSchema)` to create a new message.
  */
 export const InboxCountsSchema: GenMessage<InboxCounts> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 2);
+  messageDesc(file_posthorn_v1_inbox_service, 3);
 
 /**
  * Which entries to list.
@@ -293,7 +344,7 @@ export type ListEntriesRequest = Message<"posthorn.v1.ListEntriesRequest"> & {
  * Use `create(ListEntriesRequestSchema)` to create a new message.
  */
 export const ListEntriesRequestSchema: GenMessage<ListEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 3);
+  messageDesc(file_posthorn_v1_inbox_service, 4);
 
 /**
  * All conditions must hold; absent ones do not restrict.
@@ -364,7 +415,7 @@ export type InboxFilter = Message<"posthorn.v1.InboxFilter"> & {
  * Use `create(InboxFilterSchema)` to create a new message.
  */
 export const InboxFilterSchema: GenMessage<InboxFilter> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 4);
+  messageDesc(file_posthorn_v1_inbox_service, 5);
 
 /**
  * Which part of the inbox.
@@ -412,7 +463,7 @@ export type InboxFilter_View = (typeof InboxFilter_View)[keyof typeof InboxFilte
  * Describes the enum posthorn.v1.InboxFilter.View.
  */
 export const InboxFilter_ViewSchema: GenEnum<InboxFilter_View> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_inbox_service, 4, 0);
+  enumDesc(file_posthorn_v1_inbox_service, 5, 0);
 
 /**
  * One page.
@@ -447,7 +498,7 @@ export type ListEntriesResponse = Message<"posthorn.v1.ListEntriesResponse"> & {
  * Use `create(ListEntriesResponseSchema)` to create a new message.
  */
 export const ListEntriesResponseSchema: GenMessage<ListEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 5);
+  messageDesc(file_posthorn_v1_inbox_service, 6);
 
 /**
  * Which entry to get.
@@ -475,7 +526,7 @@ export type GetEntryRequest = Message<"posthorn.v1.GetEntryRequest"> & {
  * Use `create(GetEntryRequestSchema)` to create a new message.
  */
 export const GetEntryRequestSchema: GenMessage<GetEntryRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 6);
+  messageDesc(file_posthorn_v1_inbox_service, 7);
 
 /**
  * One entry.
@@ -496,7 +547,7 @@ export type GetEntryResponse = Message<"posthorn.v1.GetEntryResponse"> & {
  * Use `create(GetEntryResponseSchema)` to create a new message.
  */
 export const GetEntryResponseSchema: GenMessage<GetEntryResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 7);
+  messageDesc(file_posthorn_v1_inbox_service, 8);
 
 /**
  * Whose counts.
@@ -517,7 +568,7 @@ export type GetCountsRequest = Message<"posthorn.v1.GetCountsRequest"> & {
  * Use `create(GetCountsRequestSchema)` to create a new message.
  */
 export const GetCountsRequestSchema: GenMessage<GetCountsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 8);
+  messageDesc(file_posthorn_v1_inbox_service, 9);
 
 /**
  * The counts.
@@ -538,7 +589,7 @@ export type GetCountsResponse = Message<"posthorn.v1.GetCountsResponse"> & {
  * Use `create(GetCountsResponseSchema)` to create a new message.
  */
 export const GetCountsResponseSchema: GenMessage<GetCountsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 9);
+  messageDesc(file_posthorn_v1_inbox_service, 10);
 
 /**
  * Which entries to mark read.
@@ -566,7 +617,7 @@ export type MarkReadRequest = Message<"posthorn.v1.MarkReadRequest"> & {
  * Use `create(MarkReadRequestSchema)` to create a new message.
  */
 export const MarkReadRequestSchema: GenMessage<MarkReadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 10);
+  messageDesc(file_posthorn_v1_inbox_service, 11);
 
 /**
  * What changed.
@@ -594,7 +645,7 @@ export type MarkReadResponse = Message<"posthorn.v1.MarkReadResponse"> & {
  * Use `create(MarkReadResponseSchema)` to create a new message.
  */
 export const MarkReadResponseSchema: GenMessage<MarkReadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 11);
+  messageDesc(file_posthorn_v1_inbox_service, 12);
 
 /**
  * Which entries to mark unread.
@@ -622,7 +673,7 @@ export type MarkUnreadRequest = Message<"posthorn.v1.MarkUnreadRequest"> & {
  * Use `create(MarkUnreadRequestSchema)` to create a new message.
  */
 export const MarkUnreadRequestSchema: GenMessage<MarkUnreadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 12);
+  messageDesc(file_posthorn_v1_inbox_service, 13);
 
 /**
  * What changed.
@@ -650,7 +701,7 @@ export type MarkUnreadResponse = Message<"posthorn.v1.MarkUnreadResponse"> & {
  * Use `create(MarkUnreadResponseSchema)` to create a new message.
  */
 export const MarkUnreadResponseSchema: GenMessage<MarkUnreadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 13);
+  messageDesc(file_posthorn_v1_inbox_service, 14);
 
 /**
  * Which entries to archive.
@@ -678,7 +729,7 @@ export type ArchiveRequest = Message<"posthorn.v1.ArchiveRequest"> & {
  * Use `create(ArchiveRequestSchema)` to create a new message.
  */
 export const ArchiveRequestSchema: GenMessage<ArchiveRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 14);
+  messageDesc(file_posthorn_v1_inbox_service, 15);
 
 /**
  * What changed.
@@ -706,7 +757,7 @@ export type ArchiveResponse = Message<"posthorn.v1.ArchiveResponse"> & {
  * Use `create(ArchiveResponseSchema)` to create a new message.
  */
 export const ArchiveResponseSchema: GenMessage<ArchiveResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 15);
+  messageDesc(file_posthorn_v1_inbox_service, 16);
 
 /**
  * Which entries to take back.
@@ -734,7 +785,7 @@ export type UnarchiveRequest = Message<"posthorn.v1.UnarchiveRequest"> & {
  * Use `create(UnarchiveRequestSchema)` to create a new message.
  */
 export const UnarchiveRequestSchema: GenMessage<UnarchiveRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 16);
+  messageDesc(file_posthorn_v1_inbox_service, 17);
 
 /**
  * What changed.
@@ -762,7 +813,7 @@ export type UnarchiveResponse = Message<"posthorn.v1.UnarchiveResponse"> & {
  * Use `create(UnarchiveResponseSchema)` to create a new message.
  */
 export const UnarchiveResponseSchema: GenMessage<UnarchiveResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 17);
+  messageDesc(file_posthorn_v1_inbox_service, 18);
 
 /**
  * Which entries to snooze.
@@ -797,7 +848,7 @@ export type SnoozeRequest = Message<"posthorn.v1.SnoozeRequest"> & {
  * Use `create(SnoozeRequestSchema)` to create a new message.
  */
 export const SnoozeRequestSchema: GenMessage<SnoozeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 18);
+  messageDesc(file_posthorn_v1_inbox_service, 19);
 
 /**
  * What changed.
@@ -825,7 +876,7 @@ export type SnoozeResponse = Message<"posthorn.v1.SnoozeResponse"> & {
  * Use `create(SnoozeResponseSchema)` to create a new message.
  */
 export const SnoozeResponseSchema: GenMessage<SnoozeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 19);
+  messageDesc(file_posthorn_v1_inbox_service, 20);
 
 /**
  * Which entries to bring back.
@@ -853,7 +904,7 @@ export type UnsnoozeRequest = Message<"posthorn.v1.UnsnoozeRequest"> & {
  * Use `create(UnsnoozeRequestSchema)` to create a new message.
  */
 export const UnsnoozeRequestSchema: GenMessage<UnsnoozeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 20);
+  messageDesc(file_posthorn_v1_inbox_service, 21);
 
 /**
  * What changed.
@@ -881,7 +932,7 @@ export type UnsnoozeResponse = Message<"posthorn.v1.UnsnoozeResponse"> & {
  * Use `create(UnsnoozeResponseSchema)` to create a new message.
  */
 export const UnsnoozeResponseSchema: GenMessage<UnsnoozeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 21);
+  messageDesc(file_posthorn_v1_inbox_service, 22);
 
 /**
  * Which entries to delete.
@@ -909,7 +960,7 @@ export type DeleteEntriesRequest = Message<"posthorn.v1.DeleteEntriesRequest"> &
  * Use `create(DeleteEntriesRequestSchema)` to create a new message.
  */
 export const DeleteEntriesRequestSchema: GenMessage<DeleteEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 22);
+  messageDesc(file_posthorn_v1_inbox_service, 23);
 
 /**
  * What changed.
@@ -937,7 +988,7 @@ export type DeleteEntriesResponse = Message<"posthorn.v1.DeleteEntriesResponse">
  * Use `create(DeleteEntriesResponseSchema)` to create a new message.
  */
 export const DeleteEntriesResponseSchema: GenMessage<DeleteEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 23);
+  messageDesc(file_posthorn_v1_inbox_service, 24);
 
 /**
  * How far the user has seen.
@@ -965,7 +1016,7 @@ export type MarkSeenRequest = Message<"posthorn.v1.MarkSeenRequest"> & {
  * Use `create(MarkSeenRequestSchema)` to create a new message.
  */
 export const MarkSeenRequestSchema: GenMessage<MarkSeenRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 24);
+  messageDesc(file_posthorn_v1_inbox_service, 25);
 
 /**
  * The counts after it.
@@ -986,7 +1037,7 @@ export type MarkSeenResponse = Message<"posthorn.v1.MarkSeenResponse"> & {
  * Use `create(MarkSeenResponseSchema)` to create a new message.
  */
 export const MarkSeenResponseSchema: GenMessage<MarkSeenResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 25);
+  messageDesc(file_posthorn_v1_inbox_service, 26);
 
 /**
  * What to mark read.
@@ -1014,7 +1065,7 @@ export type MarkAllReadRequest = Message<"posthorn.v1.MarkAllReadRequest"> & {
  * Use `create(MarkAllReadRequestSchema)` to create a new message.
  */
 export const MarkAllReadRequestSchema: GenMessage<MarkAllReadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 26);
+  messageDesc(file_posthorn_v1_inbox_service, 27);
 
 /**
  * What changed.
@@ -1042,7 +1093,7 @@ export type MarkAllReadResponse = Message<"posthorn.v1.MarkAllReadResponse"> & {
  * Use `create(MarkAllReadResponseSchema)` to create a new message.
  */
 export const MarkAllReadResponseSchema: GenMessage<MarkAllReadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 27);
+  messageDesc(file_posthorn_v1_inbox_service, 28);
 
 /**
  * What to clear.
@@ -1070,7 +1121,7 @@ export type ClearRequest = Message<"posthorn.v1.ClearRequest"> & {
  * Use `create(ClearRequestSchema)` to create a new message.
  */
 export const ClearRequestSchema: GenMessage<ClearRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 28);
+  messageDesc(file_posthorn_v1_inbox_service, 29);
 
 /**
  * What changed.
@@ -1098,7 +1149,7 @@ export type ClearResponse = Message<"posthorn.v1.ClearResponse"> & {
  * Use `create(ClearResponseSchema)` to create a new message.
  */
 export const ClearResponseSchema: GenMessage<ClearResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_inbox_service, 29);
+  messageDesc(file_posthorn_v1_inbox_service, 30);
 
 /**
  * A user's inbox. User tokens act on their own inbox and may leave user_id

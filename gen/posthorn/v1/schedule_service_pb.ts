@@ -665,7 +665,9 @@ export const DeadlineSchema: GenMessage<Deadline> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_schedule_service, 16);
 
 /**
- * A notification before a deadline.
+ * A notification before a deadline. Decided as any other; but it waits for no
+ * batch or digest with which it would come with less than half of the time left
+ * that it has when it is due.
  *
  * @generated from message posthorn.v1.Reminder
  */

@@ -153,11 +153,15 @@ export const NotificationTypeSchema: GenMessage<NotificationType> = /*@__PURE__*
  *
  * A batch closes when it has `max_size` members or when its window ends,
  * whichever is first, and closes exactly once. A batch of one is sent as itself.
- * What expires within the window does not join, but goes by itself.
+ * What expires before the batch closes at the latest does not join, but goes by
+ * itself; so does a reminder of a deadline that would come with less than half of
+ * the time left that it has now.
  *
- * When the type or the tenant's defaults change, its open batches are dissolved
- * from the next tick on; when a recipient's preferences do, theirs are at once.
- * Members are decided anew, and what is batched again begins no new window.
+ * When this rule, `opt_in` or `digest` of the type change, or the tenant's
+ * defaults, its open batches are dissolved from the next tick on; when a
+ * recipient's preferences do, theirs are at once. Members are decided anew, and
+ * what is batched again begins no new window. Other changes of the type leave
+ * batches open; the wording is that of the moment in which one closes.
  *
  * @generated from message posthorn.v1.BatchRule
  */

@@ -23,7 +23,8 @@ export function batchesCommand(program: Command, world: World): void {
 Examples:
   $ posthorn batches list --user ada          # the newest first
   $ posthorn batches list --state open        # what is being collected
-  $ posthorn batches get <id>`,
+  $ posthorn batches get <id>
+  $ posthorn batches close <id> --reason "release tonight"`,
     );
 
   batches
@@ -52,6 +53,19 @@ Examples:
     .action(async (id: string, _, command: Command) => {
       const options = optionsOf(command);
       const { batch } = await connect(world, options).client(BatchService).getBatch({ id }, { signal: world.signal });
+      if (batch !== undefined) show(world, [batch], options.json);
+    });
+
+  batches
+    .command("close")
+    .description("close an open batch or digest now; audited")
+    .argument("<id>", "its id")
+    .option("--reason <text>", "why, for the audit log")
+    .action(async (id: string, _, command: Command) => {
+      const options = optionsOf<{ reason?: string }>(command);
+      const { batch } = await connect(world, options)
+        .client(BatchService)
+        .closeBatch({ id, reason: options.reason ?? "" }, { signal: world.signal });
       if (batch !== undefined) show(world, [batch], options.json);
     });
 }

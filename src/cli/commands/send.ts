@@ -45,6 +45,7 @@ type SendOptions = {
   dedupWindow?: Duration;
   collapseKey?: string;
   groupKey?: string;
+  batch: boolean;
   sender?: string;
   bypassRateLimit?: boolean;
   wait: Duration | false;
@@ -85,6 +86,7 @@ export function sendCommand(program: Command, world: World): void {
     .option("--dedup-window <duration>", "for so long (default: 5m)", duration)
     .option("--collapse-key <key>", "takes the place of earlier ones with this key", word)
     .option("--group-key <key>", "belongs together with others of this key in the inbox", word)
+    .option("--no-batch", "by itself: in no batch or digest, whatever type and user say")
     .option("--idempotency-key <key>", "makes repeating this command safe (default: a new one)", word)
     .option("--bypass-rate-limit", "pass the limits; audited")
     .addOption(
@@ -149,6 +151,7 @@ function requestOf(world: World, userIds: string[], options: SendOptions): SendR
     dedupWindow: options.dedupWindow,
     collapseKey: options.collapseKey ?? "",
     groupKey: options.groupKey ?? "",
+    ...(options.batch ? {} : { batchable: false }),
     senderId: options.sender ?? "",
     bypassRateLimit: options.bypassRateLimit ?? false,
     waitForDecision: options.wait === false ? undefined : options.wait,

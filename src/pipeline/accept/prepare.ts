@@ -32,6 +32,8 @@ export type Draft = {
   collapseKey: string | undefined;
   senderId: string | undefined;
   groupKey: string | undefined;
+  /** It joins no batch and no digest. */
+  byItself: boolean;
   /** The time it was asked for, past or not; undefined: at once. */
   asked(zone: string): Date | undefined;
   /** When it is due and when it loses its worth, for a recipient in this zone. */
@@ -98,6 +100,7 @@ export function draftOf(
     collapseKey: request.collapseKey || undefined,
     senderId: request.senderId || undefined,
     groupKey: request.groupKey || (type.group ? `type:${type.key}` : undefined),
+    byItself: request.batchable === false,
     local: local === undefined ? undefined : { time: local, ttlMs: expireTime === undefined ? ttlMs : undefined },
     asked,
     times(zone) {

@@ -10,7 +10,8 @@ import type { Closing } from "./closing.ts";
 
 export type DueBatch = { id: string; userId: string; kind: BatchKind; type: string; category: string };
 
-export type MemberRow = Part & { userId: string; type: string; batchId: string };
+/** `version`: differs after every change of the row. */
+export type MemberRow = Part & { userId: string; type: string; batchId: string; version: string };
 
 /** Those whose time has come, the longest due first. A look only: nothing is locked. */
 export function findDue(
@@ -28,20 +29,33 @@ export function lockDue(tx: Tx, tenantId: string, ids: readonly string[], now: D
   return tx<DueBatch[]>`
     select id, user_id as "userId", kind, type, category from batches
     where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) and state in (1, 2) and flush_at <= ${now}
-    order by user_id, key for update skip locked`;
+    order by user_id, key, id for update skip locked`;
 }
 
-/** Their live members, by id; what is to be decided anew is none any more. Nobody can join them, or take one of these out, before the transaction ends. */
-export function lockMembers(tx: Tx, tenantId: string, batches: readonly DueBatch[]): Promise<MemberRow[]> {
-  return tx<MemberRow[]>`
+/**
+ * Their live members, by id; what is to be decided anew is none any more. Nobody can join them, or take one of these out,
+ * before the transaction ends.
+ */
+export function lockMembers(tx: Tx, tenantId: string, batchIds: readonly string[]): Promise<MemberRow[]> {
+  return tx<MemberRow[]>`${members(tx, tenantId, batchIds)} for update of n`;
+}
+
+/** The same as they are now. */
+export function readMembers(tx: Tx, tenantId: string, batchIds: readonly string[]): Promise<MemberRow[]> {
+  return tx<MemberRow[]>`${members(tx, tenantId, batchIds)}`;
+}
+
+function members(tx: Tx, tenantId: string, batchIds: readonly string[]) {
+  return tx`
     select n.id, n.user_id as "userId", n.type, n.category, n.priority, n.channels, n.batch_id as "batchId",
       coalesce(n.content, (select f.content from fanouts f where f.tenant_id = n.tenant_id and f.id = n.fanout_id))
         as content,
-      n.tags, n.sender_id as "senderId", n.bypass_limits as "bypassLimits", n.expires_at as "expiresAt"
+      n.tags, n.sender_id as "senderId", n.bypass_limits as "bypassLimits", n.expires_at as "expiresAt",
+      n.xmin::text as version
     from notifications n
-    where n.tenant_id = ${tenantId} and n.batch_id = any(${plain(batches.map(({ id }) => id))}::uuid[])
+    where n.tenant_id = ${tenantId} and n.batch_id = any(${plain(batchIds)}::uuid[])
       and n.status = ${Status.BATCHED} and n.batch_role = ${BatchRole.MEMBER} and n.due_at is null
-    order by n.id for update of n`;
+    order by n.id`;
 }
 
 /** Stores what was made of them: members, histories, counters, the new notifications, and the batches' ends. */

@@ -34,9 +34,9 @@ export type WaitingRow = {
   batchedAt: Date | undefined;
   /** Of the batch it is in. */
   batchKey: string | undefined;
-  /** What filters ask about: only for users who have some. */
-  tags?: readonly string[];
-  content?: Uint8Array;
+  tags: readonly string[];
+  /** Encoded posthorn.v1.Content: only for users who have filters. */
+  content?: Uint8Array | undefined;
 };
 
 /** What becomes of it. With `times` where it follows its user to another zone. */

@@ -28,6 +28,7 @@ type Columns = {
   batch_role: number | null;
   batched_at: string | null;
   batch_key: string | null;
+  tags: string[] | null;
 };
 
 /** What waits for users after an id, in the order of ids, locked. Literal statuses: only those let Postgres use its index. */
@@ -91,7 +92,7 @@ export async function lockWaiting(
 const waits = sql`(status <> ${Status.BATCHED} or batch_role = ${BatchRole.MEMBER})`;
 
 const columns = sql`id, user_id, type, category, priority, channels, status, reason, bypass_limits, sender_id, due_at,
-  scheduled_at, expires_at, local_time, local_ttl_ms, batch_role, batched_at,
+  scheduled_at, expires_at, local_time, local_ttl_ms, batch_role, batched_at, tags,
   local_time is not null and exists (select from unnest(tags) as t where t ^@ ${SCHEDULE_TAG}) as of_schedule,
   case when status = ${Status.BATCHED} then
     (select key from batches b where b.tenant_id = n.tenant_id and b.id = n.batch_id) end as batch_key`;
@@ -118,20 +119,17 @@ function toRow(row: Columns): WaitingRow {
     batchRole: row.batch_role ?? undefined,
     batchedAt: at(row.batched_at),
     batchKey: row.batch_key ?? undefined,
+    tags: row.tags ?? [],
   };
 }
 
-/** What filters ask about, of notifications by id. */
-export async function readContents(
-  db: Db,
-  tenantId: string,
-  ids: readonly string[],
-): Promise<Map<string, Pick<WaitingRow, "tags" | "content">>> {
-  const rows = await db.execute<{ id: string; tags: string[] | null; content: Uint8Array | null }>(sql`
-    select n.id, n.tags, coalesce(n.content, f.content) as content from notifications n
+/** What filters may ask about, of notifications by id. */
+export async function readContents(db: Db, tenantId: string, ids: readonly string[]): Promise<Map<string, Uint8Array>> {
+  const rows = await db.execute<{ id: string; content: Uint8Array | null }>(sql`
+    select n.id, coalesce(n.content, f.content) as content from notifications n
     left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
     where n.tenant_id = ${tenantId}::uuid and n.id = any(${plain(ids)}::uuid[])`);
-  return new Map(rows.map(({ id, tags, content }) => [id, { tags: tags ?? [], ...(content && { content }) }]));
+  return new Map(rows.flatMap(({ id, content }) => (content === null ? [] : [[id, content] as const])));
 }
 
 export type Decided = { row: WaitingRow; outcome: Exclude<Outcome, { kind: "unchanged" }> };

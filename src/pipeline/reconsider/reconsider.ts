@@ -19,11 +19,11 @@ import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import type { Db, Store } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { FilterEvaluator } from "#src/subscriptions/evaluate.ts";
-import { wishesOf } from "#src/subscriptions/rules.ts";
+import { readyFilters, wishesOf } from "#src/subscriptions/rules.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { findTypes } from "#src/types/queries.ts";
 import { rulesOf as rulesOfType } from "#src/types/type.ts";
-import { type DecideDeps, decideCounting, readyFilters } from "../route/decide-in-slices.ts";
+import { type DecideDeps, decideCounting } from "../route/decide-in-slices.ts";
 import type { Facts } from "../route/gates/decide.ts";
 import { type Outcome, reconsidered, type WaitingRow } from "./outcome.ts";
 import {
@@ -48,6 +48,8 @@ const PAGE = 1000;
 const CHANGES = 16;
 /** Contents held at a time, when users have filters about them. */
 const CONTENTS = 50;
+/** Steps that users' filters may take in one transaction, some tens of milliseconds: the rest waits for the next. */
+const STEPS = 50_000;
 
 const NONE: ReadonlySet<string> = new Set();
 const FIRST = "00000000-0000-0000-0000-000000000000";
@@ -63,13 +65,13 @@ export function reconciling(deps: ReconsiderDeps): Reconcile {
     await raiseFence(db, tenantId, userIds);
     await dissolveBatches(db, tenantId, userIds, now);
     const rows = await lockWaitingOfUsers(db, tenantId, userIds, FIRST, PAGE + 1);
-    const last = rows.slice(0, PAGE).at(-1);
     const page = rows.slice(0, PAGE).filter(({ id }) => !fresh.has(id));
-    const decided = await reconsiderPage(deps, db, tenantId, page, now);
-    const more = rows.length > PAGE && last !== undefined;
+    const { decided, seen } = await reconsiderPage(deps, db, tenantId, page, now);
+    const last = seen.length < page.length ? seen.at(-1) : rows.slice(0, PAGE).at(-1);
+    const more = (rows.length > PAGE || seen.length < page.length) && last !== undefined;
     if (more) await recordRest(db, tenantId, userIds, last.id, now);
     return {
-      counts: { ...countsOf(page, decided), more },
+      counts: { ...countsOf(seen, decided), more },
       announce: () => announce(deps, tenantId, decided, now),
     };
   };
@@ -123,8 +125,8 @@ async function reconsiderNext(
     const { rows, looked, last } = await (userId === ""
       ? takeWaiting(db, change, progress, now)
       : lockPageOfUser(db, tenantId, userId, progress.after));
-    const decided = await reconsiderPage(deps, db, tenantId, rows, now);
-    const next = nextProgress(change, progress, last);
+    const { decided, seen } = await reconsiderPage(deps, db, tenantId, rows, now);
+    const next = nextProgress(change, progress, seen.length < rows.length ? seen.at(-1)?.id : last);
     await moveRuleChange(db, change, next, now);
     return { looked, done: next === undefined, decided };
   });
@@ -158,15 +160,18 @@ function nextProgress({ userId }: RuleChange, { status }: Progress, last: string
   return userId === "" ? following(status) : undefined;
 }
 
-/** Decides about rows that the transaction has locked, by the rules as it sees them, and stores what changes. */
+/**
+ * Decides about rows that the transaction has locked, by the rules as it sees them, and stores what changes. `seen`: the
+ * first of them, at least one, where the users' filters take so long that the others have to wait.
+ */
 async function reconsiderPage(
   deps: ReconsiderDeps,
   db: Db,
   tenantId: string,
   rows: readonly WaitingRow[],
   now: Date,
-): Promise<Decided[]> {
-  if (rows.length === 0) return [];
+): Promise<{ decided: Decided[]; seen: readonly WaitingRow[] }> {
+  if (rows.length === 0) return { decided: [], seen: rows };
   const types = await findTypes(db, tenantId, [...new Set(rows.map((row) => row.type))]);
   const typeRules = new Map(types.map((type) => [type.key, rulesOfType(type)]));
   const { levels, subscriptions, optIn } = await readLevels(db, tenantId, [...new Set(rows.map((row) => row.userId))]);
@@ -180,29 +185,24 @@ async function reconsiderPage(
   };
   const decide = (facts: Facts, at: Date) => decideCounting(deps, facts, at);
   const decided: Decided[] = [];
-  const add = (row: WaitingRow, about: WaitingRow) => {
-    const outcome = reconsidered(about, rulesOf(row.userId), typeRules.get(row.type), decide, now);
-    if (outcome.kind !== "unchanged") decided.push({ row, outcome });
-  };
-  const { plain = [], filtered = [] } = Object.groupBy(rows, ({ userId }) =>
-    rulesOf(userId).wishes === undefined ? "plain" : "filtered",
-  );
-  for (const row of plain) add(row, row);
-  for (let from = 0; from < filtered.length; from += CONTENTS) {
-    const some = filtered.slice(from, from + CONTENTS);
-    const contents = await readContents(
-      db,
-      tenantId,
-      some.map(({ id }) => id),
-    );
+  const most = deps.filters.spent() + STEPS;
+  let seen = 0;
+  for (let from = 0; from < rows.length && deps.filters.spent() <= most; from += CONTENTS) {
+    const some = rows.slice(from, from + CONTENTS);
+    const filtered = some.filter(({ userId }) => rulesOf(userId).wishes !== undefined).map(({ id }) => id);
+    const contents = filtered.length === 0 ? undefined : await readContents(db, tenantId, filtered);
     for (const row of some) {
-      const about = { ...row, ...contents.get(row.id) };
-      await readyFilters(rulesOf(row.userId).wishes, about);
-      add(row, about);
+      const { wishes } = rulesOf(row.userId);
+      const about = wishes === undefined ? row : { ...row, content: contents?.get(row.id) };
+      if (wishes !== undefined) await readyFilters(wishes, about);
+      const outcome = reconsidered(about, rulesOf(row.userId), typeRules.get(row.type), decide, now);
+      if (outcome.kind !== "unchanged") decided.push({ row, outcome });
+      seen++;
+      if (wishes !== undefined && deps.filters.spent() > most) break;
     }
   }
   await storeOutcomes(db, tenantId, decided, now);
-  return decided;
+  return { decided, seen: rows.slice(0, seen) };
 }
 
 function countsOf(rows: readonly WaitingRow[], decided: readonly Decided[]): Omit<Counts, "more"> {

@@ -1,6 +1,7 @@
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
+import { type BatchSummary, readSummaries } from "#src/batches/queries.ts";
 import { BatchRole } from "#src/batches/role.ts";
 import { groupParts } from "#src/inbox/group.ts";
 import { fenceNames } from "#src/preferences/fence.ts";
@@ -20,6 +21,8 @@ export type Placed = {
   total: number;
   archived: number;
   snoozed: number;
+  /** Of what is a batch. */
+  batch?: BatchSummary | undefined;
 };
 
 /**
@@ -139,6 +142,12 @@ export async function commitDecisions(
   const [rows] = await Promise.all([decided, told]);
   await followWholes(tx, tenantId, rows, now, slot);
   const placed = rows.filter((row): row is typeof row & Placed => row.seq !== null);
+  const wholes = placed.filter(({ batchRole }) => batchRole === BatchRole.WHOLE);
+  if (wholes.length > 0) {
+    const ids = wholes.map(({ id }) => id);
+    const summaries = await readSummaries(tx, tenantId, ids);
+    for (const whole of wholes) whole.batch = summaries.get(whole.id);
+  }
   return { decided: new Set(rows.map((row) => row.id)), placed };
 }
 

@@ -1,5 +1,4 @@
-import { breathe } from "#src/breathe.ts";
-import type { Wishes } from "#src/subscriptions/rules.ts";
+import { readyFilters } from "#src/subscriptions/rules.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 
@@ -23,18 +22,6 @@ export async function decideInSlices(
     verdicts.push(decideCounting(deps, each, now));
   }
   return verdicts;
-}
-
-/** Has the filters about a notification ready to be asked. */
-export async function readyFilters(
-  wishes: Wishes | undefined,
-  { type, category, tags = [] }: { type: string; category: string; tags?: readonly string[] | undefined },
-): Promise<void> {
-  for (const filter of wishes?.groups({ type, category, tags }).flat() ?? []) {
-    await breathe();
-    wishes?.prepare(filter);
-  }
-  await breathe();
 }
 
 /** Decides, and counts it if a filter failed. */

@@ -1,7 +1,7 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { channelsOf } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
-import { decide } from "./gates/decide.ts";
+import { type ChannelVerdict, decide, type Facts } from "./gates/decide.ts";
 
 /** A member of a batch that closes. */
 export type Candidate = {
@@ -12,20 +12,30 @@ export type Candidate = {
   channels: number;
   bypassLimits: boolean;
   expiresAt: Date | null;
+  tags: readonly string[] | null;
+  /** Encoded posthorn.v1.Content. */
+  content: Uint8Array;
 };
 
 /**
  * What ends a member of a batch for good: the user's word since it joined, or time. Undefined: it is still wanted; that
- * it would wait by itself is no reason to leave it out. Filters are not asked again: a change of subscriptions dissolves
- * the batch. Pure.
+ * it would wait by itself is no reason to leave it out. Filters are asked again, because it may have been updated: get them
+ * ready before. Pure.
  */
 export function endedBy(
   member: Candidate,
   preferences: CompiledPreferences,
   now: Date,
+  decideNow: (facts: Facts, now: Date) => ChannelVerdict[] = decide,
 ): { status: Status; reason: Reason } | undefined {
-  const notification = { ...member, channels: channelsOf(member.channels), expiresAt: member.expiresAt ?? undefined };
-  const verdicts = decide({ notification, preferences: { ...preferences, wishes: undefined } }, now);
+  const { channels, expiresAt, tags, ...rest } = member;
+  const notification = {
+    ...rest,
+    channels: channelsOf(channels),
+    expiresAt: expiresAt ?? undefined,
+    tags: tags ?? undefined,
+  };
+  const verdicts = decideNow({ notification, preferences }, now);
   const [first] = verdicts;
   if (first === undefined) return { status: Status.SUPPRESSED, reason: Reason.NO_CHANNEL };
   if (first.kind !== "suppress" || verdicts.some((verdict) => verdict.kind !== "suppress")) return undefined;

@@ -240,6 +240,7 @@ function arrivalOf(row: Waiting, place: Placed, now: Date, trace: SpanContext | 
     senderId: row.senderId ?? "",
     arrivedAt: now,
     expiresAt: row.expiresAt ?? undefined,
+    batch: place.batch,
     trace,
     counts: {
       unread: place.unread,

@@ -33,6 +33,7 @@ const HELD: WaitingRow = {
   batchRole: undefined,
   batchedAt: undefined,
   batchKey: undefined,
+  tags: [],
 };
 const SCHEDULED: WaitingRow = {
   ...HELD,

@@ -1,12 +1,17 @@
+import { create } from "@bufbuild/protobuf";
 import { Registry } from "prom-client";
 import { expect, test } from "vitest";
-import { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, ContentSchema, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { encodeContent } from "#src/notifications/encode-content.ts";
 import { reconsiderRest } from "#src/pipeline/reconsider/reconsider.ts";
-import type { ChannelVerdict, Facts } from "#src/pipeline/route/gates/decide.ts";
+import { type ChannelVerdict, type Facts, decide as really } from "#src/pipeline/route/gates/decide.ts";
 import { recordRuleChange } from "#src/preferences/rule-changes.ts";
 import { zoneClocks } from "#src/preferences/zone-clock.ts";
 import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
+import { Kind } from "#src/subscriptions/rules.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
+import { insertTypes } from "#src/types/queries.ts";
+import { GENERAL_DEFINITION } from "#src/types/type.ts";
 import { onPostgres } from "../../support/on-postgres.ts";
 import { wait } from "../../support/waiting.ts";
 
@@ -57,6 +62,31 @@ test("changes that cannot be worked on keep nobody waiting, and are tried again"
   for (let n = 0; n < 3; n++) await look();
   expect(await suppressed(failing)).toHaveLength(40);
   expect(await env.sql`select from rule_changes`).toHaveLength(0);
+});
+
+test("filters that take long hold a change up for some of what waits only, and the rest follows", async () => {
+  const { tenantId } = env.tenant();
+  const ids = await wait(
+    env,
+    tenantId,
+    Array.from({ length: 100 }, () => ({ userId: "ann", status: Status.SCHEDULED })),
+  );
+  await env.store.tenantDb(tenantId, (db) => insertTypes(db, tenantId, [GENERAL_DEFINITION], env.time.now));
+  const content = encodeContent(create(ContentSchema, { title: "Hi", data: { a: Array(4000).fill(1) } }));
+  await env.sql`update notifications set content = ${Buffer.from(content)} where tenant_id = ${tenantId}`;
+  await env.sql`
+    insert into subscriptions (tenant_id, user_id, id, kind, key, filter, created_at, updated_at)
+    values (${tenantId}, 'ann', ${env.newId()}, ${Kind.CATEGORY}, 'general', 'data.a.exists(x, x == 7)', now(), now())`;
+  const { counts } = await env.store.tenantDb(tenantId, (db) => env.reconcile(db, tenantId, ["ann"], env.time.now));
+  expect(counts.more).toBe(true);
+  expect(counts.suppressed).toBeGreaterThan(0);
+  expect(counts.suppressed).toBeLessThan(20);
+  expect(await suppressed(tenantId)).toHaveLength(counts.suppressed);
+  const rest = { ...deps, decide: really };
+  let looks = 0;
+  for (let more = true; more; looks++) ({ more } = await reconsiderRest(rest, env.time.now));
+  expect(looks).toBeGreaterThan(4);
+  expect((await suppressed(tenantId)).map(({ id }) => id)).toEqual(ids);
 });
 
 test("a change of a rare type looks at a thousand that wait at a time, and decides only its own", async () => {

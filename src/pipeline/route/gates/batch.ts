@@ -1,9 +1,11 @@
 import { Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
-import { batchPlan } from "#src/batches/plan.ts";
+import { batchPlan, isTooLateFor } from "#src/batches/plan.ts";
+import { isReminder } from "#src/notifications/own-tags.ts";
 import type { Gate } from "./gate.ts";
 
 /**
- * It waits for others of its type, where type and user want that. CRITICAL passes, and what would expire while it waits.
+ * It waits for others of its type, where type and user want that. CRITICAL passes, and what would expire while it waits,
+ * however far the window slides; a reminder too that would come too late.
  */
 export const batch: Gate = ({ notification, preferences }, now) => {
   const rule = notification.rules?.batching;
@@ -12,6 +14,7 @@ export const batch: Gate = ({ notification, preferences }, now) => {
   const own = preferences.scope(type, category).batching;
   if (own === undefined) return undefined;
   const plan = batchPlan({ type, priority, channels, since }, rule, own, now);
-  if (plan === undefined || (expiresAt !== undefined && expiresAt <= plan.flushAt)) return undefined;
+  if (plan === undefined || (expiresAt !== undefined && expiresAt <= plan.latestFlushAt)) return undefined;
+  if (isReminder(notification.tags) && isTooLateFor(plan, expiresAt, now)) return undefined;
   return { kind: "batch", reason: Reason.BATCHING, plan };
 };
