@@ -44,7 +44,7 @@ export const route = {
   }),
   chunkTargetMs: option("POSTHORN_ROUTE_CHUNK_TARGET_MS", milliseconds(10, 10_000), {
     default: 500,
-    doc: "A chunk that took longer is followed by one of half the size, so that nobody waits long for the turn. Some ten times what a full one takes when all is well.",
+    doc: "A chunk that took longer is followed by one of half the size, so that nobody waits long for the turn. Many times what a full one takes when all is well.",
   }),
 };
 
@@ -52,7 +52,7 @@ export const memory = {
   thresholdMb: option("POSTHORN_MEMORY_THRESHOLD_MB", integer(64, 1_048_576), {
     aliases: ["NOTIFICATION_MEMORY_LIMIT_MB"],
     default: 256,
-    doc: "Live memory (heap and buffers after a full garbage collection) above which work that can wait stays on the queue; at most three quarters of Node's heap limit. With 10,000 streams open some 180 MB are alive, and what streams hold leaves at least a quarter of this to work, however many there are.",
+    doc: "Live memory (heap and buffers after a full garbage collection) above which work that can wait stays on the queue; at most three quarters of Node's heap limit. A process that does nothing has 61 MB alive, one with 10,000 streams on as many connections 225 MB; what streams hold leaves at least a quarter of this to work, however many there are.",
   }),
 };
 
