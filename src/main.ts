@@ -91,6 +91,9 @@ export type Between = {
 /** Counter slots of one process: enough that its own writers seldom meet on a row. */
 const SLOTS = 8;
 
+/** Alive in a process that does nothing: its code, above all. */
+const PROCESS_BYTES = 56 * 2 ** 20;
+
 /** Of the heap limit, what may be alive: nearer to it, V8 does little but collect garbage. */
 const HEAP_SHARE = 0.75;
 
@@ -133,7 +136,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   let openStreams = () => 0;
   const watchMemory = between.memory?.(watchLiveMemory) ?? watchLiveMemory;
   const thresholdBytes = Math.min(config.memory.thresholdMb * 2 ** 20, heapLimitBytes() * HEAP_SHARE);
-  const besideBytes = () => openStreams() * STREAM_BYTES;
+  const besideBytes = () => PROCESS_BYTES + openStreams() * STREAM_BYTES;
   const memory = stack.use(startMemoryGuard({ watch: watchMemory, thresholdBytes, besideBytes, metrics, log }));
   const invalidations = stack.use(startInvalidations(broker));
   const publisher = livePublisher(broker);

@@ -13,7 +13,7 @@ const of = (live: number, floor = 0) => ({ live: live * MB, floor: floor * MB, t
 
 test.each([
   ["nothing is known yet", of(0), "none"],
-  ["10,000 streams and work beside them", of(240, 156), "none"],
+  ["10,000 streams and work beside them", of(255, 216), "none"],
   ["work takes most of what it may", of(210), "tight"],
   ["more than the threshold", of(257), "over"],
   ["streams alone take more than the threshold", of(300, 300), "none"],

@@ -20,7 +20,8 @@ const DRAINED_WITHIN_MS = 900_000;
  * So many are accepted by a process that decides nothing, and then decided by one that does nothing else: how much memory
  * that one takes meanwhile, in a container of its size, whatever waits for it, and how fast the backlog goes. Told at each
  * tenth of the time: what is resident, what the last full garbage collection left, and how many notifications it decided in
- * one go. `POSTHORN_MEMORY_THRESHOLD_MB=64 npm run bench -- backlog` shows the same when memory is short.
+ * one go. `POSTHORN_MEMORY_THRESHOLD_MB=64 npm run bench -- backlog` shows the same when memory is short: small
+ * chunks, and Sends refused, which count as faults here because the client does not come again with them.
  */
 export const backlog: Scenario = {
   name: "backlog",
