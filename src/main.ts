@@ -24,6 +24,7 @@ import { storeReminders } from "#src/pipeline/accept/reminders.ts";
 import type { ClosedBatch } from "#src/pipeline/close/close.ts";
 import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
+import { startMemoryGuard } from "#src/pipeline/memory.ts";
 import { openQueue, type Queue } from "#src/pipeline/queue.ts";
 import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
 import { announceBatch, announceCancelled, announceClosed, announceConclusion } from "#src/pipeline/route/announce.ts";
@@ -56,10 +57,11 @@ import { migrate } from "#src/store/migrate.ts";
 import { pageTokens } from "#src/store/page-token.ts";
 import { postgresReady } from "#src/store/ready.ts";
 import { openStore, type Store } from "#src/store/store.ts";
-import { startHub } from "#src/stream/hub.ts";
+import { STREAM_BYTES, startHub } from "#src/stream/hub.ts";
 import { type Live, livePublisher } from "#src/stream/live.ts";
 import { openPresence } from "#src/stream/presence.ts";
 import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
+import { heapLimitBytes, type MemorySource, watchLiveMemory } from "#src/telemetry/live-memory.ts";
 import { createLogger, type Logger } from "#src/telemetry/logger.ts";
 import { watchSources } from "#src/telemetry/sources.ts";
 import { startTelemetry } from "#src/telemetry/telemetry.ts";
@@ -87,10 +89,17 @@ export type Between = {
   queue?(queue: Queue): Queue;
   live?(live: Live): Live;
   work?(handle: HandleWork): HandleWork;
+  memory?(watch: MemorySource): MemorySource;
 };
 
 /** Counter slots of one process: enough that its own writers seldom meet on a row. */
 const SLOTS = 8;
+
+/** Alive in a process that does nothing: its code, above all. */
+const PROCESS_BYTES = 56 * 2 ** 20;
+
+/** Of the heap limit, what may be alive: nearer to it, V8 does little but collect garbage. */
+const HEAP_SHARE = 0.75;
 
 /** How long the connections may take to close after the drain. */
 const CLOSE_MS = 10_000;
@@ -128,6 +137,11 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   stack.use(watchSources(metrics, { postgres: askPostgres, nats: broker.up, redis: cache.up }, opened.pools));
 
   // What stages and services share.
+  let openStreams = () => 0;
+  const watchMemory = between.memory?.(watchLiveMemory) ?? watchLiveMemory;
+  const thresholdBytes = Math.min(config.memory.thresholdMb * 2 ** 20, heapLimitBytes() * HEAP_SHARE);
+  const besideBytes = () => PROCESS_BYTES + openStreams() * STREAM_BYTES;
+  const memory = stack.use(startMemoryGuard({ watch: watchMemory, thresholdBytes, besideBytes, metrics, log }));
   const invalidations = stack.use(startInvalidations(broker));
   const publisher = livePublisher(broker);
   const live = between.live?.(publisher) ?? publisher;
@@ -210,8 +224,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       log,
     });
     const work = between.work?.(handle) ?? handle;
-    const concurrency = config.route.concurrencyPerLane;
-    stack.use(await startConsuming({ broker, handle: work, concurrencyPerLane: concurrency, clock, log, metrics }));
+    const { concurrencyPerLane, chunkMinItems: min, chunkMaxItems: max, chunkTargetMs: targetMs } = config.route;
+    const consuming = { broker, handle: work, concurrencyPerLane, chunk: { min, max, targetMs }, memory };
+    stack.use(await startConsuming({ ...consuming, clock, log, metrics }));
   }
 
   // What happens by itself.
@@ -236,6 +251,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       databaseUrl: postgres.url,
       reconsider,
       close,
+      memory,
     };
     const occurrences = { accept: acceptDeps, slot: firstSlot, log };
     stack.use(startJobs({ ...jobs, occurrences }, config));
@@ -250,6 +266,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   // Callers and browsers. Every process answers probes; the roles api and stream serve the contract.
   const presence = openPresence(cache, clock, config.stream.heartbeatMs);
   const hub = stack.use(startHub({ broker, store, presence, clock, newId, random, metrics, log }, config.stream));
+  openStreams = hub.open;
   metrics.streamsOpen.read(() => metrics.streamsOpen.set(hub.open()));
   const reach = { loopback: config.environment === "development" };
   const fetchKeySet = keySetFetcher(reach);
@@ -266,7 +283,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const api = [
     sendService({
       ...shared,
-      accept: accepting(acceptDeps, config.accept, slots),
+      accept: accepting({ ...acceptDeps, memory }, config.accept, slots),
       violations,
       slot: firstSlot,
       cancelled,

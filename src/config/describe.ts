@@ -17,6 +17,7 @@ const titles: Readonly<Record<string, string>> = {
   notificationLimits: "Limits of notifications",
   accept: "Accepting",
   route: "Deciding",
+  memory: "Memory",
   reconcile: "Reconciler",
   schedule: "Scheduler",
   stream: "Streams",

@@ -162,6 +162,12 @@ const rules: readonly Rule[] = [
   atMost("POSTHORN_USER_MAX_PER_HOUR", "POSTHORN_USER_MAX_PER_DAY", ({ notificationLimits: { perUser } }) =>
     ordered(perUser.perHour, perUser.perDay),
   ),
+  atMost("POSTHORN_ROUTE_CHUNK_MIN_ITEMS", "POSTHORN_ROUTE_CHUNK_MAX_ITEMS", ({ route }) =>
+    ordered(route.chunkMinItems, route.chunkMaxItems),
+  ),
+  atMost("POSTHORN_SCHEDULE_BATCH_MIN_SIZE", "POSTHORN_SCHEDULE_BATCH_SIZE", ({ schedule }) =>
+    ordered(schedule.batchMinSize, schedule.batchSize),
+  ),
   atMost("POSTHORN_INBOX_PERSIST_DAYS", "POSTHORN_RETENTION_DAYS", ({ inbox, retention }) =>
     ordered(inbox.persistDays, retention.days),
   ),

@@ -26,10 +26,33 @@ export const accept = {
   }),
 };
 
+/** As many as one message of the queue has. */
+const CHUNK_MAX = 250;
+
 export const route = {
   concurrencyPerLane: option("POSTHORN_ROUTE_CONCURRENCY_PER_LANE", integer(1, 64), {
     default: 2,
     doc: "Chunks decided at the same time in each lane: one is computed while the other commits. Divided among the shards that have work at the time, to each at least one.",
+  }),
+  chunkMinItems: option("POSTHORN_ROUTE_CHUNK_MIN_ITEMS", integer(1, CHUNK_MAX), {
+    default: 50,
+    doc: "Notifications decided in one go at least, where that many wait: what a lane begins with, and comes back to when memory is short.",
+  }),
+  chunkMaxItems: option("POSTHORN_ROUTE_CHUNK_MAX_ITEMS", integer(1, CHUNK_MAX), {
+    default: CHUNK_MAX,
+    doc: "The same at most: what a lane grows to while more wait than it takes in one go.",
+  }),
+  chunkTargetMs: option("POSTHORN_ROUTE_CHUNK_TARGET_MS", milliseconds(10, 10_000), {
+    default: 500,
+    doc: "A chunk that took longer is followed by one of half the size, so that nobody waits long for the turn. Many times what a full one takes when all is well.",
+  }),
+};
+
+export const memory = {
+  thresholdMb: option("POSTHORN_MEMORY_THRESHOLD_MB", integer(64, 1_048_576), {
+    aliases: ["NOTIFICATION_MEMORY_LIMIT_MB"],
+    default: 256,
+    doc: "Live memory (heap and buffers after a full garbage collection) above which work that can wait stays on the queue; at most three quarters of Node's heap limit. A process that does nothing has 61 MB alive, one with 10,000 streams on as many connections 225 MB; what streams hold leaves at least a quarter of this to work, however many there are.",
   }),
 };
 
@@ -49,9 +72,17 @@ export const schedule = {
     default: 250,
     doc: "How often due work is claimed. Due means within 1 s, so a quarter of that leaves room for load.",
   }),
+  batchMinSize: option("POSTHORN_SCHEDULE_BATCH_MIN_SIZE", integer(1, 10_000), {
+    default: 50,
+    doc: "Due items claimed at once at least, where that many are due: what it begins with, and comes back to when memory is short.",
+  }),
   batchSize: option("POSTHORN_SCHEDULE_BATCH_SIZE", integer(1, 10_000), {
     default: 1_000,
-    doc: "Due items claimed at once; a full batch is followed by the next without waiting.",
+    doc: "The same at most: what it grows to while more is due. A full batch is followed by the next without waiting.",
+  }),
+  batchTargetMs: option("POSTHORN_SCHEDULE_BATCH_TARGET_MS", milliseconds(10, 10_000), {
+    default: 500,
+    doc: "A batch that took longer is followed by one of half the size, so that what is more urgent does not wait long behind it.",
   }),
   maxPerTenant: option("POSTHORN_SCHEDULES_MAX_PER_TENANT", integer(1, 1_000_000), {
     default: 1_000,

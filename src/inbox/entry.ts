@@ -81,9 +81,16 @@ export function toEntry(row: InboxEntryRow): InboxEntry {
   return entry;
 }
 
+/** What an inbox counts, as it is told. */
+export type Counts = Readonly<Record<"unread" | "unseen" | "total" | "archived" | "snoozed", number>>;
+
 /** The counts of an inbox; all zero for a user to whom nothing has arrived. */
-export function toCounts(head: Omit<Head, "epoch" | "trimmedSeq"> | undefined): InboxCounts {
-  if (head === undefined) return create(InboxCountsSchema);
+export function countsOf(head: Omit<Head, "epoch" | "trimmedSeq"> | undefined): Counts {
+  if (head === undefined) return { unread: 0, unseen: 0, total: 0, archived: 0, snoozed: 0 };
   const { unread, total, archived, snoozed } = head;
-  return create(InboxCountsSchema, { unread, unseen: head.seq - head.seenSeq, total, archived, snoozed });
+  return { unread, unseen: head.seq - head.seenSeq, total, archived, snoozed };
+}
+
+export function toCounts(head: Omit<Head, "epoch" | "trimmedSeq"> | undefined): InboxCounts {
+  return create(InboxCountsSchema, countsOf(head));
 }

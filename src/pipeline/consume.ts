@@ -7,10 +7,20 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import type { TracedItems } from "#src/telemetry/message-traces.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type NextIn, withWorkSpans } from "#src/telemetry/work-spans.ts";
+import { type AdaptiveSize, adaptiveSize, type SizeBounds } from "./adaptive.ts";
 import { restoreQueues } from "./ensure-queues.ts";
 import { ACK_WAIT_MS, CHUNK, ingestStream, LANES, type Lane, routeConsumer, SHARDS, type Work } from "./flow.ts";
 import { type LaneSlots, laneSlots } from "./lane-slots.ts";
-import { readWaiting, type Together, takeTogether, tracesTogether, type Waiting } from "./together.ts";
+import type { MemoryGuard } from "./memory.ts";
+import {
+  backlogOf,
+  inParts,
+  readWaiting,
+  type Together,
+  takeTogether,
+  tracesTogether,
+  type Waiting,
+} from "./together.ts";
 
 export type Delivery = {
   /** How often this message has been given out, this time included. */
@@ -23,20 +33,28 @@ export type Delivery = {
   traces: ReadonlyMap<string, SpanContext>;
 };
 
-/** Handles one message. At least once: must be idempotent. Throw to have it given out again later. */
+/**
+ * Handles one message, or a part of a large one. At least once: must be idempotent. Throw to have the message given out
+ * again later.
+ */
 export type HandleWork = (work: Work, delivery: Delivery) => Promise<void>;
 
 export type ConsumeDeps = {
   broker: Broker;
   handle: HandleWork;
   concurrencyPerLane: number;
+  /** How many notifications are handled in one go. */
+  chunk: SizeBounds;
+  memory: Pick<MemoryGuard, "pressure" | "room" | "holder">;
   clock: Clock;
   log: Logger;
-  metrics: Pick<Metrics, "queueMessages" | "queueWaitSeconds">;
+  metrics: Pick<Metrics, "queueMessages" | "queueWaitSeconds" | "routeChunkSize">;
 };
 
 /** Messages of a shard that a worker holds beside those it works on. A worker that is killed keeps them for ack_wait. */
 const AHEAD = 8;
+/** The same where memory is short: others may have room. */
+const AHEAD_WHEN_SHORT = 1;
 
 /** Of each lane, for what is little. */
 const SPARE_SLOTS = 4;
@@ -53,21 +71,30 @@ export const POISON_ATTEMPTS = 8;
 
 /**
  * Takes work from every lane and shard until disposed. Each lane has its own slots, so urgent work never waits for slots
- * taken by other work; within a lane the shards' waiting messages take slots in turn. Disposing takes no more messages and
- * finishes those at hand.
+ * taken by other work; within a lane the shards' waiting messages take slots in turn. How many notifications go together
+ * follows the backlog of the lane, the time they take and the memory there is; when there is none left, only the critical
+ * lane goes on, and of the others no more is asked for than is on its way. Disposing takes no more messages and finishes
+ * those at hand.
  */
 export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable> {
-  const { broker, handle, concurrencyPerLane, clock, log, metrics } = deps;
+  const { broker, handle, concurrencyPerLane, memory, clock, log, metrics } = deps;
   const stopping = new AbortController();
   const late = new AbortController();
+  const ahead = () => (memory.pressure() === "none" ? AHEAD : AHEAD_WHEN_SHORT);
   const loops = LANES.flatMap((lane) => {
+    const size = adaptiveSize(deps.chunk, memory.pressure, (items) =>
+      metrics.routeChunkSize.set({ lane: lane.name }, items),
+    );
     // As each shard asks for one at a time, the shards take turns.
     const slots = laneSlots(concurrencyPerLane, SPARE_SLOTS);
-    return Array.from({ length: SHARDS }, (_, shard) => consumeShard(lane, shard, slots));
+    return Array.from({ length: SHARDS }, (_, shard) => consumeShard({ lane, slots, size }, shard));
   });
   const running = new Set<Promise<void>>();
+  let inHand = 0;
+  memory.holder(() => inHand > 0);
 
-  async function consumeShard(lane: Lane, shard: number, slots: LaneSlots): Promise<void> {
+  async function consumeShard(serving: Serving, shard: number): Promise<void> {
+    const { lane } = serving;
     const line: Line = { queue: [], serving: undefined };
     while (!stopping.signal.aborted) {
       if (!broker.up()) {
@@ -88,9 +115,10 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
         void watch(current);
         for await (const message of current) {
           line.queue.push(readWaiting(message));
-          line.serving ??= serve(lane, shard, line, slots);
-          // What is here cannot be taken by another worker; as long as a slot is waited for, these will do.
-          if (line.queue.length >= AHEAD) await line.serving;
+          line.serving ??= serve(serving, shard, line);
+          // What is here cannot be taken by another worker; as long as a slot is waited for, these will do. The client asks
+          // for more only as these are taken from it.
+          if (line.queue.length >= ahead()) await line.serving;
         }
         stopping.signal.removeEventListener("abort", stop);
       } catch (error) {
@@ -104,17 +132,21 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   }
 
   /** Asks for one slot after the other until nothing waits any more; each takes along what came meanwhile. */
-  async function serve(lane: Lane, shard: number, line: Line, slots: LaneSlots): Promise<void> {
+  async function serve({ lane, slots, size }: Serving, shard: number, line: Line): Promise<void> {
     while (line.queue.length > 0) {
+      if (lane.name !== "critical" && memory.pressure() === "over") await memory.room(stopping.signal);
       const { isSpare, give } = await slots.take(shard, isLittle(line.queue));
       // What came while a spare one was waited for may be much.
-      const together = takeTogether(line.queue, isSpare ? LITTLE : CHUNK);
+      const together = takeTogether(line.queue, isSpare ? Math.min(LITTLE, size.now()) : size.now());
       if (late.signal.aborted) {
         give();
         for (const { message } of together.waiting) message.nak();
         continue;
       }
-      const job = work(together, lane).finally(() => {
+      const canWait = lane.name === "critical" ? 0 : 1;
+      inHand += canWait;
+      const job = work(together, lane, size, backlogOf(line.queue, together)).finally(() => {
+        inHand -= canWait;
         give();
         running.delete(job);
       });
@@ -152,7 +184,7 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   }
 
   let workedAt = Number.NEGATIVE_INFINITY;
-  async function work(together: Together, lane: Lane): Promise<void> {
+  async function work(together: Together, lane: Lane, size: AdaptiveSize, behind: number): Promise<void> {
     const messages = together.waiting.map(({ message }) => message);
     const [first] = messages;
     if (first === undefined) return;
@@ -180,9 +212,14 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
           [ATTR.attempt]: attempt,
           [ATTR.tenant]: data.tenantId,
         });
-      await withWorkSpans(shape, traced.keys(), (next) => {
+      await withWorkSpans(shape, traced.keys(), async (next) => {
         const traces = followed(ids, traced, next);
-        return handle(data, { attempt, working, signal: stopping.signal, traces });
+        for (const { part, rest } of inParts(data, size.now)) {
+          const began = performance.now();
+          await handle(part, { attempt, working, signal: stopping.signal, traces });
+          const tookMs = performance.now() - began;
+          if ("ids" in part) size.done({ items: part.ids.length, backlog: rest + behind, tookMs });
+        }
       });
       for (const message of messages) message.ack();
       metrics.queueMessages.inc({ ...labels, outcome: "done" }, messages.length);
@@ -269,6 +306,9 @@ function followed(ids: readonly string[], traced: TracedItems, next: NextIn): Ma
   }
   return result;
 }
+
+/** What the shards of a lane share. */
+type Serving = { readonly lane: Lane; readonly slots: LaneSlots; readonly size: AdaptiveSize };
 
 /** A shard's messages that wait for a slot, and the asking for one, while there is any. */
 type Line = { readonly queue: Waiting[]; serving: Promise<void> | undefined };

@@ -42,6 +42,38 @@ export function takeTogether(queue: Waiting[], most = CHUNK): Together {
   return { waiting: queue.splice(0, count), work: { tenantId: work.tenantId, ids } };
 }
 
+/**
+ * So many ids wait behind those that were taken: of the messages that are here, and, at as many for each as these had, of
+ * those that the queue told of when it gave out the last.
+ */
+export function backlogOf(queue: readonly Waiting[], { waiting, work }: Together): number {
+  const here = queue.reduce(
+    (sum, next) => sum + (next.work !== undefined && "ids" in next.work ? next.work.ids.length : 0),
+    0,
+  );
+  const last = queue.at(-1) ?? waiting.at(-1);
+  const each = work !== undefined && "ids" in work ? work.ids.length / waiting.length : 1;
+  return here + Math.round((last?.message.info.pending ?? 0) * each);
+}
+
+/**
+ * The work in parts of as many ids as `size` says each time it is asked, which it is before each part, with how many are
+ * left: what has become too much for one go since it was queued is handled in several.
+ */
+export function* inParts(work: Work, size: () => number): Generator<{ part: Work; rest: number }> {
+  if (!("ids" in work)) {
+    yield { part: work, rest: 0 };
+    return;
+  }
+  const { tenantId, ids } = work;
+  for (let start = 0; start < ids.length; ) {
+    const end = start + size();
+    const part = start === 0 && end >= ids.length ? work : { tenantId, ids: ids.slice(start, end) };
+    yield { part, rest: Math.max(0, ids.length - end) };
+    start = end;
+  }
+}
+
 function mayJoin(waiting: Waiting): waiting is Waiting & { work: { tenantId: string; ids: string[] } } {
   return waiting.work !== undefined && "ids" in waiting.work && waiting.message.info.deliveryCount === 1;
 }

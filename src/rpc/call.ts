@@ -48,6 +48,19 @@ export class Encoded {
   }
 }
 
+/**
+ * A response that can be had as bytes or as a message, and is made as the one that the protocol of the call takes: to build
+ * a large message only to encode it costs more than to write its bytes.
+ */
+export class EitherWay<Message extends object = object> {
+  readonly bytes: () => Uint8Array;
+  readonly message: () => Message;
+  constructor(bytes: () => Uint8Array, message: () => Message) {
+    this.bytes = bytes;
+    this.message = message;
+  }
+}
+
 const PREFIX_BYTES = 5;
 
 /** A message behind its prefix: a byte that says it is not compressed, and its length (gRPC over HTTP/2). */
@@ -67,7 +80,7 @@ export type EncodedStream = AsyncIterable<Encoded> & {
 type Unary<M extends DescMethod> = (
   request: MessageShape<M["input"]>,
   call: Call,
-) => Promise<MessageInitShape<M["output"]>>;
+) => Promise<MessageInitShape<M["output"]> | EitherWay<MessageInitShape<M["output"]>>>;
 type ServerStreaming<M extends DescMethod> = (
   request: MessageShape<M["input"]>,
   call: Call,

@@ -2,7 +2,7 @@ import { create, type DescMethod, fromBinary, type Message, toBinary } from "@bu
 import { Code, invalidRequest } from "#src/errors.ts";
 import { type Access, accessOf, nameOf } from "./access.ts";
 import type { AccessRule } from "./access-rules.ts";
-import { type Call, Encoded, framed, type Principal, type Service } from "./call.ts";
+import { type Call, EitherWay, Encoded, framed, type Principal, type Service } from "./call.ts";
 import { oversizeBytes } from "./oversize/oversize.ts";
 import { unreadable } from "./to-fault.ts";
 import { unreadableField } from "./unreadable-field.ts";
@@ -52,7 +52,9 @@ function procedure(method: DescMethod, handler: AnyHandler, rule: AccessRule, vi
   const { input, output } = method;
   const access = accessOf(method, rule);
   const message = (value: unknown) =>
-    value instanceof Encoded ? decoded(value, method) : create(output, value as Message);
+    value instanceof Encoded
+      ? decoded(value, method)
+      : create(output, (value instanceof EitherWay ? value.message() : value) as Message);
   return {
     method,
     kind: method.methodKind,
@@ -69,7 +71,7 @@ function procedure(method: DescMethod, handler: AnyHandler, rule: AccessRule, vi
         throw unreadable(Code.INVALID_ARGUMENT, field === "" ? "" : "malformed", field);
       }
     },
-    encode: (value) => toBinary(output, create(output, value as Message)),
+    encode: (value) => (value instanceof EitherWay ? value.bytes() : toBinary(output, message(value))),
     frame: (value) =>
       value instanceof Encoded ? value.framed : framed(toBinary(output, create(output, value as Message))),
     message,

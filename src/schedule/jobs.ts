@@ -3,9 +3,11 @@ import type { Clock } from "#src/clock.ts";
 import { toCounts } from "#src/inbox/entry.ts";
 import { entriesByIds } from "#src/inbox/queries.ts";
 import { expireEntries, type Returned, releaseSnoozed } from "#src/inbox/release.ts";
+import { adaptiveSize } from "#src/pipeline/adaptive.ts";
 import type { CloseDeps } from "#src/pipeline/close/close.ts";
 import { restoreQueues } from "#src/pipeline/ensure-queues.ts";
 import { measureQueues } from "#src/pipeline/measure-queues.ts";
+import type { MemoryGuard } from "#src/pipeline/memory.ts";
 import type { Queue } from "#src/pipeline/queue.ts";
 import { reconcile } from "#src/pipeline/reconcile/reconcile.ts";
 import { type ReconsiderDeps, reconsiderRest } from "#src/pipeline/reconsider/reconsider.ts";
@@ -34,10 +36,11 @@ export type JobDeps = {
   databaseUrl: string;
   reconsider: ReconsiderDeps;
   occurrences: OccurrenceDeps;
+  memory: Pick<MemoryGuard, "pressure" | "holder">;
 };
 
 export type JobConfig = {
-  schedule: { tickMs: number; batchSize: number };
+  schedule: { tickMs: number; batchMinSize: number; batchSize: number; batchTargetMs: number };
   reconcile: { afterMs: number; intervalMs: number };
   retention: { days: number };
   inbox: { persistDays: number };
@@ -55,17 +58,27 @@ const PARTITIONS_MS = 6 * 3_600_000;
 /** What has to happen by itself, at its time. Any number of processes may run it: every job claims what it works on. */
 export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
   const { store, clock, log, metrics, random } = deps;
-  const { tickMs, batchSize: batch } = config.schedule;
+  const { tickMs, batchMinSize: min, batchSize: batch, batchTargetMs: targetMs } = config.schedule;
+  const sizeOf = (kind: string) =>
+    adaptiveSize({ min, max: batch, targetMs }, deps.memory.pressure, (size) =>
+      metrics.schedulerBatchSize.set({ kind }, size),
+    );
+  const [releasing, closing] = [sizeOf("notification"), sizeOf("batch")];
   const stack = new AsyncDisposableStack();
   const every = (name: string, ms: number, job: (now: Date) => Promise<{ more: boolean }>) =>
     stack.use(startLoop(name, ms, () => measured(metrics, name, () => job(clock())), log, random));
 
   every("release", tickMs, async (now) => {
-    const released = await releaseDue(deps, now, batch);
+    const limit = releasing.now();
+    const began = performance.now();
+    const released = await releaseDue(deps, now, limit);
+    const more = released.length === limit;
+    const backlog = more ? Number.POSITIVE_INFINITY : 0;
+    releasing.done({ items: released.length, backlog, tookMs: performance.now() - began });
     for (const { dueAt } of released)
       metrics.schedulerLagSeconds.observe({ kind: "notification" }, (now.getTime() - dueAt.getTime()) / 1000);
     metrics.schedulerReleased.inc({ kind: "notification" }, released.length);
-    return { more: released.length === batch };
+    return { more };
   });
   every("reconsider", tickMs, async (now) => reconsiderRest({ store, log, ...deps.reconsider }, now));
   every("occurrences", tickMs, async (now) => {
@@ -73,7 +86,14 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     metrics.schedulerReleased.inc({ kind: "occurrence" }, count);
     return { more: count === OCCURRENCES };
   });
-  every("close", tickMs, (now) => flush(deps, now, batch));
+  let isClosing = false;
+  deps.memory.holder(() => isClosing);
+  every("close", tickMs, async (now) => {
+    isClosing = true;
+    return flush(deps, now, closing).finally(() => {
+      isClosing = false;
+    });
+  });
   every("unsnooze", SNOOZE_MS, async (now) => {
     const returned = await releaseSnoozed(deps, now, batch);
     await announce(deps, returned, now);

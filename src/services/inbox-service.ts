@@ -2,13 +2,14 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
 import { notFound } from "#src/errors.ts";
-import { toCounts, toEntry, toGroupedEntry } from "#src/inbox/entry.ts";
+import { countsOf, toCounts, toEntry, toGroupedEntry } from "#src/inbox/entry.ts";
 import { filterKey, readFilter } from "#src/inbox/filter.ts";
 import { type GroupedEntryRow, listGrouped } from "#src/inbox/grouped.ts";
 import type { EntryChange, Inbox, Result } from "#src/inbox/inbox.ts";
 import { entriesByNotification, listEntries, type Owner, readHeads } from "#src/inbox/queries.ts";
+import { encodeEntries } from "#src/inbox/wire.ts";
 import { targetUser } from "#src/rpc/access.ts";
-import { type Call, type Service, service } from "#src/rpc/call.ts";
+import { type Call, EitherWay, type Service, service } from "#src/rpc/call.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 
@@ -49,11 +50,13 @@ export function inboxService({ inbox, store, clock, pageTokens }: InboxServiceDe
         Promise.all([list(tx), readHeads(tx, of.tenantId, [of.userId])]),
       );
       const last = rows.length > size ? rows[size - 1] : undefined;
-      return {
-        entries: rows.slice(0, size).map(toGroupedEntry),
-        nextPageToken: last === undefined ? "" : pageTokens.seal(query, [last.seq]),
-        counts: toCounts(heads.get(of.userId)),
-      };
+      const entries = rows.slice(0, size);
+      const nextPageToken = last === undefined ? "" : pageTokens.seal(query, [last.seq]);
+      const counts = countsOf(heads.get(of.userId));
+      return new EitherWay(
+        () => encodeEntries(entries, nextPageToken, counts),
+        () => ({ entries: entries.map(toGroupedEntry), nextPageToken, counts }),
+      );
     },
 
     async getEntry(request, call) {

@@ -1,8 +1,7 @@
-import { create, type DescField, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import type { SpanContext } from "@opentelemetry/api";
 import { LiveEvent_Kind, LiveEventSchema } from "#gen/posthorn/internal/v1/live_pb.ts";
-import { InboxBatchSchema, InboxCountsSchema, InboxEntrySchema } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   NotificationArrivedSchema,
@@ -11,6 +10,7 @@ import {
 } from "#gen/posthorn/v1/stream_service_pb.ts";
 import type { BatchSummary } from "#src/batches/queries.ts";
 import type { InboxEntryRow } from "#src/inbox/entry.ts";
+import { lengthOf, number, text, writeCounts, writeEntry } from "#src/inbox/wire.ts";
 import { format } from "#src/telemetry/message-traces.ts";
 import { encodeCursor } from "./cursor.ts";
 
@@ -38,16 +38,11 @@ export type Arrival = {
   counts: { unread: number; unseen: number; total: number; archived: number; snoozed: number };
 };
 
-// Written by hand and into one buffer, because it is done for every notification: with a message object and a buffer that
-// grows at each level it was an eighth of all the work. The content is stored encoded and goes in as it is. That the
-// library reads back just what it would have written itself is tested, field by field.
-
-const ENTRY = InboxEntrySchema.field;
-const BATCH = InboxBatchSchema.field;
-const COUNTS = InboxCountsSchema.field;
 const ARRIVED = NotificationArrivedSchema.field;
 const LIVE = LiveEventSchema.field;
 const RESPONSE = SubscribeResponseSchema.field;
+
+const EMPTY = new Uint8Array();
 
 /** Encodes the LiveEvent that tells a user's streams of an arrival. `out` is empty before and after. */
 export function encodeLiveArrival(arrival: Arrival, delivered: boolean, out: BinaryWriter): Uint8Array {
@@ -76,7 +71,8 @@ export function encodeLiveArrival(arrival: Arrival, delivered: boolean, out: Bin
 export function encodeReplayed(row: InboxEntryRow, epoch: number): Uint8Array {
   const out = new BinaryWriter();
   out.uint32(lengthOf(RESPONSE.notification)).fork();
-  writeEntry(out, row);
+  // On a stream, content that is gone is empty.
+  writeEntry(out, ARRIVED.entry, row.content === null ? { ...row, content: EMPTY } : row);
   text(out, ARRIVED.cursor, encodeCursor({ epoch, seq: row.seq }));
   number(out, ARRIVED.replayed, 1);
   return out.join().finish();
@@ -98,82 +94,8 @@ export function encodeDelivered(arrival: Uint8Array): Uint8Array {
 /** SubscribeResponse{notification} of an arrival. */
 function writeArrival(out: BinaryWriter, arrival: Arrival): void {
   out.uint32(lengthOf(RESPONSE.notification)).fork();
-  writeEntry(out, arrival);
+  writeEntry(out, ARRIVED.entry, arrival);
   text(out, ARRIVED.cursor, encodeCursor(arrival));
-  const { unread, unseen, total, archived, snoozed } = arrival.counts;
-  out.uint32(lengthOf(ARRIVED.counts)).fork();
-  number(out, COUNTS.unread, unread);
-  number(out, COUNTS.unseen, unseen);
-  number(out, COUNTS.total, total);
-  number(out, COUNTS.archived, archived);
-  number(out, COUNTS.snoozed, snoozed);
-  out.join().join();
-}
-
-/** An arrival or a row; what is absent in one of them is null or undefined in the other. */
-type Entry = Partial<Omit<InboxEntryRow, "tags" | "expiresAt" | "batch">> &
-  Pick<InboxEntryRow, "notificationId" | "seq" | "type" | "category" | "priority" | "arrivedAt"> & {
-    tags: readonly string[] | null;
-    expiresAt: Date | null | undefined;
-    batch?: BatchSummary | null | undefined;
-  };
-
-function writeEntry(out: BinaryWriter, entry: Entry): void {
-  out.uint32(lengthOf(ARRIVED.entry)).fork();
-  text(out, ENTRY.notificationId, entry.notificationId);
-  number(out, ENTRY.sequence, entry.seq);
-  text(out, ENTRY.type, entry.type);
-  text(out, ENTRY.category, entry.category);
-  number(out, ENTRY.priority, entry.priority);
-  out.uint32(lengthOf(ENTRY.content));
-  if (entry.content == null) out.uint32(0);
-  else out.bytes(entry.content);
-  for (const tag of entry.tags ?? []) out.uint32(lengthOf(ENTRY.tags)).string(tag);
-  text(out, ENTRY.senderId, entry.senderId ?? "");
-  time(out, ENTRY.arriveTime, entry.arrivedAt);
-  time(out, ENTRY.readTime, entry.readAt);
-  number(out, ENTRY.seen, entry.seen === true ? 1 : 0);
-  time(out, ENTRY.archiveTime, entry.archivedAt);
-  time(out, ENTRY.snoozeTime, entry.snoozedUntil);
-  time(out, ENTRY.expireTime, entry.expiresAt);
-  if (entry.batch != null) {
-    out.uint32(lengthOf(ENTRY.batch)).fork();
-    text(out, BATCH.id, entry.batch.id);
-    number(out, BATCH.kind, entry.batch.kind);
-    number(out, BATCH.size, entry.batch.size);
-    for (const id of entry.batch.notificationIds) out.uint32(lengthOf(BATCH.notificationIds)).string(id);
-    out.join();
-  }
+  writeCounts(out, ARRIVED.counts, arrival.counts);
   out.join();
-}
-
-function text(out: BinaryWriter, field: DescField, value: string): void {
-  if (value !== "") out.uint32(lengthOf(field)).string(value);
-}
-
-/** For whole numbers, enums and booleans; none of ours is negative. */
-function number(out: BinaryWriter, field: DescField, value: number): void {
-  if (value === 0) return;
-  varint(out.uint32((field.number << 3) | WireType.Varint), value);
-}
-
-function time(out: BinaryWriter, field: DescField, date: Date | null | undefined): void {
-  if (date == null) return;
-  const ms = date.getTime();
-  const seconds = Math.floor(ms / 1000);
-  out.uint32(lengthOf(field)).fork();
-  if (seconds !== 0) varint(out.uint32((1 << 3) | WireType.Varint), seconds);
-  const nanos = (ms - seconds * 1000) * 1_000_000;
-  if (nanos !== 0) out.uint32((2 << 3) | WireType.Varint).uint32(nanos);
-  out.join();
-}
-
-function varint(out: BinaryWriter, value: number): void {
-  // What fits into 32 bits is the same on the wire, and needs no bigint.
-  if (value >= 0 && value <= 0xffffffff) out.uint32(value);
-  else out.int64(value);
-}
-
-function lengthOf(field: DescField): number {
-  return (field.number << 3) | WireType.LengthDelimited;
 }

@@ -55,6 +55,9 @@ export type OpenStream = {
   signal: AbortSignal;
 };
 
+/** Live memory of an open stream, measured with 10,000: 17 KB with a connection of its own, 12 KB where many share one. */
+export const STREAM_BYTES = 16 * 1024;
+
 export type Hub = AsyncDisposable & {
   /** Opens a stream of a user; see StreamService.Subscribe for what it guarantees. */
   subscribe(request: OpenStream): EncodedStream;

@@ -99,6 +99,7 @@ export function createMetrics(registry: Registry) {
     queueWaiting: gauge("queue_waiting", "Messages on the queue, those at work included.", "stage", "lane"),
     queueOldestSeconds: gauge("queue_oldest_seconds", "Age of the oldest message on the queue.", "stage", "lane"),
 
+    routeChunkSize: gauge("route_chunk_size", "Notifications that are decided in one go at most, at present.", "lane"),
     routeChunkItems: histogram("route_chunk_items", "Notifications in one chunk.", sizes, "lane"),
     routeChunkSeconds: histogram("route_chunk_seconds", "Time to decide and commit one chunk.", latency, "lane"),
     routeStepSeconds: histogram("route_step_seconds", "Time of one step of a chunk.", latency, "step"),
@@ -128,12 +129,16 @@ export function createMetrics(registry: Registry) {
     reconcilerRepublished: counter("reconciler_republished", "Notifications put back on the queue.", "lane"),
     schedulerLagSeconds: weighted("scheduler_lag_seconds", "From due to released.", ways, "kind"),
     schedulerReleased: counter("scheduler_released", "Due work released.", "kind"),
+    schedulerBatchSize: gauge("scheduler_batch_size", "Due work taken in one go at most, at present.", "kind"),
     jobSeconds: histogram("job_seconds", "Time of one run of a periodic job.", latency, "task"),
     jobFailures: counter("job_failures", "Runs of a periodic job that failed.", "task"),
 
     poolSize: sampled("pool_size", "Database connections there may be.", "pool"),
     poolInUse: sampled("pool_in_use", "Database connections in use.", "pool"),
     poolWaiting: sampled("pool_waiting", "Transactions waiting for a database connection.", "pool"),
+    memoryLive: gauge("memory_live_bytes", "Heap and buffers that the last full garbage collection left."),
+    memoryThreshold: gauge("memory_threshold_bytes", "Live memory above which work that can wait does so."),
+    memoryPressureSeconds: counter("memory_pressure_seconds", "Time in which memory was short, by how short.", "kind"),
     dependencyUp: gauge("dependency_up", "1 while a dependency answers, 0 while it does not.", "dependency"),
     draining: gauge("draining", "1 while this process goes out of service."),
   };

@@ -15,6 +15,8 @@ export type Server = Tenant &
     /** Decides and delivers, where that is a process of its own. */
     readonly worker?: Child;
     readonly address: string;
+    /** `http://host:port`, where its metrics are. */
+    readonly httpUrl: string;
     /** Another tenant. */
     tenant(): Promise<Tenant>;
     /** Begins deciding in the same process, in one that was started without the role worker. */
@@ -90,6 +92,7 @@ export async function startServer(lab: Lab, settings: Record<string, string> = {
       ...tenantOf(ready),
       child,
       address: String(ready.grpcUrl),
+      httpUrl: String(ready.httpUrl),
       tenant: async () => tenantOf(await done("tenant")),
       work: async () => void (await done("work")),
       rest: async () => void (await done("rest")),

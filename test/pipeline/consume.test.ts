@@ -1,17 +1,122 @@
+import { EventEmitter, once } from "node:events";
 import { Registry } from "prom-client";
 import { expect, test } from "vitest";
 import { connectBroker } from "#src/broker/broker.ts";
-import { startConsuming } from "#src/pipeline/consume.ts";
+import { type ConsumeDeps, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
-import { encodeWork, ingestStream, ingestSubject, routeConsumer, shardOf } from "#src/pipeline/flow.ts";
+import { encodeWork, ingestStream, ingestSubject, type LaneName, routeConsumer, shardOf } from "#src/pipeline/flow.ts";
+import type { Pressure } from "#src/pipeline/memory.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
-import { testServices } from "../support/services.ts";
+import { freshServices, testServices } from "../support/services.ts";
 import { until } from "../support/until.ts";
 
 const services = await testServices();
 const log = createLogger({ serviceName: "test", logLevel: "silent", logFormat: "json" });
 const [FLOOD, NEIGHBOUR] = ["flood", "neighbour"];
+
+/** One that can be told how it stands, and lets go who waits when there is room. */
+function memoryOfTest(): ConsumeDeps["memory"] & { become(pressure: Pressure): void } {
+  let pressure: Pressure = "none";
+  const room = new EventEmitter();
+  return {
+    pressure: () => pressure,
+    room: async (signal) => void (await once(room, "there", { signal }).catch(() => undefined)),
+    holder: () => undefined,
+    become(next) {
+      pressure = next;
+      if (next !== "over") room.emit("there");
+    },
+  };
+}
+
+test("when memory is over no more is asked for, except for the critical lane, and it goes on when there is room", async () => {
+  await using services = await freshServices();
+  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
+  await ensureQueues(broker);
+  const memory = memoryOfTest();
+  const handled: string[] = [];
+  await using _ = await startConsuming({
+    broker,
+    handle: async (work) => void handled.push(...("ids" in work ? work.ids : [])),
+    concurrencyPerLane: 2,
+    chunk: { min: 2, max: 4, targetMs: 60_000 },
+    memory,
+    clock: () => new Date(),
+    log,
+    metrics: createMetrics(new Registry()),
+  });
+  let published = 0;
+  const publish = async (lane: LaneName, count: number) => {
+    for (let n = 0; n < count; n++) {
+      const ids = Array.from({ length: 10 }, () => `${lane} ${published++}`);
+      const work = { tenantId: FLOOD, ids };
+      await broker.js.publish(ingestSubject(services.namespace, lane, FLOOD), encodeWork(work));
+    }
+  };
+  const of = (lane: string) => handled.filter((id) => id.startsWith(lane));
+  const all = (lane: string, count: number) =>
+    until(
+      async () => of(lane).length,
+      (n) => n === count,
+    );
+  const stream = ingestStream(services.namespace, "normal");
+  const info = () => broker.jsm.consumers.info(stream, routeConsumer(shardOf(FLOOD)));
+  await publish("normal", 1);
+  await all("normal", 10);
+
+  memory.become("over");
+  await publish("normal", 40);
+  await publish("critical", 3);
+  await all("critical", 30);
+  // What it had asked for comes; the rest stays on the queue.
+  const { num_ack_pending, num_pending } = await until(info, (told) => told.num_ack_pending > 0);
+  expect(num_ack_pending).toBeLessThanOrEqual(16);
+  expect(num_ack_pending + num_pending).toBe(40);
+  expect(of("normal")).toHaveLength(10);
+
+  memory.become("none");
+  await all("normal", 410);
+  expect(new Set(handled).size).toBe(handled.length);
+  expect(handled).toHaveLength(440);
+});
+
+test("a large message is handled in parts as large as the lane has come to, and acknowledged when all are done", async () => {
+  await using services = await freshServices();
+  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
+  await ensureQueues(broker);
+  const memory = memoryOfTest();
+  const parts: number[] = [];
+  let failed = false;
+  const registry = new Registry();
+  await using _ = await startConsuming({
+    broker,
+    handle: async (work) => {
+      if (!("ids" in work)) return;
+      parts.push(work.ids.length);
+      if (parts.length === 3 && !failed) {
+        failed = true;
+        memory.become("tight");
+        throw new Error("in the middle");
+      }
+    },
+    concurrencyPerLane: 1,
+    chunk: { min: 10, max: 100, targetMs: 60_000 },
+    memory,
+    clock: () => new Date(),
+    log,
+    metrics: createMetrics(registry),
+  });
+  const ids = Array.from({ length: 100 }, (_, n) => `${n}`);
+  await broker.js.publish(ingestSubject(services.namespace, "low", FLOOD), encodeWork({ tenantId: FLOOD, ids }));
+  await until(
+    async () => (await broker.jsm.streams.info(ingestStream(services.namespace, "low"))).state.messages,
+    (n) => n === 0,
+  );
+  // 10 and 15 of it, 23 that fail; given out again from the beginning, while memory is tight.
+  expect(parts).toEqual([10, 15, 23, ...[23, 11, 10, 10, 10, 10, 10, 10, 6]]);
+  expect(await registry.metrics()).toContain('posthorn_route_chunk_size{lane="low"} 10');
+});
 
 test("what came while a spare slot was waited for does not go with the little it is for", async () => {
   expect(shardOf(FLOOD)).not.toBe(shardOf(NEIGHBOUR));
@@ -27,6 +132,8 @@ test("what came while a spare slot was waited for does not go with the little it
       await Promise.race([held.promise, over.promise]);
     },
     concurrencyPerLane: 1,
+    chunk: { min: 250, max: 250, targetMs: 60_000 },
+    memory: memoryOfTest(),
     clock: () => new Date(),
     log,
     metrics: createMetrics(new Registry()),

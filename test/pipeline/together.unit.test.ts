@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import { CHUNK, type Work } from "#src/pipeline/flow.ts";
-import { takeTogether, tracesTogether, type Waiting } from "#src/pipeline/together.ts";
+import { backlogOf, inParts, takeTogether, tracesTogether, type Waiting } from "#src/pipeline/together.ts";
 import { format } from "#src/telemetry/message-traces.ts";
 import { startTracing } from "#src/telemetry/traces.ts";
 
@@ -83,6 +83,44 @@ test("whatever waits, everything is taken once and in order, and no more than a 
       expect(taken).toEqual(all);
     }),
   );
+});
+
+test("work is taken apart as the size is at the time, in order and without leaving anything out", () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 600 }),
+      fc.array(fc.integer({ min: 1, max: 250 }), { minLength: 1 }),
+      (count, sizes) => {
+        const work = ids(count) as { tenantId: string; ids: string[] };
+        let asked = 0;
+        const parts = [...inParts(work, () => sizes[asked++ % sizes.length] ?? 1)];
+        const seen = parts.map(({ part }) => (part as typeof work).ids);
+        expect(seen.flat()).toEqual(work.ids);
+        let left = count;
+        parts.forEach(({ rest }, n) => {
+          expect(seen[n]?.length).toBe(Math.min(left, sizes[n % sizes.length] ?? 1));
+          left -= seen[n]?.length ?? 0;
+          expect(rest).toBe(left);
+        });
+        // What goes in one is handed on as it is.
+        if (parts.length === 1) expect(parts[0]?.part).toBe(work);
+      },
+    ),
+  );
+  const fanout = { tenantId: "a", fanoutId: "f" };
+  expect([...inParts(fanout, () => 1)]).toEqual([{ part: fanout, rest: 0 }]);
+});
+
+test("the backlog is what is here, and what the queue has told of at as many for each message", () => {
+  const told = (work: Work, pending: number) => ({
+    ...waiting(work),
+    message: { ...waiting(work).message, info: { deliveryCount: 1, pending } as never },
+  });
+  const queue = [told(ids(10), 5), told(ids(30), 4), told({ tenantId: "a", fanoutId: "f" }, 3), told(ids(7, "b"), 2)];
+  const together = takeTogether(queue);
+  expect(together.work).toMatchObject({ ids: { length: 40 } });
+  expect(backlogOf(queue, together)).toBe(7 + 2 * 20);
+  expect(backlogOf([], together)).toBe(4 * 20);
 });
 
 test("traces stay with their ids", () => {

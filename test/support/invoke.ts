@@ -2,12 +2,14 @@ import {
   create,
   type DescMethodBiDiStreaming,
   type DescMethodUnary,
+  fromBinary,
   type MessageInitShape,
   type MessageShape,
 } from "@bufbuild/protobuf";
-import { type Call, Encoded, type Handler, type Service } from "#src/rpc/call.ts";
+import { expect } from "vitest";
+import { type Call, EitherWay, Encoded, type Handler, type Service } from "#src/rpc/call.ts";
 
-/** Calls a handler as the adapters do, without a transport. */
+/** Calls a handler as the adapters do, without a transport. What it has for both protocols must be the same in both. */
 export async function invoke<M extends DescMethodUnary>(
   service: Service,
   method: M,
@@ -18,7 +20,12 @@ export async function invoke<M extends DescMethodUnary>(
   if (handler === undefined) throw new Error(`${method.name} has no handler`);
   const unary = handler as (request: MessageShape<M["input"]>, call: Call) => Promise<MessageInitShape<M["output"]>>;
   const message = create(method.input, request) as MessageShape<M["input"]>;
-  return create(method.output, await unary(message, call)) as MessageShape<M["output"]>;
+  const answer: unknown = await unary(message, call);
+  if (!(answer instanceof EitherWay))
+    return create(method.output, answer as MessageInitShape<M["output"]>) as MessageShape<M["output"]>;
+  const answered = create(method.output, answer.message()) as MessageShape<M["output"]>;
+  expect(fromBinary(method.output, answer.bytes())).toEqual(answered);
+  return answered;
 }
 
 /** The same for methods that stream both ways. */

@@ -53,7 +53,11 @@ const named = (spans: readonly ReadableSpan[], name: string) => spans.filter((sp
 async function complete(traceId: string, streamSpans = 1): Promise<ReadableSpan[]> {
   return until(
     async () => spansOf(traceId),
-    (spans) => named(spans, "process live.user").length >= streamSpans && named(spans, SEND).length > 0,
+    (spans) =>
+      named(spans, "process live.user").length >= streamSpans &&
+      named(spans, SEND).length > 0 &&
+      // Of a chunk in several parts it ends when the first has long been on the stream.
+      spans.some(({ name }) => name.startsWith("process ingest.")),
   );
 }
 

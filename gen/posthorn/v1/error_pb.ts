@@ -212,7 +212,10 @@ export const ErrorReason = {
   API_LIMIT_EXCEEDED: 15,
 
   /**
-   * RESOURCE_EXHAUSTED. The server has too much in hand. Retry after RetryInfo.
+   * RESOURCE_EXHAUSTED. The server has too much in hand: more waits to be
+   * stored than it takes in, or its memory is short. Nothing was kept of what
+   * is refused so. A CRITICAL Send is not refused for want of memory. Retry
+   * after RetryInfo.
    *
    * @generated from enum value: ERROR_REASON_OVERLOADED = 16;
    */

@@ -15,9 +15,11 @@ import type { Store } from "#src/store/store.ts";
 import { acceptCommit } from "#src/telemetry/conventions.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type NextIn, recordedTrace, withWorkSpans } from "#src/telemetry/work-spans.ts";
+import { laneOf } from "../flow.ts";
+import type { MemoryGuard } from "../memory.ts";
 import type { Queue, Queued } from "../queue.ts";
 import { commitGroup, type Stored } from "./commit.ts";
-import { groupCommit } from "./group.ts";
+import { groupCommit, type Settle } from "./group.ts";
 import { measureGroup } from "./measure.ts";
 import { type Draft, prepare, type TypeDefaults } from "./prepare.ts";
 import { rowsOf, type Submission } from "./submission.ts";
@@ -55,7 +57,11 @@ export type Accept = (sender: Sender, requests: readonly SendRequest[]) => Promi
 
 export const DEFAULT_TYPE = "general";
 
-export function accepting(deps: AcceptDeps, config: AcceptConfig, slots: readonly number[]): Accept {
+export function accepting(
+  deps: AcceptDeps & { memory: Pick<MemoryGuard, "pressure" | "holder"> },
+  config: AcceptConfig,
+  slots: readonly number[],
+): Accept {
   let turn = 0;
   const commit = (tenantId: string, group: readonly Submission[]): Promise<Stored[]> =>
     withWorkSpans(
@@ -81,6 +87,7 @@ export function accepting(deps: AcceptDeps, config: AcceptConfig, slots: readonl
     maxWeight: config.groupMaxItems,
     concurrency: 2,
     maxWaitingWeight: config.maxWaiting,
+    memory: deps.memory,
   });
 
   const submissionOf = (
@@ -128,12 +135,13 @@ export function accepting(deps: AcceptDeps, config: AcceptConfig, slots: readonl
           settled(index, submission);
           return;
         }
-        submit(tenantId, submission, (result) => {
+        const settle: Settle<Stored> = (result) => {
           if ("outcome" in result)
             settled(index, result.outcome.kind === "refused" ? result.outcome.fault : result.outcome.response);
           else if (result.error instanceof Fault) settled(index, result.error);
           else reject(result.error);
-        });
+        };
+        submit(tenantId, submission, settle, laneOf(submission.draft.priority).name === "critical");
       });
       if (open === 0) resolve();
     });

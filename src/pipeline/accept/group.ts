@@ -1,5 +1,6 @@
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
+import type { MemoryGuard } from "../memory.ts";
 
 export type GroupOptions = {
   /** While a tenant's submissions keep coming, a group begins so long after the one before, unless it is full. */
@@ -10,6 +11,8 @@ export type GroupOptions = {
   concurrency: number;
   /** Submissions waiting beyond this weight are refused, all tenants together. */
   maxWaitingWeight: number;
+  /** While it is over, no more may wait than the groups of one tenant hold. */
+  memory?: Pick<MemoryGuard, "pressure" | "holder">;
 };
 
 /** Called once: with what the commit made of the item, or with why there is nothing. */
@@ -39,6 +42,8 @@ type Tenant<I, O> = {
  * submission. Two items that claim the same key never share a group, nor are they committed at the same time:
  * the later one waits until the earlier one is stored.
  *
+ * Items that are urgent are never refused for want of memory: they are few.
+ *
  * Tells by a callback, because items come by the thousand and a promise for each would cost more than the item.
  */
 export function groupCommit<I, O>(
@@ -46,9 +51,17 @@ export function groupCommit<I, O>(
   weigh: (item: I) => number,
   claims: (item: I) => readonly string[],
   options: GroupOptions,
-): (tenantId: string, item: I, settle: Settle<O>) => void {
+): (tenantId: string, item: I, settle: Settle<O>, isUrgent?: boolean) => void {
   const tenants = new Map<string, Tenant<I, O>>();
   let totalWeight = 0;
+  const isMuch = () => totalWeight >= options.maxWeight * options.concurrency;
+  options.memory?.holder(isMuch);
+
+  /** What keeps memory is what waits here, so it is refused; what finds little waiting is as well stored as sent away. */
+  function isTooMuch(weight: number, isUrgent: boolean): boolean {
+    if (totalWeight + weight > options.maxWaitingWeight) return true;
+    return !isUrgent && isMuch() && options.memory?.pressure() === "over";
+  }
 
   function take({ waiting, claimed: underWay }: Tenant<I, O>): {
     group: Waiting<I, O>[];
@@ -128,9 +141,9 @@ export function groupCommit<I, O>(
     }
   }
 
-  return (tenantId, item, settle) => {
+  return (tenantId, item, settle, isUrgent = false) => {
     const weight = weigh(item);
-    if (totalWeight + weight > options.maxWaitingWeight) {
+    if (isTooMuch(weight, isUrgent)) {
       settle({ error: new Fault(ErrorReason.OVERLOADED) });
       return;
     }

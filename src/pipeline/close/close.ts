@@ -43,16 +43,14 @@ export type ClosedBatch = {
   ended: readonly Ended[];
 };
 
-/** Members of the batches that one transaction closes, unless a single batch has more. */
-const MEMBERS = 1000;
-
 /**
  * Closes what is due, of all tenants: each batch's live members become one notification, or the only one goes as itself.
  * Exactly once: a batch is closed, its members are taken and what they become is stored in one transaction that holds its
  * row; whoever comes second finds it closed, and whoever dies before the commit has done nothing. That they are queued
  * afterwards is a hint, as after every accept: the reconciler finds what it misses.
  *
- * Any number of processes may do this. Answers how many batches it looked at; `limit`: there may be more.
+ * Any number of processes may do this. It looks at `limit` batches, and closes in one transaction those of `limit` members
+ * together, unless a single one has more. Answers how many it looked at; `limit`: there may be more.
  */
 export async function closeDue(deps: CloseDeps, now: Date, limit: number): Promise<{ seen: number; closed: number }> {
   const due = await deps.store.system((tx) => findDue(tx, now, limit));
@@ -62,7 +60,7 @@ export async function closeDue(deps: CloseDeps, now: Date, limit: number): Promi
       let members = 0;
       const some = rest.filter((batch, index) => {
         members += batch.joined;
-        return index === 0 || members <= MEMBERS;
+        return index === 0 || members <= limit;
       });
       rest = rest.slice(some.length);
       closed += await closeOrGiveUp(deps, tenantId, some, now);

@@ -18,7 +18,10 @@ const DRAINED_WITHIN_MS = 900_000;
 
 /**
  * So many are accepted by a process that decides nothing, and then decided by one that does nothing else: how much memory
- * that one takes meanwhile, in a container of its size, whatever waits for it, and how fast the backlog goes.
+ * that one takes meanwhile, in a container of its size, whatever waits for it, and how fast the backlog goes. Told at each
+ * tenth of the time: what is resident, what the last full garbage collection left, and how many notifications it decided in
+ * one go. `POSTHORN_MEMORY_THRESHOLD_MB=64 npm run bench -- backlog` shows the same when memory is short: small
+ * chunks, and Sends refused, which count as faults here because the client does not come again with them.
  */
 export const backlog: Scenario = {
   name: "backlog",
@@ -58,7 +61,8 @@ async function posthorn(lab: Lab, queued: number): Promise<Outcome> {
   await using record = recordOf(lab.services.databaseUrl);
   const settings = { POSTHORN_NAMESPACE, POSTHORN_ROLES: "worker", NODE_OPTIONS };
   await using worker = await startServer(lab, settings, "worker");
-  const drained = await drain(lab, worker.child.pid, "worker", queued, () => record.waiting(tenantId));
+  const own = { httpUrl: worker.httpUrl };
+  const drained = await drain(lab, worker.child.pid, "worker", queued, () => record.waiting(tenantId), own);
   await worker[Symbol.asyncDispose]();
   await removeQueues(lab.services.natsUrl, POSTHORN_NAMESPACE);
   const left: Recorded = await record.settled(tenantId, { withinMs: 0, signal: lab.signal });
@@ -92,14 +96,23 @@ async function peer(lab: Lab, running: RunningPeer, queued: number): Promise<Out
   return { figures: { ...drained, queued, acceptedPerSecond: figures.acceptedPerSecond }, faults };
 }
 
-/** Watches a process until nothing waits: how fast it went, what it cost, and its memory at each tenth of the time. */
-async function drain(lab: Lab, pid: number, name: string, count: number, waiting: () => Promise<boolean>) {
+/** Watches a process until nothing waits: how fast it went, what it cost, and how it stood at each tenth of the time. */
+async function drain(
+  lab: Lab,
+  pid: number,
+  name: string,
+  count: number,
+  waiting: () => Promise<boolean>,
+  own?: { httpUrl: string },
+) {
   const named = new Map([[pid, name]]);
   const before = cpuTime(named);
   const began = performance.now();
   const memory = [rssMb(pid) ?? 0];
+  const stood: Stood[] = [];
   while ((await waiting()) && performance.now() - began < DRAINED_WITHIN_MS) {
     memory.push(rssMb(pid) ?? 0);
+    if (own !== undefined) stood.push(await standing(own.httpUrl));
     await delay(LOOK_EVERY_MS, undefined, { signal: lab.signal });
   }
   const seconds = (performance.now() - began) / 1000;
@@ -111,9 +124,33 @@ async function drain(lab: Lab, pid: number, name: string, count: number, waiting
     // While it drains: what starting took for a moment is no part of it.
     rssMb: Math.max(...memory),
     peakMb: peakRssMb(pid),
-    rssMbOverTime: Array.from({ length: 10 }, (_, n) => Math.round(memory[Math.floor((n * memory.length) / 10)] ?? 0)),
+    rssMbOverTime: tenths(memory).map(Math.round),
+    ...(own === undefined
+      ? {}
+      : {
+          liveMbOverTime: tenths(stood.map(({ liveMb }) => Math.round(liveMb))),
+          chunkSizeOverTime: tenths(stood.map(({ chunkSize }) => chunkSize)),
+          shortSeconds: stood.at(-1)?.shortSeconds,
+        }),
     cores: coresBetween(before, after, seconds),
     cpuUs,
     cpuUsEach: Object.values(cpuUs).reduce((sum, each) => sum + each, 0),
+  };
+}
+
+function tenths(values: readonly number[]): number[] {
+  return Array.from({ length: 10 }, (_, n) => values[Math.floor((n * values.length) / 10)] ?? 0);
+}
+
+type Stood = { liveMb: number; chunkSize: number; shortSeconds: number };
+
+/** As its metrics have it; all that is queued here is of one lane. */
+async function standing(httpUrl: string): Promise<Stood> {
+  const text = await (await fetch(`${httpUrl}/metrics`)).text();
+  const of = (series: RegExp) => [...text.matchAll(series)].reduce((sum, [, value]) => sum + Number(value), 0);
+  return {
+    liveMb: of(/^posthorn_memory_live_bytes (\S+)$/gm) / 2 ** 20,
+    chunkSize: of(/^posthorn_route_chunk_size\{lane="normal"\} (\S+)$/gm),
+    shortSeconds: of(/^posthorn_memory_pressure_seconds_total\{kind="\w+"\} (\S+)$/gm),
   };
 }

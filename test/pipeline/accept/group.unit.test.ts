@@ -2,7 +2,8 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
-import { type GroupOptions, groupCommit } from "#src/pipeline/accept/group.ts";
+import { type GroupOptions, groupCommit, type Settle } from "#src/pipeline/accept/group.ts";
+import type { Pressure } from "#src/pipeline/memory.ts";
 
 type Item = { n: number; weight: number; claims: string[] };
 
@@ -17,10 +18,11 @@ function grouping(commit: (tenantId: string, items: readonly Item[]) => Promise<
     (each) => each.claims,
     options,
   );
-  return (tenantId: string, of: Item) =>
-    new Promise<number>((resolve, reject) =>
-      submit(tenantId, of, (result) => ("error" in result ? reject(result.error) : resolve(result.outcome))),
-    );
+  return (tenantId: string, of: Item, isUrgent = false) =>
+    new Promise<number>((resolve, reject) => {
+      const settle: Settle<number> = (result) => ("error" in result ? reject(result.error) : resolve(result.outcome));
+      submit(tenantId, of, settle, isUrgent);
+    });
 }
 
 /** Commits that end when they are told to. */
@@ -188,6 +190,35 @@ test("what waits beyond the bound is refused as OVERLOADED, and room returns", a
   await begun(2);
   groups[1]?.end();
   expect(await second).toBe(20);
+});
+
+test("while memory is over, what would have to wait is refused, what is urgent or finds nobody waiting is not", async () => {
+  let pressure: Pressure = "over";
+  let isHolding = () => false;
+  const memory = {
+    pressure: () => pressure,
+    holder(holds: () => boolean) {
+      isHolding = holds;
+    },
+  };
+  const { submit, groups, begun } = holding({ memory });
+  const taken = Array.from({ length: 20 }, (_, n) => submit("a", item(n)));
+  expect(isHolding()).toBe(true);
+  await expect(submit("a", item(20))).rejects.toMatchObject({ reason: ErrorReason.OVERLOADED });
+  const urgent = submit("a", item(21), true);
+  pressure = "tight";
+  const after = submit("a", item(22));
+  for (let n = 0; n < 3; n++) {
+    await begun(n + 1);
+    groups[n]?.end();
+  }
+  expect(await Promise.all([...taken, urgent, after])).toHaveLength(22);
+  expect(isHolding()).toBe(false);
+  pressure = "over";
+  const large = submit("a", item(23, 50));
+  await begun(4);
+  groups[3]?.end();
+  expect(await large).toBe(230);
 });
 
 test("whatever is submitted, groups obey weight and claims, keep the order of what claims the same, and answer all", async () => {
