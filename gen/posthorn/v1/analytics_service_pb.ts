@@ -210,7 +210,8 @@ export const AnalyticsService: GenService<{
   /**
    * Counts how many notifications reached each status, by hour. Exact: counted
    * in the transaction that changes the status, so that it always equals a
-   * recount of the timelines.
+   * recount of the timelines; but ACCEPTED only when it was accepted, not again
+   * when what waited is released.
    *
    * @generated from rpc posthorn.v1.AnalyticsService.QueryCounters
    */
