@@ -14,6 +14,7 @@ export const BUILT_IN = {
   language: "en",
   timeZone: "UTC",
   batching: { enabled: true, maxSize: 5, windowMs: 30 * 60_000 },
+  hourlyCap: { enabled: true, maxPerHour: 10 },
   /** 1 is Monday. */
   digest: { mode: Digest_Mode.IMMEDIATE as Digest_Mode, time: "09:00", days: [1] as readonly number[] },
 } as const;

@@ -16,6 +16,7 @@ import {
   doNotDisturb,
   emergencyContacts,
   grouping,
+  hourlyCap,
   type Levels,
   language,
   minimumPriority,
@@ -44,6 +45,7 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
   const batch = batching(levels, scope);
   const digested = digest(levels, scope);
   const groups = grouping(levels);
+  const cap = hourlyCap(levels);
   const channels = create(ChannelPreferencesSchema);
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
@@ -75,6 +77,10 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
       enabled: note("batching.enabled", batch.enabled),
       maxSize: note("batching.max_size", batch.maxSize),
       window: durationFromMs(note("batching.window", batch.windowMs)),
+    },
+    hourlyCap: {
+      enabled: note("hourly_cap.enabled", cap.enabled),
+      maxPerHour: note("hourly_cap.max_per_hour", cap.maxPerHour),
     },
     digest: {
       mode: note("digest.mode", digested.mode),
