@@ -79,7 +79,25 @@ export function digestPlan(
   if (rule === DigestRule.NEVER) return undefined;
   const mode = rule === DigestRule.ALWAYS && own === Mode.IMMEDIATE ? Mode.DAILY : own;
   if (mode !== Mode.HOURLY && mode !== Mode.DAILY && mode !== Mode.WEEKLY) return undefined;
-  const due = new Date(nextDigest({ mode: mode as DigestTime["mode"], time, days }, clock(), now.getTime()));
+  return planFor(mode as DigestTime["mode"], channels, { time, days, clock }, now);
+}
+
+/** The digest at the next full hour: for what the hourly cap refuses, which would not wait for one otherwise. */
+export function hourlyPlan(
+  { channels }: Pick<Batchable, "channels">,
+  times: CompiledPreferences["digest"],
+  now: Date,
+): BatchPlan {
+  return planFor(Mode.HOURLY, channels, times, now);
+}
+
+function planFor(
+  mode: DigestTime["mode"],
+  channels: Batchable["channels"],
+  { time, days, clock }: CompiledPreferences["digest"],
+  now: Date,
+): BatchPlan {
+  const due = new Date(nextDigest({ mode, time, days }, clock(), now.getTime()));
   return {
     kind: BatchKind.DIGEST,
     key: `d:${mode}:${channels.join(",")}`,

@@ -1,4 +1,5 @@
 import { LRUCache } from "lru-cache";
+import { type CapHours, countIn, forgetHours, hasRoom, newCapHours, overCap, usedAt } from "./cap.ts";
 import { phaseOf } from "./phase.ts";
 import {
   catchUp,
@@ -16,6 +17,7 @@ import {
   usedIn,
 } from "./place.ts";
 import {
+  CAP_WINDOW,
   GLOBAL_WINDOW,
   type Limit,
   limitsOf,
@@ -27,7 +29,8 @@ import {
 } from "./windows.ts";
 
 /** `reserved`: what was counted lately, and its slot; 0 for what went at once, also by a clock that is behind. */
-type User = { frontier: Frontier; reserved: Map<string, { atMs: number; when: number }> };
+type User = { frontier: Frontier; cap: CapHours; reserved: Map<string, Reserved> };
+type Reserved = { atMs: number; when: number; byCap: boolean };
 type Queue = { window: typeof TENANT_WINDOW | typeof GLOBAL_WINDOW; frontier: SharedFrontier };
 
 const REMEMBER_MS = 120_000;
@@ -50,34 +53,51 @@ export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000
     const queues = [tenant, everyone].filter(({ frontier }) => frontier.limit > 0);
     for (const { frontier } of queues) forgetMinutes(frontier, nowMs);
     return wanted.map((item) => {
-      const user = known(users, `${tenantId} ${item.userId}`, () => ({ frontier: newFrontier(), reserved: new Map() }));
+      const user = known(users, `${tenantId} ${item.userId}`, newUser);
       catchUp(user.frontier, nowMs);
+      forgetHours(user.cap, nowMs);
       forgetOld(user, nowMs);
       return take(user, queues, item, nowMs);
     });
   };
 
-  function take(user: User, queues: readonly Queue[], item: Wanted, nowMs: number): Slot {
-    const tag = `${item.id}:${item.attempt}`;
+  function take(user: User, queues: readonly Queue[], wanted: Wanted, nowMs: number): Slot {
+    const tag = `${wanted.id}:${wanted.attempt}`;
     const before = user.reserved.get(tag);
-    if (before !== undefined) return slot(before.atMs, user.frontier);
+    // A turn that the cap gave stands only while there is none better: what the user wants may have changed.
+    const item = before?.byCap ? { ...wanted, capTurnMs: before.atMs } : wanted;
+    const asking = { item, nowMs, phase: () => phaseOf(item.userId) };
+    if (before?.byCap) user.reserved.delete(tag);
+    else if (before !== undefined) return slot(before.atMs, user.frontier);
+    if (!hasRoom(user.cap, asking, nowMs)) return wait(nowMs);
     const shared = queues.map(({ frontier }) => frontier);
     if (item.exempt) {
       countAside(user.frontier, nowMs);
       for (const frontier of shared) countShared(frontier, nowMs, { waits: false, nowMs });
-      user.reserved.set(tag, { atMs: 0, when: nowMs });
+      countIn(user.cap, asking, nowMs);
+      user.reserved.set(tag, { atMs: 0, when: nowMs, byCap: false });
       return slot(nowMs, user.frontier);
     }
-    const asked = { limits, phase: () => phaseOf(item.userId), nowMs };
-    const { atMs, frontier, waitsFor } = findTurn(user.frontier, shared, asked);
+    const { atMs, frontier, waitsFor } = findTurn(user.frontier, shared, { ...asking, limits });
+    if (!hasRoom(user.cap, asking, atMs)) return wait(atMs);
     const counted = atMs < (item.expiresAtMs ?? Number.POSITIVE_INFINITY) || atMs <= nowMs;
     const result = slot(atMs, frontier, counted);
     if (!counted) return result;
     count(frontier, atMs, nowMs);
     for (const each of shared) countShared(each, atMs, { waits: waitsFor.has(each), nowMs });
     user.frontier = frontier;
-    user.reserved.set(tag, { atMs: atMs > nowMs ? atMs : 0, when: nowMs });
+    countIn(user.cap, asking, atMs);
+    user.reserved.set(tag, { atMs: atMs > nowMs ? atMs : 0, when: nowMs, byCap: false });
     return result;
+
+    /** The cap has no room for it when it could come otherwise. */
+    function wait(couldComeMs: number): Slot {
+      const { atMs, counted, taken } = overCap(user.cap, asking, couldComeMs);
+      const limit = { window: CAP_WINDOW, usage: usedAt(user.cap, couldComeMs), limit: item.cap?.share ?? 0 };
+      if (taken) countIn(user.cap, asking, atMs);
+      if (taken || (counted && before?.byCap)) user.reserved.set(tag, { atMs, when: nowMs, byCap: true });
+      return { atMs, counted, limit };
+    }
 
     function slot(atMs: number, frontier: Frontier, counted = true): Slot {
       if (atMs <= nowMs) return { atMs: nowMs, counted: true, limit: undefined };
@@ -97,6 +117,10 @@ export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000
     const open = user.index[0] === Math.floor(nowMs / window.ms);
     return { window, usage: open ? (user.count[0] ?? 0) : 0, limit: limits[0] ?? 0 };
   }
+}
+
+function newUser(): User {
+  return { frontier: newFrontier(), cap: newCapHours(), reserved: new Map() };
 }
 
 /** What was reserved longer ago than two minutes may be counted again. */

@@ -1,5 +1,6 @@
 -- Gives each of a chunk of one tenant's notifications a slot: now, or the next turn behind those that wait. It is counted
--- there in all windows of its user, of its tenant and of everyone. The rules are those of place.ts, in the same order.
+-- there in all windows of its user, of its tenant and of everyone, and in the hours of its user's cap. The rules are those
+-- of place.ts and cap.ts, in the same order.
 -- Windows are fixed and aligned to the clock, the caller's clock: Redis's own is not asked.
 --
 -- KEYS[1]     the tenant
@@ -9,30 +10,36 @@
 -- ARGV[2..5]  how many a user's windows allow: 10 seconds, minute, hour, day
 -- ARGV[6]     how many the tenant's minute allows, 0 for no limit
 -- ARGV[7]     how many everyone's minute allows, 0 for no limit
--- ARGV[8]     the notifications, 15 bytes each: number of the user's key (from 1), 1 if it is never refused, 8 bytes that
---             tell this attempt for this notification from others, and in how many ms it expires (0: never)
+-- ARGV[8]     the notifications, 19 bytes each: number of the user's key (from 1); 1 if it is never refused by others than
+--             the cap; what the cap does when it is full (0 there is none, 1 it refuses, 2 it gives a turn, 3 it lets
+--             pass), its share of the cap; 8 bytes that tell this attempt for this notification from others; in how many
+--             ms it expires (0: never); and in how many hours its turn is that the cap gave it before (65535: none)
 --
 -- Answers a flat list, of each that does not go at once 5 numbers: position (from 0), its slot in ms, the window it waits
--- for (1-4 the user's, 5 the tenant's, 6 everyone's), the usage of that window now, and 1 if it is counted in its slot, 0
--- if it would expire before.
+-- for (1-4 the user's, 5 the tenant's, 6 everyone's, 7 the cap), the usage of that window now, and 1 if it is counted in
+-- its slot, 0 if it would expire before or the cap refuses it. A slot of 0: it keeps the turn that the cap gave it.
 --
 -- A user's value: of each window the index of the one that is filled, which may lie ahead, its count, the index and count
--- of the last that was left because it was full; the last turn given; then for each of the last two minutes' its second,
--- its 8 bytes and its slot (0: it went at once). Of a tenant and of everyone: a hash of the counts of minutes, from the
+-- of the last that was left because it was full; the last turn given; the first hour of the cap and how many follow; of
+-- each of these the count; then for each of the last two minutes' its second, its 8 bytes and its slot (0: it went at once;
+-- more than CAP_MARK: that much by the cap). Of a tenant and of everyone: a hash of the counts of minutes, from the
 -- last one on, and `q`: the first minute that is not known to be full, the last turn given, the last minute counted in and
 -- the minute in which former minutes were dropped.
-local HEAD = '>I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4I6'
-local HEAD_SIZE = 70
+local HEAD = '>I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4I6I4I2'
+local HEAD_SIZE = 76
 local RECORD = '>I4c8I6'
 local RECORD_SIZE = 18
 local QUEUE = '>I4I6I4I4'
-local ITEM_SIZE = 15
+local ITEM_SIZE = 19
 local REMEMBER_SECONDS = 120
 local MAX_RECORDS = 512
 local MS = { 10000, 60000, 3600000, 86400000 }
-local MINUTE, DAY = MS[2], MS[4]
+local MINUTE, HOUR, DAY = MS[2], MS[3], MS[4]
+local REFUSES, PASSES = 1, 3
+local NOT_HELD, HORIZON, MAX_COUNT = 65535, 168, 65535
+local CAP_MARK = 2 ^ 47
 
-local floor, max, sub, find = math.floor, math.max, string.sub, string.find
+local floor, max, min, sub, find = math.floor, math.max, math.min, string.sub, string.find
 local pack, unpack = struct.pack, struct.unpack
 local now = tonumber(ARGV[1])
 local limits = { tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]) }
@@ -43,7 +50,7 @@ local now1, now2, now3, now4 = floor(now / MS[1]), floor(now / MS[2]), floor(now
 local minuteNow = now2
 
 -- 1-4: index of the window that is filled; 5-8: its count; 9-12: index of the last that was left; 13-16: its count; 17:
--- the last turn.
+-- the last turn; 18: the first hour of the cap; 19: how many follow.
 local function catchUp(user, at)
   for w = 1, 4 do
     local index = floor(at / MS[w])
@@ -55,13 +62,14 @@ local function readUser(value)
   local user
   if value then
     user = { unpack(HEAD, value) }
-    local from = HEAD_SIZE + 1
+    local from = HEAD_SIZE + 1 + 2 * user[19]
+    user.hours = sub(value, HEAD_SIZE + 1, from - 1)
     while from <= #value and unpack('>I4', value, from) + REMEMBER_SECONDS < second do
       from = from + RECORD_SIZE
     end
     user.records = sub(value, from)
   else
-    user = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, records = '' }
+    user = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, hours = '', records = '' }
   end
   -- catchUp(user, now), for the one call that every notification pays.
   if user[1] < now1 then user[1], user[5] = now1, 0 end
@@ -176,6 +184,43 @@ local function windowNow(user)
   return 1, user[1] == floor(now / MS[1]) and user[5] or 0
 end
 
+-- The counts of the cap's hours, from user[18] on: read when they are needed.
+local function hoursOf(user)
+  if user.counts then return user.counts end
+  local counts = {}
+  local over = max(now3 - user[18], 0)
+  for i = over + 1, user[19] do counts[i - over] = unpack('>I2', user.hours, 2 * i - 1) end
+  user.counts, user[18] = counts, user[18] + over
+  return counts
+end
+
+local function usedIn(user, hour)
+  local counts = hoursOf(user)
+  return counts[max(hour - user[18], 0) + 1] or 0
+end
+
+local function hasRoom(user, hour, over, share, held)
+  return over == 0 or over == PASSES or held ~= NOT_HELD and now3 + held == hour or usedIn(user, hour) < share
+end
+
+local function leave(user, held)
+  if held == NOT_HELD then return end
+  local counts = hoursOf(user)
+  local at = now3 + held - user[18] + 1
+  if (counts[at] or 0) > 0 then counts[at], user.changed = counts[at] - 1, true end
+end
+
+local function countIn(user, hour, over, held)
+  if over == 0 and held == NOT_HELD then return end
+  if held ~= NOT_HELD and now3 + held == hour and over ~= 0 then return end
+  leave(user, held)
+  local counts = hoursOf(user)
+  local at = max(hour - user[18], 0) + 1
+  if over == 0 or at > HORIZON then return end
+  for i = #counts + 1, at do counts[i] = 0 end
+  counts[at] = min(counts[at] + 1, MAX_COUNT)
+end
+
 local users = {}
 if #KEYS >= firstUser then
   local values = redis.call('MGET', _G.unpack(KEYS, firstUser))
@@ -187,6 +232,12 @@ local function tell(position, slot, user, counted)
   local n = #answer
   answer[n + 1], answer[n + 2], answer[n + 5] = position, slot, counted
   answer[n + 3], answer[n + 4] = windowNow(user)
+end
+
+local function tellCap(position, slot, user, hour, counted)
+  local n = #answer
+  answer[n + 1], answer[n + 2], answer[n + 3] = position, slot, 7
+  answer[n + 4], answer[n + 5] = usedIn(user, hour), counted
 end
 
 local function remember(user, tag, slot)
@@ -222,13 +273,48 @@ local function findTurn(user, number)
   return turn, trial, waitsFor
 end
 
+-- The cap has no room for one that could come at `at`. `had`: the turn it had, if that is remembered.
+local function overCap(position, user, number, at, over, share, tag, expiresIn, held, had)
+  local hour = floor(at / HOUR)
+  if over == REFUSES then
+    leave(user, held)
+    return tellCap(position, at, user, hour, 0)
+  end
+  if held ~= NOT_HELD and held > 0 then
+    if had then remember(user, tag, had + CAP_MARK) end
+    return tellCap(position, had or 0, user, hour, 1)
+  end
+  local open = max(hour, user[18])
+  while usedIn(user, open) >= share do open = open + 1 end
+  local place = (usedIn(user, open) * 65536 + phaseOf(number)) * MS[1] * 4
+  local turn = open * HOUR + floor(place / (share * 65536 * 5))
+  local counted = open - user[18] < HORIZON and (expiresIn == 0 or turn < now + expiresIn)
+  tellCap(position, turn, user, hour, counted and 1 or 0)
+  if counted then
+    countIn(user, open, over, held)
+    remember(user, tag, turn + CAP_MARK)
+  end
+end
+
 for position = 0, #items / ITEM_SIZE - 1 do
-  local number, exempt, tag, expiresIn = unpack('>I2Bc8I4', items, position * ITEM_SIZE + 1)
+  local number, exempt, over, share, tag, expiresIn, held =
+    unpack('>I2BBBc8I4I2', items, position * ITEM_SIZE + 1)
   local user = users[number]
   local at = user.records ~= '' and recordOf(user.records, tag)
+  local slot = at and select(3, unpack(RECORD, user.records, at))
+  local had
+  if at and slot > CAP_MARK then
+    -- A turn that the cap gave stands only while there is none better: what the user wants may have changed.
+    had = slot - CAP_MARK
+    held = floor(had / HOUR) - now3
+    if held < 0 then held = NOT_HELD end
+    user.records, user.changed = sub(user.records, 1, at - 1) .. sub(user.records, at + RECORD_SIZE), true
+    at = nil
+  end
   if at then
-    local slot = select(3, unpack(RECORD, user.records, at))
     if slot > now then tell(position, slot, user, 1) end
+  elseif not hasRoom(user, now3, over, share, held) then
+    overCap(position, user, number, now, over, share, tag, expiresIn, held, had)
   elseif exempt == 1 or isFree(user) then
     if exempt == 1 then
       countAside(user)
@@ -236,18 +322,24 @@ for position = 0, #items / ITEM_SIZE - 1 do
       user[5], user[6], user[7], user[8] = user[5] + 1, user[6] + 1, user[7] + 1, user[8] + 1
     end
     for i = 1, #queues do countShared(queues[i], now, false) end
+    countIn(user, now3, over, held)
     remember(user, tag, 0)
   else
     local turn, trial, waitsFor = findTurn(user, number)
-    local counted = expiresIn == 0 or turn < now + expiresIn
-    tell(position, turn, trial, counted and 1 or 0)
-    if counted then
-      for i = 1, 4 do
-        user[i], user[i + 4], user[i + 8], user[i + 12] = trial[i], trial[i + 4] + 1, trial[i + 8], trial[i + 12]
+    if not hasRoom(user, floor(turn / HOUR), over, share, held) then
+      overCap(position, user, number, turn, over, share, tag, expiresIn, held, had)
+    else
+      local counted = expiresIn == 0 or turn < now + expiresIn
+      tell(position, turn, trial, counted and 1 or 0)
+      if counted then
+        for i = 1, 4 do
+          user[i], user[i + 4], user[i + 8], user[i + 12] = trial[i], trial[i + 4] + 1, trial[i + 8], trial[i + 12]
+        end
+        user[17] = turn
+        for _, q in ipairs(queues) do countShared(q, turn, waitsFor[q]) end
+        countIn(user, floor(turn / HOUR), over, held)
+        remember(user, tag, turn)
       end
-      user[17] = turn
-      for _, q in ipairs(queues) do countShared(q, turn, waitsFor[q]) end
-      remember(user, tag, turn)
     end
   end
 end
@@ -255,10 +347,16 @@ end
 for i = 1, #users do
   local u = users[i]
   if u.changed then
+    local hours = u.hours
+    if u.counts then
+      u[19] = #u.counts
+      for n = 1, u[19] do u.counts[n] = pack('>I2', u.counts[n]) end
+      hours = table.concat(u.counts)
+    end
     local head = pack(HEAD, u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
-      u[15], u[16], u[17])
-    local left = max((u[4] + 1) * DAY - now, REMEMBER_SECONDS * 1000)
-    redis.call('SET', KEYS[firstUser + i - 1], head .. sub(u.records, -MAX_RECORDS * RECORD_SIZE), 'PX', left)
+      u[15], u[16], u[17], u[18], u[19])
+    local left = max((u[4] + 1) * DAY - now, (u[18] + u[19]) * HOUR - now, REMEMBER_SECONDS * 1000)
+    redis.call('SET', KEYS[firstUser + i - 1], head .. hours .. sub(u.records, -MAX_RECORDS * RECORD_SIZE), 'PX', left)
   end
 end
 

@@ -7,6 +7,8 @@ import { localLimits } from "./local-limits.ts";
 import { phaseOf } from "./phase.ts";
 import { redisLimits } from "./redis-limits.ts";
 import {
+  CAP_WINDOW,
+  type Cap,
   limitsOf,
   type NotificationLimitsConfig,
   type Slot,
@@ -18,11 +20,22 @@ import {
 
 /**
  * `until`: its turn, or when to ask again; `slot`: the turn is its own, to be handed in with the next request. `resetAt`:
- * when the window ends that it waits for.
+ * when the window ends that it waits for. `digest`: it is not to wait, but to be collected; `perHour`: the cap that said so,
+ * or holds it.
  */
 export type Reservation =
   | { allowed: true }
-  | { allowed: false; reason: Reason; until: Date; slot: boolean; usage: number; limit: number; resetAt: Date };
+  | {
+      allowed: false;
+      reason: Reason;
+      until: Date;
+      slot: boolean;
+      usage: number;
+      limit: number;
+      resetAt: Date;
+      digest?: boolean;
+      perHour?: number;
+    };
 
 /** `slot`: what it was given when it was held for that reason. */
 export type Request = Wanted & { slot?: Given | undefined };
@@ -38,8 +51,8 @@ export type NotificationLimitsDeps = {
 };
 
 /**
- * How many notifications users, tenants and all together get (per ten seconds, minute, hour, day). What is over waits:
- * nothing is lost, and nothing asks twice.
+ * How many notifications users, tenants and all together get (per ten seconds, minute, hour, day), and how many a user
+ * wants in an hour. What is over waits, or is told to go into the digest: nothing is lost, and nothing asks twice.
  *
  * `reserve` answers for each of the requested, in their order. Each goes at once if all windows have room and nobody
  * waits; else it is given the next turn, behind all that were given theirs before, and is counted there. So of one user,
@@ -47,13 +60,15 @@ export type NotificationLimitsDeps = {
  * allows however many processes ask at once, and the turns of a window are spread over it. With its slot a notification
  * passes once its turn has come, whatever Redis knows of it: if only a limit held it until the hour of its turn ends, and
  * at least a minute (a stall of the platform may let an hour's turns go at once); if another rule did up to a minute late.
- * After that it takes a new one. Exempt ones go at once and are counted; those that wait keep
- * their turns. The same attempt, asked for again within two minutes, is given the same. One that expires before its turn
- * takes none.
+ * After that it takes a new one. Exempt ones go at once and are counted; those that wait keep their turns. The same
+ * attempt, asked for again within two minutes, is given the same. One that expires before its turn takes none.
  *
- * `now` decides which windows are open. It takes one round trip to Redis and never fails: within 100 ms without an answer, and at once while Redis is known to be away, the policies
- * apply — if one of the limits in force is "closed" all but the exempt wait 5 s and more (LIMITER_UNAVAILABLE); else
- * this process counts by itself.
+ * The user's hourly cap is asked first (cap.ts). A turn that it gave is handed in like any other: with it one asks whether
+ * it may come by now, keeps it if not, and once it has come asks the other windows.
+ *
+ * `now` decides which windows are open. It takes one round trip to Redis and never fails: within 100 ms without an answer,
+ * and at once while Redis is known to be away, the policies apply — if one of the limits in force is "closed" all but the
+ * exempt wait 5 s and more (LIMITER_UNAVAILABLE); else this process counts by itself. The cap is one of the users' limits.
  */
 export type NotificationLimits = {
   reserve(tenantId: string, requests: readonly Request[], now: Date): Promise<readonly Reservation[]>;
@@ -73,19 +88,18 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
     onChange: (state, error) => deps.onAlert(state === "failed" ? "redis-down" : "recovered", error),
   });
 
-  function reservationOf({ atMs, counted, limit }: Slot, nowMs: number): Reservation {
-    if (atMs <= nowMs || limit === undefined) return ALLOWED;
+  function reservationOf({ atMs, counted, limit }: Slot, cap: Cap | undefined, nowMs: number): Reservation {
+    if (limit === undefined) return ALLOWED;
     const { window, usage } = limit;
-    const resetAt = new Date(windowEnd(window, nowMs));
-    return {
-      allowed: false,
-      reason: window.reason,
-      until: new Date(atMs),
-      slot: counted,
-      usage,
-      limit: limit.limit,
-      resetAt,
-    };
+    const waits = { allowed: false, reason: window.reason, usage, limit: limit.limit } as const;
+    if (window !== CAP_WINDOW)
+      return { ...waits, until: new Date(atMs), slot: counted, resetAt: new Date(windowEnd(window, nowMs)) };
+    const { perHour = 0, over } = cap ?? {};
+    if (over !== "digest") {
+      return { ...waits, until: new Date(atMs), slot: counted, resetAt: new Date(windowEnd(window, nowMs)), perHour };
+    }
+    const resetAt = new Date(windowEnd(window, atMs));
+    return { ...waits, until: resetAt, slot: false, resetAt, digest: true, perHour };
   }
 
   /** It was decided anew before its turn, because rules changed or a clock is ahead: it keeps it. */
@@ -118,23 +132,31 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
       return wanted.map((each) => (each.exempt ? ALLOWED : waits(each, nowMs)));
     }
     const slots = counted ?? inProcess(tenantId, wanted, nowMs);
+    const answers = slots.map((slot, index) => reservationOf(slot, wanted[index]?.cap, nowMs));
+    const digested = answers.filter((answer) => !answer.allowed && answer.digest).length;
+    if (digested > 0) counter.inc({ limit: CAP_WINDOW.name, decision: "digest" }, digested);
     for (const [limit = "none", ofLimit] of Map.groupBy(slots, (slot) => slot.limit?.window.name)) {
-      counter.inc({ limit, decision: limit === "none" ? "allowed" : "held" }, ofLimit.length);
+      const count = ofLimit.length - (limit === CAP_WINDOW.name ? digested : 0);
+      if (count > 0) counter.inc({ limit, decision: limit === "none" ? "allowed" : "held" }, count);
     }
-    return slots.map((slot) => reservationOf(slot, nowMs));
+    return answers;
   }
 
   return {
     async reserve(tenantId, requests, now) {
       const nowMs = now.getTime();
       const reservations = requests.map(({ slot, exempt }): Reservation | undefined => {
-        if (slot === undefined || exempt) return undefined;
+        if (slot === undefined || exempt || slot.reason === CAP_WINDOW.reason) return undefined;
         const where = slotNow(slot, nowMs);
         if (where === "missed") return undefined;
         metrics.limiterDecisions.inc({ limit: "none", decision: "slot" });
         return where === "here" ? ALLOWED : stillHeld(slot, nowMs);
       });
-      const asking = requests.filter((_, index) => reservations[index] === undefined);
+      const asking = requests.flatMap((each, index): Wanted[] => {
+        if (reservations[index] !== undefined) return [];
+        const byCap = each.slot?.reason === CAP_WINDOW.reason;
+        return [byCap ? { ...each, capTurnMs: each.slot?.at.getTime() } : each];
+      });
       const answers = (asking.length === 0 ? [] : await ask(tenantId, asking, nowMs)).values();
       return reservations.map((known) => known ?? answers.next().value ?? ALLOWED);
     },

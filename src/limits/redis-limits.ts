@@ -1,6 +1,7 @@
 import type { Cache } from "#src/cache/redis.ts";
 import { loadScript } from "#src/cache/script.ts";
-import { limitsOf, type NotificationLimitsConfig, type Slot, type Wanted, WINDOWS } from "./windows.ts";
+import { heldHours } from "./cap.ts";
+import { CAP_WINDOW, limitsOf, type NotificationLimitsConfig, type Slot, type Wanted, WINDOWS } from "./windows.ts";
 
 /** Finds each of the wanted a slot in all windows that it needs, and counts it there; answers them in their order. */
 export type TakeSlots = (tenantId: string, wanted: readonly Wanted[], nowMs: number) => Promise<Slot[]>;
@@ -17,31 +18,36 @@ export function redisLimits(
   return async (tenantId, wanted, nowMs) => {
     // A script sees one slot of a cluster, chosen by the hash tag: a tenant's, whose limits and users' limits are counted
     // together. With a global limit everything is counted together with that.
-    const prefix = all ? `${namespace}:slots:{all}:${tenantId}` : `${namespace}:slots:{${tenantId}}`;
+    const prefix = all ? `${namespace}:turns:{all}:${tenantId}` : `${namespace}:turns:{${tenantId}}`;
     const { items, userIds } = pack(wanted, nowMs);
-    const shared = all ? [prefix, `${namespace}:slots:{all}`] : [prefix];
+    const shared = all ? [prefix, `${namespace}:turns:{all}`] : [prefix];
     const keys = [...shared, ...userIds.map((userId) => `${prefix}:${userId}`)];
     const answer = (await takeSlots(keys, [nowMs, ...limits, items])) as number[];
     const slots = wanted.map((): Slot => ({ atMs: nowMs, counted: true, limit: undefined }));
     for (let at = 0; at < answer.length; at += ANSWER_SIZE) {
-      const [position = 0, atMs = 0, number = 0, usage = 0, counted = 0] = answer.slice(at, at + ANSWER_SIZE);
+      const [position = 0, slotMs = 0, number = 0, usage = 0, counted = 0] = answer.slice(at, at + ANSWER_SIZE);
       const window = WINDOWS[number - 1];
-      const limit = window && { window, usage, limit: limits[number - 1] ?? 0 };
-      slots[position] = { atMs, counted: counted === 1, limit };
+      const { cap, capTurnMs = 0 } = wanted[position] ?? {};
+      const many = window === CAP_WINDOW ? cap?.share : limits[number - 1];
+      const limit = window && { window, usage, limit: many ?? 0 };
+      slots[position] = { atMs: slotMs === 0 ? capTurnMs : slotMs, counted: counted === 1, limit };
     }
     return slots;
   };
 }
 
 const ANSWER_SIZE = 5;
-const ITEM_BYTES = 15;
+const ITEM_BYTES = 19;
+/** What the script calls them. */
+const OVER = { digest: 1, wait: 2, pass: 3 } as const;
 const MAX_DELTA = 0xffff_ffff;
 
 /** As the script reads it. */
 function pack(wanted: readonly Wanted[], nowMs: number): { items: Buffer; userIds: string[] } {
   const items = Buffer.alloc(wanted.length * ITEM_BYTES);
   const numbers = new Map<string, number>();
-  wanted.forEach(({ id, userId, attempt, exempt, expiresAtMs }, position) => {
+  wanted.forEach((each, position) => {
+    const { id, userId, attempt, exempt, cap, expiresAtMs } = each;
     let number = numbers.get(userId);
     if (number === undefined) {
       number = numbers.size + 1;
@@ -50,12 +56,15 @@ function pack(wanted: readonly Wanted[], nowMs: number): { items: Buffer; userId
     const at = position * ITEM_BYTES;
     items.writeUInt16BE(number, at);
     items.writeUInt8(exempt ? 1 : 0, at + 2);
+    items.writeUInt8(cap === undefined ? 0 : OVER[cap.over], at + 3);
+    items.writeUInt8(cap?.share ?? 0, at + 4);
     // The end of a UUIDv7 is its random part.
-    items.write(id.replaceAll("-", "").slice(-14), at + 3, 7, "hex");
-    items.writeUInt8(attempt & 0xff, at + 10);
+    items.write(id.replaceAll("-", "").slice(-14), at + 5, 7, "hex");
+    items.writeUInt8(attempt & 0xff, at + 12);
     // What expires later than in 49 days may be given a slot in vain.
     if (expiresAtMs !== undefined && expiresAtMs - nowMs <= MAX_DELTA)
-      items.writeUInt32BE(Math.max(expiresAtMs - nowMs, 1), at + 11);
+      items.writeUInt32BE(Math.max(expiresAtMs - nowMs, 1), at + 13);
+    items.writeUInt16BE(heldHours(each, nowMs), at + 17);
   });
   return { items, userIds: [...numbers.keys()] };
 }

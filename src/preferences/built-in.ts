@@ -17,6 +17,7 @@ export const BUILT_IN = {
   timeZone: "UTC",
   batching: { enabled: true, maxSize: 5, windowMs: 30 * 60_000 },
   reminderOffsetsMs: DEFAULT_OFFSETS_MS,
+  hourlyCap: { enabled: true, maxPerHour: 10 },
   /** 1 is Monday. */
   digest: { mode: Digest_Mode.IMMEDIATE as Digest_Mode, time: "09:00", days: [1] as readonly number[] },
 } as const;

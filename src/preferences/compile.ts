@@ -13,6 +13,7 @@ import {
   emergencyContacts,
   entry,
   grouping,
+  hourlyCap,
   type Levels,
   language,
   minimumPriority,
@@ -38,6 +39,8 @@ export type CompiledPreferences = {
   readonly clock: ClockRules | undefined;
   /** When digests come, for those scopes that have one. */
   readonly digest: DigestTimes;
+  /** How many come in an hour; undefined: any number. */
+  readonly maxPerHour: number | undefined;
   /** How entries form groups in the inbox; undefined: not at all. */
   readonly grouping: { readonly maxSize: number; readonly windowMs: number } | undefined;
   /** What the user is subscribed to; undefined: nothing. */
@@ -86,6 +89,7 @@ export function compile(
     weekendsEnabled: weekendsEnabled(levels).value,
   };
   const groups = grouping(levels);
+  const cap = hourlyCap(levels);
   const general = scopeRules(levels, undefined);
   const { time, days } = digest(levels, undefined);
   const scopes = new Map<string, ScopeRules>();
@@ -96,6 +100,7 @@ export function compile(
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
     digest: { time: time.value, days: days.value, clock: () => clockOf(knownZone) },
+    maxPerHour: cap.enabled.value ? cap.maxPerHour.value : undefined,
     grouping: groups.enabled.value ? { maxSize: groups.maxSize.value, windowMs: groups.windowMs.value } : undefined,
     wishes,
     scope(type, category) {

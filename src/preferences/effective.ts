@@ -17,6 +17,7 @@ import {
   doNotDisturb,
   emergencyContacts,
   grouping,
+  hourlyCap,
   type Levels,
   language,
   minimumPriority,
@@ -51,6 +52,7 @@ export function effective(levels: Levels, scope: TypeScope | undefined): Effecti
   const digested = digest(levels, scope);
   const groups = grouping(levels);
   const consent = timing(levels);
+  const cap = hourlyCap(levels);
   const channels = create(ChannelPreferencesSchema);
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
@@ -87,6 +89,10 @@ export function effective(levels: Levels, scope: TypeScope | undefined): Effecti
       enabled: note("batching.enabled", batch.enabled),
       maxSize: note("batching.max_size", batch.maxSize),
       window: durationFromMs(note("batching.window", batch.windowMs)),
+    },
+    hourlyCap: {
+      enabled: note("hourly_cap.enabled", cap.enabled),
+      maxPerHour: note("hourly_cap.max_per_hour", cap.maxPerHour),
     },
     digest: {
       mode: note("digest.mode", digested.mode),

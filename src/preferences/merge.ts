@@ -196,6 +196,15 @@ export function batching(levels: Levels, scope: Scope | undefined) {
   };
 }
 
+/** Field by field. */
+export function hourlyCap(levels: Levels) {
+  const { enabled, maxPerHour } = BUILT_IN.hourlyCap;
+  return {
+    enabled: general<boolean>(levels, enabled, (preferences) => preferences.hourlyCap?.enabled),
+    maxPerHour: general<number>(levels, maxPerHour, (preferences) => preferences.hourlyCap?.maxPerHour),
+  };
+}
+
 /** When the digest comes, and whether what is in the scope waits for it. */
 export function digest(levels: Levels, scope: Scope | undefined) {
   const { mode, time, days } = BUILT_IN.digest;

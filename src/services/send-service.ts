@@ -257,7 +257,8 @@ async function withDecisions(store: Store, call: Call, response: SendResponse, m
     result.status = status as Status;
     result.queued = WAITING.has(status);
     result.verdicts = verdicts;
-    if (status === Status.HELD && rateLimit !== undefined) result.rateLimit = rateLimit;
+    const limited = status === Status.HELD || status === Status.BATCHED;
+    if (limited && rateLimit !== undefined) result.rateLimit = rateLimit;
     const batch = status === Status.BATCHED ? verdicts.find(({ kind }) => kind === VerdictKind.BATCH) : undefined;
     if (batch !== undefined) result.batchId = batch.batchId;
     const estimate = deliveredAt ?? dueAt ?? (batch?.until && timestampDate(batch.until));

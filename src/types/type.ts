@@ -22,6 +22,8 @@ export type TypeRules = {
   /** Undefined: never batched. */
   readonly batching: TypeBatching | undefined;
   readonly digest: DigestRule;
+  /** What it is worth to its recipient: value times urgency, 1 to 25. */
+  readonly worth: number;
 };
 
 export type TypeBatching = {
@@ -34,7 +36,13 @@ export type TypeBatching = {
   readonly maxWindowMs: number | undefined;
 };
 
-export function rulesOf({ batching, digestRule }: Pick<NotificationTypeRow, "batching" | "digestRule">): TypeRules {
+/** Of value and of urgency. */
+const USUAL = 3;
+
+/** Of what has no type of its own. */
+export const USUAL_WORTH = USUAL * USUAL;
+
+export function rulesOf({ batching, digestRule, value, urgency }: RuledRow): TypeRules {
   const rule = batching === null ? undefined : fromBinary(BatchRuleSchema, batching);
   const ms = (duration: Duration | undefined) => duration && Math.floor(durationMs(duration));
   return {
@@ -48,8 +56,11 @@ export function rulesOf({ batching, digestRule }: Pick<NotificationTypeRow, "bat
         }
       : undefined,
     digest: digestRule as DigestRule,
+    worth: value * urgency,
   };
 }
+
+type RuledRow = Pick<NotificationTypeRow, "batching" | "digestRule" | "value" | "urgency">;
 
 /** What the tenant says about a type, with every default filled in. */
 export type TypeDefinition = Omit<NotificationTypeRow, "tenantId" | "revision" | "createdAt" | "updatedAt">;
@@ -71,6 +82,8 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   batching: null,
   batchWording: null,
   digestRule: DigestRule.UNSPECIFIED,
+  value: USUAL,
+  urgency: USUAL,
   group: false,
 };
 
@@ -88,6 +101,8 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     batching: type.batching === undefined ? null : toBinary(BatchRuleSchema, type.batching),
     batchWording: type.batchWording === undefined ? null : toBinary(BatchWordingSchema, type.batchWording),
     digestRule: type.digest,
+    value: type.value || USUAL,
+    urgency: type.urgency || USUAL,
     group: type.group,
   };
 }
@@ -106,6 +121,8 @@ export function toType(row: NotificationTypeRow): NotificationType {
     ...(row.batching === null ? {} : { batching: fromBinary(BatchRuleSchema, row.batching) }),
     ...(row.batchWording === null ? {} : { batchWording: fromBinary(BatchWordingSchema, row.batchWording) }),
     digest: row.digestRule as DigestRule,
+    value: row.value,
+    urgency: row.urgency,
     group: row.group,
     revision: row.revision,
     createTime: timestampFromDate(row.createdAt),
@@ -125,6 +142,8 @@ const FIELDS = {
   batching: "batching",
   batch_wording: "batchWording",
   digest: "digestRule",
+  value: "value",
+  urgency: "urgency",
   group: "group",
 } as const satisfies Record<string, keyof TypeDefinition>;
 

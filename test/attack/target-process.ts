@@ -3,10 +3,12 @@
 import { setImmediate as turn } from "node:timers/promises";
 import { readConfig } from "#src/config.ts";
 import { startPlatform } from "#src/main.ts";
+import { withoutCap } from "../support/without-cap.ts";
 import type { Held, Started } from "./target.ts";
 
 const platform = await startPlatform(readConfig(process.env));
-const { tenantId, apiKey } = await platform.bootstrap("Attacked");
+const { POSTHORN_DATABASE_URL: databaseUrl = "" } = process.env;
+const { tenantId, apiKey } = await withoutCap(databaseUrl, await platform.bootstrap("Attacked"));
 process.on("disconnect", () => process.exit());
 process.on("SIGTERM", () => void platform[Symbol.asyncDispose]().then(() => process.exit()));
 

@@ -130,6 +130,9 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       time: "09:00",
       days: [1],
       max_size: 5,
+      max_per_hour: 100,
+      value: 4,
+      urgency: 4,
     },
   };
 }

@@ -8,7 +8,7 @@ import { localLimits } from "#src/limits/local-limits.ts";
 import { notificationLimits, type Request, type Reservation } from "#src/limits/notification-limits.ts";
 import { phaseOf } from "#src/limits/phase.ts";
 import { redisLimits } from "#src/limits/redis-limits.ts";
-import type { NotificationLimitsConfig } from "#src/limits/windows.ts";
+import type { Cap, NotificationLimitsConfig } from "#src/limits/windows.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
 import { startProxy } from "../fault/lab/proxy.ts";
@@ -198,7 +198,7 @@ test("with its slot one passes when its turn has come, uncounted and without ask
     },
   ]);
   for (const seconds of [10, 30, 70]) expect(allowed(await reserve(tenant, mine(), noon(seconds)))).toBe(1);
-  await cache.redis.del(await cache.redis.keys(`${namespace}:slots:*`));
+  await cache.redis.del(await cache.redis.keys(`${namespace}:turns:*`));
   expect(allowed(await reserve(tenant, [...wanted(5), ...mine()], noon(70)))).toBe(6);
   expect(allowed(await reserve(tenant, mine(), noon(3599)))).toBe(1);
   // Where something else held it, it asks again: the window is full.
@@ -316,11 +316,73 @@ test("nothing stays in Redis for ever", async () => {
   const tenant = randomUUID();
   const { reserve } = await limiter({ perTenantPerMinute: 100, globalPerMinute: 100 });
   await reserve(tenant, wanted(7), noon(-43_200 + 86_390));
-  const keys = await cache.redis.keys(`${namespace}:slots:*`);
+  const keys = await cache.redis.keys(`${namespace}:turns:*`);
   expect(keys.filter((key) => key.includes(tenant))).toHaveLength(2);
   for (const key of keys) expect(await cache.redis.pttl(key)).toBeGreaterThan(0);
   // Her turns reach into the next day.
-  expect(await cache.redis.pttl(`${namespace}:slots:{all}:${tenant}:ann`)).toBeLessThanOrEqual(86_410_000);
+  expect(await cache.redis.pttl(`${namespace}:turns:{all}:${tenant}:ann`)).toBeLessThanOrEqual(86_410_000);
+});
+
+test("what the cap refuses goes into the digest and counts nowhere; what is to wait for it waits for an hour with room", async () => {
+  const { reserve } = await limiter();
+  const tenant = randomUUID();
+  const capped = (count: number, over: Cap["over"], more: Partial<Request> = {}) =>
+    wanted(count, "ann", { cap: { perHour: 4, share: 3, over }, ...more });
+  expect(allowed(await reserve(tenant, capped(3, "digest"), noon(0)))).toBe(3);
+  const refused = {
+    allowed: false,
+    reason: Reason.HOURLY_CAP,
+    usage: 3,
+    limit: 3,
+    perHour: 4,
+    slot: false,
+    digest: true,
+  };
+  const past = await reserve(tenant, capped(20, "digest", { exempt: true }), noon(1));
+  expect(past).toEqual(past.map(() => ({ ...refused, until: noon(3600), resetAt: noon(3600) })));
+  const [held] = await reserve(tenant, capped(1, "wait"), noon(1));
+  const turn = new Date(noon(3600).getTime() + Math.floor((ANNS_PHASE * 8000) / 3));
+  expect(held).toMatchObject({ reason: Reason.HOURLY_CAP, until: turn, slot: true, usage: 3, limit: 3, perHour: 4 });
+  // Five in ten seconds: the twenty that were refused have taken none of the two that are left, nor has who waits.
+  expect(allowed(await reserve(tenant, wanted(3), noon(2)))).toBe(2);
+  expect(allowed(await reserve(tenant, capped(3, "pass", { exempt: true }), noon(3)))).toBe(3);
+
+  // Its turn has come: it is counted already, but asks the other windows.
+  const slot = { at: turn, reason: Reason.HOURLY_CAP };
+  const [first, second] = [capped(1, "wait", { attempt: 1, slot }), capped(1, "wait", { attempt: 1, slot })];
+  expect(allowed(await reserve(tenant, first, turn))).toBe(1);
+  await reserve(tenant, wanted(4, "ann", { exempt: true }), turn);
+  expect(await reserve(tenant, second, turn)).toMatchObject([{ reason: Reason.USER_BURST_LIMIT, slot: true }]);
+  expect(allowed(await reserve(tenant, capped(3, "digest"), noon(3700)))).toBe(2);
+});
+
+test("a turn that the cap gave is kept, asked again and again, until there is room for it sooner", async () => {
+  const { reserve } = await limiter();
+  const tenant = randomUUID();
+  const of = (share: number): Cap => ({ perHour: 9, share, over: "wait" });
+  const [first, last] = [wanted(1, "ann", { cap: of(1) }), wanted(1, "ann", { cap: of(1) })];
+  expect(allowed(await reserve(tenant, first, noon(0)))).toBe(1);
+  const [held] = await reserve(tenant, last, noon(0));
+  const until = held?.allowed === false ? held.until : noon(0);
+  expect(until.getTime()).toBeGreaterThanOrEqual(noon(3600).getTime());
+  const slot = { at: until, reason: Reason.HOURLY_CAP };
+  const again = (share: number, attempt: number) => last.map((each) => ({ ...each, attempt, slot, cap: of(share) }));
+  expect(await reserve(tenant, last, noon(1))).toMatchObject([{ until, slot: true }]);
+  expect(await reserve(tenant, again(1, 1), noon(2))).toMatchObject([{ until, slot: true }]);
+  // The user wants more: the same attempt, decided again because of that, comes at once, and leaves the hour it had.
+  expect(allowed(await reserve(tenant, again(2, 1), noon(3)))).toBe(1);
+  expect(allowed(await reserve(tenant, wanted(1, "ann", { cap: of(1) }), noon(3600)))).toBe(1);
+});
+
+test("processes that race never go beyond a user's cap", async () => {
+  const tenant = randomUUID();
+  const nodes = await Promise.all([connected(), connected()].map(async (on) => limiter({}, await on)));
+  const cap: Cap = { perHour: 3, share: 3, over: "digest" };
+  const answers = await Promise.all(
+    Array.from({ length: 40 }, (_, n) => nodes[n % 2]!.reserve(tenant, wanted(2, "ann", { cap }), noon(n / 40))),
+  );
+  expect(allowed(answers.flat())).toBe(3);
+  expect(answers.flat().filter((each) => !each.allowed && each.digest)).toHaveLength(77);
 });
 
 test("this process by itself gives the slots that Redis gives", async () => {
@@ -329,11 +391,16 @@ test("this process by itself gives the slots that Redis gives", async () => {
     userId: fc.constantFrom("ann", "bob", "eve"),
     attempt: fc.nat({ max: 1 }),
     exempt: fc.nat({ max: 9 }),
+    cap: fc.option(
+      fc.record({ share: fc.integer({ min: 1, max: 4 }), over: fc.constantFrom("digest", "wait", "wait", "pass") }),
+      { nil: undefined, freq: 4 },
+    ),
+    capTurn: fc.option(fc.integer({ min: -7200, max: 20_000 }), { nil: undefined, freq: 3 }),
     expires: fc.option(fc.nat({ max: 7200 }), { nil: undefined, freq: 4 }),
   });
   const step = fc.record({
     // Clocks of several callers: some are behind.
-    seconds: fc.integer({ min: -2, max: 400 }),
+    seconds: fc.oneof({ weight: 9, arbitrary: fc.integer({ min: -2, max: 400 }) }, fc.nat({ max: 9000 })),
     tenant: fc.nat({ max: 1 }),
     items: fc.array(item, { minLength: 1, maxLength: 12 }),
   });
@@ -348,12 +415,14 @@ test("this process by itself gives the slots that Redis gives", async () => {
       let nowMs = NOON;
       for (const { seconds, tenant, items } of steps) {
         nowMs += seconds * 1000;
-        const chunk = items.map(({ id, userId, attempt, exempt, expires }) => ({
+        const chunk = items.map(({ id, userId, attempt, exempt, cap, capTurn, expires }) => ({
           id: `019a0000-0000-7000-8000-${String(id).padStart(12, "0")}`,
           // A notification has one user.
           userId: id % 2 === 0 ? "ann" : userId,
           attempt,
           exempt: exempt === 0,
+          cap: cap && { perHour: 4, ...cap },
+          capTurnMs: capTurn === undefined ? undefined : nowMs + capTurn * 1000,
           expiresAtMs: expires === undefined ? undefined : nowMs + expires * 1000,
         }));
         const tenantId = tenants[tenant] ?? "";
@@ -418,6 +487,11 @@ describe("while Redis is away", () => {
     expect(answers).toEqual([goes ? { allowed: true } : waits(1), { allowed: true }]);
     const [again] = await reserve(randomUUID(), wanted(1, "ann", { attempt: 1 }), noon(6));
     if (!goes) expect(again).toMatchObject({ until: new Date(until(2).getTime() + 6000) });
+    // The cap is one of the limits of users: this process counts it, or it is waited for.
+    const cap: Cap = { perHour: 1, share: 1, over: "digest" };
+    const capped = await reserve(randomUUID(), wanted(2, "ann", { cap }), noon(0));
+    const second = goes ? Reason.HOURLY_CAP : Reason.LIMITER_UNAVAILABLE;
+    expect(capped).toMatchObject([{ allowed: goes }, { allowed: false, reason: second }]);
     // What had its turn before does not need the limiter.
     const slot = { at: noon(0), reason: Reason.USER_MINUTE_LIMIT };
     expect(allowed(await reserve(randomUUID(), wanted(1, "ann", { slot }), noon(1)))).toBe(1);

@@ -183,8 +183,11 @@ test("a slot is kept for a minute, and where only a limit held the notification 
 test("a turn outlives a rule that holds until a minute after it, and none that holds for longer", () => {
   const bookedAt = new Date(NOON);
   const held = (ms: number) => ({ status: Status.HELD, dueAt: new Date(NOON + ms) });
-  expect(bookingAfter({ bookedAt }, held(SLOT_KEPT_MS), undefined)).toEqual(bookedAt);
-  expect(bookingAfter({ bookedAt }, held(SLOT_KEPT_MS + 1), undefined)).toBeUndefined();
+  const limited = { bookedAt, reason: Reason.USER_MINUTE_LIMIT };
+  expect(bookingAfter(limited, held(SLOT_KEPT_MS), undefined)).toEqual(bookedAt);
+  expect(bookingAfter(limited, held(SLOT_KEPT_MS + 1), undefined)).toBeUndefined();
+  // It has not asked the other limits yet.
+  expect(bookingAfter({ bookedAt, reason: Reason.HOURLY_CAP }, held(0), undefined)).toBeUndefined();
 });
 
 test("the wait for a limiter that is away grows with the attempts, up to its maximum", () => {

@@ -23,7 +23,7 @@ function failing(error: Error) {
     log,
     newId,
     reloadType: async () => undefined,
-    findType: () => ({ key: "general", batching: null, digestRule: 0 }) as never,
+    findType: () => ({ key: "general", batching: null, digestRule: 0, value: 3, urgency: 3 }) as never,
     loadPreferences: async (_, userIds) => {
       if (userIds.includes("poison")) throw error;
       return new Map(userIds.map((userId) => [userId, {} as never]));

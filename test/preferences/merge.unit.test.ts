@@ -39,6 +39,7 @@ test("where nobody has set anything every value is built in, and every field is 
       language: "en",
       timeZone: "UTC",
       batching: { enabled: true, maxSize: 5, window: { seconds: 1800n } },
+      hourlyCap: { enabled: true, maxPerHour: 10 },
       digest: { mode: Digest_Mode.IMMEDIATE, time: "09:00", days: [1] },
       timing: { intelligentTiming: true, learning: true, personalisedQuietHours: false },
     }),
@@ -114,6 +115,16 @@ test("each level overrides the one before, value by value", () => {
     "quiet_hours.start_time": Level.USER,
     "quiet_hours.end_time": Level.BUILT_IN,
   });
+});
+
+test("the hourly cap is the tenant's until the user says otherwise, field by field, and off is none", () => {
+  const tenant = { hourlyCap: { enabled: false, maxPerHour: 4 } };
+  const user = { hourlyCap: { enabled: true } };
+  const { preferences, origins } = effective(levels(tenant, user), undefined);
+  expect(preferences.hourlyCap).toMatchObject({ enabled: true, maxPerHour: 4 });
+  expect(origins).toMatchObject({ "hourly_cap.enabled": Level.USER, "hourly_cap.max_per_hour": Level.TENANT });
+  const capOf = (...args: Parameters<typeof levels>) => compile(levels(...args), new Set(), zoneClock).maxPerHour;
+  expect([capOf(), capOf(tenant), capOf(tenant, user)]).toEqual([10, undefined, 4]);
 });
 
 test("the list of emergency contacts comes from one level as a whole", () => {

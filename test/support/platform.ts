@@ -17,6 +17,7 @@ import { readConfig } from "#src/config.ts";
 import { type Between, type Platform, startPlatform } from "#src/main.ts";
 import { createLogger, type Logger } from "#src/telemetry/logger.ts";
 import { freshServices, type TestServices } from "./services.ts";
+import { withoutCap } from "./without-cap.ts";
 
 /** A client of every service, all with one credential, over stock gRPC. */
 export type Clients = {
@@ -65,6 +66,8 @@ export type TestPlatformOptions = {
   services?: TestServices;
   /** Belong to this tenant; default: a new one. */
   tenant?: TestTenant;
+  /** Leave its tenants the hourly cap, which users have by default. */
+  hourlyCap?: boolean;
 };
 
 export const OPERATOR_KEY = "operator-key-of-the-tests-0123456789";
@@ -128,7 +131,11 @@ export async function startTestPlatform(options: TestPlatformOptions = {}): Prom
   stack.defer(() => {
     for (const session of sessions) session.abort();
   });
-  const tenant = options.tenant ?? (await platform.bootstrap("Tests"));
+  const newTenant = async (name: string) => {
+    const made = await platform.bootstrap(name);
+    return options.hourlyCap ? made : withoutCap(services.databaseUrl, made);
+  };
+  const tenant = options.tenant ?? (await newTenant("Tests"));
   const shared = connect();
   const clients = (credential: string, tenantId?: string) => clientsOver(baseUrl, shared, credential, tenantId);
   const key = clients(tenant.apiKey);
@@ -138,7 +145,7 @@ export async function startTestPlatform(options: TestPlatformOptions = {}): Prom
     services,
     tenant,
     key,
-    newTenant: () => platform.bootstrap("Another"),
+    newTenant: () => newTenant("Another"),
     clients,
     async clientsFor(userId, of = tenant) {
       const { token } = await clients(of.apiKey).admin.createUserToken({ userId });

@@ -200,6 +200,9 @@ beforeAll(async () => {
     time: "09:00",
     days: [1],
     max_size: 5,
+    max_per_hour: 100,
+    value: 4,
+    urgency: 4,
   };
   before = await contentOf(sql, node.tenant.tenantId);
   for (const [name, content] of Object.entries(before))

@@ -342,7 +342,8 @@ export const BatchKind = {
   BATCH: 1,
 
   /**
-   * Whatever waits for the recipient's set time.
+   * Whatever waits for the recipient's set time, or for the next full hour because
+   * their HourlyCap had no room for it.
    *
    * @generated from enum value: BATCH_KIND_DIGEST = 2;
    */

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/preferences_service.proto.
  */
 export const file_posthorn_v1_preferences_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSK0CAoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBEicKCGJhdGNoaW5nGAsgASgLMhUucG9zdGhvcm4udjEuQmF0Y2hpbmcSIwoGZGlnZXN0GA0gASgLMhMucG9zdGhvcm4udjEuRGlnZXN0EjoKEmVtZXJnZW5jeV9jb250YWN0cxgOIAEoCzIeLnBvc3Rob3JuLnYxLkVtZXJnZW5jeUNvbnRhY3RzEicKCGdyb3VwaW5nGA8gASgLMhUucG9zdGhvcm4udjEuR3JvdXBpbmcSIwoGdGltaW5nGBEgASgLMhMucG9zdGhvcm4udjEuVGltaW5nGlAKD0NhdGVnb3JpZXNFbnRyeRILCgNrZXkYASABKAkSLAoFdmFsdWUYAiABKAsyHS5wb3N0aG9ybi52MS5TY29wZVByZWZlcmVuY2VzOgI4ARpLCgpUeXBlc0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLnBvc3Rob3JuLnYxLlNjb3BlUHJlZmVyZW5jZXM6AjgBQgoKCF9lbmFibGVkQhMKEV9taW5pbXVtX3ByaW9yaXR5QhMKEV93ZWVrZW5kc19lbmFibGVkQgsKCV9sYW5ndWFnZUIMCgpfdGltZV96b25lIpcBCghCYXRjaGluZxIUCgdlbmFibGVkGAEgASgISACIAQESIAoIbWF4X3NpemUYAiABKAVCCbpIBhoEGBQoAUgBiAEBEjoKBndpbmRvdxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIoDgyAgg8QgoKCF9lbmFibGVkQgsKCV9tYXhfc2l6ZSKUAgoGRGlnZXN0EjcKBG1vZGUYASABKA4yGC5wb3N0aG9ybi52MS5EaWdlc3QuTW9kZUIKukgHggEEEAEgAEgAiAEBEjkKBHRpbWUYAiABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kSAGIAQESIAoEZGF5cxgDIAMoBUISukgPkgEMEAcYASIGGgQYBigAImIKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEhIKDk1PREVfSU1NRURJQVRFEAESDwoLTU9ERV9IT1VSTFkQAhIOCgpNT0RFX0RBSUxZEAMSDwoLTU9ERV9XRUVLTFkQBEIHCgVfbW9kZUIHCgVfdGltZSI0ChJDaGFubmVsUHJlZmVyZW5jZXMSEwoGaW5fYXBwGAEgASgISACIAQFCCQoHX2luX2FwcCLvAgoQU2NvcGVQcmVmZXJlbmNlcxIUCgdlbmFibGVkGAEgASgISACIAQESMQoIY2hhbm5lbHMYAiABKAsyHy5wb3N0aG9ybi52MS5DaGFubmVsUHJlZmVyZW5jZXMSQAoQbWluaW11bV9wcmlvcml0eRgDIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgq6SAeCAQQQASAASAGIAQESJwoIYmF0Y2hpbmcYBCABKAsyFS5wb3N0aG9ybi52MS5CYXRjaGluZxI+CgtkaWdlc3RfbW9kZRgFIAEoDjIYLnBvc3Rob3JuLnYxLkRpZ2VzdC5Nb2RlQgq6SAeCAQQQASAASAKIAQESNgoQcmVtaW5kZXJfb2Zmc2V0cxgGIAEoCzIcLnBvc3Rob3JuLnYxLlJlbWluZGVyT2Zmc2V0c0IKCghfZW5hYmxlZEITChFfbWluaW11bV9wcmlvcml0eUIOCgxfZGlnZXN0X21vZGUi+gEKClF1aWV0SG91cnMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEj8KCnN0YXJ0X3RpbWUYAiABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kSAGIAQESPQoIZW5kX3RpbWUYAyABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kSAKIAQESGwoOYWxsb3dfY3JpdGljYWwYBCABKAhIA4gBAUIKCghfZW5hYmxlZEINCgtfc3RhcnRfdGltZUILCglfZW5kX3RpbWVCEQoPX2FsbG93X2NyaXRpY2FsIugBCgxEb05vdERpc3R1cmISFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjoKB3BlcmlvZHMYAiADKAsyHy5wb3N0aG9ybi52MS5Eb05vdERpc3R1cmJQZXJpb2RCCLpIBZIBAhAyOnq6SHcadQoZZG9fbm90X2Rpc3R1cmIucGVyaW9kX2lkcxIedGhlIGlkcyBvZiBwZXJpb2RzIG11c3QgZGlmZmVyGjh0aGlzLnBlcmlvZHMuZmlsdGVyKHAsIHAuaWQgIT0gJycpLm1hcChwLCBwLmlkKS51bmlxdWUoKUIKCghfZW5hYmxlZCK5AgoSRG9Ob3REaXN0dXJiUGVyaW9kEh4KC2RheV9vZl93ZWVrGAEgASgFQgm6SAYaBBgGKAASOgoKc3RhcnRfdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSQSOAoIZW5kX3RpbWUYAyABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kEhAKCGluYWN0aXZlGAQgASgIEhsKDmFsbG93X2NyaXRpY2FsGAUgASgISACIAQESIAoYYWxsb3dfZW1lcmdlbmN5X2NvbnRhY3RzGAYgASgIEikKAmlkGAcgASgJQh26SBrYAQFyFTITXltceDIxLVx4N2VdezEsNjR9JEIRCg9fYWxsb3dfY3JpdGljYWwibQoRRW1lcmdlbmN5Q29udGFjdHMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjYKCHVzZXJfaWRzGAIgAygJQiS6SCGSAR4QFBgBIhhyFjIUXltceDIxLVx4N2VdezEsMTI4fSRCCgoIX2VuYWJsZWQiqAEKBlRpbWluZxIfChJpbnRlbGxpZ2VudF90aW1pbmcYASABKAhIAIgBARIVCghsZWFybmluZxgCIAEoCEgBiAEBEiUKGHBlcnNvbmFsaXNlZF9xdWlldF9ob3VycxgDIAEoCEgCiAEBQhUKE19pbnRlbGxpZ2VudF90aW1pbmdCCwoJX2xlYXJuaW5nQhsKGV9wZXJzb25hbGlzZWRfcXVpZXRfaG91cnMimAEKCEdyb3VwaW5nEhQKB2VuYWJsZWQYASABKAhIAIgBARIgCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYMigBSAGIAQESOwoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAgg8QgoKCF9lbmFibGVkQgsKCV9tYXhfc2l6ZSJIChVHZXRQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kIoYBChZHZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCRIvCgt1cGRhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi5AEKGFVwZGF0ZVByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNQoLcHJlZmVyZW5jZXMYAiABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlc0IGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCgRldGFnGAQgASgJQge6SARyAhhkEhgKBnJlYXNvbhgFIAEoCUIIukgFcgMY9AMinQEKGVVwZGF0ZVByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEhYKDmNoYW5nZWRfZmllbGRzGAMgAygJEisKCnJlY29uY2lsZWQYBCABKAsyFy5wb3N0aG9ybi52MS5SZWNvbmNpbGVkIoQBCgpSZWNvbmNpbGVkEhIKCnN1cHByZXNzZWQYASABKAUSDQoFbW92ZWQYAiABKAUSEAoIcmVsZWFzZWQYAyABKAUSEQoJcmViYXRjaGVkGAQgASgFEhEKCXVuY2hhbmdlZBgFIAEoBRIMCgRtb3JlGAYgASgIEg0KBWFkZGVkGAcgASgFImQKF1Jlc2V0UHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIYCgZyZWFzb24YAiABKAlCCLpIBXIDGPQDIlUKGFJlc2V0UHJlZmVyZW5jZXNSZXNwb25zZRIMCgRldGFnGAEgASgJEisKCnJlY29uY2lsZWQYAiABKAsyFy5wb3N0aG9ybi52MS5SZWNvbmNpbGVkIogBCh5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEjUKBHR5cGUYAiABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCLqAQofR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEkoKB29yaWdpbnMYAiADKAsyOS5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlLk9yaWdpbnNFbnRyeRpMCgxPcmlnaW5zRW50cnkSCwoDa2V5GAEgASgJEisKBXZhbHVlGAIgASgOMhwucG9zdGhvcm4udjEuUHJlZmVyZW5jZUxldmVsOgI4ASIeChxHZXREZWZhdWx0UHJlZmVyZW5jZXNSZXF1ZXN0IlwKHUdldERlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCSK6AQofVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBI1CgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKBGV0YWcYAyABKAlCB7pIBHICGGQSGAoGcmVhc29uGAQgASgJQgi6SAVyAxj0AyJfCiBVcGRhdGVEZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAki2wIKDFN1YnNjcmlwdGlvbhIXCgJpZBgBIAEoCUILukgI2AEBcgOwAQESNAoEdHlwZRgCIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kSAASNQoFdG9waWMYAyABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JEgAEjgKCGNhdGVnb3J5GAQgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSRIABIYCgZmaWx0ZXIYBSABKAlCCLpIBXIDGOgHEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCDwoGdGFyZ2V0EgW6SAIIASKfAQoZQ3JlYXRlU3Vic2NyaXB0aW9uUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNwoMc3Vic2NyaXB0aW9uGAIgASgLMhkucG9zdGhvcm4udjEuU3Vic2NyaXB0aW9uQga6SAPIAQESGAoGcmVhc29uGAMgASgJQgi6SAVyAxj0AyJ6ChpDcmVhdGVTdWJzY3JpcHRpb25SZXNwb25zZRIvCgxzdWJzY3JpcHRpb24YASABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQibAoWR2V0U3Vic2NyaXB0aW9uUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSIQoPc3Vic2NyaXB0aW9uX2lkGAIgASgJQgi6SAVyA7ABASJKChdHZXRTdWJzY3JpcHRpb25SZXNwb25zZRIvCgxzdWJzY3JpcHRpb24YASABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24ihwEKGExpc3RTdWJzY3JpcHRpb25zUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSHAoJcGFnZV9zaXplGAIgASgFQgm6SAYaBBgyKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciZgoZTGlzdFN1YnNjcmlwdGlvbnNSZXNwb25zZRIwCg1zdWJzY3JpcHRpb25zGAEgAygLMhkucG9zdGhvcm4udjEuU3Vic2NyaXB0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKjAQoZVXBkYXRlU3Vic2NyaXB0aW9uUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSIQoPc3Vic2NyaXB0aW9uX2lkGAIgASgJQgi6SAVyA7ABARIYCgZmaWx0ZXIYAyABKAlCCLpIBXIDGOgHEhgKBnJlYXNvbhgEIAEoCUIIukgFcgMY9AMiegoaVXBkYXRlU3Vic2NyaXB0aW9uUmVzcG9uc2USLwoMc3Vic2NyaXB0aW9uGAEgASgLMhkucG9zdGhvcm4udjEuU3Vic2NyaXB0aW9uEisKCnJlY29uY2lsZWQYAiABKAsyFy5wb3N0aG9ybi52MS5SZWNvbmNpbGVkIokBChlEZWxldGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBEhgKBnJlYXNvbhgDIAEoCUIIukgFcgMY9AMiSQoaRGVsZXRlU3Vic2NyaXB0aW9uUmVzcG9uc2USKwoKcmVjb25jaWxlZBgBIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiYgoVVW5zdWJzY3JpYmVBbGxSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIYCgZyZWFzb24YAiABKAlCCLpIBXIDGPQDIlYKFlVuc3Vic2NyaWJlQWxsUmVzcG9uc2USFQoNc3Vic2NyaXB0aW9ucxgBIAEoBRIOCgZ0b3BpY3MYAiABKAUSFQoNbm90aWZpY2F0aW9ucxgDIAEoAyriAQoPUHJlZmVyZW5jZUxldmVsEiAKHFBSRUZFUkVOQ0VfTEVWRUxfVU5TUEVDSUZJRUQQABIdChlQUkVGRVJFTkNFX0xFVkVMX0JVSUxUX0lOEAESGwoXUFJFRkVSRU5DRV9MRVZFTF9URU5BTlQQAhIcChhQUkVGRVJFTkNFX0xFVkVMX1BST0ZJTEUQAxIZChVQUkVGRVJFTkNFX0xFVkVMX1VTRVIQBBIdChlQUkVGRVJFTkNFX0xFVkVMX0NBVEVHT1JZEAUSGQoVUFJFRkVSRU5DRV9MRVZFTF9UWVBFEAYy/gkKElByZWZlcmVuY2VzU2VydmljZRJeCg5HZXRQcmVmZXJlbmNlcxIiLnBvc3Rob3JuLnYxLkdldFByZWZlcmVuY2VzUmVxdWVzdBojLnBvc3Rob3JuLnYxLkdldFByZWZlcmVuY2VzUmVzcG9uc2UiA5ACARJiChFVcGRhdGVQcmVmZXJlbmNlcxIlLnBvc3Rob3JuLnYxLlVwZGF0ZVByZWZlcmVuY2VzUmVxdWVzdBomLnBvc3Rob3JuLnYxLlVwZGF0ZVByZWZlcmVuY2VzUmVzcG9uc2USXwoQUmVzZXRQcmVmZXJlbmNlcxIkLnBvc3Rob3JuLnYxLlJlc2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiUucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEnkKF0dldEVmZmVjdGl2ZVByZWZlcmVuY2VzEisucG9zdGhvcm4udjEuR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXF1ZXN0GiwucG9zdGhvcm4udjEuR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEnMKFUdldERlZmF1bHRQcmVmZXJlbmNlcxIpLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QaKi5wb3N0aG9ybi52MS5HZXREZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEncKGFVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlcxIsLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QaLS5wb3N0aG9ybi52MS5VcGRhdGVEZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZRJlChJDcmVhdGVTdWJzY3JpcHRpb24SJi5wb3N0aG9ybi52MS5DcmVhdGVTdWJzY3JpcHRpb25SZXF1ZXN0GicucG9zdGhvcm4udjEuQ3JlYXRlU3Vic2NyaXB0aW9uUmVzcG9uc2USYQoPR2V0U3Vic2NyaXB0aW9uEiMucG9zdGhvcm4udjEuR2V0U3Vic2NyaXB0aW9uUmVxdWVzdBokLnBvc3Rob3JuLnYxLkdldFN1YnNjcmlwdGlvblJlc3BvbnNlIgOQAgESZwoRTGlzdFN1YnNjcmlwdGlvbnMSJS5wb3N0aG9ybi52MS5MaXN0U3Vic2NyaXB0aW9uc1JlcXVlc3QaJi5wb3N0aG9ybi52MS5MaXN0U3Vic2NyaXB0aW9uc1Jlc3BvbnNlIgOQAgESZQoSVXBkYXRlU3Vic2NyaXB0aW9uEiYucG9zdGhvcm4udjEuVXBkYXRlU3Vic2NyaXB0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLlVwZGF0ZVN1YnNjcmlwdGlvblJlc3BvbnNlEmUKEkRlbGV0ZVN1YnNjcmlwdGlvbhImLnBvc3Rob3JuLnYxLkRlbGV0ZVN1YnNjcmlwdGlvblJlcXVlc3QaJy5wb3N0aG9ybi52MS5EZWxldGVTdWJzY3JpcHRpb25SZXNwb25zZRJZCg5VbnN1YnNjcmliZUFsbBIiLnBvc3Rob3JuLnYxLlVuc3Vic2NyaWJlQWxsUmVxdWVzdBojLnBvc3Rob3JuLnYxLlVuc3Vic2NyaWJlQWxsUmVzcG9uc2VCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSLgCAoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBEicKCGJhdGNoaW5nGAsgASgLMhUucG9zdGhvcm4udjEuQmF0Y2hpbmcSKgoKaG91cmx5X2NhcBgMIAEoCzIWLnBvc3Rob3JuLnYxLkhvdXJseUNhcBIjCgZkaWdlc3QYDSABKAsyEy5wb3N0aG9ybi52MS5EaWdlc3QSOgoSZW1lcmdlbmN5X2NvbnRhY3RzGA4gASgLMh4ucG9zdGhvcm4udjEuRW1lcmdlbmN5Q29udGFjdHMSJwoIZ3JvdXBpbmcYDyABKAsyFS5wb3N0aG9ybi52MS5Hcm91cGluZxIjCgZ0aW1pbmcYESABKAsyEy5wb3N0aG9ybi52MS5UaW1pbmcaUAoPQ2F0ZWdvcmllc0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLnBvc3Rob3JuLnYxLlNjb3BlUHJlZmVyZW5jZXM6AjgBGksKClR5cGVzRW50cnkSCwoDa2V5GAEgASgJEiwKBXZhbHVlGAIgASgLMh0ucG9zdGhvcm4udjEuU2NvcGVQcmVmZXJlbmNlczoCOAFCCgoIX2VuYWJsZWRCEwoRX21pbmltdW1fcHJpb3JpdHlCEwoRX3dlZWtlbmRzX2VuYWJsZWRCCwoJX2xhbmd1YWdlQgwKCl90aW1lX3pvbmUilwEKCEJhdGNoaW5nEhQKB2VuYWJsZWQYASABKAhIAIgBARIgCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYFCgBSAGIAQESOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCDxCCgoIX2VuYWJsZWRCCwoJX21heF9zaXplImQKCUhvdXJseUNhcBIUCgdlbmFibGVkGAEgASgISACIAQESJAoMbWF4X3Blcl9ob3VyGAIgASgFQgm6SAYaBBhkKAFIAYgBAUIKCghfZW5hYmxlZEIPCg1fbWF4X3Blcl9ob3VyIpQCCgZEaWdlc3QSNwoEbW9kZRgBIAEoDjIYLnBvc3Rob3JuLnYxLkRpZ2VzdC5Nb2RlQgq6SAeCAQQQASAASACIAQESOQoEdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAYgBARIgCgRkYXlzGAMgAygFQhK6SA+SAQwQBxgBIgYaBBgGKAAiYgoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEgoOTU9ERV9JTU1FRElBVEUQARIPCgtNT0RFX0hPVVJMWRACEg4KCk1PREVfREFJTFkQAxIPCgtNT0RFX1dFRUtMWRAEQgcKBV9tb2RlQgcKBV90aW1lIjQKEkNoYW5uZWxQcmVmZXJlbmNlcxITCgZpbl9hcHAYASABKAhIAIgBAUIJCgdfaW5fYXBwIu8CChBTY29wZVByZWZlcmVuY2VzEhQKB2VuYWJsZWQYASABKAhIAIgBARIxCghjaGFubmVscxgCIAEoCzIfLnBvc3Rob3JuLnYxLkNoYW5uZWxQcmVmZXJlbmNlcxJAChBtaW5pbXVtX3ByaW9yaXR5GAMgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARInCghiYXRjaGluZxgEIAEoCzIVLnBvc3Rob3JuLnYxLkJhdGNoaW5nEj4KC2RpZ2VzdF9tb2RlGAUgASgOMhgucG9zdGhvcm4udjEuRGlnZXN0Lk1vZGVCCrpIB4IBBBABIABIAogBARI2ChByZW1pbmRlcl9vZmZzZXRzGAYgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzQgoKCF9lbmFibGVkQhMKEV9taW5pbXVtX3ByaW9yaXR5Qg4KDF9kaWdlc3RfbW9kZSL6AQoKUXVpZXRIb3VycxIUCgdlbmFibGVkGAEgASgISACIAQESPwoKc3RhcnRfdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAYgBARI9CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAogBARIbCg5hbGxvd19jcml0aWNhbBgEIAEoCEgDiAEBQgoKCF9lbmFibGVkQg0KC19zdGFydF90aW1lQgsKCV9lbmRfdGltZUIRCg9fYWxsb3dfY3JpdGljYWwi6AEKDERvTm90RGlzdHVyYhIUCgdlbmFibGVkGAEgASgISACIAQESOgoHcGVyaW9kcxgCIAMoCzIfLnBvc3Rob3JuLnYxLkRvTm90RGlzdHVyYlBlcmlvZEIIukgFkgECEDI6erpIdxp1Chlkb19ub3RfZGlzdHVyYi5wZXJpb2RfaWRzEh50aGUgaWRzIG9mIHBlcmlvZHMgbXVzdCBkaWZmZXIaOHRoaXMucGVyaW9kcy5maWx0ZXIocCwgcC5pZCAhPSAnJykubWFwKHAsIHAuaWQpLnVuaXF1ZSgpQgoKCF9lbmFibGVkIrkCChJEb05vdERpc3R1cmJQZXJpb2QSHgoLZGF5X29mX3dlZWsYASABKAVCCbpIBhoEGAYoABI6CgpzdGFydF90aW1lGAIgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJBI4CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSQSEAoIaW5hY3RpdmUYBCABKAgSGwoOYWxsb3dfY3JpdGljYWwYBSABKAhIAIgBARIgChhhbGxvd19lbWVyZ2VuY3lfY29udGFjdHMYBiABKAgSKQoCaWQYByABKAlCHbpIGtgBAXIVMhNeW1x4MjEtXHg3ZV17MSw2NH0kQhEKD19hbGxvd19jcml0aWNhbCJtChFFbWVyZ2VuY3lDb250YWN0cxIUCgdlbmFibGVkGAEgASgISACIAQESNgoIdXNlcl9pZHMYAiADKAlCJLpIIZIBHhAUGAEiGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JEIKCghfZW5hYmxlZCKoAQoGVGltaW5nEh8KEmludGVsbGlnZW50X3RpbWluZxgBIAEoCEgAiAEBEhUKCGxlYXJuaW5nGAIgASgISAGIAQESJQoYcGVyc29uYWxpc2VkX3F1aWV0X2hvdXJzGAMgASgISAKIAQFCFQoTX2ludGVsbGlnZW50X3RpbWluZ0ILCglfbGVhcm5pbmdCGwoZX3BlcnNvbmFsaXNlZF9xdWlldF9ob3VycyKYAQoIR3JvdXBpbmcSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEiAKCG1heF9zaXplGAIgASgFQgm6SAYaBBgyKAFIAYgBARI7CgZ3aW5kb3cYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCDxCCgoIX2VuYWJsZWRCCwoJX21heF9zaXplIkgKFUdldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQihgEKFkdldFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEi8KC3VwZGF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLkAQoYVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgtwcmVmZXJlbmNlcxgCIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKBGV0YWcYBCABKAlCB7pIBHICGGQSGAoGcmVhc29uGAUgASgJQgi6SAVyAxj0AyKdAQoZVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAkSFgoOY2hhbmdlZF9maWVsZHMYAyADKAkSKwoKcmVjb25jaWxlZBgEIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQihAEKClJlY29uY2lsZWQSEgoKc3VwcHJlc3NlZBgBIAEoBRINCgVtb3ZlZBgCIAEoBRIQCghyZWxlYXNlZBgDIAEoBRIRCglyZWJhdGNoZWQYBCABKAUSEQoJdW5jaGFuZ2VkGAUgASgFEgwKBG1vcmUYBiABKAgSDQoFYWRkZWQYByABKAUiZAoXUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiVQoYUmVzZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEgwKBGV0YWcYASABKAkSKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiiAEKHkdldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNQoEdHlwZRgCIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIuoBCh9HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSSgoHb3JpZ2lucxgCIAMoCzI5LnBvc3Rob3JuLnYxLkdldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVzcG9uc2UuT3JpZ2luc0VudHJ5GkwKDE9yaWdpbnNFbnRyeRILCgNrZXkYASABKAkSKwoFdmFsdWUYAiABKA4yHC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlTGV2ZWw6AjgBIh4KHEdldERlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QiXAodR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJIroBCh9VcGRhdGVEZWZhdWx0UHJlZmVyZW5jZXNSZXF1ZXN0EjUKC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXNCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoEZXRhZxgDIAEoCUIHukgEcgIYZBIYCgZyZWFzb24YBCABKAlCCLpIBXIDGPQDIl8KIFVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCSLbAgoMU3Vic2NyaXB0aW9uEhcKAmlkGAEgASgJQgu6SAjYAQFyA7ABARI0CgR0eXBlGAIgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSRIABI1CgV0b3BpYxgDIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kSAASOAoIY2F0ZWdvcnkYBCABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JEgAEhgKBmZpbHRlchgFIAEoCUIIukgFcgMY6AcSLwoLY3JlYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIPCgZ0YXJnZXQSBbpIAggBIp8BChlDcmVhdGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI3CgxzdWJzY3JpcHRpb24YAiABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb25CBrpIA8gBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGPQDInoKGkNyZWF0ZVN1YnNjcmlwdGlvblJlc3BvbnNlEi8KDHN1YnNjcmlwdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLlN1YnNjcmlwdGlvbhIrCgpyZWNvbmNpbGVkGAIgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJsChZHZXRTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBIkoKF0dldFN1YnNjcmlwdGlvblJlc3BvbnNlEi8KDHN1YnNjcmlwdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLlN1YnNjcmlwdGlvbiKHAQoYTGlzdFN1YnNjcmlwdGlvbnNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIcCglwYWdlX3NpemUYAiABKAVCCbpIBhoEGDIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoByJmChlMaXN0U3Vic2NyaXB0aW9uc1Jlc3BvbnNlEjAKDXN1YnNjcmlwdGlvbnMYASADKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqMBChlVcGRhdGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBEhgKBmZpbHRlchgDIAEoCUIIukgFcgMY6AcSGAoGcmVhc29uGAQgASgJQgi6SAVyAxj0AyJ6ChpVcGRhdGVTdWJzY3JpcHRpb25SZXNwb25zZRIvCgxzdWJzY3JpcHRpb24YASABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiiQEKGURlbGV0ZVN1YnNjcmlwdGlvblJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiEKD3N1YnNjcmlwdGlvbl9pZBgCIAEoCUIIukgFcgOwAQESGAoGcmVhc29uGAMgASgJQgi6SAVyAxj0AyJJChpEZWxldGVTdWJzY3JpcHRpb25SZXNwb25zZRIrCgpyZWNvbmNpbGVkGAEgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJiChVVbnN1YnNjcmliZUFsbFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiVgoWVW5zdWJzY3JpYmVBbGxSZXNwb25zZRIVCg1zdWJzY3JpcHRpb25zGAEgASgFEg4KBnRvcGljcxgCIAEoBRIVCg1ub3RpZmljYXRpb25zGAMgASgDKuIBCg9QcmVmZXJlbmNlTGV2ZWwSIAocUFJFRkVSRU5DRV9MRVZFTF9VTlNQRUNJRklFRBAAEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQlVJTFRfSU4QARIbChdQUkVGRVJFTkNFX0xFVkVMX1RFTkFOVBACEhwKGFBSRUZFUkVOQ0VfTEVWRUxfUFJPRklMRRADEhkKFVBSRUZFUkVOQ0VfTEVWRUxfVVNFUhAEEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQ0FURUdPUlkQBRIZChVQUkVGRVJFTkNFX0xFVkVMX1RZUEUQBjL+CQoSUHJlZmVyZW5jZXNTZXJ2aWNlEl4KDkdldFByZWZlcmVuY2VzEiIucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiMucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEmIKEVVwZGF0ZVByZWZlcmVuY2VzEiUucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0GiYucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRJfChBSZXNldFByZWZlcmVuY2VzEiQucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QaJS5wb3N0aG9ybi52MS5SZXNldFByZWZlcmVuY2VzUmVzcG9uc2USeQoXR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXMSKy5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1JlcXVlc3QaLC5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgEScwoVR2V0RGVmYXVsdFByZWZlcmVuY2VzEikucG9zdGhvcm4udjEuR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBoqLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgESdwoYVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzEiwucG9zdGhvcm4udjEuVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBotLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEmUKEkNyZWF0ZVN1YnNjcmlwdGlvbhImLnBvc3Rob3JuLnYxLkNyZWF0ZVN1YnNjcmlwdGlvblJlcXVlc3QaJy5wb3N0aG9ybi52MS5DcmVhdGVTdWJzY3JpcHRpb25SZXNwb25zZRJhCg9HZXRTdWJzY3JpcHRpb24SIy5wb3N0aG9ybi52MS5HZXRTdWJzY3JpcHRpb25SZXF1ZXN0GiQucG9zdGhvcm4udjEuR2V0U3Vic2NyaXB0aW9uUmVzcG9uc2UiA5ACARJnChFMaXN0U3Vic2NyaXB0aW9ucxIlLnBvc3Rob3JuLnYxLkxpc3RTdWJzY3JpcHRpb25zUmVxdWVzdBomLnBvc3Rob3JuLnYxLkxpc3RTdWJzY3JpcHRpb25zUmVzcG9uc2UiA5ACARJlChJVcGRhdGVTdWJzY3JpcHRpb24SJi5wb3N0aG9ybi52MS5VcGRhdGVTdWJzY3JpcHRpb25SZXF1ZXN0GicucG9zdGhvcm4udjEuVXBkYXRlU3Vic2NyaXB0aW9uUmVzcG9uc2USZQoSRGVsZXRlU3Vic2NyaXB0aW9uEiYucG9zdGhvcm4udjEuRGVsZXRlU3Vic2NyaXB0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLkRlbGV0ZVN1YnNjcmlwdGlvblJlc3BvbnNlElkKDlVuc3Vic2NyaWJlQWxsEiIucG9zdGhvcm4udjEuVW5zdWJzY3JpYmVBbGxSZXF1ZXN0GiMucG9zdGhvcm4udjEuVW5zdWJzY3JpYmVBbGxSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * What can be set, at the tenant's and the user's level. Absent: inherited.
@@ -103,6 +103,13 @@ export type Preferences = Message<"posthorn.v1.Preferences"> & {
   batching?: Batching | undefined;
 
   /**
+   * How many come in an hour.
+   *
+   * @generated from field: posthorn.v1.HourlyCap hourly_cap = 12;
+   */
+  hourlyCap?: HourlyCap | undefined;
+
+  /**
    * Whether things wait to come together at set times.
    *
    * @generated from field: posthorn.v1.Digest digest = 13;
@@ -177,11 +184,57 @@ export const BatchingSchema: GenMessage<Batching> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_preferences_service, 1);
 
 /**
+ * How many notifications reach the user in an hour, whoever sends them, of
+ * whatever type and over whatever channel.
+ *
+ * An hour is one of the clock (UTC): from full hour to full hour. A batch or
+ * digest counts as one. How much of the cap a notification may use is said by its
+ * type: `value` times `urgency` of 4 or less, half of it; of less than 9, 80 %; of
+ * 9 (which is the default, 3 times 3) and more, all of it; rounded up. So what is
+ * worth less leaves room for what is worth more. Of what is decided at the same
+ * time, what is worth most asks first.
+ *
+ * What finds no room goes into the digest (REASON_HOURLY_CAP), which is due at the
+ * next full hour of the user's wall clock, with all that Digest says of digests.
+ * What its type keeps out of digests (DIGEST_RULE_NEVER), and batches, digests and
+ * what was left alone in one, are held instead, and given a turn in the next hour
+ * that has room, at most a week ahead. What expires before is EXPIRED at once.
+ *
+ * CRITICAL passes and is counted. SendRequest.bypass_rate_limit does not pass:
+ * this is the user's own word, not a limit of the platform. While the servers that
+ * count are away, the policy of the users' limits holds for the cap too.
+ *
+ * @generated from message posthorn.v1.HourlyCap
+ */
+export type HourlyCap = Message<"posthorn.v1.HourlyCap"> & {
+  /**
+   * Whether there is a cap. Default true.
+   *
+   * @generated from field: optional bool enabled = 1;
+   */
+  enabled?: boolean | undefined;
+
+  /**
+   * 1 to 100, default 10.
+   *
+   * @generated from field: optional int32 max_per_hour = 2;
+   */
+  maxPerHour?: number | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.HourlyCap.
+ * Use `create(HourlyCapSchema)` to create a new message.
+ */
+export const HourlyCapSchema: GenMessage<HourlyCap> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 2);
+
+/**
  * When things come: at once, or together at set times, grouped by category.
  *
- * A digest holds whatever its type's DigestRule lets wait, never CRITICAL, and
- * at most 500 notifications; what is more comes in a second one at the same
- * time. A digest of one is sent as itself. What expires before the digest is due
+ * A digest holds whatever its type's DigestRule lets wait, never CRITICAL, what
+ * HourlyCap has no room for, and at most 500 notifications; what is more comes in
+ * a second one at the same time. A digest of one is sent as itself. What expires before the digest is due
  * expires at once; but a reminder of a deadline does not wait for a digest with
  * which it would come with less than half of the time left that it has now. The digest itself is of type and category "digest", has the
  * highest priority among its members, and is decided as any other: due in quiet
@@ -222,7 +275,7 @@ export type Digest = Message<"posthorn.v1.Digest"> & {
  * Use `create(DigestSchema)` to create a new message.
  */
 export const DigestSchema: GenMessage<Digest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 2);
+  messageDesc(file_posthorn_v1_preferences_service, 3);
 
 /**
  * When.
@@ -277,7 +330,7 @@ export type Digest_Mode = (typeof Digest_Mode)[keyof typeof Digest_Mode] | Unkno
  * Describes the enum posthorn.v1.Digest.Mode.
  */
 export const Digest_ModeSchema: GenEnum<Digest_Mode> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_preferences_service, 2, 0);
+  enumDesc(file_posthorn_v1_preferences_service, 3, 0);
 
 /**
  * Channel switches. Absent: inherited. Default true.
@@ -298,7 +351,7 @@ export type ChannelPreferences = Message<"posthorn.v1.ChannelPreferences"> & {
  * Use `create(ChannelPreferencesSchema)` to create a new message.
  */
 export const ChannelPreferencesSchema: GenMessage<ChannelPreferences> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 3);
+  messageDesc(file_posthorn_v1_preferences_service, 4);
 
 /**
  * What can be set for a category or a type.
@@ -360,7 +413,7 @@ export type ScopePreferences = Message<"posthorn.v1.ScopePreferences"> & {
  * Use `create(ScopePreferencesSchema)` to create a new message.
  */
 export const ScopePreferencesSchema: GenMessage<ScopePreferences> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 4);
+  messageDesc(file_posthorn_v1_preferences_service, 5);
 
 /**
  * A time of every day when notifications wait for its end.
@@ -403,7 +456,7 @@ export type QuietHours = Message<"posthorn.v1.QuietHours"> & {
  * Use `create(QuietHoursSchema)` to create a new message.
  */
 export const QuietHoursSchema: GenMessage<QuietHours> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 5);
+  messageDesc(file_posthorn_v1_preferences_service, 6);
 
 /**
  * Times of the week when notifications wait.
@@ -432,7 +485,7 @@ export type DoNotDisturb = Message<"posthorn.v1.DoNotDisturb"> & {
  * Use `create(DoNotDisturbSchema)` to create a new message.
  */
 export const DoNotDisturbSchema: GenMessage<DoNotDisturb> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 6);
+  messageDesc(file_posthorn_v1_preferences_service, 7);
 
 /**
  * One period of every week.
@@ -496,7 +549,7 @@ export type DoNotDisturbPeriod = Message<"posthorn.v1.DoNotDisturbPeriod"> & {
  * Use `create(DoNotDisturbPeriodSchema)` to create a new message.
  */
 export const DoNotDisturbPeriodSchema: GenMessage<DoNotDisturbPeriod> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 7);
+  messageDesc(file_posthorn_v1_preferences_service, 8);
 
 /**
  * Senders who reach the user in do-not-disturb periods with
@@ -527,7 +580,7 @@ export type EmergencyContacts = Message<"posthorn.v1.EmergencyContacts"> & {
  * Use `create(EmergencyContactsSchema)` to create a new message.
  */
 export const EmergencyContactsSchema: GenMessage<EmergencyContacts> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 8);
+  messageDesc(file_posthorn_v1_preferences_service, 9);
 
 /**
  * The user's recorded consent to being learnt from. Whatever learns from how users
@@ -565,7 +618,7 @@ export type Timing = Message<"posthorn.v1.Timing"> & {
  * Use `create(TimingSchema)` to create a new message.
  */
 export const TimingSchema: GenMessage<Timing> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 9);
+  messageDesc(file_posthorn_v1_preferences_service, 10);
 
 /**
  * Which entries form a group in the inbox (InboxGroup). Counts for what arrives
@@ -602,7 +655,7 @@ export type Grouping = Message<"posthorn.v1.Grouping"> & {
  * Use `create(GroupingSchema)` to create a new message.
  */
 export const GroupingSchema: GenMessage<Grouping> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 10);
+  messageDesc(file_posthorn_v1_preferences_service, 11);
 
 /**
  * Whose preferences.
@@ -623,7 +676,7 @@ export type GetPreferencesRequest = Message<"posthorn.v1.GetPreferencesRequest">
  * Use `create(GetPreferencesRequestSchema)` to create a new message.
  */
 export const GetPreferencesRequestSchema: GenMessage<GetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 11);
+  messageDesc(file_posthorn_v1_preferences_service, 12);
 
 /**
  * What the user has set.
@@ -658,7 +711,7 @@ export type GetPreferencesResponse = Message<"posthorn.v1.GetPreferencesResponse
  * Use `create(GetPreferencesResponseSchema)` to create a new message.
  */
 export const GetPreferencesResponseSchema: GenMessage<GetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 12);
+  messageDesc(file_posthorn_v1_preferences_service, 13);
 
 /**
  * What to change.
@@ -708,7 +761,7 @@ export type UpdatePreferencesRequest = Message<"posthorn.v1.UpdatePreferencesReq
  * Use `create(UpdatePreferencesRequestSchema)` to create a new message.
  */
 export const UpdatePreferencesRequestSchema: GenMessage<UpdatePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 13);
+  messageDesc(file_posthorn_v1_preferences_service, 14);
 
 /**
  * As changed.
@@ -750,7 +803,7 @@ export type UpdatePreferencesResponse = Message<"posthorn.v1.UpdatePreferencesRe
  * Use `create(UpdatePreferencesResponseSchema)` to create a new message.
  */
 export const UpdatePreferencesResponseSchema: GenMessage<UpdatePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 14);
+  messageDesc(file_posthorn_v1_preferences_service, 15);
 
 /**
  * What a change of rules made of the notifications that waited for a user.
@@ -820,7 +873,7 @@ export type Reconciled = Message<"posthorn.v1.Reconciled"> & {
  * Use `create(ReconciledSchema)` to create a new message.
  */
 export const ReconciledSchema: GenMessage<Reconciled> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 15);
+  messageDesc(file_posthorn_v1_preferences_service, 16);
 
 /**
  * Whose preferences to forget.
@@ -848,7 +901,7 @@ export type ResetPreferencesRequest = Message<"posthorn.v1.ResetPreferencesReque
  * Use `create(ResetPreferencesRequestSchema)` to create a new message.
  */
 export const ResetPreferencesRequestSchema: GenMessage<ResetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 16);
+  messageDesc(file_posthorn_v1_preferences_service, 17);
 
 /**
  * As reset.
@@ -876,7 +929,7 @@ export type ResetPreferencesResponse = Message<"posthorn.v1.ResetPreferencesResp
  * Use `create(ResetPreferencesResponseSchema)` to create a new message.
  */
 export const ResetPreferencesResponseSchema: GenMessage<ResetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 17);
+  messageDesc(file_posthorn_v1_preferences_service, 18);
 
 /**
  * Whose values, for which type.
@@ -904,7 +957,7 @@ export type GetEffectivePreferencesRequest = Message<"posthorn.v1.GetEffectivePr
  * Use `create(GetEffectivePreferencesRequestSchema)` to create a new message.
  */
 export const GetEffectivePreferencesRequestSchema: GenMessage<GetEffectivePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 18);
+  messageDesc(file_posthorn_v1_preferences_service, 19);
 
 /**
  * The values in force.
@@ -934,7 +987,7 @@ export type GetEffectivePreferencesResponse = Message<"posthorn.v1.GetEffectiveP
  * Use `create(GetEffectivePreferencesResponseSchema)` to create a new message.
  */
 export const GetEffectivePreferencesResponseSchema: GenMessage<GetEffectivePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 19);
+  messageDesc(file_posthorn_v1_preferences_service, 20);
 
 /**
  * The tenant's defaults.
@@ -949,7 +1002,7 @@ export type GetDefaultPreferencesRequest = Message<"posthorn.v1.GetDefaultPrefer
  * Use `create(GetDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const GetDefaultPreferencesRequestSchema: GenMessage<GetDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 20);
+  messageDesc(file_posthorn_v1_preferences_service, 21);
 
 /**
  * The tenant's defaults.
@@ -977,7 +1030,7 @@ export type GetDefaultPreferencesResponse = Message<"posthorn.v1.GetDefaultPrefe
  * Use `create(GetDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const GetDefaultPreferencesResponseSchema: GenMessage<GetDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 21);
+  messageDesc(file_posthorn_v1_preferences_service, 22);
 
 /**
  * What to change.
@@ -1019,7 +1072,7 @@ export type UpdateDefaultPreferencesRequest = Message<"posthorn.v1.UpdateDefault
  * Use `create(UpdateDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesRequestSchema: GenMessage<UpdateDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 22);
+  messageDesc(file_posthorn_v1_preferences_service, 23);
 
 /**
  * As changed.
@@ -1047,7 +1100,7 @@ export type UpdateDefaultPreferencesResponse = Message<"posthorn.v1.UpdateDefaul
  * Use `create(UpdateDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesResponseSchema: GenMessage<UpdateDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 23);
+  messageDesc(file_posthorn_v1_preferences_service, 24);
 
 /**
  * A wish of a user to receive something, or only some of it.
@@ -1154,7 +1207,7 @@ export type Subscription = Message<"posthorn.v1.Subscription"> & {
  * Use `create(SubscriptionSchema)` to create a new message.
  */
 export const SubscriptionSchema: GenMessage<Subscription> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 24);
+  messageDesc(file_posthorn_v1_preferences_service, 25);
 
 /**
  * What to subscribe to.
@@ -1190,7 +1243,7 @@ export type CreateSubscriptionRequest = Message<"posthorn.v1.CreateSubscriptionR
  * Use `create(CreateSubscriptionRequestSchema)` to create a new message.
  */
 export const CreateSubscriptionRequestSchema: GenMessage<CreateSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 25);
+  messageDesc(file_posthorn_v1_preferences_service, 26);
 
 /**
  * As stored.
@@ -1218,7 +1271,7 @@ export type CreateSubscriptionResponse = Message<"posthorn.v1.CreateSubscription
  * Use `create(CreateSubscriptionResponseSchema)` to create a new message.
  */
 export const CreateSubscriptionResponseSchema: GenMessage<CreateSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 26);
+  messageDesc(file_posthorn_v1_preferences_service, 27);
 
 /**
  * Which subscription.
@@ -1246,7 +1299,7 @@ export type GetSubscriptionRequest = Message<"posthorn.v1.GetSubscriptionRequest
  * Use `create(GetSubscriptionRequestSchema)` to create a new message.
  */
 export const GetSubscriptionRequestSchema: GenMessage<GetSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 27);
+  messageDesc(file_posthorn_v1_preferences_service, 28);
 
 /**
  * The subscription.
@@ -1267,7 +1320,7 @@ export type GetSubscriptionResponse = Message<"posthorn.v1.GetSubscriptionRespon
  * Use `create(GetSubscriptionResponseSchema)` to create a new message.
  */
 export const GetSubscriptionResponseSchema: GenMessage<GetSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 28);
+  messageDesc(file_posthorn_v1_preferences_service, 29);
 
 /**
  * Whose subscriptions.
@@ -1302,7 +1355,7 @@ export type ListSubscriptionsRequest = Message<"posthorn.v1.ListSubscriptionsReq
  * Use `create(ListSubscriptionsRequestSchema)` to create a new message.
  */
 export const ListSubscriptionsRequestSchema: GenMessage<ListSubscriptionsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 29);
+  messageDesc(file_posthorn_v1_preferences_service, 30);
 
 /**
  * One page.
@@ -1330,7 +1383,7 @@ export type ListSubscriptionsResponse = Message<"posthorn.v1.ListSubscriptionsRe
  * Use `create(ListSubscriptionsResponseSchema)` to create a new message.
  */
 export const ListSubscriptionsResponseSchema: GenMessage<ListSubscriptionsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 30);
+  messageDesc(file_posthorn_v1_preferences_service, 31);
 
 /**
  * What to change.
@@ -1372,7 +1425,7 @@ export type UpdateSubscriptionRequest = Message<"posthorn.v1.UpdateSubscriptionR
  * Use `create(UpdateSubscriptionRequestSchema)` to create a new message.
  */
 export const UpdateSubscriptionRequestSchema: GenMessage<UpdateSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 31);
+  messageDesc(file_posthorn_v1_preferences_service, 32);
 
 /**
  * As changed.
@@ -1400,7 +1453,7 @@ export type UpdateSubscriptionResponse = Message<"posthorn.v1.UpdateSubscription
  * Use `create(UpdateSubscriptionResponseSchema)` to create a new message.
  */
 export const UpdateSubscriptionResponseSchema: GenMessage<UpdateSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 32);
+  messageDesc(file_posthorn_v1_preferences_service, 33);
 
 /**
  * Which subscription to end.
@@ -1435,7 +1488,7 @@ export type DeleteSubscriptionRequest = Message<"posthorn.v1.DeleteSubscriptionR
  * Use `create(DeleteSubscriptionRequestSchema)` to create a new message.
  */
 export const DeleteSubscriptionRequestSchema: GenMessage<DeleteSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 33);
+  messageDesc(file_posthorn_v1_preferences_service, 34);
 
 /**
  * Ended.
@@ -1456,7 +1509,7 @@ export type DeleteSubscriptionResponse = Message<"posthorn.v1.DeleteSubscription
  * Use `create(DeleteSubscriptionResponseSchema)` to create a new message.
  */
 export const DeleteSubscriptionResponseSchema: GenMessage<DeleteSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 34);
+  messageDesc(file_posthorn_v1_preferences_service, 35);
 
 /**
  * Who wants nothing any more.
@@ -1484,7 +1537,7 @@ export type UnsubscribeAllRequest = Message<"posthorn.v1.UnsubscribeAllRequest">
  * Use `create(UnsubscribeAllRequestSchema)` to create a new message.
  */
 export const UnsubscribeAllRequestSchema: GenMessage<UnsubscribeAllRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 35);
+  messageDesc(file_posthorn_v1_preferences_service, 36);
 
 /**
  * What it ended.
@@ -1519,7 +1572,7 @@ export type UnsubscribeAllResponse = Message<"posthorn.v1.UnsubscribeAllResponse
  * Use `create(UnsubscribeAllResponseSchema)` to create a new message.
  */
 export const UnsubscribeAllResponseSchema: GenMessage<UnsubscribeAllResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 36);
+  messageDesc(file_posthorn_v1_preferences_service, 37);
 
 /**
  * Where a value comes from.
@@ -1606,8 +1659,8 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  * expired, type deleted, opted out, type or category off, channel off, below
  * the minimum priority, filtered by the user's subscriptions, scheduled for
  * later, quiet hours, do not disturb, weekend; then the digest, or else the
- * batch of its type; then the limits, which count a batch or digest as one
- * notification. What is held waits for the first instant at which quiet hours,
+ * batch of its type; then the hourly cap and the limits, which count a batch or
+ * digest as one notification. What is held waits for the first instant at which quiet hours,
  * do not disturb and weekend all allow; it expires at once if it would expire
  * before. Clock rules go by the wall clock in the user's zone: an hour that
  * daylight saving time repeats is judged twice, and an end that it leaves out
@@ -1618,9 +1671,10 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  * transaction of the change, which answers what became of it; what is ACCEPTED is
  * decided by the new rules, whichever server had begun by the old. What a limit
  * holds back keeps its place unless the new rules hold it longer or want it no
- * more. A notification with a `local_schedule_time` follows the user to a new time
- * zone: where its time is past there it is due at once, but an occurrence of a
- * schedule is EXPIRED.
+ * more; what the hourly cap holds or has put into the digest asks it anew. A
+ * notification with a `local_schedule_time` follows the user to a new time zone:
+ * where its time is past there it is due at once, but an occurrence of a schedule
+ * is EXPIRED.
  *
  * The same happens when the user's profile gets another time zone, within the call
  * of UserService. A change of the tenant's defaults or of a type concerns any

@@ -207,7 +207,8 @@ export type SendRequest = Message<"posthorn.v1.SendRequest"> & {
 
   /**
    * Passes the rate limits of user, tenant and platform: it is counted in them,
-   * and those that wait keep their turns. Needs
+   * and those that wait keep their turns. It does not pass what recipients have
+   * set themselves, HourlyCap among it. Needs
    * SCOPE_BYPASS_RATE_LIMIT and is written to the audit log.
    *
    * @generated from field: bool bypass_rate_limit = 16;
@@ -337,7 +338,8 @@ export type SendResult = Message<"posthorn.v1.SendResult"> & {
   verdicts: Verdict[];
 
   /**
-   * With wait_for_decision, when a limit holds it: how that limit stood.
+   * With wait_for_decision, when a limit holds it, or the recipient's HourlyCap
+   * holds it or puts it into the digest: how that stood.
    *
    * @generated from field: posthorn.v1.RateLimitStatus rate_limit = 8;
    */

@@ -81,6 +81,7 @@ Examples:
           type.category,
           enumWord(PrioritySchema, type.defaultPriority),
           type.defaultChannels.map((channel) => enumWord(ChannelSchema, channel)).join(", "),
+          `value ${type.value}, urgency ${type.urgency}`,
           plain(type.displayName),
         ]),
       ))

@@ -70,6 +70,7 @@ const LIMITS: ReadonlySet<number> = new Set([
  *     a rule holds it ───────────────────▶ waits until the rule allows: "moved" when that is another time or rule
  *     nothing holds it ──────────────────▶ due now; the limits are asked when it is released
  *     a limit holds it ──────────────────▶ keeps its place, unless a rule holds it longer
+ *     the hourly cap does ───────────────▶ the same where a rule holds it; else due now, and asks the cap for a better turn
  *     it is to be collected ─────────────▶ due now, and joins its batch when it is released; stays where it is in one of
  *                                          that key, if that was not dissolved
  *     its time has not come ─────────────▶ stays SCHEDULED
@@ -145,7 +146,7 @@ function waits(row: WaitingRow, conclusion: Conclusion, times: Times, now: Date)
     if (dueAt.getTime() === row.dueAt?.getTime()) return { kind: "unchanged" };
     return { kind: "moved", conclusion: { ...conclusion, status: Status.SCHEDULED }, times };
   }
-  const limited = row.status === Status.HELD && LIMITS.has(row.reason);
+  const limited = row.status === Status.HELD && (LIMITS.has(row.reason) || row.reason === Reason.HOURLY_CAP);
   const same =
     limited && row.dueAt !== undefined
       ? dueAt <= row.dueAt

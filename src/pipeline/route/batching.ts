@@ -5,7 +5,7 @@ import { texts } from "#src/store/arrays.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import { takeFence } from "./commit.ts";
 import { concludeBatched } from "./conclude.ts";
-import type { Conclusion } from "./conclusion.ts";
+import type { Conclusion, Reservation } from "./conclusion.ts";
 import type { ChannelVerdict } from "./gates/decide.ts";
 import type { Waiting } from "./load.ts";
 
@@ -16,6 +16,7 @@ export type BatchJoined = Omit<Joined, "members">;
 export type Decisions = {
   waiting: readonly Waiting[];
   verdicts: readonly (readonly ChannelVerdict[])[];
+  reservations: readonly (Reservation | undefined)[];
   conclusions: readonly Conclusion[];
   types: ReadonlyMap<string, { revision: number }>;
 };
@@ -57,7 +58,7 @@ export async function joinTheirBatches(
   { newId }: { newId: NewId },
   tx: Tx,
   tenantId: string,
-  { waiting, verdicts, conclusions, types }: Decisions,
+  { waiting, verdicts, reservations, conclusions, types }: Decisions,
   now: Date,
 ): Promise<{ final: readonly Conclusion[]; joined: readonly BatchJoined[] }> {
   const wanting = waiting.flatMap((row, index) => {
@@ -73,7 +74,8 @@ export async function joinTheirBatches(
     if (conclusion.status !== Status.BATCHED) return conclusion;
     const batch = batches.get(conclusion.id);
     // It was decided by somebody else meanwhile, and the commit passes it over.
-    return batch === undefined ? conclusion : concludeBatched(conclusion, verdicts[index] ?? [], batch);
+    if (batch === undefined) return conclusion;
+    return concludeBatched(conclusion, verdicts[index] ?? [], reservations[index], batch);
   });
   return { final, joined };
 }

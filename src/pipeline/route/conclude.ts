@@ -7,11 +7,12 @@ import {
   TimelineEntrySchema,
   VerdictKind,
 } from "#gen/posthorn/v1/notification_pb.ts";
-import type { Conclusion, Reservation } from "./conclusion.ts";
+import type { Conclusion, Refusal, Reservation } from "./conclusion.ts";
 import type { ChannelVerdict } from "./gates/decide.ts";
 
 /**
- * Draws the notification's next status from its channels' verdicts and what the limits said. Pure.
+ * Draws the notification's next status from its channels' verdicts and what the limits said. Where the hourly cap refused
+ * it, they say so already (cap.ts). Pure.
  *
  *     a channel delivers, limits allow ──▶ DELIVERED
  *     a channel delivers, limits do not ─▶ HELD until the window allows; EXPIRED if it expires before
@@ -41,8 +42,10 @@ export function conclude(
   const batched = verdicts.find((verdict) => verdict.kind === "batch");
   if (batched !== undefined) {
     const { reason, plan } = batched;
-    const inVain = expiresAt !== null && expiresAt <= plan.flushAt;
-    if (inVain) return { id, status: Status.EXPIRED, reason, dueAt: undefined, detail: detailOf(verdicts) };
+    if (expiresAt !== null && expiresAt <= plan.flushAt) {
+      const detail = detailOf(verdicts, refusalOf(reservation));
+      return { id, status: Status.EXPIRED, reason, dueAt: undefined, detail };
+    }
     return { id, status: Status.BATCHED, reason, dueAt: undefined, plan, detail: undefined };
   }
   const [first] = verdicts;
@@ -55,15 +58,20 @@ export function conclude(
 export function concludeBatched(
   conclusion: Conclusion,
   verdicts: readonly ChannelVerdict[],
+  reservation: Reservation | undefined,
   batch: { id: string; flushAt: Date },
 ): Conclusion {
-  return { ...conclusion, batch, detail: detailOf(verdicts, undefined, batch) };
+  return { ...conclusion, batch, detail: detailOf(verdicts, refusalOf(reservation), batch) };
+}
+
+function refusalOf(reservation: Reservation | undefined): Refusal | undefined {
+  return reservation?.allowed === false ? reservation : undefined;
 }
 
 function heldOrExpired(
   id: string,
   verdicts: readonly ChannelVerdict[],
-  reservation: Extract<Reservation, { allowed: false }> | undefined,
+  reservation: Refusal | undefined,
   expiresAt: Date | null,
 ): Conclusion {
   const holds = verdicts.filter((verdict) => verdict.kind === "hold");
@@ -84,7 +92,7 @@ function heldOrExpired(
 /** Nothing when one channel delivers: the timeline's channel and status say the same. */
 function detailOf(
   verdicts: readonly ChannelVerdict[],
-  reservation?: Extract<Reservation, { allowed: false }>,
+  reservation?: Refusal,
   batch?: { id: string; flushAt: Date },
 ): Uint8Array | undefined {
   if (verdicts.length === 1 && verdicts[0]?.kind === "deliver") return undefined;
@@ -104,13 +112,14 @@ function detailOf(
   return toBinary(TimelineEntrySchema, entry);
 }
 
-function rateLimitOf(reservation: Extract<Reservation, { allowed: false }>): NonNullable<TimelineEntry["rateLimit"]> {
+function rateLimitOf(reservation: Refusal): NonNullable<TimelineEntry["rateLimit"]> {
   return {
     $typeName: "posthorn.v1.RateLimitStatus",
     window: reservation.reason,
     usage: reservation.usage,
     limit: reservation.limit,
     resetTime: timestampFromDate(reservation.resetAt),
+    maxPerHour: reservation.perHour ?? 0,
   };
 }
 

@@ -3,10 +3,25 @@ import type { BatchPlan } from "#src/batches/plan.ts";
 import type { Grouped } from "#src/inbox/group.ts";
 import type { RulesVersion } from "#src/preferences/fence.ts";
 
-/** What the limits said about one notification that no gate held back. `slot`: `until` is its own turn. */
+/**
+ * What the limits said about one notification that no gate held back. `slot`: `until` is its own turn. `digest`: the user's
+ * hourly cap has no room, and it goes into the digest; `perHour`: that cap, where it is what refused or holds it.
+ */
 export type Reservation =
   | { allowed: true }
-  | { allowed: false; reason: Reason; until: Date; slot: boolean; usage: number; limit: number; resetAt: Date };
+  | {
+      allowed: false;
+      reason: Reason;
+      until: Date;
+      slot: boolean;
+      usage: number;
+      limit: number;
+      resetAt: Date;
+      digest?: boolean;
+      perHour?: number;
+    };
+
+export type Refusal = Extract<Reservation, { allowed: false }>;
 
 /** What was decided about one notification. */
 export type Conclusion = {

@@ -14,6 +14,7 @@ import { type NotificationTypeRow, rulesOf, type TypeRules } from "#src/types/ty
 import { laneOf } from "../flow.ts";
 import { type BatchJoined, joinTheirBatches, lead, mustHaveJoined, Outdated } from "./batching.ts";
 import { bookingAfter } from "./booking.ts";
+import { capOf, collected, rankOf } from "./cap.ts";
 import { commitDecisions, type Placed } from "./commit.ts";
 import { conclude } from "./conclude.ts";
 import type { Conclusion, Reservation } from "./conclusion.ts";
@@ -82,8 +83,9 @@ export async function route(
   const decisions = facts.some(({ preferences: { wishes } }) => wishes !== undefined)
     ? await decideInSlices(deps, facts, now)
     : facts.map((each) => deps.decide(each, now));
-  const verdicts = await lead(deps, tenantId, waiting, decisions, now);
-  const reservations = await reserveFor(deps, tenantId, waiting, verdicts, now);
+  const led = await lead(deps, tenantId, waiting, decisions, now);
+  const reservations = await reserveFor(deps, tenantId, waiting, facts, led, now);
+  const verdicts = facts.map((each, index) => collected(led[index] ?? [], reservations[index], each, now));
   const conclusions = waiting.map((row, index) => {
     const conclusion = conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt);
     return {
@@ -97,7 +99,7 @@ export async function route(
   const concluded = performance.now();
   const stored = await orOutdated(
     deps.store.tenant(tenantId, async (tx) => {
-      const decisions = { waiting, verdicts, conclusions, types };
+      const decisions = { waiting, verdicts, reservations, conclusions, types };
       const { final, joined } = await joinTheirBatches(deps, tx, tenantId, decisions, now);
       const committing = { now, slot: context.slot, epoch: context.epoch };
       const committed = await commitDecisions(tx, tenantId, final, committing);
@@ -195,27 +197,32 @@ function groupOf({ groupKey }: Waiting, preferences: CompiledPreferences | undef
   return { key: groupKey, ...preferences.grouping };
 }
 
-/** Reserves for those with a channel to deliver to; undefined for the others. */
+/** Reserves for those with a channel to deliver to, in the order of their rank and then their age; undefined for the others. */
 async function reserveFor(
   deps: RouteDeps,
   tenantId: string,
   waiting: readonly Waiting[],
-  verdicts: readonly ChannelVerdict[][],
+  facts: readonly Facts[],
+  verdicts: readonly (readonly ChannelVerdict[])[],
   now: Date,
 ): Promise<(Reservation | undefined)[]> {
-  const wanting = waiting.flatMap((row, index) =>
-    verdicts[index]?.some((verdict) => verdict.kind === "deliver") ? [{ row, index }] : [],
-  );
+  const wanting = waiting.flatMap((row, index) => {
+    const about = facts[index];
+    const delivers = verdicts[index]?.some((verdict) => verdict.kind === "deliver");
+    return delivers && about ? [{ row, index, cap: capOf(about), rank: rankOf(about) }] : [];
+  });
+  if (wanting.some(({ rank }) => rank !== wanting[0]?.rank)) wanting.sort((a, b) => b.rank - a.rank);
   const result: (Reservation | undefined)[] = waiting.map(() => undefined);
   if (wanting.length === 0) return result;
   const answers = await deps.reserve(
     tenantId,
-    wanting.map(({ row }) => ({
+    wanting.map(({ row, cap }) => ({
       id: row.id,
       userId: row.userId,
       attempt: row.attempts,
       exempt: row.bypassLimits || laneOf(row.priority).name === "critical",
       expiresAtMs: row.expiresAt?.getTime(),
+      cap,
       slot: row.bookedAt === null ? undefined : { at: row.bookedAt, reason: row.reason },
     })),
     now,

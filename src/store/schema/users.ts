@@ -76,6 +76,9 @@ export const types = pgTable(
     batching: bytea("batching"),
     batchWording: bytea("batch_wording"),
     digestRule: smallint("digest_rule").notNull().default(0),
+    /** 1 to 5: how much it is worth to its recipient, and how much is lost if it comes later. */
+    value: smallint("value").notNull().default(3),
+    urgency: smallint("urgency").notNull().default(3),
     /** Those that arrive close together form a group in the inbox. */
     group: boolean("group_similar").notNull().default(false),
     revision: integer("revision").notNull(),

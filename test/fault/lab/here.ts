@@ -1,6 +1,7 @@
 import { readConfig } from "#src/config.ts";
 import { type PlatformOptions, startPlatform } from "#src/main.ts";
 import type { TestServices } from "../../support/fresh-services.ts";
+import { withoutCap } from "../../support/without-cap.ts";
 import type { Address, Site } from "./lab.ts";
 import { SETTINGS, type Settings } from "./node.ts";
 
@@ -26,7 +27,7 @@ export async function nodeHere(
   return {
     name,
     address: platform.grpcUrl,
-    bootstrap: () => platform.bootstrap("Faults"),
+    bootstrap: async () => withoutCap(services.databaseUrl, await platform.bootstrap("Faults")),
     [Symbol.asyncDispose]: () => platform[Symbol.asyncDispose](),
   };
 }

@@ -3,6 +3,7 @@ import postgres, { type Sql } from "postgres";
 import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ingestStream, LANES, routeConsumer, SHARDS } from "#src/pipeline/flow.ts";
 import type { TestServices } from "../../support/fresh-services.ts";
+import { withoutCap } from "../../support/without-cap.ts";
 import { connectTo } from "./connection.ts";
 import { type FaultNode, faultNode, OPERATOR_KEY, type Settings } from "./node.ts";
 
@@ -65,7 +66,8 @@ export function openLab(services: TestServices, say: (line: string) => void): La
       const nodes: FaultNode[] = [];
       for (const name of names) nodes.push(stack.use(await faultNode(name, services, settings)));
       await Promise.all(nodes.map((node) => node.start()));
-      return { nodes, ...(await newTenant(nodes[0]?.address ?? "")) };
+      const tenant = await newTenant(nodes[0]?.address ?? "");
+      return { nodes, ...(await withoutCap(services.databaseUrl, tenant)) };
     },
     shortenAckWait: (ms) => shortenAckWait(services, ms),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),

@@ -66,10 +66,11 @@ function outcomeOf(
   };
   return reconsidered(row, compile(levels, new Set(), zoneClock), rules, decide, NOW);
 }
-const PLAIN: TypeRules = { batching: undefined, digest: DigestRule.UNSPECIFIED };
+const PLAIN: TypeRules = { batching: undefined, digest: DigestRule.UNSPECIFIED, worth: 9 };
 const BATCHED: TypeRules = {
   batching: { maxSize: 0, windowMs: undefined, leading: false, sliding: false, maxWindowMs: undefined },
   digest: DigestRule.UNSPECIFIED,
+  worth: 9,
 };
 const quiet = (startTime: string, endTime: string) => ({ quietHours: { enabled: true, startTime, endTime } });
 const moved = (status: Status, reason: Reason, dueAt: Date) => ({

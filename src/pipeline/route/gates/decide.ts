@@ -33,7 +33,7 @@ type Step = { about: "notification"; gate: Gate } | { about: "channel"; gate: Ch
  * into this list.
  *
  * Duplicates are kept out when a notification is accepted; what was cancelled is passed over when the chunk is read and
- * again by the commit; limits are asked after all gates, because asking them counts.
+ * again by the commit; limits and the hourly cap are asked after all gates, because asking them counts (cap.ts).
  */
 const GATES: readonly Step[] = [
   { about: "notification", gate: expired },

@@ -1,0 +1,46 @@
+import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
+import { hourlyPlan } from "#src/batches/plan.ts";
+import { budget } from "#src/limits/budget.ts";
+import type { Cap } from "#src/limits/windows.ts";
+import { USUAL_WORTH } from "#src/types/type.ts";
+import type { Reservation } from "./conclusion.ts";
+import type { ChannelVerdict, Facts } from "./gates/decide.ts";
+
+/**
+ * What its user's hourly cap says about a notification; undefined: nothing. CRITICAL passes; what its type or its past
+ * keeps out of digests waits for an hour with room. Pure.
+ */
+export function capOf({ notification, preferences: { maxPerHour: perHour } }: Facts): Cap | undefined {
+  if (perHour === undefined) return undefined;
+  if (notification.priority === Priority.CRITICAL) return { perHour, share: perHour, over: "pass" };
+  const { rules, batchedAlready } = notification;
+  const over = batchedAlready || rules?.digest === DigestRule.NEVER ? "wait" : "digest";
+  return { perHour, share: budget(perHour, worthOf(notification)), over };
+}
+
+/** In which order those that are decided together ask the limits: the most first. All alike where there is no cap. Pure. */
+export function rankOf({ notification, preferences }: Facts): number {
+  return preferences.maxPerHour === undefined ? USUAL_WORTH : worthOf(notification);
+}
+
+/** The notification of a digest has no type, and is worth what things usually are. */
+function worthOf({ rules }: Facts["notification"]): number {
+  return rules?.worth ?? USUAL_WORTH;
+}
+
+/** The verdicts, where the cap has refused it: what would be delivered goes into the user's digest. Pure. */
+export function collected(
+  verdicts: readonly ChannelVerdict[],
+  reservation: Reservation | undefined,
+  { notification, preferences }: Facts,
+  now: Date,
+): readonly ChannelVerdict[] {
+  if (reservation === undefined || reservation.allowed || reservation.digest !== true) return verdicts;
+  const { reason } = reservation;
+  const plan = hourlyPlan(notification, preferences.digest, now);
+  return verdicts.map(
+    (verdict): ChannelVerdict =>
+      verdict.kind === "deliver" ? { channel: verdict.channel, kind: "batch", reason, plan } : verdict,
+  );
+}
