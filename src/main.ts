@@ -10,6 +10,8 @@ import { sealer } from "#src/auth/seal.ts";
 import { connectBroker } from "#src/broker/broker.ts";
 import { startInvalidations } from "#src/broker/invalidations.ts";
 import { connectCache } from "#src/cache/redis.ts";
+import type { Channels } from "#src/channels/channel.ts";
+import { sinkChannels } from "#src/channels/sink.ts";
 import type { Clock } from "#src/clock.ts";
 import type { Role } from "#src/config/deployment.ts";
 import type { Config } from "#src/config.ts";
@@ -22,11 +24,12 @@ import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
 import type { ClosedBatch } from "#src/pipeline/close/close.ts";
 import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
+import { outsideWork } from "#src/pipeline/outside.ts";
 import { openQueue, type Queue } from "#src/pipeline/queue.ts";
 import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
 import { announceBatch, announceCancelled, announceClosed, announceConclusion } from "#src/pipeline/route/announce.ts";
-import { endedBy } from "#src/pipeline/route/ended-by.ts";
-import { decide } from "#src/pipeline/route/gates/decide.ts";
+import { endingBy } from "#src/pipeline/route/ended-by.ts";
+import { deciding } from "#src/pipeline/route/gates/decide.ts";
 import type { RouteDeps } from "#src/pipeline/route/route.ts";
 import { worker } from "#src/pipeline/worker.ts";
 import { preferenceCache } from "#src/preferences/cache.ts";
@@ -82,6 +85,7 @@ export type Between = {
   store?(store: Store): Store;
   queue?(queue: Queue): Queue;
   live?(live: Live): Live;
+  channels?(channels: Channels): Channels;
   work?(handle: HandleWork): HandleWork;
 };
 
@@ -149,6 +153,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       return new Map([...known].map(([userId, { timeZone }]) => [userId, timeZone]));
     },
   };
+  const sunk: Channels = config.channels.devSink === undefined ? new Map() : sinkChannels(config.channels.devSink);
+  const channels = between.channels?.(sunk) ?? sunk;
+  const decide = deciding(channels.keys());
   const reconsider: ReconsiderDeps = { decide, metrics, clockOf: zoneClocks(), filters: filterEvaluator(), live };
   const reconcile = reconciling(reconsider);
   const inbox = openInbox({
@@ -161,6 +168,10 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       for (const notificationId of ids) {
         live.statusChanged(tenantId, userId, { notificationId, status: Status.READ, channel: Channel.IN_APP, time });
       }
+    },
+    notificationConfirmed(tenantId, userId, notificationId, status, at) {
+      const time = timestampFromDate(at);
+      live.statusChanged(tenantId, userId, { notificationId, status, time, confirmTime: time });
     },
   });
 
@@ -210,7 +221,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   // What happens by itself.
   if (has("scheduler")) {
     const close = {
-      ...{ store, queue, newId, findType, endedBy },
+      ...{ store, queue, newId, findType },
+      endedBy: endingBy(decide),
       slot: firstSlot,
       loadPreferences: preferences.load,
       closed: (tenantId: string, batch: ClosedBatch, at: Date) => announceClosed(live, tenantId, batch, at),
@@ -229,7 +241,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       close,
     };
     const occurrences = { accept: acceptDeps, slot: firstSlot, log };
-    stack.use(startJobs({ ...jobs, occurrences }, config));
+    const loadPreferences = preferences.load;
+    const outside = outsideWork({ store, clock, live, log, channels, slot: firstSlot, loadPreferences, decide });
+    stack.use(startJobs({ ...jobs, ...outside, occurrences }, config));
     if (config.encryption.previousKeys.length > 0) {
       void resealSecrets(store, seals).then(
         (count) => log.info({ count }, "sealed the secrets of former master keys anew"),
@@ -258,6 +272,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     sendService({
       ...shared,
       accept: accepting(acceptDeps, config.accept, slots),
+      inbox,
       violations,
       slot: firstSlot,
       cancelled: (tenantId, notifications, at) => announceCancelled(live, tenantId, notifications, at),

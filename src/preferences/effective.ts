@@ -12,6 +12,7 @@ import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import {
   batching,
   channelEnabled,
+  delivery,
   digest,
   doNotDisturb,
   emergencyContacts,
@@ -44,6 +45,7 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
   const batch = batching(levels, scope);
   const digested = digest(levels, scope);
   const groups = grouping(levels);
+  const delivers = delivery(levels);
   const channels = create(ChannelPreferencesSchema);
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
@@ -85,6 +87,11 @@ export function effective(levels: Levels, scope: Scope | undefined): Effective {
       enabled: note("grouping.enabled", groups.enabled),
       maxSize: note("grouping.max_size", groups.maxSize),
       window: durationFromMs(note("grouping.window", groups.windowMs)),
+    },
+    delivery: {
+      method: note("delivery.method", delivers.method),
+      fallbacks: [...note("delivery.fallbacks", delivers.fallbacks)],
+      confirmationRequired: note("delivery.confirmation_required", delivers.confirmationRequired),
     },
   });
   return { preferences, origins };

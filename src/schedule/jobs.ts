@@ -4,7 +4,9 @@ import { toCounts } from "#src/inbox/entry.ts";
 import { entriesByIds } from "#src/inbox/queries.ts";
 import { expireEntries, type Returned, releaseSnoozed } from "#src/inbox/release.ts";
 import type { CloseDeps } from "#src/pipeline/close/close.ts";
+import { CLAIM, type DeliverDeps, deliverDue } from "#src/pipeline/deliver/deliver.ts";
 import { restoreQueues } from "#src/pipeline/ensure-queues.ts";
+import { type EscalateDeps, escalateDue } from "#src/pipeline/escalate/escalate.ts";
 import { measureQueues } from "#src/pipeline/measure-queues.ts";
 import type { Queue } from "#src/pipeline/queue.ts";
 import { reconcile } from "#src/pipeline/reconcile/reconcile.ts";
@@ -16,7 +18,14 @@ import type { Live } from "#src/stream/live.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { flush } from "./flush.ts";
-import { forgetBatches, forgetFanouts, forgetGroups, forgetKeys, forgetSchedules } from "./forget.ts";
+import {
+  forgetBatches,
+  forgetEscalations,
+  forgetFanouts,
+  forgetGroups,
+  forgetKeys,
+  forgetSchedules,
+} from "./forget.ts";
 import { startLoop } from "./loop.ts";
 import { type OccurrenceDeps, sendOccurrences } from "./occurrences.ts";
 import { releaseDue } from "./release.ts";
@@ -34,6 +43,8 @@ export type JobDeps = {
   databaseUrl: string;
   reconsider: ReconsiderDeps;
   occurrences: OccurrenceDeps;
+  escalate: EscalateDeps;
+  deliver: DeliverDeps;
 };
 
 export type JobConfig = {
@@ -74,6 +85,16 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     return { more: count === OCCURRENCES };
   });
   every("close", tickMs, (now) => flush(deps, now, batch));
+  every("escalate", tickMs, async (now) => {
+    const { seen, moved } = await escalateDue(deps.escalate, now, batch);
+    metrics.schedulerReleased.inc({ kind: "step" }, moved);
+    return { more: seen === batch && moved > 0 };
+  });
+  every("hand-over", tickMs, async (now) => {
+    const count = await deliverDue(deps.deliver, now, CLAIM);
+    metrics.schedulerReleased.inc({ kind: "hand-over" }, count);
+    return { more: count === CLAIM };
+  });
   every("unsnooze", SNOOZE_MS, async (now) => {
     const returned = await releaseSnoozed(deps, now, batch);
     await announce(deps, returned, now);
@@ -114,6 +135,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     while ((await forgetFanouts(store, now, config.retention.days, batch)) === batch);
     while ((await forgetSchedules(store, now, config.retention.days, batch)) === batch);
     while ((await forgetBatches(store, now, config.retention.days, batch)) === batch);
+    while ((await forgetEscalations(store, now, config.retention.days, batch)) === batch);
     if (dropped.length > 0) log.info({ dropped }, "dropped months that were older than the retention");
     return { more: false };
   });

@@ -28,6 +28,8 @@ export type Arrival = {
   senderId: string;
   arrivedAt: Date;
   expiresAt: Date | undefined;
+  /** Its recipient is asked to confirm it. */
+  confirmationRequired?: boolean | null | undefined;
   /** Its trace, if it is recorded and followed to the stream. */
   trace?: SpanContext | undefined;
   /** When it was accepted, in Unix milliseconds, if its way to the stream is measured. */
@@ -131,6 +133,8 @@ function writeEntry(out: BinaryWriter, entry: Entry): void {
   time(out, ENTRY.archiveTime, entry.archivedAt);
   time(out, ENTRY.snoozeTime, entry.snoozedUntil);
   time(out, ENTRY.expireTime, entry.expiresAt);
+  number(out, ENTRY.confirmationRequired, entry.confirmationRequired === true ? 1 : 0);
+  time(out, ENTRY.confirmTime, entry.confirmedAt);
   out.join();
 }
 

@@ -1,6 +1,6 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Duration, durationFromMs, durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, EscalationSchema, Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   BatchRule_Mode,
   BatchRuleSchema,
@@ -11,6 +11,7 @@ import {
 } from "#gen/posthorn/v1/type_service_pb.ts";
 import { offsetsOf, toOffsets } from "#src/deadlines/offsets.ts";
 import { invalidRequest } from "#src/errors.ts";
+import { type EscalationPlan, toPlan } from "#src/escalation/plan.ts";
 import type { types } from "#src/store/schema/users.ts";
 import { textFaults } from "#src/store/storable.ts";
 
@@ -22,6 +23,8 @@ export type TypeRules = {
   /** Undefined: never batched. */
   readonly batching: TypeBatching | undefined;
   readonly digest: DigestRule;
+  /** What happens when nobody answers; undefined: nothing. */
+  readonly escalation?: EscalationPlan | undefined;
 };
 
 export type TypeBatching = {
@@ -34,7 +37,11 @@ export type TypeBatching = {
   readonly maxWindowMs: number | undefined;
 };
 
-export function rulesOf({ batching, digestRule }: Pick<NotificationTypeRow, "batching" | "digestRule">): TypeRules {
+export function rulesOf({
+  batching,
+  digestRule,
+  escalation,
+}: Pick<NotificationTypeRow, "batching" | "digestRule" | "escalation">): TypeRules {
   const rule = batching === null ? undefined : fromBinary(BatchRuleSchema, batching);
   const ms = (duration: Duration | undefined) => duration && Math.floor(durationMs(duration));
   return {
@@ -48,6 +55,7 @@ export function rulesOf({ batching, digestRule }: Pick<NotificationTypeRow, "bat
         }
       : undefined,
     digest: digestRule as DigestRule,
+    escalation: escalation === null ? undefined : toPlan(fromBinary(EscalationSchema, escalation)),
   };
 }
 
@@ -72,6 +80,7 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   batchWording: null,
   digestRule: DigestRule.UNSPECIFIED,
   group: false,
+  escalation: null,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -89,6 +98,7 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     batchWording: type.batchWording === undefined ? null : toBinary(BatchWordingSchema, type.batchWording),
     digestRule: type.digest,
     group: type.group,
+    escalation: type.escalation === undefined ? null : toBinary(EscalationSchema, type.escalation),
   };
 }
 
@@ -107,6 +117,7 @@ export function toType(row: NotificationTypeRow): NotificationType {
     ...(row.batchWording === null ? {} : { batchWording: fromBinary(BatchWordingSchema, row.batchWording) }),
     digest: row.digestRule as DigestRule,
     group: row.group,
+    ...(row.escalation === null ? {} : { escalation: fromBinary(EscalationSchema, row.escalation) }),
     revision: row.revision,
     createTime: timestampFromDate(row.createdAt),
     updateTime: timestampFromDate(row.updatedAt),
@@ -126,6 +137,7 @@ const FIELDS = {
   batch_wording: "batchWording",
   digest: "digestRule",
   group: "group",
+  escalation: "escalation",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */

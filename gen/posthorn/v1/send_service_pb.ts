@@ -9,7 +9,7 @@ import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { ItemError } from "./error_pb.ts";
 import { file_posthorn_v1_error } from "./error_pb.ts";
-import type { Channel, Content, Notification, Priority, RateLimitStatus, Status, TimelineEntry, Verdict } from "./notification_pb.ts";
+import type { Channel, Content, Escalation, Notification, Priority, RateLimitStatus, Status, TimelineEntry, Verdict } from "./notification_pb.ts";
 import { file_posthorn_v1_notification } from "./notification_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/send_service.proto.
  */
 export const file_posthorn_v1_send_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS9zZW5kX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIs4BCgpSZWNpcGllbnRzEjUKCHVzZXJfaWRzGAEgAygJQiO6SCCSAR0Q6AciGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI7CgZ0b3BpY3MYAiADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOgoFcm9sZXMYAyADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSEAoIZXZlcnlvbmUYBCABKAgiuwkKC1NlbmRSZXF1ZXN0EtsBCgJ0bxgBIAEoCzIXLnBvc3Rob3JuLnYxLlJlY2lwaWVudHNCtQG6SLEBugGqAQoPcmVjaXBpZW50cy5zb21lEjluYW1lIGF0IGxlYXN0IG9uZSB1c2VyIGlkLCB0b3BpYyBvciByb2xlLCBvciBzZXQgZXZlcnlvbmUaXHRoaXMudXNlcl9pZHMuc2l6ZSgpID4gMCB8fCB0aGlzLnRvcGljcy5zaXplKCkgPiAwIHx8IHRoaXMucm9sZXMuc2l6ZSgpID4gMCB8fCB0aGlzLmV2ZXJ5b25lyAEBEjUKBHR5cGUYAiABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBItCgdjb250ZW50GAMgASgLMhQucG9zdGhvcm4udjEuQ29udGVudEIGukgDyAEBEjsKCGNoYW5uZWxzGAQgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABIxCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARIxCgR0YWdzGAYgAygJQiO6SCCSAR0QChgBIhdyFTITXltceDIxLVx4N2VdezEsNjR9JBIzCg1zY2hlZHVsZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAEmAKE2xvY2FsX3NjaGVkdWxlX3RpbWUYCCABKAlCQbpIPnI8MjpeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn1UWzAtOV17Mn06WzAtOV17Mn0oOlswLTldezJ9KT8kSAASMQoLZXhwaXJlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAESOwoDdHRsGAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAsL0QMgIIAUgBEjcKD2lkZW1wb3RlbmN5X2tleRgLIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEjEKCWRlZHVwX2tleRgMIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEkEKDGRlZHVwX3dpbmRvdxgNIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgPUkMgIIARI0Cgxjb2xsYXBzZV9rZXkYDiABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwyMDB9JBIxCglzZW5kZXJfaWQYDyABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIZChFieXBhc3NfcmF0ZV9saW1pdBgQIAEoCBJCChF3YWl0X2Zvcl9kZWNpc2lvbhgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIICjIAEjEKCWdyb3VwX2tleRgSIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kQgoKCHNjaGVkdWxlQggKBmV4cGlyeSJLCgxTZW5kUmVzcG9uc2USKAoHcmVzdWx0cxgBIAMoCzIXLnBvc3Rob3JuLnYxLlNlbmRSZXN1bHQSEQoJZmFub3V0X2lkGAIgASgJIqoCCgpTZW5kUmVzdWx0EhcKD25vdGlmaWNhdGlvbl9pZBgBIAEoCRIPCgd1c2VyX2lkGAIgASgJEiMKBnN0YXR1cxgDIAEoDjITLnBvc3Rob3JuLnYxLlN0YXR1cxIUCgxkZWR1cGxpY2F0ZWQYBCABKAgSOwoXZXN0aW1hdGVkX2RlbGl2ZXJ5X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnF1ZXVlZBgGIAEoCBImCgh2ZXJkaWN0cxgHIAMoCzIULnBvc3Rob3JuLnYxLlZlcmRpY3QSMAoKcmF0ZV9saW1pdBgIIAEoCzIcLnBvc3Rob3JuLnYxLlJhdGVMaW1pdFN0YXR1cxIQCghiYXRjaF9pZBgJIAEoCSJNChBTZW5kQmF0Y2hSZXF1ZXN0EjkKBWl0ZW1zGAEgAygLMhgucG9zdGhvcm4udjEuU2VuZFJlcXVlc3RCELpIDZIBCggBEIgnIgPYAQMiQgoRU2VuZEJhdGNoUmVzcG9uc2USLQoHcmVzdWx0cxgBIAMoCzIcLnBvc3Rob3JuLnYxLlNlbmRCYXRjaFJlc3VsdCJzCg9TZW5kQmF0Y2hSZXN1bHQSLQoIcmVzcG9uc2UYASABKAsyGS5wb3N0aG9ybi52MS5TZW5kUmVzcG9uc2VIABInCgVlcnJvchgCIAEoCzIWLnBvc3Rob3JuLnYxLkl0ZW1FcnJvckgAQggKBnJlc3VsdCJgChFTZW5kU3RyZWFtUmVxdWVzdBIQCghjaHVua19pZBgBIAEoAxI5CgVpdGVtcxgCIAMoCzIYLnBvc3Rob3JuLnYxLlNlbmRSZXF1ZXN0QhC6SA2SAQoIARCIJyID2AEDIlUKElNlbmRTdHJlYW1SZXNwb25zZRIQCghjaHVua19pZBgBIAEoAxItCgdyZXN1bHRzGAIgAygLMhwucG9zdGhvcm4udjEuU2VuZEJhdGNoUmVzdWx0Ii4KFkdldE5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIngKF0dldE5vdGlmaWNhdGlvblJlc3BvbnNlEi8KDG5vdGlmaWNhdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbhIsCgh0aW1lbGluZRgCIAMoCzIaLnBvc3Rob3JuLnYxLlRpbWVsaW5lRW50cnkiiAEKGExpc3ROb3RpZmljYXRpb25zUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSLwoGZmlsdGVyGAMgASgLMh8ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uRmlsdGVyIoQDChJOb3RpZmljYXRpb25GaWx0ZXISLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEjoKBXR5cGVzGAIgAygJQiu6SCiSASUQFCIhch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEjgKCHN0YXR1c2VzGAMgAygOMhMucG9zdGhvcm4udjEuU3RhdHVzQhG6SA6SAQsQFCIHggEEEAEgABIqCgN0YWcYBCABKAlCHbpIGtgBAXIVMhNeW1x4MjEtXHg3ZV17MSw4MH0kEi4KCnN0YXJ0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIeCglmYW5vdXRfaWQYByABKAlCC7pICNgBAXIDsAEBEh0KCGJhdGNoX2lkGAggASgJQgu6SAjYAQFyA7ABASJmChlMaXN0Tm90aWZpY2F0aW9uc1Jlc3BvbnNlEjAKDW5vdGlmaWNhdGlvbnMYASADKAsyGS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIoMDChlVcGRhdGVOb3RpZmljYXRpb25SZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABARIlCgdjb250ZW50GAIgASgLMhQucG9zdGhvcm4udjEuQ29udGVudBIxCg1zY2hlZHVsZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoEdGFncxgFIAMoCUIjukggkgEdEAoYASIXchUyE15bXHgyMS1ceDdlXXsxLDY0fSQSLwoLdXBkYXRlX21hc2sYBiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEmEKE2xvY2FsX3NjaGVkdWxlX3RpbWUYByABKAlCRLpIQdgBAXI8MjpeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn1UWzAtOV17Mn06WzAtOV17Mn0oOlswLTldezJ9KT8kIk0KGlVwZGF0ZU5vdGlmaWNhdGlvblJlc3BvbnNlEi8KDG5vdGlmaWNhdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbiIxChlDYW5jZWxOb3RpZmljYXRpb25SZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASJNChpDYW5jZWxOb3RpZmljYXRpb25SZXNwb25zZRIvCgxub3RpZmljYXRpb24YASABKAsyGS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb24i1AEKGkNhbmNlbE5vdGlmaWNhdGlvbnNSZXF1ZXN0Eh0KA2lkcxgBIAMoCUIQukgNkgEKEOgHIgVyA7ABARIvCgZmaWx0ZXIYAiABKAsyHy5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25GaWx0ZXI6ZrpIYxphCg1jYW5jZWwudGFyZ2V0EiVnaXZlIGVpdGhlciBpZHMgb3IgYSBmaWx0ZXIsIG5vdCBib3RoGikodGhpcy5pZHMuc2l6ZSgpID4gMCkgIT0gaGFzKHRoaXMuZmlsdGVyKSI+ChtDYW5jZWxOb3RpZmljYXRpb25zUmVzcG9uc2USEQoJY2FuY2VsbGVkGAEgASgFEgwKBG1vcmUYAiABKAgiKAoQR2V0RmFub3V0UmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQEiOAoRR2V0RmFub3V0UmVzcG9uc2USIwoGZmFub3V0GAEgASgLMhMucG9zdGhvcm4udjEuRmFub3V0IisKE0NhbmNlbEZhbm91dFJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIjsKFENhbmNlbEZhbm91dFJlc3BvbnNlEiMKBmZhbm91dBgBIAEoCzITLnBvc3Rob3JuLnYxLkZhbm91dCKhAgoGRmFub3V0EgoKAmlkGAEgASgJEigKBXN0YXRlGAIgASgOMhkucG9zdGhvcm4udjEuRmFub3V0LlN0YXRlEg8KB2NyZWF0ZWQYAyABKAMSFAoMZGVkdXBsaWNhdGVkGAQgASgDEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiWwoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIRCg1TVEFURV9SVU5OSU5HEAESEwoPU1RBVEVfQ09NUExFVEVEEAISEwoPU1RBVEVfQ0FOQ0VMTEVEEAMykwcKC1NlbmRTZXJ2aWNlEjsKBFNlbmQSGC5wb3N0aG9ybi52MS5TZW5kUmVxdWVzdBoZLnBvc3Rob3JuLnYxLlNlbmRSZXNwb25zZRJKCglTZW5kQmF0Y2gSHS5wb3N0aG9ybi52MS5TZW5kQmF0Y2hSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuU2VuZEJhdGNoUmVzcG9uc2USUQoKU2VuZFN0cmVhbRIeLnBvc3Rob3JuLnYxLlNlbmRTdHJlYW1SZXF1ZXN0Gh8ucG9zdGhvcm4udjEuU2VuZFN0cmVhbVJlc3BvbnNlKAEwARJhCg9HZXROb3RpZmljYXRpb24SIy5wb3N0aG9ybi52MS5HZXROb3RpZmljYXRpb25SZXF1ZXN0GiQucG9zdGhvcm4udjEuR2V0Tm90aWZpY2F0aW9uUmVzcG9uc2UiA5ACARJnChFMaXN0Tm90aWZpY2F0aW9ucxIlLnBvc3Rob3JuLnYxLkxpc3ROb3RpZmljYXRpb25zUmVxdWVzdBomLnBvc3Rob3JuLnYxLkxpc3ROb3RpZmljYXRpb25zUmVzcG9uc2UiA5ACARJlChJVcGRhdGVOb3RpZmljYXRpb24SJi5wb3N0aG9ybi52MS5VcGRhdGVOb3RpZmljYXRpb25SZXF1ZXN0GicucG9zdGhvcm4udjEuVXBkYXRlTm90aWZpY2F0aW9uUmVzcG9uc2USZQoSQ2FuY2VsTm90aWZpY2F0aW9uEiYucG9zdGhvcm4udjEuQ2FuY2VsTm90aWZpY2F0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLkNhbmNlbE5vdGlmaWNhdGlvblJlc3BvbnNlEmgKE0NhbmNlbE5vdGlmaWNhdGlvbnMSJy5wb3N0aG9ybi52MS5DYW5jZWxOb3RpZmljYXRpb25zUmVxdWVzdBooLnBvc3Rob3JuLnYxLkNhbmNlbE5vdGlmaWNhdGlvbnNSZXNwb25zZRJPCglHZXRGYW5vdXQSHS5wb3N0aG9ybi52MS5HZXRGYW5vdXRSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuR2V0RmFub3V0UmVzcG9uc2UiA5ACARJTCgxDYW5jZWxGYW5vdXQSIC5wb3N0aG9ybi52MS5DYW5jZWxGYW5vdXRSZXF1ZXN0GiEucG9zdGhvcm4udjEuQ2FuY2VsRmFub3V0UmVzcG9uc2VCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_error, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS9zZW5kX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIs4BCgpSZWNpcGllbnRzEjUKCHVzZXJfaWRzGAEgAygJQiO6SCCSAR0Q6AciGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI7CgZ0b3BpY3MYAiADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOgoFcm9sZXMYAyADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSEAoIZXZlcnlvbmUYBCABKAgi6AkKC1NlbmRSZXF1ZXN0EtsBCgJ0bxgBIAEoCzIXLnBvc3Rob3JuLnYxLlJlY2lwaWVudHNCtQG6SLEBugGqAQoPcmVjaXBpZW50cy5zb21lEjluYW1lIGF0IGxlYXN0IG9uZSB1c2VyIGlkLCB0b3BpYyBvciByb2xlLCBvciBzZXQgZXZlcnlvbmUaXHRoaXMudXNlcl9pZHMuc2l6ZSgpID4gMCB8fCB0aGlzLnRvcGljcy5zaXplKCkgPiAwIHx8IHRoaXMucm9sZXMuc2l6ZSgpID4gMCB8fCB0aGlzLmV2ZXJ5b25lyAEBEjUKBHR5cGUYAiABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBItCgdjb250ZW50GAMgASgLMhQucG9zdGhvcm4udjEuQ29udGVudEIGukgDyAEBEjsKCGNoYW5uZWxzGAQgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABIxCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARIxCgR0YWdzGAYgAygJQiO6SCCSAR0QChgBIhdyFTITXltceDIxLVx4N2VdezEsNjR9JBIzCg1zY2hlZHVsZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAEmAKE2xvY2FsX3NjaGVkdWxlX3RpbWUYCCABKAlCQbpIPnI8MjpeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn1UWzAtOV17Mn06WzAtOV17Mn0oOlswLTldezJ9KT8kSAASMQoLZXhwaXJlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAESOwoDdHRsGAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAsL0QMgIIAUgBEjcKD2lkZW1wb3RlbmN5X2tleRgLIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEjEKCWRlZHVwX2tleRgMIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEkEKDGRlZHVwX3dpbmRvdxgNIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgPUkMgIIARI0Cgxjb2xsYXBzZV9rZXkYDiABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwyMDB9JBIxCglzZW5kZXJfaWQYDyABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIZChFieXBhc3NfcmF0ZV9saW1pdBgQIAEoCBJCChF3YWl0X2Zvcl9kZWNpc2lvbhgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIICjIAEjEKCWdyb3VwX2tleRgSIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uQgoKCHNjaGVkdWxlQggKBmV4cGlyeSJLCgxTZW5kUmVzcG9uc2USKAoHcmVzdWx0cxgBIAMoCzIXLnBvc3Rob3JuLnYxLlNlbmRSZXN1bHQSEQoJZmFub3V0X2lkGAIgASgJIqoCCgpTZW5kUmVzdWx0EhcKD25vdGlmaWNhdGlvbl9pZBgBIAEoCRIPCgd1c2VyX2lkGAIgASgJEiMKBnN0YXR1cxgDIAEoDjITLnBvc3Rob3JuLnYxLlN0YXR1cxIUCgxkZWR1cGxpY2F0ZWQYBCABKAgSOwoXZXN0aW1hdGVkX2RlbGl2ZXJ5X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnF1ZXVlZBgGIAEoCBImCgh2ZXJkaWN0cxgHIAMoCzIULnBvc3Rob3JuLnYxLlZlcmRpY3QSMAoKcmF0ZV9saW1pdBgIIAEoCzIcLnBvc3Rob3JuLnYxLlJhdGVMaW1pdFN0YXR1cxIQCghiYXRjaF9pZBgJIAEoCSJNChBTZW5kQmF0Y2hSZXF1ZXN0EjkKBWl0ZW1zGAEgAygLMhgucG9zdGhvcm4udjEuU2VuZFJlcXVlc3RCELpIDZIBCggBEIgnIgPYAQMiQgoRU2VuZEJhdGNoUmVzcG9uc2USLQoHcmVzdWx0cxgBIAMoCzIcLnBvc3Rob3JuLnYxLlNlbmRCYXRjaFJlc3VsdCJzCg9TZW5kQmF0Y2hSZXN1bHQSLQoIcmVzcG9uc2UYASABKAsyGS5wb3N0aG9ybi52MS5TZW5kUmVzcG9uc2VIABInCgVlcnJvchgCIAEoCzIWLnBvc3Rob3JuLnYxLkl0ZW1FcnJvckgAQggKBnJlc3VsdCJgChFTZW5kU3RyZWFtUmVxdWVzdBIQCghjaHVua19pZBgBIAEoAxI5CgVpdGVtcxgCIAMoCzIYLnBvc3Rob3JuLnYxLlNlbmRSZXF1ZXN0QhC6SA2SAQoIARCIJyID2AEDIlUKElNlbmRTdHJlYW1SZXNwb25zZRIQCghjaHVua19pZBgBIAEoAxItCgdyZXN1bHRzGAIgAygLMhwucG9zdGhvcm4udjEuU2VuZEJhdGNoUmVzdWx0Ii4KFkdldE5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIngKF0dldE5vdGlmaWNhdGlvblJlc3BvbnNlEi8KDG5vdGlmaWNhdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbhIsCgh0aW1lbGluZRgCIAMoCzIaLnBvc3Rob3JuLnYxLlRpbWVsaW5lRW50cnkiiAEKGExpc3ROb3RpZmljYXRpb25zUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSLwoGZmlsdGVyGAMgASgLMh8ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uRmlsdGVyIoQDChJOb3RpZmljYXRpb25GaWx0ZXISLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEjoKBXR5cGVzGAIgAygJQiu6SCiSASUQFCIhch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEjgKCHN0YXR1c2VzGAMgAygOMhMucG9zdGhvcm4udjEuU3RhdHVzQhG6SA6SAQsQFCIHggEEEAEgABIqCgN0YWcYBCABKAlCHbpIGtgBAXIVMhNeW1x4MjEtXHg3ZV17MSw4MH0kEi4KCnN0YXJ0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIeCglmYW5vdXRfaWQYByABKAlCC7pICNgBAXIDsAEBEh0KCGJhdGNoX2lkGAggASgJQgu6SAjYAQFyA7ABASJmChlMaXN0Tm90aWZpY2F0aW9uc1Jlc3BvbnNlEjAKDW5vdGlmaWNhdGlvbnMYASADKAsyGS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIoMDChlVcGRhdGVOb3RpZmljYXRpb25SZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABARIlCgdjb250ZW50GAIgASgLMhQucG9zdGhvcm4udjEuQ29udGVudBIxCg1zY2hlZHVsZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoEdGFncxgFIAMoCUIjukggkgEdEAoYASIXchUyE15bXHgyMS1ceDdlXXsxLDY0fSQSLwoLdXBkYXRlX21hc2sYBiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEmEKE2xvY2FsX3NjaGVkdWxlX3RpbWUYByABKAlCRLpIQdgBAXI8MjpeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn1UWzAtOV17Mn06WzAtOV17Mn0oOlswLTldezJ9KT8kIk0KGlVwZGF0ZU5vdGlmaWNhdGlvblJlc3BvbnNlEi8KDG5vdGlmaWNhdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbiIxChlDYW5jZWxOb3RpZmljYXRpb25SZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASJNChpDYW5jZWxOb3RpZmljYXRpb25SZXNwb25zZRIvCgxub3RpZmljYXRpb24YASABKAsyGS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb24i1AEKGkNhbmNlbE5vdGlmaWNhdGlvbnNSZXF1ZXN0Eh0KA2lkcxgBIAMoCUIQukgNkgEKEOgHIgVyA7ABARIvCgZmaWx0ZXIYAiABKAsyHy5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25GaWx0ZXI6ZrpIYxphCg1jYW5jZWwudGFyZ2V0EiVnaXZlIGVpdGhlciBpZHMgb3IgYSBmaWx0ZXIsIG5vdCBib3RoGikodGhpcy5pZHMuc2l6ZSgpID4gMCkgIT0gaGFzKHRoaXMuZmlsdGVyKSI+ChtDYW5jZWxOb3RpZmljYXRpb25zUmVzcG9uc2USEQoJY2FuY2VsbGVkGAEgASgFEgwKBG1vcmUYAiABKAgiTgoaQ29uZmlybU5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBEhoKBnJlYXNvbhgCIAEoCUIKukgHcgUQARj0AyJOChtDb25maXJtTm90aWZpY2F0aW9uUmVzcG9uc2USLwoMbm90aWZpY2F0aW9uGAEgASgLMhkucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uIi8KF0NhbmNlbEVzY2FsYXRpb25SZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASItChhDYW5jZWxFc2NhbGF0aW9uUmVzcG9uc2USEQoJY2FuY2VsbGVkGAEgASgIIigKEEdldEZhbm91dFJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIjgKEUdldEZhbm91dFJlc3BvbnNlEiMKBmZhbm91dBgBIAEoCzITLnBvc3Rob3JuLnYxLkZhbm91dCIrChNDYW5jZWxGYW5vdXRSZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASI7ChRDYW5jZWxGYW5vdXRSZXNwb25zZRIjCgZmYW5vdXQYASABKAsyEy5wb3N0aG9ybi52MS5GYW5vdXQioQIKBkZhbm91dBIKCgJpZBgBIAEoCRIoCgVzdGF0ZRgCIAEoDjIZLnBvc3Rob3JuLnYxLkZhbm91dC5TdGF0ZRIPCgdjcmVhdGVkGAMgASgDEhQKDGRlZHVwbGljYXRlZBgEIAEoAxIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlsKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASEQoNU1RBVEVfUlVOTklORxABEhMKD1NUQVRFX0NPTVBMRVRFRBACEhMKD1NUQVRFX0NBTkNFTExFRBADMt4ICgtTZW5kU2VydmljZRI7CgRTZW5kEhgucG9zdGhvcm4udjEuU2VuZFJlcXVlc3QaGS5wb3N0aG9ybi52MS5TZW5kUmVzcG9uc2USSgoJU2VuZEJhdGNoEh0ucG9zdGhvcm4udjEuU2VuZEJhdGNoUmVxdWVzdBoeLnBvc3Rob3JuLnYxLlNlbmRCYXRjaFJlc3BvbnNlElEKClNlbmRTdHJlYW0SHi5wb3N0aG9ybi52MS5TZW5kU3RyZWFtUmVxdWVzdBofLnBvc3Rob3JuLnYxLlNlbmRTdHJlYW1SZXNwb25zZSgBMAESYQoPR2V0Tm90aWZpY2F0aW9uEiMucG9zdGhvcm4udjEuR2V0Tm90aWZpY2F0aW9uUmVxdWVzdBokLnBvc3Rob3JuLnYxLkdldE5vdGlmaWNhdGlvblJlc3BvbnNlIgOQAgESZwoRTGlzdE5vdGlmaWNhdGlvbnMSJS5wb3N0aG9ybi52MS5MaXN0Tm90aWZpY2F0aW9uc1JlcXVlc3QaJi5wb3N0aG9ybi52MS5MaXN0Tm90aWZpY2F0aW9uc1Jlc3BvbnNlIgOQAgESZQoSVXBkYXRlTm90aWZpY2F0aW9uEiYucG9zdGhvcm4udjEuVXBkYXRlTm90aWZpY2F0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLlVwZGF0ZU5vdGlmaWNhdGlvblJlc3BvbnNlEmUKEkNhbmNlbE5vdGlmaWNhdGlvbhImLnBvc3Rob3JuLnYxLkNhbmNlbE5vdGlmaWNhdGlvblJlcXVlc3QaJy5wb3N0aG9ybi52MS5DYW5jZWxOb3RpZmljYXRpb25SZXNwb25zZRJoChNDYW5jZWxOb3RpZmljYXRpb25zEicucG9zdGhvcm4udjEuQ2FuY2VsTm90aWZpY2F0aW9uc1JlcXVlc3QaKC5wb3N0aG9ybi52MS5DYW5jZWxOb3RpZmljYXRpb25zUmVzcG9uc2USaAoTQ29uZmlybU5vdGlmaWNhdGlvbhInLnBvc3Rob3JuLnYxLkNvbmZpcm1Ob3RpZmljYXRpb25SZXF1ZXN0GigucG9zdGhvcm4udjEuQ29uZmlybU5vdGlmaWNhdGlvblJlc3BvbnNlEl8KEENhbmNlbEVzY2FsYXRpb24SJC5wb3N0aG9ybi52MS5DYW5jZWxFc2NhbGF0aW9uUmVxdWVzdBolLnBvc3Rob3JuLnYxLkNhbmNlbEVzY2FsYXRpb25SZXNwb25zZRJPCglHZXRGYW5vdXQSHS5wb3N0aG9ybi52MS5HZXRGYW5vdXRSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuR2V0RmFub3V0UmVzcG9uc2UiA5ACARJTCgxDYW5jZWxGYW5vdXQSIC5wb3N0aG9ybi52MS5DYW5jZWxGYW5vdXRSZXF1ZXN0GiEucG9zdGhvcm4udjEuQ2FuY2VsRmFub3V0UmVzcG9uc2VCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_error, file_posthorn_v1_notification]);
 
 /**
  * Who receives. At least one must be named; a user who is named more than once,
@@ -93,7 +93,8 @@ export type SendRequest = Message<"posthorn.v1.SendRequest"> & {
   content?: Content | undefined;
 
   /**
-   * Where to deliver; default: the type's channels.
+   * Where to deliver; default: the type's channels. What goes to the inbox also
+   * takes the recipient's Delivery.method.
    *
    * @generated from field: repeated posthorn.v1.Channel channels = 4;
    */
@@ -232,6 +233,15 @@ export type SendRequest = Message<"posthorn.v1.SendRequest"> & {
    * @generated from field: string group_key = 18;
    */
   groupKey: string;
+
+  /**
+   * What happens when the recipient does not answer. Default: the type's; else,
+   * for CRITICAL to a recipient with Delivery.confirmation_required, that
+   * recipient's fallbacks. Empty, it means none, whatever these say.
+   *
+   * @generated from field: posthorn.v1.Escalation escalation = 19;
+   */
+  escalation?: Escalation | undefined;
 };
 
 /**
@@ -856,6 +866,98 @@ export const CancelNotificationsResponseSchema: GenMessage<CancelNotificationsRe
   messageDesc(file_posthorn_v1_send_service, 19);
 
 /**
+ * What was confirmed.
+ *
+ * @generated from message posthorn.v1.ConfirmNotificationRequest
+ */
+export type ConfirmNotificationRequest = Message<"posthorn.v1.ConfirmNotificationRequest"> & {
+  /**
+   * The notification.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * How it is known, such as "answered YES by SMS", for the audit log; 1 to 500
+   * characters.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message posthorn.v1.ConfirmNotificationRequest.
+ * Use `create(ConfirmNotificationRequestSchema)` to create a new message.
+ */
+export const ConfirmNotificationRequestSchema: GenMessage<ConfirmNotificationRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_send_service, 20);
+
+/**
+ * As confirmed.
+ *
+ * @generated from message posthorn.v1.ConfirmNotificationResponse
+ */
+export type ConfirmNotificationResponse = Message<"posthorn.v1.ConfirmNotificationResponse"> & {
+  /**
+   * As it stands now.
+   *
+   * @generated from field: posthorn.v1.Notification notification = 1;
+   */
+  notification?: Notification | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.ConfirmNotificationResponse.
+ * Use `create(ConfirmNotificationResponseSchema)` to create a new message.
+ */
+export const ConfirmNotificationResponseSchema: GenMessage<ConfirmNotificationResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_send_service, 21);
+
+/**
+ * Whose escalation to end.
+ *
+ * @generated from message posthorn.v1.CancelEscalationRequest
+ */
+export type CancelEscalationRequest = Message<"posthorn.v1.CancelEscalationRequest"> & {
+  /**
+   * The notification.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message posthorn.v1.CancelEscalationRequest.
+ * Use `create(CancelEscalationRequestSchema)` to create a new message.
+ */
+export const CancelEscalationRequestSchema: GenMessage<CancelEscalationRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_send_service, 22);
+
+/**
+ * Ended.
+ *
+ * @generated from message posthorn.v1.CancelEscalationResponse
+ */
+export type CancelEscalationResponse = Message<"posthorn.v1.CancelEscalationResponse"> & {
+  /**
+   * Whether one went on until now.
+   *
+   * @generated from field: bool cancelled = 1;
+   */
+  cancelled: boolean;
+};
+
+/**
+ * Describes the message posthorn.v1.CancelEscalationResponse.
+ * Use `create(CancelEscalationResponseSchema)` to create a new message.
+ */
+export const CancelEscalationResponseSchema: GenMessage<CancelEscalationResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_send_service, 23);
+
+/**
  * Asks for the progress of a fan-out.
  *
  * @generated from message posthorn.v1.GetFanoutRequest
@@ -874,7 +976,7 @@ export type GetFanoutRequest = Message<"posthorn.v1.GetFanoutRequest"> & {
  * Use `create(GetFanoutRequestSchema)` to create a new message.
  */
 export const GetFanoutRequestSchema: GenMessage<GetFanoutRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 20);
+  messageDesc(file_posthorn_v1_send_service, 24);
 
 /**
  * A fan-out.
@@ -895,7 +997,7 @@ export type GetFanoutResponse = Message<"posthorn.v1.GetFanoutResponse"> & {
  * Use `create(GetFanoutResponseSchema)` to create a new message.
  */
 export const GetFanoutResponseSchema: GenMessage<GetFanoutResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 21);
+  messageDesc(file_posthorn_v1_send_service, 25);
 
 /**
  * Asks to stop a fan-out.
@@ -916,7 +1018,7 @@ export type CancelFanoutRequest = Message<"posthorn.v1.CancelFanoutRequest"> & {
  * Use `create(CancelFanoutRequestSchema)` to create a new message.
  */
 export const CancelFanoutRequestSchema: GenMessage<CancelFanoutRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 22);
+  messageDesc(file_posthorn_v1_send_service, 26);
 
 /**
  * A stopped fan-out.
@@ -937,7 +1039,7 @@ export type CancelFanoutResponse = Message<"posthorn.v1.CancelFanoutResponse"> &
  * Use `create(CancelFanoutResponseSchema)` to create a new message.
  */
 export const CancelFanoutResponseSchema: GenMessage<CancelFanoutResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 23);
+  messageDesc(file_posthorn_v1_send_service, 27);
 
 /**
  * A send to a topic, a role or everyone, working through its members in pages.
@@ -995,7 +1097,7 @@ export type Fanout = Message<"posthorn.v1.Fanout"> & {
  * Use `create(FanoutSchema)` to create a new message.
  */
 export const FanoutSchema: GenMessage<Fanout> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 24);
+  messageDesc(file_posthorn_v1_send_service, 28);
 
 /**
  * Where it stands.
@@ -1043,7 +1145,7 @@ export type Fanout_State = (typeof Fanout_State)[keyof typeof Fanout_State] | Un
  * Describes the enum posthorn.v1.Fanout.State.
  */
 export const Fanout_StateSchema: GenEnum<Fanout_State> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_send_service, 24, 0);
+  enumDesc(file_posthorn_v1_send_service, 28, 0);
 
 /**
  * Sends notifications and accounts for them. For API keys: sending needs
@@ -1146,6 +1248,32 @@ export const SendService: GenService<{
     methodKind: "unary";
     input: typeof CancelNotificationsRequestSchema;
     output: typeof CancelNotificationsResponseSchema;
+  },
+  /**
+   * Says that the recipient has confirmed a notification, in whatever way the
+   * caller has heard of it: it becomes READ, and its escalation ends. Idempotent:
+   * the first confirmation counts. Fails with NOTIFICATION_NOT_DELIVERED before it
+   * has reached the recipient. Written to the audit log. Users confirm by
+   * InboxService.ConfirmEntry.
+   *
+   * @generated from rpc posthorn.v1.SendService.ConfirmNotification
+   */
+  confirmNotification: {
+    methodKind: "unary";
+    input: typeof ConfirmNotificationRequestSchema;
+    output: typeof ConfirmNotificationResponseSchema;
+  },
+  /**
+   * Ends a notification's escalation, because its cause is gone: no further step
+   * is taken. The notification itself stays as it is. Idempotent: where none goes
+   * on, nothing changes.
+   *
+   * @generated from rpc posthorn.v1.SendService.CancelEscalation
+   */
+  cancelEscalation: {
+    methodKind: "unary";
+    input: typeof CancelEscalationRequestSchema;
+    output: typeof CancelEscalationResponseSchema;
   },
   /**
    * Gets the progress of a send to a topic, a role or everyone.

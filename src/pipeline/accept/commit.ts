@@ -189,10 +189,10 @@ export async function insertRows(
     with added as (
       insert into notifications (tenant_id, id, user_id, type, category, priority, status, channels, content, tags,
         bypass_limits, scheduled_at, expires_at, due_at, updated_at, dedup_key, collapse_key, sender_id, group_key,
-        fanout_id, local_time, local_ttl_ms)
+        fanout_id, local_time, local_ttl_ms, escalation)
       select ${tenantId}, id, user_id, type, category, priority, status, channels, content, tags::text[],
         bypass, scheduled_at, expires_at, scheduled_at, ${now}, dedup_key, collapse_key, sender_id, group_key,
-        ${fanoutId ?? null}::uuid, local_time, local_ttl_ms
+        ${fanoutId ?? null}::uuid, local_time, local_ttl_ms, escalation
       from unnest(
         ${plain(rows.map(({ row }) => row.id))}::uuid[],
         ${texts(rows.map(({ row }) => row.userId))}::text[],
@@ -211,9 +211,10 @@ export async function insertRows(
         ${texts(rows.map(({ draft }) => draft.senderId ?? null))}::text[],
         ${texts(rows.map(({ draft }) => draft.groupKey ?? null))}::text[],
         ${texts(rows.map(({ draft, row }) => row.scheduledAt && draft.local?.time))}::text[],
-        ${plain(rows.map(({ draft, row }) => row.scheduledAt && draft.local?.ttlMs))}::bigint[]
+        ${plain(rows.map(({ draft, row }) => row.scheduledAt && draft.local?.ttlMs))}::bigint[],
+        ${bytes(rows.map(({ draft }) => draft.escalation))}::bytea[]
       ) as t (id, user_id, type, category, priority, status, channels, content, tags, bypass, scheduled_at, expires_at,
-        dedup_key, collapse_key, sender_id, group_key, local_time, local_ttl_ms)
+        dedup_key, collapse_key, sender_id, group_key, local_time, local_ttl_ms, escalation)
       returning id, type, status
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason)

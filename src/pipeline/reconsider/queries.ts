@@ -25,6 +25,7 @@ type Columns = {
   local_ttl_ms: string | null;
   batch_role: number | null;
   batched_at: string | null;
+  escalates: boolean;
   batch_key: string | null;
 };
 
@@ -90,6 +91,7 @@ const waits = sql`(status <> ${Status.BATCHED} or batch_role = ${BatchRole.MEMBE
 
 const columns = sql`id, user_id, type, category, priority, channels, status, reason, bypass_limits, sender_id, due_at,
   scheduled_at, expires_at, local_time, local_ttl_ms, batch_role, batched_at,
+  escalation is not null as escalates,
   case when status = ${Status.BATCHED} then
     (select key from batches b where b.tenant_id = n.tenant_id and b.id = n.batch_id) end as batch_key`;
 
@@ -114,6 +116,7 @@ function toRow(row: Columns): WaitingRow {
     batchRole: row.batch_role ?? undefined,
     batchedAt: at(row.batched_at),
     batchKey: row.batch_key ?? undefined,
+    escalates: row.escalates,
   };
 }
 

@@ -1,7 +1,7 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { channelsOf } from "#src/notifications/channel-bits.ts";
+import { channelsFor } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
-import { decide } from "./gates/decide.ts";
+import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 
 /** A member of a batch that closes. */
 export type Candidate = {
@@ -19,15 +19,18 @@ export type Candidate = {
  * it would wait by itself is no reason to leave it out. Filters are not asked again: a change of subscriptions dissolves
  * the batch. Pure.
  */
-export function endedBy(
-  member: Candidate,
-  preferences: CompiledPreferences,
-  now: Date,
-): { status: Status; reason: Reason } | undefined {
-  const notification = { ...member, channels: channelsOf(member.channels), expiresAt: member.expiresAt ?? undefined };
-  const verdicts = decide({ notification, preferences: { ...preferences, wishes: undefined } }, now);
-  const [first] = verdicts;
-  if (first === undefined) return { status: Status.SUPPRESSED, reason: Reason.NO_CHANNEL };
-  if (first.kind !== "suppress" || verdicts.some((verdict) => verdict.kind !== "suppress")) return undefined;
-  return { status: first.reason === Reason.EXPIRED ? Status.EXPIRED : Status.SUPPRESSED, reason: first.reason };
+export function endingBy(decide: (facts: Facts, now: Date) => ChannelVerdict[]) {
+  return (
+    member: Candidate,
+    preferences: CompiledPreferences,
+    now: Date,
+  ): { status: Status; reason: Reason } | undefined => {
+    const channels = channelsFor(member.channels, preferences);
+    const notification = { ...member, channels, expiresAt: member.expiresAt ?? undefined };
+    const verdicts = decide({ notification, preferences: { ...preferences, wishes: undefined } }, now);
+    const [first] = verdicts;
+    if (first === undefined) return { status: Status.SUPPRESSED, reason: Reason.NO_CHANNEL };
+    if (first.kind !== "suppress" || verdicts.some((verdict) => verdict.kind !== "suppress")) return undefined;
+    return { status: first.reason === Reason.EXPIRED ? Status.EXPIRED : Status.SUPPRESSED, reason: first.reason };
+  };
 }

@@ -78,6 +78,8 @@ export const types = pgTable(
     digestRule: smallint("digest_rule").notNull().default(0),
     /** Those that arrive close together form a group in the inbox. */
     group: boolean("group_similar").notNull().default(false),
+    /** Encoded posthorn.v1.Escalation; null: none. */
+    escalation: bytea("escalation"),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),
