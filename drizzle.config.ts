@@ -10,6 +10,7 @@ export default defineConfig({
     "./src/store/schema/notifications.ts",
     "./src/store/schema/schedules.ts",
     "./src/store/schema/batches.ts",
+    "./src/store/schema/escalations.ts",
   ],
   out: "./src/store/migrations",
 });

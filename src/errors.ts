@@ -76,6 +76,10 @@ export const ERRORS: Record<KnownReason, Rule> = {
   [ErrorReason.CANCELLED]: rule(Code.CANCELLED, "The caller cancelled."),
   [ErrorReason.UNKNOWN_METHOD]: rule(Code.UNIMPLEMENTED, "There is no such method."),
   [ErrorReason.INTERNAL]: rule(Code.INTERNAL, "Something went wrong on the server. Report the request id."),
+  [ErrorReason.NOTIFICATION_NOT_DELIVERED]: rule(
+    Code.FAILED_PRECONDITION,
+    "The notification has not reached its recipient, so nobody can have confirmed it.",
+  ),
   [ErrorReason.LIMIT_OF_CALL]: rule(Code.OUT_OF_RANGE, "The request asks for more than one call may do."),
   [ErrorReason.TOO_MANY_RESOURCES]: rule(
     Code.RESOURCE_EXHAUSTED,

@@ -10,6 +10,8 @@ import { sealer } from "#src/auth/seal.ts";
 import { connectBroker } from "#src/broker/broker.ts";
 import { startInvalidations } from "#src/broker/invalidations.ts";
 import { connectCache } from "#src/cache/redis.ts";
+import type { Channels } from "#src/channels/channel.ts";
+import { sinkChannels } from "#src/channels/sink.ts";
 import type { Clock } from "#src/clock.ts";
 import type { Role } from "#src/config/deployment.ts";
 import type { Config } from "#src/config.ts";
@@ -25,16 +27,16 @@ import type { ClosedBatch } from "#src/pipeline/close/close.ts";
 import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
 import { startMemoryGuard } from "#src/pipeline/memory.ts";
+import { outsideWork } from "#src/pipeline/outside.ts";
 import { openQueue, type Queue } from "#src/pipeline/queue.ts";
 import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
 import { announceBatch, announceCancelled, announceClosed, announceConclusion } from "#src/pipeline/route/announce.ts";
 import { decideCounting } from "#src/pipeline/route/decide-in-slices.ts";
-import { type Candidate, endedBy } from "#src/pipeline/route/ended-by.ts";
-import { decide } from "#src/pipeline/route/gates/decide.ts";
+import { endingBy } from "#src/pipeline/route/ended-by.ts";
+import { deciding } from "#src/pipeline/route/gates/decide.ts";
 import type { RouteDeps } from "#src/pipeline/route/route.ts";
 import { worker } from "#src/pipeline/worker.ts";
 import { preferenceCache } from "#src/preferences/cache.ts";
-import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import { zoneClocks } from "#src/preferences/zone-clock.ts";
 import { rulesOf } from "#src/rpc/access-rules.ts";
 import { startGrpc } from "#src/rpc/grpc/server.ts";
@@ -88,6 +90,7 @@ export type Between = {
   store?(store: Store): Store;
   queue?(queue: Queue): Queue;
   live?(live: Live): Live;
+  channels?(channels: Channels): Channels;
   work?(handle: HandleWork): HandleWork;
   memory?(watch: MemorySource): MemorySource;
 };
@@ -167,6 +170,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       return new Map([...known].map(([userId, { timeZone }]) => [userId, timeZone]));
     },
   };
+  const sunk: Channels = config.channels.devSink === undefined ? new Map() : sinkChannels(config.channels.devSink);
+  const channels = between.channels?.(sunk) ?? sunk;
+  const decide = deciding(channels.keys());
   const reconsider: ReconsiderDeps = { decide, metrics, clockOf: zoneClocks(), filters: filterEvaluator(), live };
   const reconcile = reconciling(reconsider);
   const cancelled = (tenantId: string, notifications: readonly { id: string; userId: string }[], at: Date) =>
@@ -182,6 +188,10 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       for (const notificationId of ids) {
         live.statusChanged(tenantId, userId, { notificationId, status: Status.READ, channel: Channel.IN_APP, time });
       }
+    },
+    notificationConfirmed(tenantId, userId, notificationId, status, at) {
+      const time = timestampFromDate(at);
+      live.statusChanged(tenantId, userId, { notificationId, status, time, confirmTime: time });
     },
   });
 
@@ -233,8 +243,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   if (has("scheduler")) {
     const close = {
       ...{ store, queue, newId, findType, log },
-      endedBy: (member: Candidate, own: CompiledPreferences, now: Date) =>
-        endedBy(member, own, now, (facts, at) => decideCounting({ decide, metrics }, facts, at)),
+      endedBy: endingBy((facts, at) => decideCounting({ decide, metrics }, facts, at)),
       slot: firstSlot,
       loadPreferences: preferences.load,
       closed: (tenantId: string, batch: ClosedBatch, at: Date) => announceClosed(live, tenantId, batch, at),
@@ -254,7 +263,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       memory,
     };
     const occurrences = { accept: acceptDeps, slot: firstSlot, log };
-    stack.use(startJobs({ ...jobs, occurrences }, config));
+    const loadPreferences = preferences.load;
+    const outside = outsideWork({ store, clock, live, log, channels, slot: firstSlot, loadPreferences, decide });
+    stack.use(startJobs({ ...jobs, ...outside, occurrences }, config));
     if (config.encryption.previousKeys.length > 0) {
       void resealSecrets(store, seals).then(
         (count) => log.info({ count }, "sealed the secrets of former master keys anew"),
@@ -284,6 +295,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     sendService({
       ...shared,
       accept: accepting({ ...acceptDeps, memory }, config.accept, slots),
+      inbox,
       violations,
       slot: firstSlot,
       cancelled,

@@ -132,6 +132,11 @@ describe("problems", () => {
     ]);
   });
 
+  it("what people are sent is not written into a folder outside development", () => {
+    expect(variablesOf(deployment({ POSTHORN_DEV_SINK: "/tmp/sink" }))).toEqual(["POSTHORN_DEV_SINK"]);
+    expect(readConfig({ POSTHORN_DEV_SINK: "/tmp/sink" }).channels.devSink).toBe("/tmp/sink");
+  });
+
   it("secrets that everybody knows are refused outside development", () => {
     const development = readConfig({});
     const env = {

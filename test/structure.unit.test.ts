@@ -26,7 +26,9 @@ const NOUNS = [
   "audit",
   "auth",
   "batches",
+  "channels",
   "deadlines",
+  "escalation",
   "inbox",
   "limits",
   "notifications",
@@ -54,7 +56,14 @@ test("the graph was read", () => {
 });
 
 test("stages meet only at the queue: none imports another", () => {
-  const stages = ["pipeline/accept", "pipeline/route", "pipeline/close", "pipeline/reconcile"];
+  const stages = [
+    "pipeline/accept",
+    "pipeline/route",
+    "pipeline/close",
+    "pipeline/reconcile",
+    "pipeline/escalate",
+    "pipeline/deliver",
+  ];
   for (const stage of stages)
     expect(
       between(

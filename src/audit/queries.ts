@@ -1,6 +1,6 @@
 import { and, desc, eq, lt } from "drizzle-orm";
 import { auditEntries } from "#src/store/schema/tenants.ts";
-import type { Db } from "#src/store/store.ts";
+import type { Db, Tx } from "#src/store/store.ts";
 
 export type AuditEntry = {
   tenantId: string;
@@ -19,6 +19,15 @@ export type AuditEntry = {
 /** Writes down who did what. In the transaction that does it: either both happened or neither. */
 export async function writeAudit(db: Db, entry: AuditEntry): Promise<void> {
   await db.insert(auditEntries).values(entry);
+}
+
+/** The same in a transaction of raw statements. */
+export async function auditRaw(
+  tx: Tx,
+  { tenantId, id, actor, action, target, reason = "" }: AuditEntry,
+): Promise<void> {
+  await tx`insert into audit_entries (tenant_id, id, actor, action, target, reason)
+    values (${tenantId}, ${id}, ${actor}, ${action}, ${target}, ${reason})`;
 }
 
 /** The newest entries, or those before the entry with the id `before`, "" for the first. */

@@ -10,7 +10,7 @@ export type MaybeWhole = { id: string; batchId: string | null; batchRole: number
 /**
  * Lets the members of closed batches share what has just become of the batches' notifications: delivered, read or ended,
  * with history and counters. Call it in the transaction that changed these, with whatever was changed; where no batch is
- * among it, which is nearly always, it does nothing.
+ * among it, which is nearly always, it does nothing. `by`: the channel that delivered them.
  */
 export async function followWholes(
   tx: Tx,
@@ -18,10 +18,11 @@ export async function followWholes(
   changed: readonly MaybeWhole[],
   now: Date,
   slot: number,
+  by: Channel = Channel.IN_APP,
 ): Promise<void> {
   const wholes = changed.filter(({ batchRole }) => batchRole === BatchRole.WHOLE);
   if (wholes.length === 0) return;
-  const channel = tx`case when status in (${Status.DELIVERED}, ${Status.READ}) then ${Channel.IN_APP} else 0 end`;
+  const channel = tx`case when status in (${Status.DELIVERED}, ${Status.READ}) then ${by}::smallint else 0 end`;
   await tx`
     with whole as materialized (
       select batch_id, status, reason, delivered_at from notifications

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { batchesCommand } from "./commands/batches.ts";
+import { confirmCommand } from "./commands/confirm.ts";
 import { deadlinesCommand } from "./commands/deadlines.ts";
 import { inboxCommand } from "./commands/inbox.ts";
 import { keyCommand } from "./commands/key.ts";
@@ -82,6 +83,7 @@ Begin with:
   sendCommand(program, world);
   tailCommand(program, world);
   inboxCommand(program, world);
+  confirmCommand(program, world);
   batchesCommand(program, world);
   subscriptionsCommand(program, world);
   program.commandsGroup("Set-up:");

@@ -98,6 +98,13 @@ const rules: readonly Rule[] = [
     expected: "one of the three",
     fix: "Unset the others.",
   },
+  {
+    variables: ["POSTHORN_DEV_SINK"],
+    holds: (s) => !deployed(s) || s.channels.devSink === undefined,
+    got: "a folder that would fill with what people are sent",
+    expected: "nothing outside development",
+    fix: "Unset it.",
+  },
   pair("POSTHORN_NATS_USER", "POSTHORN_NATS_PASSWORD", ({ nats }) => bothOrNeither(nats.user, nats.password)),
   pair("POSTHORN_NATS_TLS_CERT_FILE", "POSTHORN_NATS_TLS_KEY_FILE", ({ nats: { tls } }) =>
     bothOrNeither(tls.certFile, tls.keyFile),

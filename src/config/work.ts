@@ -1,7 +1,7 @@
 /** Settings of the path a notification takes: accept, route, reconcile, schedule, inbox and stream. */
 
-import { integer, milliseconds } from "./kinds.ts";
-import { option } from "./option.ts";
+import { integer, milliseconds, path } from "./kinds.ts";
+import { option, optional } from "./option.ts";
 
 export const accept = {
   groupWindowMs: option("POSTHORN_ACCEPT_GROUP_WINDOW_MS", milliseconds(0, 100), {
@@ -129,5 +129,11 @@ export const inbox = {
   maxUnread: option("POSTHORN_INBOX_MAX_UNREAD", integer(1, 1_000_000), {
     default: 1_000,
     doc: "Unread entries one user can have; beyond it, the oldest are archived.",
+  }),
+};
+
+export const channels = {
+  devSink: optional("POSTHORN_DEV_SINK", path, {
+    doc: "Development only: a folder of files that take what is sent to outside channels, `email.jsonl` and so on, a line of JSON each. Unset: there are none of these channels.",
   }),
 };

@@ -14,6 +14,7 @@ import { createLogger } from "#src/telemetry/logger.ts";
 import { callerOver, type Endpoints, openScene, overGrpc, overHttp, type Step, timed } from "./demo/scene.ts";
 import { account } from "./demo/steps/account.ts";
 import { batch } from "./demo/steps/batch.ts";
+import { confirm } from "./demo/steps/confirm.ts";
 import { limits } from "./demo/steps/limits.ts";
 import { live } from "./demo/steps/live.ts";
 import { quietHours } from "./demo/steps/quiet-hours.ts";
@@ -27,7 +28,19 @@ import { watch } from "./demo/watch.ts";
 import { startServices } from "./services.ts";
 
 /** In the order of the story. A new channel is a new step. */
-const steps: readonly Step[] = [live, batch, repeats, quietHours, reminder, together, resume, topic, limits, account];
+const steps: readonly Step[] = [
+  live,
+  batch,
+  repeats,
+  quietHours,
+  reminder,
+  together,
+  confirm,
+  resume,
+  topic,
+  limits,
+  account,
+];
 
 /** From the moment the servers answer: installing them may take as long as it takes. */
 const LONGEST_MS = 180_000;
@@ -164,6 +177,7 @@ function environmentOn(services: { databaseUrl: string; natsUrl: string; redisUr
     POSTHORN_GRPC_PORT: "0",
     POSTHORN_HTTP_PORT: "0",
     POSTHORN_LOG_LEVEL: "warn",
+    POSTHORN_DEV_SINK: join(import.meta.dirname, "../../.data/demo/sink"),
   };
 }
 

@@ -1,6 +1,7 @@
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
 import { BatchRole } from "#src/batches/role.ts";
+import { ChainState } from "#src/escalation/state.ts";
 import { instants } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Head } from "./entry.ts";
@@ -46,7 +47,7 @@ export type Changed = {
 
 /**
  * Changes entries and what follows from it: the head's counts by what really changed, and with `read` the notification's
- * status, history and counters. Entries that are already as wanted, of other users or unknown are passed over. One
+ * status, escalation, history and counters. Entries that are already as wanted, of other users or unknown are passed over. One
  * round trip: the statements are sent together.
  */
 export async function changeEntries(tx: Tx, owner: Owner, which: Which, change: Change, now: Date): Promise<Changed> {
@@ -189,6 +190,10 @@ function consequences(tx: Tx, { tenantId }: Owner, ids: readonly string[], chang
         update notifications n set status = ${Status.READ}, updated_at = ${now}
         where n.tenant_id = ${tenantId} and n.status = ${Status.DELIVERED} ${among(tx, ids)}
         returning n.id, n.type, n.batch_id, n.batch_role
+      ), answered as (
+        update escalations e set state = ${ChainState.READ}, due_at = null, turn_at = null, ended_at = ${now}
+        where e.tenant_id = ${tenantId} and e.notification_id = any(array(select id from became))
+          and e.state = ${ChainState.WAITING} and not e.confirmation_required
       ), history as (
         insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
         select ${tenantId}::uuid, id, ${now}::timestamptz, ${Status.READ}, ${Channel.IN_APP}, 0, ${change.actor}::text

@@ -44,6 +44,8 @@ export type InboxEntryRow = {
   snoozedUntil: Date | null;
   expiresAt: Date | null;
   seen: boolean;
+  confirmationRequired?: boolean | null | undefined;
+  confirmedAt?: Date | null | undefined;
   /** Encoded posthorn.v1.Content; null when the notification itself is gone. */
   content: Uint8Array | null;
   /** Present when it is a batch's. */
@@ -78,6 +80,8 @@ export function toEntry(row: InboxEntryRow): InboxEntry {
   if (row.snoozedUntil !== null) entry.snoozeTime = timestampFromDate(row.snoozedUntil);
   if (row.expiresAt !== null) entry.expireTime = timestampFromDate(row.expiresAt);
   if (row.batch) entry.batch = create(InboxBatchSchema, { ...row.batch, kind: row.batch.kind as BatchKind });
+  if (row.confirmationRequired) entry.confirmationRequired = true;
+  if (row.confirmedAt != null) entry.confirmTime = timestampFromDate(row.confirmedAt);
   return entry;
 }
 

@@ -1,9 +1,11 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { InboxFilter_View } from "#gen/posthorn/v1/inbox_service_pb.ts";
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { InboxChanged_Change, type InboxChangedSchema } from "#gen/posthorn/v1/stream_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
+import { confirm } from "#src/escalation/confirm.ts";
 import type { Store, Tx } from "#src/store/store.ts";
-import { type Change, changeEntries, findPlaces, moveSeen } from "./changes.ts";
+import { type Change, type Changed, changeEntries, findPlaces, moveSeen } from "./changes.ts";
 import { type Head, toCounts } from "./entry.ts";
 import { type EntryFilter, WHOLE_INBOX } from "./filter.ts";
 import { type Fragment, matching, type Owner } from "./queries.ts";
@@ -17,6 +19,8 @@ export type InboxDeps = {
   inboxChanged: (tenantId: string, userId: string, event: MessageInitShape<typeof InboxChangedSchema>) => void;
   /** These notifications went from DELIVERED to READ at that time, for StatusChanged; after the commit. Must not throw. */
   notificationsRead: (tenantId: string, userId: string, notificationIds: readonly string[], at: Date) => void;
+  /** The notification was confirmed at that time, for StatusChanged; after the commit. Must not throw. */
+  notificationConfirmed: (tenantId: string, userId: string, id: string, status: Status, at: Date) => void;
 };
 
 /** How many entries changed, and the inbox after it: undefined for a user to whom nothing has arrived. */
@@ -39,6 +43,16 @@ export type Inbox = {
    * by the signal or a fault, what was done stays done, and a repeat does the rest.
    */
   markAllRead(owner: Owner, filter: EntryFilter, actor: string, signal: AbortSignal): Promise<Result>;
+  /**
+   * Confirms a notification and reads its entry, in one transaction; `also` is done in it as well, if it is this
+   * confirmation that counts. Without `userId`: whosever it is. Throws as escalation/confirm.ts does.
+   */
+  confirm(
+    who: { tenantId: string; userId?: string },
+    notificationId: string,
+    actor: string,
+    also?: (tx: Tx) => Promise<unknown>,
+  ): Promise<{ confirmedAt: Date; head: Head | undefined }>;
   /** Deletes all entries, or all archived ones, in the same way. */
   clear(owner: Owner, archivedOnly: boolean, signal: AbortSignal): Promise<Result>;
 };
@@ -56,6 +70,11 @@ export function openInbox(deps: InboxDeps): Inbox {
 
   function announceRead(owner: Owner, notificationIds: readonly string[], at: Date): void {
     if (notificationIds.length > 0) deps.notificationsRead(owner.tenantId, owner.userId, notificationIds, at);
+  }
+
+  function announceChange({ tenantId, userId }: Owner, kind: Change["kind"], done: Changed): void {
+    const { notificationIds, head } = done;
+    deps.inboxChanged(tenantId, userId, { change: ANNOUNCED[kind], notificationIds, counts: toCounts(head) });
   }
 
   /** Downwards from the newest entry at the start, so that new arrivals neither prolong it nor fall into it. */
@@ -100,13 +119,7 @@ export function openInbox(deps: InboxDeps): Inbox {
         changeEntries(tx, owner, { notificationIds }, inFull(change), now),
       );
       announceRead(owner, done.becameRead, now);
-      if (done.notificationIds.length > 0) {
-        deps.inboxChanged(owner.tenantId, owner.userId, {
-          change: ANNOUNCED[change.kind],
-          notificationIds: done.notificationIds,
-          counts: toCounts(done.head),
-        });
-      }
+      if (done.notificationIds.length > 0) announceChange(owner, change.kind, done);
       return { changed: done.notificationIds.length, head: done.head };
     },
     async markSeen(owner, through) {
@@ -122,6 +135,22 @@ export function openInbox(deps: InboxDeps): Inbox {
     },
     markAllRead: (owner, filter, actor, signal) =>
       changeAll(owner, { kind: "read", actor }, (tx) => matching(tx, { ...filter, unreadOnly: true }), signal),
+    async confirm({ tenantId, userId }, id, actor, also) {
+      const now = clock();
+      const { confirmed, ...done } = await store.tenant(tenantId, async (tx) => {
+        const confirmed = await confirm(tx, tenantId, id, { userId, actor, now });
+        if (confirmed.first) await also?.(tx);
+        const owner = { tenantId, userId: confirmed.userId };
+        const read = inFull({ kind: "read", actor });
+        return { confirmed, ...(await changeEntries(tx, owner, { notificationIds: [id] }, read, now)) };
+      });
+      const owner = { tenantId, userId: confirmed.userId };
+      announceRead(owner, done.becameRead, now);
+      if (done.notificationIds.length > 0) announceChange(owner, "read", done);
+      const status = done.becameRead.length > 0 ? Status.READ : confirmed.status;
+      if (confirmed.first) deps.notificationConfirmed(tenantId, owner.userId, id, status, now);
+      return { confirmedAt: confirmed.confirmedAt, head: done.head };
+    },
     clear: (owner, archivedOnly, signal) =>
       changeAll(
         owner,

@@ -183,7 +183,8 @@ export function entries(tx: Tx, tenantId: string, chosen: Fragment, order: Fragm
     select i.user_id as "userId", i.notification_id as "notificationId", i.seq::float8 as seq, i.type, i.category,
       i.priority, i.tags, n.sender_id as "senderId", i.arrived_at as "arrivedAt", i.read_at as "readAt",
       i.archived_at as "archivedAt", i.snoozed_until as "snoozedUntil", i.expires_at as "expiresAt",
-      i.seq <= h.seen_seq as seen, coalesce(n.content, f.content) as content, ${summaryOf(tx, tenantId)} as batch
+      i.seq <= h.seen_seq as seen, n.confirmation_required as "confirmationRequired", n.confirmed_at as "confirmedAt",
+      coalesce(n.content, f.content) as content, ${summaryOf(tx, tenantId)} as batch
     from (${chosen}) i
     join inbox_heads h on h.tenant_id = ${tenantId} and h.user_id = i.user_id
     left join notifications n on n.tenant_id = ${tenantId} and n.id = i.notification_id

@@ -57,6 +57,8 @@ export function writeEntry(out: BinaryWriter, field: DescField, entry: Entry, gr
   time(out, ENTRY.expireTime, entry.expiresAt);
   if (group !== null) writeGroup(out, group);
   if (entry.batch != null) writeBatch(out, entry.batch);
+  number(out, ENTRY.confirmationRequired, entry.confirmationRequired === true ? 1 : 0);
+  time(out, ENTRY.confirmTime, entry.confirmedAt);
   out.join();
 }
 

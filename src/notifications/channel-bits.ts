@@ -9,3 +9,8 @@ export function channelBits(channels: readonly number[]): number {
 export function channelsOf(bits: number): Channel[] {
   return Object.values(Channel).filter((channel) => channel !== 0 && (bits & (1 << channel)) !== 0);
 }
+
+/** Those asked for; and, of what goes to the inbox, where else its recipient wants that. */
+export function channelsFor(bits: number, { delivery }: { delivery: { method: Channel } }): Channel[] {
+  return channelsOf((bits & (1 << Channel.IN_APP)) === 0 ? bits : bits | (1 << delivery.method));
+}

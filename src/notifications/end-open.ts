@@ -25,8 +25,8 @@ const CLOCK_SKEW_MS = 60_000;
 const PAGE = 2000;
 
 /**
- * Ends what waits (ACCEPTED, SCHEDULED, HELD or BATCHED) of a user or of a type as SUPPRESSED, with timeline and counters. Runs in
- * short transactions, each complete in itself; safe to repeat after a failure. Answers how many it ended.
+ * Ends what waits (ACCEPTED, SCHEDULED, HELD, BATCHED or PROCESSING) of a user or of a type as SUPPRESSED, with timeline
+ * and counters. Runs in short transactions, each complete in itself; safe to repeat after a failure. Answers how many it ended.
  *
  * Members of closed batches share their batch's fate, whatever their type.
  *
@@ -80,6 +80,7 @@ export const WAITING = [
   { status: Status.SCHEDULED, priority: undefined },
   { status: Status.HELD, priority: undefined },
   { status: Status.BATCHED, priority: undefined },
+  { status: Status.PROCESSING, priority: undefined },
 ];
 
 type Where = { status: Status | undefined; priority: Priority | undefined };
@@ -100,7 +101,7 @@ async function endPage(
   const wanted = "userId" in of ? tx`true` : tx`type = ${of.type}`;
   const [page] = await tx<{ open: string[] | null; last: string | null; seen: number }[]>`
     with page as (
-      select id, status in (1, 2, 3, 4) and ${notMerged(tx)} and ${wanted} as open from notifications
+      select id, status in (1, 2, 3, 4, 5) and ${notMerged(tx)} and ${wanted} as open from notifications
       where tenant_id = ${tenantId} ${user} ${status} ${priority} and id > ${after}::uuid and id < ${before}::uuid
       order by id limit ${PAGE}
     )
@@ -119,7 +120,7 @@ async function endThese(tx: Tx, tenantId: string, ids: string[], { reason, actor
   const hour = new Date(Math.floor(now.getTime() / 3_600_000) * 3_600_000);
   // The range lets the planner leave out the months that hold none of them.
   const these = tx`tenant_id = ${tenantId} and id = any (${ids}::uuid[])
-    and id between ${ids[0] ?? null}::uuid and ${ids.at(-1) ?? null}::uuid and status in (1, 2, 3, 4)
+    and id between ${ids[0] ?? null}::uuid and ${ids.at(-1) ?? null}::uuid and status in (1, 2, 3, 4, 5)
     and ${notMerged(tx)}`;
   const [, [result]] = await Promise.all([
     tx`select count(*) from (select from notifications where ${these} order by id for update) locked`,

@@ -40,6 +40,7 @@ export type NotificationRow = {
   fanoutId: string | null;
   batchId: string | null;
   groupKey: string | null;
+  confirmedAt: Date | null;
 };
 
 export type TimelineRow = {
@@ -78,6 +79,7 @@ export function toNotification(row: NotificationRow): Notification {
         }),
     // Nothing changes after READ, so the last change is the reading.
     ...(row.status === Status.READ ? { readTime: timestampFromDate(row.updatedAt) } : {}),
+    ...(row.confirmedAt === null ? {} : { confirmTime: timestampFromDate(row.confirmedAt) }),
     attempts: row.attempts,
     dedupKey: row.dedupKey ?? "",
     collapseKey: row.collapseKey ?? "",
@@ -110,14 +112,25 @@ function toTimelineEntry(row: TimelineRow): TimelineEntry {
     detail.rateLimit.retryAfter = durationFromMs(Math.max(0, timestampMs(hold) - row.at.getTime()));
   }
   // A lone in-app delivery is stored without its verdict: status and channel say the same.
-  if (row.detail === null && row.status === Status.DELIVERED) {
+  if (row.detail === null && row.status === Status.DELIVERED && row.channel === Channel.IN_APP) {
     detail.verdicts = [create(VerdictSchema, { channel: Channel.IN_APP, kind: VerdictKind.DELIVER })];
   }
   return detail;
 }
 
-/** The latest decision's verdicts, and the limit that holds it, if one does. */
+/**
+ * The latest decision's verdicts, with what outside channels and steps of an escalation have made of theirs since; and
+ * the limit that holds it, if one does.
+ */
 export function latestDecision(timeline: readonly TimelineEntry[]): Pick<TimelineEntry, "verdicts" | "rateLimit"> {
-  const decision = timeline.findLast((entry) => entry.verdicts.length > 0);
-  return { verdicts: decision?.verdicts ?? [], ...(decision?.rateLimit ? { rateLimit: decision.rateLimit } : {}) };
+  const at = timeline.findLastIndex((entry) => entry.verdicts.length > 0 && !isAboutOutside(entry));
+  const decision = timeline[at];
+  const verdicts = new Map(decision?.verdicts.map((verdict) => [verdict.channel, verdict]));
+  for (const entry of timeline.slice(at + 1))
+    for (const verdict of entry.verdicts) verdicts.set(verdict.channel, verdict);
+  return { verdicts: [...verdicts.values()], ...(decision?.rateLimit ? { rateLimit: decision.rateLimit } : {}) };
+}
+
+function isAboutOutside({ channel }: TimelineEntry): boolean {
+  return channel > Channel.IN_APP;
 }

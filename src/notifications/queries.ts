@@ -210,7 +210,8 @@ function columns(tx: Tx) {
     coalesce(n.content, f.content) as content, n.channels, n.tags, n.attempts, n.scheduled_at as "scheduledAt",
     n.expires_at as "expiresAt", n.due_at as "dueAt", n.delivered_at as "deliveredAt", n.updated_at as "updatedAt",
     n.dedup_key as "dedupKey", n.collapse_key as "collapseKey", n.sender_id as "senderId", n.fanout_id as "fanoutId",
-    n.batch_id as "batchId", n.group_key as "groupKey"`;
+    n.batch_id as "batchId", n.group_key as "groupKey",
+    n.confirmed_at as "confirmedAt"`;
 }
 
 /** What a filter asks for, as `and …` each. */

@@ -11,6 +11,7 @@ export const BUILT_IN = {
   weekendsEnabled: true,
   doNotDisturb: { enabled: false, allowCritical: true },
   emergencyContacts: { enabled: false },
+  delivery: { method: Channel.IN_APP as Channel, confirmationRequired: false },
   grouping: { enabled: true, maxSize: 10, windowMs: 3_600_000 },
   timing: { intelligentTiming: true, learning: true, personalisedQuietHours: false },
   language: "en",
@@ -27,4 +28,9 @@ export type Switch = Exclude<keyof ChannelPreferences, `$${string}`>;
 /** Every channel with its switch, and the switch's path. A new channel of the contract does not compile without. */
 export const CHANNELS: Record<Exclude<Channel, typeof Channel.UNSPECIFIED>, { field: Switch; path: string }> = {
   [Channel.IN_APP]: { field: "inApp", path: "channels.in_app" },
+  [Channel.EMAIL]: { field: "email", path: "channels.email" },
+  [Channel.SMS]: { field: "sms", path: "channels.sms" },
+  [Channel.PUSH]: { field: "push", path: "channels.push" },
+  [Channel.WEBHOOK]: { field: "webhook", path: "channels.webhook" },
+  [Channel.CHAT]: { field: "chat", path: "channels.chat" },
 };

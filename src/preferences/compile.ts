@@ -1,4 +1,4 @@
-import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { type Digest_Mode, PreferenceLevel as Level } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import type { Wishes } from "#src/subscriptions/rules.ts";
 import { isTimeZone } from "#src/users/time-zone.ts";
@@ -8,6 +8,7 @@ import type { RulesVersion } from "./fence.ts";
 import {
   batching,
   channelEnabled,
+  delivery,
   digest,
   doNotDisturb,
   emergencyContacts,
@@ -41,6 +42,12 @@ export type CompiledPreferences = {
   readonly digest: DigestTimes;
   /** How many come in an hour; undefined: any number. */
   readonly maxPerHour: number | undefined;
+  /** Where things come besides the inbox, and what is tried when what is CRITICAL has to be confirmed and is not. */
+  readonly delivery: {
+    readonly method: Channel;
+    readonly fallbacks: readonly Channel[];
+    readonly confirmationRequired: boolean;
+  };
   /** How entries form groups in the inbox; undefined: not at all. */
   readonly grouping: { readonly maxSize: number; readonly windowMs: number } | undefined;
   /** What the user is subscribed to; undefined: nothing. */
@@ -90,6 +97,7 @@ export function compile(
   };
   const groups = grouping(levels);
   const cap = hourlyCap(levels);
+  const delivers = delivery(levels);
   const general = scopeRules(levels, undefined);
   const { time, days } = digest(levels, undefined);
   const scopes = new Map<string, ScopeRules>();
@@ -101,6 +109,11 @@ export function compile(
     clock: clockRules(settings, () => clockOf(knownZone)),
     digest: { time: time.value, days: days.value, clock: () => clockOf(knownZone) },
     maxPerHour: cap.enabled.value ? cap.maxPerHour.value : undefined,
+    delivery: {
+      method: delivers.method.value,
+      fallbacks: delivers.fallbacks.value,
+      confirmationRequired: delivers.confirmationRequired.value,
+    },
     grouping: groups.enabled.value ? { maxSize: groups.maxSize.value, windowMs: groups.windowMs.value } : undefined,
     wishes,
     scope(type, category) {

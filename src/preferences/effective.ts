@@ -13,6 +13,7 @@ import { BUILT_IN, CHANNELS } from "./built-in.ts";
 import {
   batching,
   channelEnabled,
+  delivery,
   digest,
   doNotDisturb,
   emergencyContacts,
@@ -53,6 +54,7 @@ export function effective(levels: Levels, scope: TypeScope | undefined): Effecti
   const groups = grouping(levels);
   const consent = timing(levels);
   const cap = hourlyCap(levels);
+  const delivers = delivery(levels);
   const channels = create(ChannelPreferencesSchema);
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
@@ -108,6 +110,11 @@ export function effective(levels: Levels, scope: TypeScope | undefined): Effecti
       intelligentTiming: note("timing.intelligent_timing", consent.intelligentTiming),
       learning: note("timing.learning", consent.learning),
       personalisedQuietHours: note("timing.personalised_quiet_hours", consent.personalisedQuietHours),
+    },
+    delivery: {
+      method: note("delivery.method", delivers.method),
+      fallbacks: [...note("delivery.fallbacks", delivers.fallbacks)],
+      confirmationRequired: note("delivery.confirmation_required", delivers.confirmationRequired),
     },
   });
   return { preferences, origins };

@@ -1,5 +1,5 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
-import type { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   type Batching,
   type Digest_Mode,
@@ -257,6 +257,17 @@ export function reminderOffsets(
 
 export function weekendsEnabled(levels: Levels): Resolved<boolean> {
   return general<boolean>(levels, BUILT_IN.weekendsEnabled, (preferences) => preferences.weekendsEnabled);
+}
+
+/** Where things come besides the inbox; the fallbacks come from one level as a whole, as the periods do. */
+export function delivery(levels: Levels) {
+  const { method, confirmationRequired } = BUILT_IN.delivery;
+  const fallbacks = (set: Preferences) => (set.delivery?.fallbacks.length ? set.delivery.fallbacks : undefined);
+  return {
+    method: general<Channel>(levels, method, (set) => set.delivery?.method),
+    fallbacks: general<readonly Channel[]>(levels, [], fallbacks),
+    confirmationRequired: general<boolean>(levels, confirmationRequired, (set) => set.delivery?.confirmationRequired),
+  };
 }
 
 /** How entries form groups in the inbox, field by field. */

@@ -75,6 +75,8 @@ export const ACCESS_RULES = {
   "posthorn.v1.SendService.UpdateNotification": send,
   "posthorn.v1.SendService.CancelNotification": send,
   "posthorn.v1.SendService.CancelNotifications": send,
+  "posthorn.v1.SendService.ConfirmNotification": send,
+  "posthorn.v1.SendService.CancelEscalation": send,
   "posthorn.v1.SendService.GetFanout": readNotifications,
   "posthorn.v1.SendService.CancelFanout": send,
 
@@ -103,6 +105,7 @@ export const ACCESS_RULES = {
   "posthorn.v1.InboxService.Unsnooze": inbox,
   "posthorn.v1.InboxService.DeleteEntries": inbox,
   "posthorn.v1.InboxService.Clear": inbox,
+  "posthorn.v1.InboxService.ConfirmEntry": { user: { field: "user_id" } },
 
   "posthorn.v1.StreamService.Subscribe": stream,
   "posthorn.v1.StreamService.Ack": stream,

@@ -70,3 +70,20 @@ export async function forgetGroups(store: Store, now: Date, limit: number): Prom
   );
   return result.count;
 }
+
+/** Deletes up to `limit` escalations that ended before the retention, or whose notification is as old; how many. */
+export async function forgetEscalations(
+  store: Store,
+  now: Date,
+  retentionDays: number,
+  limit: number,
+): Promise<number> {
+  const before = new Date(now.getTime() - retentionDays * DAY_MS);
+  const result = await store.system(
+    (tx) => tx`
+      delete from escalations where (tenant_id, notification_id) in (
+        select tenant_id, notification_id from escalations
+        where ended_at < ${before} or due_at < ${before} limit ${limit} for update skip locked)`,
+  );
+  return result.count;
+}

@@ -5,7 +5,9 @@ import { entriesByIds } from "#src/inbox/queries.ts";
 import { expireEntries, type Returned, releaseSnoozed } from "#src/inbox/release.ts";
 import { adaptiveSize } from "#src/pipeline/adaptive.ts";
 import type { CloseDeps } from "#src/pipeline/close/close.ts";
+import { CLAIM, type DeliverDeps, deliverDue } from "#src/pipeline/deliver/deliver.ts";
 import { restoreQueues } from "#src/pipeline/ensure-queues.ts";
+import { type EscalateDeps, escalateDue } from "#src/pipeline/escalate/escalate.ts";
 import { measureQueues } from "#src/pipeline/measure-queues.ts";
 import type { MemoryGuard } from "#src/pipeline/memory.ts";
 import type { Queue } from "#src/pipeline/queue.ts";
@@ -18,7 +20,14 @@ import type { Live } from "#src/stream/live.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { flush } from "./flush.ts";
-import { forgetBatches, forgetFanouts, forgetGroups, forgetKeys, forgetSchedules } from "./forget.ts";
+import {
+  forgetBatches,
+  forgetEscalations,
+  forgetFanouts,
+  forgetGroups,
+  forgetKeys,
+  forgetSchedules,
+} from "./forget.ts";
 import { startLoop } from "./loop.ts";
 import { type OccurrenceDeps, sendOccurrences } from "./occurrences.ts";
 import { releaseDue } from "./release.ts";
@@ -37,6 +46,8 @@ export type JobDeps = {
   reconsider: ReconsiderDeps;
   occurrences: OccurrenceDeps;
   memory: Pick<MemoryGuard, "pressure" | "holder">;
+  escalate: EscalateDeps;
+  deliver: DeliverDeps;
 };
 
 export type JobConfig = {
@@ -94,6 +105,16 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
       isClosing = false;
     });
   });
+  every("escalate", tickMs, async (now) => {
+    const { seen, moved } = await escalateDue(deps.escalate, now, batch);
+    metrics.schedulerReleased.inc({ kind: "step" }, moved);
+    return { more: seen === batch && moved > 0 };
+  });
+  every("hand-over", tickMs, async (now) => {
+    const count = await deliverDue(deps.deliver, now, CLAIM);
+    metrics.schedulerReleased.inc({ kind: "hand-over" }, count);
+    return { more: count === CLAIM };
+  });
   every("unsnooze", SNOOZE_MS, async (now) => {
     const returned = await releaseSnoozed(deps, now, batch);
     await announce(deps, returned, now);
@@ -134,6 +155,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     while ((await forgetFanouts(store, now, config.retention.days, batch)) === batch);
     while ((await forgetSchedules(store, now, config.retention.days, batch)) === batch);
     while ((await forgetBatches(store, now, config.retention.days, batch)) === batch);
+    while ((await forgetEscalations(store, now, config.retention.days, batch)) === batch);
     if (dropped.length > 0) log.info({ dropped }, "dropped months that were older than the retention");
     return { more: false };
   });

@@ -1,4 +1,4 @@
-import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
 import { notFound } from "#src/errors.ts";
@@ -85,6 +85,11 @@ export function inboxService({ inbox, store, clock, pageTokens }: InboxServiceDe
       // The contract requires snooze_time, and bounds it.
       const until = request.snoozeTime === undefined ? clock() : timestampDate(request.snoozeTime);
       return answer(await inbox.change(owner(request, call), request.notificationIds, { kind: "snooze", until }));
+    },
+
+    async confirmEntry(request, call) {
+      const { confirmedAt, head } = await inbox.confirm(owner(request, call), request.notificationId, call.actor);
+      return { confirmTime: timestampFromDate(confirmedAt), counts: toCounts(head) };
     },
 
     async markSeen(request, call) {

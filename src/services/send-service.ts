@@ -13,9 +13,13 @@ import {
   type SendResponse,
   SendService,
 } from "#gen/posthorn/v1/send_service_pb.ts";
+import { auditRaw } from "#src/audit/queries.ts";
 import { mapInSlices } from "#src/breathe.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
+import { cancelEscalation } from "#src/escalation/confirm.ts";
+import type { NewId } from "#src/ids.ts";
+import type { Inbox } from "#src/inbox/inbox.ts";
 import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
 import { latestDecision, type NotificationRow, toNotification, toTimeline } from "#src/notifications/notification.ts";
@@ -50,6 +54,8 @@ export type SendServiceDeps = {
   accept: Accept;
   clock: Clock;
   pageTokens: PageTokens;
+  inbox: Pick<Inbox, "confirm">;
+  newId: NewId;
   violations: Violations;
   /** Counter slot of this process's single changes. */
   slot: number;
@@ -227,6 +233,20 @@ export function sendService(deps: SendServiceDeps): Service {
       }
       return { cancelled, more: cancelled >= CANCEL_PER_CALL };
     },
+
+    async confirmNotification({ id, reason }, call) {
+      const { tenantId, actor } = call;
+      const target = `notification:${id}`;
+      await deps.inbox.confirm({ tenantId }, id, actor, (tx) =>
+        auditRaw(tx, { tenantId, id: deps.newId(), actor, action: "notification.confirm", target, reason }),
+      );
+      return { notification: toNotification(await store.tenant(tenantId, (tx) => one(tx, call, id))) };
+    },
+
+    cancelEscalation: ({ id }, call) =>
+      store.tenant(call.tenantId, async (tx) => ({
+        cancelled: await cancelEscalation(tx, call.tenantId, id, { actor: call.actor, now: clock() }),
+      })),
 
     getFanout: ({ id }, call) =>
       store.tenant(call.tenantId, async (tx) => {

@@ -69,7 +69,7 @@ async function monthsBefore(sql: Sql, table: string, before: Date): Promise<Mont
 
 async function isNeeded(sql: Sql, name: string): Promise<boolean> {
   const [row] = await sql.unsafe(`
-    select exists (select from ${name} where status in (1, 2, 3, 4)) or exists (
+    select exists (select from ${name} where status in (1, 2, 3, 4, 5)) or exists (
       select from ${name} n join inbox i on i.tenant_id = n.tenant_id and i.user_id = n.user_id and i.seq = n.inbox_seq
     ) as needed`);
   return row?.needed === true;

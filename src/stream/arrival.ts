@@ -31,6 +31,8 @@ export type Arrival = {
   expiresAt: Date | undefined;
   /** Present when it is a batch's. */
   batch?: BatchSummary | null | undefined;
+  /** Its recipient is asked to confirm it. */
+  confirmationRequired?: boolean | null | undefined;
   /** Its trace, if it is recorded and followed to the stream. */
   trace?: SpanContext | undefined;
   /** When it was accepted, in Unix milliseconds, if its way to the stream is measured. */

@@ -1,6 +1,6 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Duration, durationFromMs, durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, EscalationSchema, Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   BatchRule_Mode,
   BatchRuleSchema,
@@ -11,6 +11,7 @@ import {
 } from "#gen/posthorn/v1/type_service_pb.ts";
 import { offsetsOf, toOffsets } from "#src/deadlines/offsets.ts";
 import { invalidRequest } from "#src/errors.ts";
+import { type EscalationPlan, toPlan } from "#src/escalation/plan.ts";
 import type { types } from "#src/store/schema/users.ts";
 import { textFaults } from "#src/store/storable.ts";
 
@@ -24,6 +25,8 @@ export type TypeRules = {
   readonly digest: DigestRule;
   /** What it is worth to its recipient: value times urgency, 1 to 25. */
   readonly worth: number;
+  /** What happens when nobody answers; undefined: nothing. */
+  readonly escalation?: EscalationPlan | undefined;
 };
 
 export type TypeBatching = {
@@ -42,7 +45,7 @@ const USUAL = 3;
 /** Of what has no type of its own. */
 export const USUAL_WORTH = USUAL * USUAL;
 
-export function rulesOf({ batching, digestRule, value, urgency }: RuledRow): TypeRules {
+export function rulesOf({ batching, digestRule, value, urgency, escalation }: RuledRow): TypeRules {
   const rule = batching === null ? undefined : fromBinary(BatchRuleSchema, batching);
   const ms = (duration: Duration | undefined) => duration && Math.floor(durationMs(duration));
   return {
@@ -57,10 +60,11 @@ export function rulesOf({ batching, digestRule, value, urgency }: RuledRow): Typ
       : undefined,
     digest: digestRule as DigestRule,
     worth: value * urgency,
+    escalation: escalation === null ? undefined : toPlan(fromBinary(EscalationSchema, escalation)),
   };
 }
 
-type RuledRow = Pick<NotificationTypeRow, "batching" | "digestRule" | "value" | "urgency">;
+type RuledRow = Pick<NotificationTypeRow, "batching" | "digestRule" | "value" | "urgency" | "escalation">;
 
 /** What the tenant says about a type, with every default filled in. */
 export type TypeDefinition = Omit<NotificationTypeRow, "tenantId" | "revision" | "createdAt" | "updatedAt">;
@@ -85,6 +89,7 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   value: USUAL,
   urgency: USUAL,
   group: false,
+  escalation: null,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -104,6 +109,7 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     value: type.value || USUAL,
     urgency: type.urgency || USUAL,
     group: type.group,
+    escalation: type.escalation === undefined ? null : toBinary(EscalationSchema, type.escalation),
   };
 }
 
@@ -124,6 +130,7 @@ export function toType(row: NotificationTypeRow): NotificationType {
     value: row.value,
     urgency: row.urgency,
     group: row.group,
+    ...(row.escalation === null ? {} : { escalation: fromBinary(EscalationSchema, row.escalation) }),
     revision: row.revision,
     createTime: timestampFromDate(row.createdAt),
     updateTime: timestampFromDate(row.updatedAt),
@@ -145,6 +152,7 @@ const FIELDS = {
   value: "value",
   urgency: "urgency",
   group: "group",
+  escalation: "escalation",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */

@@ -10,6 +10,7 @@ import { changeEntries, findPlaces } from "#src/inbox/changes.ts";
 import { endOpen } from "#src/notifications/end-open.ts";
 import { leaveSchedules } from "#src/schedules/queries.ts";
 import { batches } from "#src/store/schema/batches.ts";
+import { escalations, handOvers } from "#src/store/schema/escalations.ts";
 import { tokenRevocations } from "#src/store/schema/tenants.ts";
 import { preferences, ruleChanges, userRoles, users } from "#src/store/schema/users.ts";
 import type { Db, Store, Tx } from "#src/store/store.ts";
@@ -57,6 +58,8 @@ export async function deleteUser(deps: DeleteUserDeps, tenantId: string, userId:
     // What has joined one since the end of the others must not be left without it.
     await dissolveBatches(db, tenantId, [userId], by.now);
     await db.delete(batches).where(and(eq(batches.tenantId, tenantId), eq(batches.userId, userId)));
+    for (const table of [escalations, handOvers])
+      await db.delete(table).where(and(eq(table.tenantId, tenantId), eq(table.userId, userId)));
   });
   for (let emptied = false; !emptied; ) {
     by.signal.throwIfAborted();

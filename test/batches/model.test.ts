@@ -10,7 +10,7 @@ import { NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
 import { dissolveBatches } from "#src/batches/dissolve.ts";
 import { cancelByIds } from "#src/notifications/queries.ts";
 import { type CloseDeps, closeDue } from "#src/pipeline/close/close.ts";
-import { endedBy } from "#src/pipeline/route/ended-by.ts";
+import { endingBy } from "#src/pipeline/route/ended-by.ts";
 import { decide } from "#src/pipeline/route/gates/decide.ts";
 import { type RouteDeps, route } from "#src/pipeline/route/route.ts";
 import { compile } from "#src/preferences/compile.ts";
@@ -154,7 +154,7 @@ class Real {
     batchJoined: () => undefined,
   };
   readonly #close: CloseDeps = {
-    ...{ store: this.#mortal, newId, endedBy, log, slot: 0 },
+    ...{ store: this.#mortal, newId, endedBy: endingBy(decide), log, slot: 0 },
     // What is queued may be lost: `settle` looks for it as the reconciler does.
     queue: { enqueue: async () => undefined, enqueueFanout: async () => undefined },
     findType: () => this.#type,

@@ -103,12 +103,13 @@ function ruleOf(method: DescMethod): AccessRule {
 /** The credential and headers of one who may. */
 function best(rule: AccessRule, { as, tenantId }: World): [string, Record<string, string>] {
   if (rule.key !== undefined) return [as.key, {}];
+  if (rule.operator === undefined) return [as.user, {}];
   return [as.operator, rule.operator === "tenant" ? { "posthorn-tenant": tenantId } : {}];
 }
 
-/** What a method's name says after its verb is whose `id` it takes. */
+/** What a method's name says after its verb is whose `id` it takes, where its whole name does not say so. */
 function idFor(method: DescMethod, { ids }: World): string {
-  return ids[method.name.replace(/^[A-Z][a-z]+/, "").replace(/s$/, "")] ?? "";
+  return ids[method.name] ?? ids[method.name.replace(/^[A-Z][a-z]+/, "").replace(/s$/, "")] ?? "";
 }
 
 /** A request with everything in it that goes together. */

@@ -77,6 +77,8 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       ApiKey: inbox.id,
       TokenIssuer: tokenIssuer?.id ?? "",
       Notification: scheduled,
+      ConfirmNotification: delivered,
+      Escalation: delivered,
       Fanout: fanoutId,
       Batch: batched.results[0]?.batchId ?? "",
       User: "alice",

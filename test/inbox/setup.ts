@@ -42,6 +42,7 @@ export async function inboxOnPostgres() {
     counterSlots: [0, 1, 2],
     inboxChanged: (tenantId, userId, event) => void announced.push({ tenantId, userId, ...event }),
     notificationsRead: (tenantId, userId, ids) => void read.push({ tenantId, userId, ids }),
+    notificationConfirmed: () => undefined,
   });
 
   afterEach(async () => {

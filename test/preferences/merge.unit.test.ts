@@ -29,7 +29,8 @@ test("where nobody has set anything every value is built in, and every field is 
   expect(preferences).toEqual(
     create(PreferencesSchema, {
       enabled: true,
-      channels: { inApp: true },
+      channels: { inApp: true, email: true, sms: true, push: true, webhook: true, chat: true },
+      delivery: { method: Channel.IN_APP, fallbacks: [], confirmationRequired: false },
       minimumPriority: Priority.LOW,
       quietHours: { enabled: false, startTime: "22:00", endTime: "08:00", allowCritical: true },
       weekendsEnabled: true,
@@ -49,6 +50,7 @@ test("where nobody has set anything every value is built in, and every field is 
     ...leaves(PreferencesSchema, preferences).keys(),
     "do_not_disturb.periods",
     "emergency_contacts.user_ids",
+    "delivery.fallbacks",
   ];
   expect(Object.keys(origins).sort()).toEqual(paths.sort());
 });

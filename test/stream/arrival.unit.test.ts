@@ -40,6 +40,7 @@ const arrival: fc.Arbitrary<Arrival> = fc.record({
   arrivedAt: date,
   expiresAt: fc.option(date, { nil: undefined }),
   batch: fc.option(batch),
+  confirmationRequired: fc.option(fc.boolean()),
   counts: fc.record({ unread: count, unseen: count, total: count, archived: count, snoozed: count }),
 });
 
@@ -58,6 +59,8 @@ const row: fc.Arbitrary<InboxEntryRow> = fc.record({
   snoozedUntil: fc.option(date),
   expiresAt: fc.option(date),
   seen: fc.boolean(),
+  confirmationRequired: fc.option(fc.boolean()),
+  confirmedAt: fc.option(date),
   content: fc.option(content.map((value) => toBinary(ContentSchema, value))),
   batch: fc.option(batch),
 });

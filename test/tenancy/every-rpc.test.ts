@@ -4,9 +4,10 @@ import { ConnectError } from "@connectrpc/connect";
 import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Scope, TokenAlgorithm } from "#gen/posthorn/v1/admin_service_pb.ts";
-import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { ACCESS_RULES, type AccessRule } from "#src/rpc/access-rules.ts";
+import { sinkFolder } from "../escalation/setup.ts";
 import { SERVICES } from "../support/contract.ts";
 import { type Clients, platformOfFile } from "../support/platform.ts";
 import { toRefusal } from "../support/refusal.ts";
@@ -16,7 +17,8 @@ import { until } from "../support/until.ts";
 import { type Fill, NAMED_VAULT, requestsOf } from "./requests.ts";
 
 // The victim is the file's tenant, `node.key`. Each method is called by a tenant of its own, which has nothing.
-const node = await platformOfFile({ roles: ["api", "stream", "worker"] });
+const sink = await sinkFolder();
+const node = await platformOfFile({ roles: ["api", "stream", "worker"], env: sink.env });
 const sql = postgres(node.services.databaseUrl, { max: 1, onnotice: () => undefined });
 afterAll(() => sql.end());
 
@@ -106,7 +108,8 @@ beforeAll(async () => {
   const send = (more: object) =>
     key.send.send({ to: { userIds: ["alice"] }, type: "vault", content, senderId: CANARY, ...more });
   const first = await send({ idempotencyKey: "same", tags: ["vault"], groupKey: "same" });
-  await send({ dedupKey: "same" });
+  const escalation = { steps: [{ channel: Channel.SMS, after: { seconds: 86_400n } }] };
+  await send({ dedupKey: "same", channels: [Channel.IN_APP, Channel.EMAIL], escalation });
   const later = { case: "scheduleTime", value: timestampFromDate(new Date(Date.now() + 3 * 3_600_000)) } as const;
   const waiting = await send({ schedule: later, collapseKey: "same", tags: ["vault"] });
   const batching = { batchable: true, window: { seconds: 7200n } };

@@ -67,6 +67,8 @@ const SKIP = new Set([
   "reminder_offsets",
   "window",
   "max_window",
+  "escalation",
+  "fallbacks",
 ]);
 
 /** A schedule's request may not set these. */

@@ -13,7 +13,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/notification.proto.
  */
 export const file_posthorn_v1_notification: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS9ub3RpZmljYXRpb24ucHJvdG8SC3Bvc3Rob3JuLnYxItEBCgdWZXJkaWN0EiUKB2NoYW5uZWwYASABKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEiYKBGtpbmQYAiABKA4yGC5wb3N0aG9ybi52MS5WZXJkaWN0S2luZBIjCgZyZWFzb24YAyABKA4yEy5wb3N0aG9ybi52MS5SZWFzb24SKQoFdW50aWwYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGJhdGNoX2lkGAUgASgJEhUKDWZpbHRlcl9mYWlsZWQYBiABKAgixwMKB0NvbnRlbnQSGQoFdGl0bGUYASABKAlCCrpIB3IFEAEY/wESFgoEYm9keRgCIAEoCUIIukgFcgMYwD4SJQoEZGF0YRgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoHYWN0aW9ucxgEIAMoCzITLnBvc3Rob3JuLnYxLkFjdGlvbkIIukgFkgECEAUSyAEKA3VybBgFIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjQDzIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJBI1CglpbWFnZV91cmwYBiABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSMAoEaWNvbhgHIAEoCUIiukgf2AEBchoY0A8yFV4oL3xodHRwcz86Ly8pW15cc10qJCKXAgoGQWN0aW9uEigKAmlkGAEgASgJQhy6SBlyFzIVXltBLVphLXowLTlfLV17MSw2NH0kEhgKBWxhYmVsGAIgASgJQgm6SAZyBBABGEASyAEKA3VybBgDIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjQDzIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJCKVBwoMTm90aWZpY2F0aW9uEgoKAmlkGAEgASgJEg8KB3VzZXJfaWQYAiABKAkSDAoEdHlwZRgDIAEoCRIQCghjYXRlZ29yeRgEIAEoCRInCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5EiMKBnN0YXR1cxgGIAEoDjITLnBvc3Rob3JuLnYxLlN0YXR1cxIjCgZyZWFzb24YByABKA4yEy5wb3N0aG9ybi52MS5SZWFzb24SJQoHY29udGVudBgIIAEoCzIULnBvc3Rob3JuLnYxLkNvbnRlbnQSJgoIY2hhbm5lbHMYCSADKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEgwKBHRhZ3MYCiADKAkSLwoLY3JlYXRlX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1zY2hlZHVsZV90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoJaG9sZF90aW1lGA8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxkZWxpdmVyX3RpbWUYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXJlYWRfdGltZRgRIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKgoHbGF0ZW5jeRgSIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghhdHRlbXB0cxgTIAEoBRIRCglkZWR1cF9rZXkYFCABKAkSFAoMY29sbGFwc2Vfa2V5GBUgASgJEhEKCXNlbmRlcl9pZBgWIAEoCRIRCglmYW5vdXRfaWQYFyABKAkSFgoOcXVldWVfcG9zaXRpb24YGCABKAUSJgoIdmVyZGljdHMYGSADKAsyFC5wb3N0aG9ybi52MS5WZXJkaWN0EjAKCnJhdGVfbGltaXQYGiABKAsyHC5wb3N0aG9ybi52MS5SYXRlTGltaXRTdGF0dXMSEAoIYmF0Y2hfaWQYGyABKAkSEQoJZ3JvdXBfa2V5GB8gASgJIpMCCg1UaW1lbGluZUVudHJ5EigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiMKBnN0YXR1cxgCIAEoDjITLnBvc3Rob3JuLnYxLlN0YXR1cxIlCgdjaGFubmVsGAMgASgOMhQucG9zdGhvcm4udjEuQ2hhbm5lbBIjCgZyZWFzb24YBCABKA4yEy5wb3N0aG9ybi52MS5SZWFzb24SJgoIdmVyZGljdHMYBSADKAsyFC5wb3N0aG9ybi52MS5WZXJkaWN0Eg0KBWFjdG9yGAYgASgJEjAKCnJhdGVfbGltaXQYByABKAsyHC5wb3N0aG9ybi52MS5SYXRlTGltaXRTdGF0dXMiygEKD1JhdGVMaW1pdFN0YXR1cxIjCgZ3aW5kb3cYASABKA4yEy5wb3N0aG9ybi52MS5SZWFzb24SDQoFdXNhZ2UYAiABKAUSDQoFbGltaXQYAyABKAUSLgoLcmV0cnlfYWZ0ZXIYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoKcmVzZXRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMbWF4X3Blcl9ob3VyGAYgASgFIlcKD1JlbWluZGVyT2Zmc2V0cxJECgdvZmZzZXRzGAEgAygLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhi6SBWSARIQCiIOqgELIgUIgM7aAzICCDwqdQoIUHJpb3JpdHkSGAoUUFJJT1JJVFlfVU5TUEVDSUZJRUQQABIQCgxQUklPUklUWV9MT1cQARITCg9QUklPUklUWV9OT1JNQUwQAhIRCg1QUklPUklUWV9ISUdIEAMSFQoRUFJJT1JJVFlfQ1JJVElDQUwQBCo2CgdDaGFubmVsEhcKE0NIQU5ORUxfVU5TUEVDSUZJRUQQABISCg5DSEFOTkVMX0lOX0FQUBABKusBCgZTdGF0dXMSFgoSU1RBVFVTX1VOU1BFQ0lGSUVEEAASEwoPU1RBVFVTX0FDQ0VQVEVEEAESFAoQU1RBVFVTX1NDSEVEVUxFRBACEg8KC1NUQVRVU19IRUxEEAMSEgoOU1RBVFVTX0JBVENIRUQQBBIUChBTVEFUVVNfREVMSVZFUkVEEAcSDwoLU1RBVFVTX1JFQUQQCBIRCg1TVEFUVVNfRkFJTEVEEAkSEgoOU1RBVFVTX0VYUElSRUQQChIUChBTVEFUVVNfQ0FOQ0VMTEVEEAsSFQoRU1RBVFVTX1NVUFBSRVNTRUQQDCr/BQoGUmVhc29uEhYKElJFQVNPTl9VTlNQRUNJRklFRBAAEhIKDlJFQVNPTl9FWFBJUkVEEAESFAoQUkVBU09OX0NBTkNFTExFRBACEhUKEVJFQVNPTl9TVVBFUlNFREVEEAMSGQoVUkVBU09OX1VTRVJfT1BURURfT1VUEAQSGAoUUkVBU09OX1RZUEVfRElTQUJMRUQQBRIcChhSRUFTT05fQ0FURUdPUllfRElTQUJMRUQQBhIbChdSRUFTT05fQ0hBTk5FTF9ESVNBQkxFRBAHEiEKHVJFQVNPTl9CRUxPV19NSU5JTVVNX1BSSU9SSVRZEAgSFAoQUkVBU09OX0RVUExJQ0FURRAJEhYKElJFQVNPTl9RVUlFVF9IT1VSUxAKEhkKFVJFQVNPTl9ET19OT1RfRElTVFVSQhALEhIKDlJFQVNPTl9XRUVLRU5EEAwSHAoYUkVBU09OX1VTRVJfTUlOVVRFX0xJTUlUEA0SGgoWUkVBU09OX1VTRVJfSE9VUl9MSU1JVBAOEhkKFVJFQVNPTl9VU0VSX0RBWV9MSU1JVBAPEhsKF1JFQVNPTl9VU0VSX0JVUlNUX0xJTUlUEBASFwoTUkVBU09OX1RFTkFOVF9MSU1JVBAREhcKE1JFQVNPTl9HTE9CQUxfTElNSVQQEhIeChpSRUFTT05fTElNSVRFUl9VTkFWQUlMQUJMRRATEhQKEFJFQVNPTl9TQ0hFRFVMRUQQFBIVChFSRUFTT05fTk9fQ0hBTk5FTBAVEhcKE1JFQVNPTl9VU0VSX0RFTEVURUQQFhIXChNSRUFTT05fVFlQRV9ERUxFVEVEEBcSHAoYUkVBU09OX1BST0NFU1NJTkdfRkFJTEVEEBgSEwoPUkVBU09OX0JBVENISU5HEBkSEQoNUkVBU09OX0RJR0VTVBAaEhUKEVJFQVNPTl9IT1VSTFlfQ0FQEBsSEwoPUkVBU09OX0ZJTFRFUkVEEBwSFwoTUkVBU09OX1VOU1VCU0NSSUJFRBAdKo8BCgtWZXJkaWN0S2luZBIcChhWRVJESUNUX0tJTkRfVU5TUEVDSUZJRUQQABIYChRWRVJESUNUX0tJTkRfREVMSVZFUhABEhUKEVZFUkRJQ1RfS0lORF9IT0xEEAISGQoVVkVSRElDVF9LSU5EX1NVUFBSRVNTEAMSFgoSVkVSRElDVF9LSU5EX0JBVENIEARCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("Ch5wb3N0aG9ybi92MS9ub3RpZmljYXRpb24ucHJvdG8SC3Bvc3Rob3JuLnYxItEBCgdWZXJkaWN0EiUKB2NoYW5uZWwYASABKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEiYKBGtpbmQYAiABKA4yGC5wb3N0aG9ybi52MS5WZXJkaWN0S2luZBIjCgZyZWFzb24YAyABKA4yEy5wb3N0aG9ybi52MS5SZWFzb24SKQoFdW50aWwYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGJhdGNoX2lkGAUgASgJEhUKDWZpbHRlcl9mYWlsZWQYBiABKAgixwMKB0NvbnRlbnQSGQoFdGl0bGUYASABKAlCCrpIB3IFEAEY/wESFgoEYm9keRgCIAEoCUIIukgFcgMYwD4SJQoEZGF0YRgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoHYWN0aW9ucxgEIAMoCzITLnBvc3Rob3JuLnYxLkFjdGlvbkIIukgFkgECEAUSyAEKA3VybBgFIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjQDzIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJBI1CglpbWFnZV91cmwYBiABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSMAoEaWNvbhgHIAEoCUIiukgf2AEBchoY0A8yFV4oL3xodHRwcz86Ly8pW15cc10qJCKXAgoGQWN0aW9uEigKAmlkGAEgASgJQhy6SBlyFzIVXltBLVphLXowLTlfLV17MSw2NH0kEhgKBWxhYmVsGAIgASgJQgm6SAZyBBABGEASyAEKA3VybBgDIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjQDzIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJCLHBwoMTm90aWZpY2F0aW9uEgoKAmlkGAEgASgJEg8KB3VzZXJfaWQYAiABKAkSDAoEdHlwZRgDIAEoCRIQCghjYXRlZ29yeRgEIAEoCRInCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5EiMKBnN0YXR1cxgGIAEoDjITLnBvc3Rob3JuLnYxLlN0YXR1cxIjCgZyZWFzb24YByABKA4yEy5wb3N0aG9ybi52MS5SZWFzb24SJQoHY29udGVudBgIIAEoCzIULnBvc3Rob3JuLnYxLkNvbnRlbnQSJgoIY2hhbm5lbHMYCSADKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEgwKBHRhZ3MYCiADKAkSLwoLY3JlYXRlX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1zY2hlZHVsZV90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoJaG9sZF90aW1lGA8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxkZWxpdmVyX3RpbWUYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXJlYWRfdGltZRgRIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMY29uZmlybV90aW1lGB0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIqCgdsYXRlbmN5GBIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCGF0dGVtcHRzGBMgASgFEhEKCWRlZHVwX2tleRgUIAEoCRIUCgxjb2xsYXBzZV9rZXkYFSABKAkSEQoJc2VuZGVyX2lkGBYgASgJEhEKCWZhbm91dF9pZBgXIAEoCRIWCg5xdWV1ZV9wb3NpdGlvbhgYIAEoBRImCgh2ZXJkaWN0cxgZIAMoCzIULnBvc3Rob3JuLnYxLlZlcmRpY3QSMAoKcmF0ZV9saW1pdBgaIAEoCzIcLnBvc3Rob3JuLnYxLlJhdGVMaW1pdFN0YXR1cxIQCghiYXRjaF9pZBgbIAEoCRIRCglncm91cF9rZXkYHyABKAkitAIKDVRpbWVsaW5lRW50cnkSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoGc3RhdHVzGAIgASgOMhMucG9zdGhvcm4udjEuU3RhdHVzEiUKB2NoYW5uZWwYAyABKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEiMKBnJlYXNvbhgEIAEoDjITLnBvc3Rob3JuLnYxLlJlYXNvbhImCgh2ZXJkaWN0cxgFIAMoCzIULnBvc3Rob3JuLnYxLlZlcmRpY3QSDQoFYWN0b3IYBiABKAkSMAoKcmF0ZV9saW1pdBgHIAEoCzIcLnBvc3Rob3JuLnYxLlJhdGVMaW1pdFN0YXR1cxIRCgljb25maXJtZWQYCSABKAgSDAoEc3RlcBgKIAEoBSLeAQoKRXNjYWxhdGlvbhI1CgVzdGVwcxgBIAMoCzIcLnBvc3Rob3JuLnYxLkVzY2FsYXRpb24uU3RlcEIIukgFkgECEAUSHQoVY29uZmlybWF0aW9uX3JlcXVpcmVkGAIgASgIGnoKBFN0ZXASMwoHY2hhbm5lbBgBIAEoDjIULnBvc3Rob3JuLnYxLkNoYW5uZWxCDLpICYIBBhABIAAgARI9CgVhZnRlchgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkITukgQyAEBqgEKIgQIgPUkMgIICiLKAQoPUmF0ZUxpbWl0U3RhdHVzEiMKBndpbmRvdxgBIAEoDjITLnBvc3Rob3JuLnYxLlJlYXNvbhINCgV1c2FnZRgCIAEoBRINCgVsaW1pdBgDIAEoBRIuCgtyZXRyeV9hZnRlchgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgpyZXNldF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxtYXhfcGVyX2hvdXIYBiABKAUiVwoPUmVtaW5kZXJPZmZzZXRzEkQKB29mZnNldHMYASADKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CGLpIFZIBEhAKIg6qAQsiBQiAztoDMgIIPCp1CghQcmlvcml0eRIYChRQUklPUklUWV9VTlNQRUNJRklFRBAAEhAKDFBSSU9SSVRZX0xPVxABEhMKD1BSSU9SSVRZX05PUk1BTBACEhEKDVBSSU9SSVRZX0hJR0gQAxIVChFQUklPUklUWV9DUklUSUNBTBAEKpMBCgdDaGFubmVsEhcKE0NIQU5ORUxfVU5TUEVDSUZJRUQQABISCg5DSEFOTkVMX0lOX0FQUBABEhEKDUNIQU5ORUxfRU1BSUwQAhIPCgtDSEFOTkVMX1NNUxADEhAKDENIQU5ORUxfUFVTSBAEEhMKD0NIQU5ORUxfV0VCSE9PSxAFEhAKDENIQU5ORUxfQ0hBVBAGKoICCgZTdGF0dXMSFgoSU1RBVFVTX1VOU1BFQ0lGSUVEEAASEwoPU1RBVFVTX0FDQ0VQVEVEEAESFAoQU1RBVFVTX1NDSEVEVUxFRBACEg8KC1NUQVRVU19IRUxEEAMSEgoOU1RBVFVTX0JBVENIRUQQBBIVChFTVEFUVVNfUFJPQ0VTU0lORxAFEhQKEFNUQVRVU19ERUxJVkVSRUQQBxIPCgtTVEFUVVNfUkVBRBAIEhEKDVNUQVRVU19GQUlMRUQQCRISCg5TVEFUVVNfRVhQSVJFRBAKEhQKEFNUQVRVU19DQU5DRUxMRUQQCxIVChFTVEFUVVNfU1VQUFJFU1NFRBAMKsAGCgZSZWFzb24SFgoSUkVBU09OX1VOU1BFQ0lGSUVEEAASEgoOUkVBU09OX0VYUElSRUQQARIUChBSRUFTT05fQ0FOQ0VMTEVEEAISFQoRUkVBU09OX1NVUEVSU0VERUQQAxIZChVSRUFTT05fVVNFUl9PUFRFRF9PVVQQBBIYChRSRUFTT05fVFlQRV9ESVNBQkxFRBAFEhwKGFJFQVNPTl9DQVRFR09SWV9ESVNBQkxFRBAGEhsKF1JFQVNPTl9DSEFOTkVMX0RJU0FCTEVEEAcSIQodUkVBU09OX0JFTE9XX01JTklNVU1fUFJJT1JJVFkQCBIUChBSRUFTT05fRFVQTElDQVRFEAkSFgoSUkVBU09OX1FVSUVUX0hPVVJTEAoSGQoVUkVBU09OX0RPX05PVF9ESVNUVVJCEAsSEgoOUkVBU09OX1dFRUtFTkQQDBIcChhSRUFTT05fVVNFUl9NSU5VVEVfTElNSVQQDRIaChZSRUFTT05fVVNFUl9IT1VSX0xJTUlUEA4SGQoVUkVBU09OX1VTRVJfREFZX0xJTUlUEA8SGwoXUkVBU09OX1VTRVJfQlVSU1RfTElNSVQQEBIXChNSRUFTT05fVEVOQU5UX0xJTUlUEBESFwoTUkVBU09OX0dMT0JBTF9MSU1JVBASEh4KGlJFQVNPTl9MSU1JVEVSX1VOQVZBSUxBQkxFEBMSFAoQUkVBU09OX1NDSEVEVUxFRBAUEhUKEVJFQVNPTl9OT19DSEFOTkVMEBUSFwoTUkVBU09OX1VTRVJfREVMRVRFRBAWEhcKE1JFQVNPTl9UWVBFX0RFTEVURUQQFxIcChhSRUFTT05fUFJPQ0VTU0lOR19GQUlMRUQQGBITCg9SRUFTT05fQkFUQ0hJTkcQGRIRCg1SRUFTT05fRElHRVNUEBoSFQoRUkVBU09OX0hPVVJMWV9DQVAQGxITCg9SRUFTT05fRklMVEVSRUQQHBIXChNSRUFTT05fVU5TVUJTQ1JJQkVEEB0SHgoaUkVBU09OX0NIQU5ORUxfVU5BVkFJTEFCTEUQIBIfChtSRUFTT05fQ09ORklSTUFUSU9OX01JU1NJTkcQISqPAQoLVmVyZGljdEtpbmQSHAoYVkVSRElDVF9LSU5EX1VOU1BFQ0lGSUVEEAASGAoUVkVSRElDVF9LSU5EX0RFTElWRVIQARIVChFWRVJESUNUX0tJTkRfSE9MRBACEhkKFVZFUkRJQ1RfS0lORF9TVVBQUkVTUxADEhYKElZFUkRJQ1RfS0lORF9CQVRDSBAEQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * The decision for one channel of a notification, at one instant.
@@ -301,6 +301,13 @@ export type Notification = Message<"posthorn.v1.Notification"> & {
   readTime?: Timestamp | undefined;
 
   /**
+   * When the recipient confirmed it (ConfirmEntry, ConfirmNotification).
+   *
+   * @generated from field: google.protobuf.Timestamp confirm_time = 29;
+   */
+  confirmTime?: Timestamp | undefined;
+
+  /**
    * From acceptance (or schedule_time) to delivery.
    *
    * @generated from field: google.protobuf.Duration latency = 18;
@@ -402,7 +409,8 @@ export type TimelineEntry = Message<"posthorn.v1.TimelineEntry"> & {
   time?: Timestamp | undefined;
 
   /**
-   * The status reached.
+   * The status reached; UNSPECIFIED: it did not change. DELIVERED is told once of
+   * every channel.
    *
    * @generated from field: posthorn.v1.Status status = 2;
    */
@@ -423,7 +431,7 @@ export type TimelineEntry = Message<"posthorn.v1.TimelineEntry"> & {
   reason: Reason;
 
   /**
-   * Decisions only: what was decided for every channel.
+   * Decisions only: what was decided for every channel, or for that of a step.
    *
    * @generated from field: repeated posthorn.v1.Verdict verdicts = 5;
    */
@@ -442,6 +450,20 @@ export type TimelineEntry = Message<"posthorn.v1.TimelineEntry"> & {
    * @generated from field: posthorn.v1.RateLimitStatus rate_limit = 7;
    */
   rateLimit?: RateLimitStatus | undefined;
+
+  /**
+   * The recipient confirmed it.
+   *
+   * @generated from field: bool confirmed = 9;
+   */
+  confirmed: boolean;
+
+  /**
+   * Which step of its escalation it is about: 1, 2 …; 0: none.
+   *
+   * @generated from field: int32 step = 10;
+   */
+  step: number;
 };
 
 /**
@@ -450,6 +472,80 @@ export type TimelineEntry = Message<"posthorn.v1.TimelineEntry"> & {
  */
 export const TimelineEntrySchema: GenMessage<TimelineEntry> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_notification, 4);
+
+/**
+ * What happens when nobody answers: one outside channel after the other, each a
+ * step, until the recipient confirms or reads it, whichever is first.
+ *
+ * It begins when the notification is DELIVERED or PROCESSING. A step is due
+ * `after` the one before was taken, the first `after` that beginning. What the
+ * recipient wants is asked of its channel then, as for any notification: held by
+ * quiet hours, do not disturb or a weekend it waits for their end (CRITICAL passes
+ * where it always does); a channel that is switched off or not to be had, or does
+ * not take it, gives its turn to the next at once. Limits do not count steps, and
+ * batches and digests never take in what has an escalation in its request or type.
+ * After the last step the last `after` is waited once more; then it has ended
+ * without an answer, which the timeline tells (CONFIRMATION_MISSING). When the
+ * notification expires, it ends too.
+ *
+ * Every step is taken exactly once. A channel is handed a step at least once: again
+ * only where a server was killed, or lost its database, between the handing over
+ * and the note of it, and then with the same idempotency key. What is answered
+ * while a step is being handed over may come too late to stop that one.
+ *
+ * @generated from message posthorn.v1.Escalation
+ */
+export type Escalation = Message<"posthorn.v1.Escalation"> & {
+  /**
+   * In order, at most 5. Empty: the recipient's Delivery.fallbacks, five minutes
+   * after each other, if confirmation is required; else none.
+   *
+   * @generated from field: repeated posthorn.v1.Escalation.Step steps = 1;
+   */
+  steps: Escalation_Step[];
+
+  /**
+   * Only a confirmation stops it; reading does not.
+   *
+   * @generated from field: bool confirmation_required = 2;
+   */
+  confirmationRequired: boolean;
+};
+
+/**
+ * Describes the message posthorn.v1.Escalation.
+ * Use `create(EscalationSchema)` to create a new message.
+ */
+export const EscalationSchema: GenMessage<Escalation> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_notification, 5);
+
+/**
+ * One channel to try.
+ *
+ * @generated from message posthorn.v1.Escalation.Step
+ */
+export type Escalation_Step = Message<"posthorn.v1.Escalation.Step"> & {
+  /**
+   * An outside one.
+   *
+   * @generated from field: posthorn.v1.Channel channel = 1;
+   */
+  channel: Channel;
+
+  /**
+   * How long to wait for an answer before it: 10 s to 7 days.
+   *
+   * @generated from field: google.protobuf.Duration after = 2;
+   */
+  after?: Duration | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.Escalation.Step.
+ * Use `create(Escalation_StepSchema)` to create a new message.
+ */
+export const Escalation_StepSchema: GenMessage<Escalation_Step> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_notification, 5, 0);
 
 /**
  * How a limit stood when it held a notification, or the hourly cap when it held
@@ -522,7 +618,7 @@ export type RateLimitStatus = Message<"posthorn.v1.RateLimitStatus"> & {
  * Use `create(RateLimitStatusSchema)` to create a new message.
  */
 export const RateLimitStatusSchema: GenMessage<RateLimitStatus> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_notification, 5);
+  messageDesc(file_posthorn_v1_notification, 6);
 
 /**
  * How long before a deadline its user is reminded. Empty: not at all.
@@ -543,7 +639,7 @@ export type ReminderOffsets = Message<"posthorn.v1.ReminderOffsets"> & {
  * Use `create(ReminderOffsetsSchema)` to create a new message.
  */
 export const ReminderOffsetsSchema: GenMessage<ReminderOffsets> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_notification, 6);
+  messageDesc(file_posthorn_v1_notification, 7);
 
 /**
  * How urgent a notification is. It picks the lane: a lane never waits for work
@@ -621,6 +717,44 @@ export const Channel = {
    * @generated from enum value: CHANNEL_IN_APP = 1;
    */
   IN_APP: 1,
+
+  /**
+   * E-mail. This and those below are outside channels: where the server has none
+   * set up, what is meant for one is not delivered there, with the reason
+   * CHANNEL_UNAVAILABLE. A development server can take all of them into files
+   * (POSTHORN_DEV_SINK).
+   *
+   * @generated from enum value: CHANNEL_EMAIL = 2;
+   */
+  EMAIL: 2,
+
+  /**
+   * Text message.
+   *
+   * @generated from enum value: CHANNEL_SMS = 3;
+   */
+  SMS: 3,
+
+  /**
+   * Push to the user's devices.
+   *
+   * @generated from enum value: CHANNEL_PUSH = 4;
+   */
+  PUSH: 4,
+
+  /**
+   * A call to an address of the user's.
+   *
+   * @generated from enum value: CHANNEL_WEBHOOK = 5;
+   */
+  WEBHOOK: 5,
+
+  /**
+   * A chat application.
+   *
+   * @generated from enum value: CHANNEL_CHAT = 6;
+   */
+  CHAT: 6,
 } as const;
 
 /**
@@ -640,24 +774,32 @@ export const ChannelSchema: GenEnum<Channel> = /*@__PURE__*/
  * Where a notification stands. Transitions:
  *
  *     ACCEPTED ──▶ DELIVERED ──▶ READ
- *       │ ▲ ├────▶ HELD ─────┐
+ *       │ ▲ │         ▲
+ *       │ │ ├────▶ PROCESSING ──▶ FAILED | EXPIRED | SUPPRESSED
+ *       │ │ ├────▶ HELD ─────┐
  *       │ │ │       └────────┤ (released)
  *       │ │ ├────▶ BATCHED ──┤ (its batch was one, or the rules changed)
  *       │ │ │       │        │
  *       │ └─┼── SCHEDULED ◀──┘ only from Send; released when due
  *       └───┴───────┴▶ SUPPRESSED | EXPIRED | CANCELLED | FAILED
  *
+ * DELIVERED at once when it goes to the inbox, whatever its other channels do;
+ * PROCESSING while only outside channels are to take it: DELIVERED with the first
+ * that does, FAILED (CHANNEL_UNAVAILABLE) when none can, EXPIRED when none does in
+ * time, SUPPRESSED when before that its user or type is deleted, or the user
+ * unsubscribes from everything.
+ *
  * A BATCHED notification whose batch has closed shares the fate of the batch's
  * notification: with it, it becomes DELIVERED, READ, or what ends it.
  *
- * DELIVERED may become READ; the others of the last line, and READ, are final.
- * A final state never changes.
+ * DELIVERED may become READ; READ and SUPPRESSED, EXPIRED, CANCELLED and FAILED
+ * are final. A final state never changes.
  *
  * @generated from enum posthorn.v1.Status
  */
 export const Status = {
   /**
-   * In requests: any status.
+   * In requests: any status. In a timeline: unchanged.
    *
    * @generated from enum value: STATUS_UNSPECIFIED = 0;
    */
@@ -692,7 +834,15 @@ export const Status = {
   BATCHED: 4,
 
   /**
-   * Reached the recipient: for IN_APP, it is in the inbox.
+   * Decided, and not for the inbox: an outside channel is to take it. Too late to
+   * cancel or update.
+   *
+   * @generated from enum value: STATUS_PROCESSING = 5;
+   */
+  PROCESSING: 5,
+
+  /**
+   * Reached the recipient: it is in the inbox, or an outside channel took it.
    *
    * @generated from enum value: STATUS_DELIVERED = 7;
    */
@@ -738,18 +888,26 @@ export const Status = {
  * Where a notification stands. Transitions:
  *
  *     ACCEPTED ──▶ DELIVERED ──▶ READ
- *       │ ▲ ├────▶ HELD ─────┐
+ *       │ ▲ │         ▲
+ *       │ │ ├────▶ PROCESSING ──▶ FAILED | EXPIRED | SUPPRESSED
+ *       │ │ ├────▶ HELD ─────┐
  *       │ │ │       └────────┤ (released)
  *       │ │ ├────▶ BATCHED ──┤ (its batch was one, or the rules changed)
  *       │ │ │       │        │
  *       │ └─┼── SCHEDULED ◀──┘ only from Send; released when due
  *       └───┴───────┴▶ SUPPRESSED | EXPIRED | CANCELLED | FAILED
  *
+ * DELIVERED at once when it goes to the inbox, whatever its other channels do;
+ * PROCESSING while only outside channels are to take it: DELIVERED with the first
+ * that does, FAILED (CHANNEL_UNAVAILABLE) when none can, EXPIRED when none does in
+ * time, SUPPRESSED when before that its user or type is deleted, or the user
+ * unsubscribes from everything.
+ *
  * A BATCHED notification whose batch has closed shares the fate of the batch's
  * notification: with it, it becomes DELIVERED, READ, or what ends it.
  *
- * DELIVERED may become READ; the others of the last line, and READ, are final.
- * A final state never changes.
+ * DELIVERED may become READ; READ and SUPPRESSED, EXPIRED, CANCELLED and FAILED
+ * are final. A final state never changes.
  *
  * @generated from enum posthorn.v1.Status
  */
@@ -979,6 +1137,22 @@ export const Reason = {
    * @generated from enum value: REASON_UNSUBSCRIBED = 29;
    */
   UNSUBSCRIBED: 29,
+
+  /**
+   * This server has no such channel, or it did not take the notification: six
+   * attempts failed, over about a minute, or it refused.
+   *
+   * @generated from enum value: REASON_CHANNEL_UNAVAILABLE = 32;
+   */
+  CHANNEL_UNAVAILABLE: 32,
+
+  /**
+   * Its escalation ended without a confirmation, or a reading where that is
+   * enough.
+   *
+   * @generated from enum value: REASON_CONFIRMATION_MISSING = 33;
+   */
+  CONFIRMATION_MISSING: 33,
 } as const;
 
 /**

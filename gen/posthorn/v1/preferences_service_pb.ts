@@ -7,7 +7,7 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Priority, ReminderOffsets } from "./notification_pb.ts";
+import type { Channel, Priority, ReminderOffsets } from "./notification_pb.ts";
 import { file_posthorn_v1_notification } from "./notification_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/preferences_service.proto.
  */
 export const file_posthorn_v1_preferences_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSLgCAoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBEicKCGJhdGNoaW5nGAsgASgLMhUucG9zdGhvcm4udjEuQmF0Y2hpbmcSKgoKaG91cmx5X2NhcBgMIAEoCzIWLnBvc3Rob3JuLnYxLkhvdXJseUNhcBIjCgZkaWdlc3QYDSABKAsyEy5wb3N0aG9ybi52MS5EaWdlc3QSOgoSZW1lcmdlbmN5X2NvbnRhY3RzGA4gASgLMh4ucG9zdGhvcm4udjEuRW1lcmdlbmN5Q29udGFjdHMSJwoIZ3JvdXBpbmcYDyABKAsyFS5wb3N0aG9ybi52MS5Hcm91cGluZxIjCgZ0aW1pbmcYESABKAsyEy5wb3N0aG9ybi52MS5UaW1pbmcaUAoPQ2F0ZWdvcmllc0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLnBvc3Rob3JuLnYxLlNjb3BlUHJlZmVyZW5jZXM6AjgBGksKClR5cGVzRW50cnkSCwoDa2V5GAEgASgJEiwKBXZhbHVlGAIgASgLMh0ucG9zdGhvcm4udjEuU2NvcGVQcmVmZXJlbmNlczoCOAFCCgoIX2VuYWJsZWRCEwoRX21pbmltdW1fcHJpb3JpdHlCEwoRX3dlZWtlbmRzX2VuYWJsZWRCCwoJX2xhbmd1YWdlQgwKCl90aW1lX3pvbmUilwEKCEJhdGNoaW5nEhQKB2VuYWJsZWQYASABKAhIAIgBARIgCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYFCgBSAGIAQESOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCDxCCgoIX2VuYWJsZWRCCwoJX21heF9zaXplImQKCUhvdXJseUNhcBIUCgdlbmFibGVkGAEgASgISACIAQESJAoMbWF4X3Blcl9ob3VyGAIgASgFQgm6SAYaBBhkKAFIAYgBAUIKCghfZW5hYmxlZEIPCg1fbWF4X3Blcl9ob3VyIpQCCgZEaWdlc3QSNwoEbW9kZRgBIAEoDjIYLnBvc3Rob3JuLnYxLkRpZ2VzdC5Nb2RlQgq6SAeCAQQQASAASACIAQESOQoEdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAYgBARIgCgRkYXlzGAMgAygFQhK6SA+SAQwQBxgBIgYaBBgGKAAiYgoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEgoOTU9ERV9JTU1FRElBVEUQARIPCgtNT0RFX0hPVVJMWRACEg4KCk1PREVfREFJTFkQAxIPCgtNT0RFX1dFRUtMWRAEQgcKBV9tb2RlQgcKBV90aW1lIjQKEkNoYW5uZWxQcmVmZXJlbmNlcxITCgZpbl9hcHAYASABKAhIAIgBAUIJCgdfaW5fYXBwIu8CChBTY29wZVByZWZlcmVuY2VzEhQKB2VuYWJsZWQYASABKAhIAIgBARIxCghjaGFubmVscxgCIAEoCzIfLnBvc3Rob3JuLnYxLkNoYW5uZWxQcmVmZXJlbmNlcxJAChBtaW5pbXVtX3ByaW9yaXR5GAMgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARInCghiYXRjaGluZxgEIAEoCzIVLnBvc3Rob3JuLnYxLkJhdGNoaW5nEj4KC2RpZ2VzdF9tb2RlGAUgASgOMhgucG9zdGhvcm4udjEuRGlnZXN0Lk1vZGVCCrpIB4IBBBABIABIAogBARI2ChByZW1pbmRlcl9vZmZzZXRzGAYgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzQgoKCF9lbmFibGVkQhMKEV9taW5pbXVtX3ByaW9yaXR5Qg4KDF9kaWdlc3RfbW9kZSL6AQoKUXVpZXRIb3VycxIUCgdlbmFibGVkGAEgASgISACIAQESPwoKc3RhcnRfdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAYgBARI9CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAogBARIbCg5hbGxvd19jcml0aWNhbBgEIAEoCEgDiAEBQgoKCF9lbmFibGVkQg0KC19zdGFydF90aW1lQgsKCV9lbmRfdGltZUIRCg9fYWxsb3dfY3JpdGljYWwi6AEKDERvTm90RGlzdHVyYhIUCgdlbmFibGVkGAEgASgISACIAQESOgoHcGVyaW9kcxgCIAMoCzIfLnBvc3Rob3JuLnYxLkRvTm90RGlzdHVyYlBlcmlvZEIIukgFkgECEDI6erpIdxp1Chlkb19ub3RfZGlzdHVyYi5wZXJpb2RfaWRzEh50aGUgaWRzIG9mIHBlcmlvZHMgbXVzdCBkaWZmZXIaOHRoaXMucGVyaW9kcy5maWx0ZXIocCwgcC5pZCAhPSAnJykubWFwKHAsIHAuaWQpLnVuaXF1ZSgpQgoKCF9lbmFibGVkIrkCChJEb05vdERpc3R1cmJQZXJpb2QSHgoLZGF5X29mX3dlZWsYASABKAVCCbpIBhoEGAYoABI6CgpzdGFydF90aW1lGAIgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJBI4CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSQSEAoIaW5hY3RpdmUYBCABKAgSGwoOYWxsb3dfY3JpdGljYWwYBSABKAhIAIgBARIgChhhbGxvd19lbWVyZ2VuY3lfY29udGFjdHMYBiABKAgSKQoCaWQYByABKAlCHbpIGtgBAXIVMhNeW1x4MjEtXHg3ZV17MSw2NH0kQhEKD19hbGxvd19jcml0aWNhbCJtChFFbWVyZ2VuY3lDb250YWN0cxIUCgdlbmFibGVkGAEgASgISACIAQESNgoIdXNlcl9pZHMYAiADKAlCJLpIIZIBHhAUGAEiGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JEIKCghfZW5hYmxlZCKoAQoGVGltaW5nEh8KEmludGVsbGlnZW50X3RpbWluZxgBIAEoCEgAiAEBEhUKCGxlYXJuaW5nGAIgASgISAGIAQESJQoYcGVyc29uYWxpc2VkX3F1aWV0X2hvdXJzGAMgASgISAKIAQFCFQoTX2ludGVsbGlnZW50X3RpbWluZ0ILCglfbGVhcm5pbmdCGwoZX3BlcnNvbmFsaXNlZF9xdWlldF9ob3VycyKYAQoIR3JvdXBpbmcSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEiAKCG1heF9zaXplGAIgASgFQgm6SAYaBBgyKAFIAYgBARI7CgZ3aW5kb3cYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCDxCCgoIX2VuYWJsZWRCCwoJX21heF9zaXplIkgKFUdldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQihgEKFkdldFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEi8KC3VwZGF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLkAQoYVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgtwcmVmZXJlbmNlcxgCIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKBGV0YWcYBCABKAlCB7pIBHICGGQSGAoGcmVhc29uGAUgASgJQgi6SAVyAxj0AyKdAQoZVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAkSFgoOY2hhbmdlZF9maWVsZHMYAyADKAkSKwoKcmVjb25jaWxlZBgEIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQihAEKClJlY29uY2lsZWQSEgoKc3VwcHJlc3NlZBgBIAEoBRINCgVtb3ZlZBgCIAEoBRIQCghyZWxlYXNlZBgDIAEoBRIRCglyZWJhdGNoZWQYBCABKAUSEQoJdW5jaGFuZ2VkGAUgASgFEgwKBG1vcmUYBiABKAgSDQoFYWRkZWQYByABKAUiZAoXUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiVQoYUmVzZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEgwKBGV0YWcYASABKAkSKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiiAEKHkdldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNQoEdHlwZRgCIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIuoBCh9HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSSgoHb3JpZ2lucxgCIAMoCzI5LnBvc3Rob3JuLnYxLkdldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVzcG9uc2UuT3JpZ2luc0VudHJ5GkwKDE9yaWdpbnNFbnRyeRILCgNrZXkYASABKAkSKwoFdmFsdWUYAiABKA4yHC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlTGV2ZWw6AjgBIh4KHEdldERlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QiXAodR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJIroBCh9VcGRhdGVEZWZhdWx0UHJlZmVyZW5jZXNSZXF1ZXN0EjUKC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXNCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoEZXRhZxgDIAEoCUIHukgEcgIYZBIYCgZyZWFzb24YBCABKAlCCLpIBXIDGPQDIl8KIFVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCSLbAgoMU3Vic2NyaXB0aW9uEhcKAmlkGAEgASgJQgu6SAjYAQFyA7ABARI0CgR0eXBlGAIgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSRIABI1CgV0b3BpYxgDIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kSAASOAoIY2F0ZWdvcnkYBCABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JEgAEhgKBmZpbHRlchgFIAEoCUIIukgFcgMY6AcSLwoLY3JlYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIPCgZ0YXJnZXQSBbpIAggBIp8BChlDcmVhdGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI3CgxzdWJzY3JpcHRpb24YAiABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb25CBrpIA8gBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGPQDInoKGkNyZWF0ZVN1YnNjcmlwdGlvblJlc3BvbnNlEi8KDHN1YnNjcmlwdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLlN1YnNjcmlwdGlvbhIrCgpyZWNvbmNpbGVkGAIgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJsChZHZXRTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBIkoKF0dldFN1YnNjcmlwdGlvblJlc3BvbnNlEi8KDHN1YnNjcmlwdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLlN1YnNjcmlwdGlvbiKHAQoYTGlzdFN1YnNjcmlwdGlvbnNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIcCglwYWdlX3NpemUYAiABKAVCCbpIBhoEGDIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoByJmChlMaXN0U3Vic2NyaXB0aW9uc1Jlc3BvbnNlEjAKDXN1YnNjcmlwdGlvbnMYASADKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqMBChlVcGRhdGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBEhgKBmZpbHRlchgDIAEoCUIIukgFcgMY6AcSGAoGcmVhc29uGAQgASgJQgi6SAVyAxj0AyJ6ChpVcGRhdGVTdWJzY3JpcHRpb25SZXNwb25zZRIvCgxzdWJzY3JpcHRpb24YASABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiiQEKGURlbGV0ZVN1YnNjcmlwdGlvblJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiEKD3N1YnNjcmlwdGlvbl9pZBgCIAEoCUIIukgFcgOwAQESGAoGcmVhc29uGAMgASgJQgi6SAVyAxj0AyJJChpEZWxldGVTdWJzY3JpcHRpb25SZXNwb25zZRIrCgpyZWNvbmNpbGVkGAEgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJiChVVbnN1YnNjcmliZUFsbFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiVgoWVW5zdWJzY3JpYmVBbGxSZXNwb25zZRIVCg1zdWJzY3JpcHRpb25zGAEgASgFEg4KBnRvcGljcxgCIAEoBRIVCg1ub3RpZmljYXRpb25zGAMgASgDKuIBCg9QcmVmZXJlbmNlTGV2ZWwSIAocUFJFRkVSRU5DRV9MRVZFTF9VTlNQRUNJRklFRBAAEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQlVJTFRfSU4QARIbChdQUkVGRVJFTkNFX0xFVkVMX1RFTkFOVBACEhwKGFBSRUZFUkVOQ0VfTEVWRUxfUFJPRklMRRADEhkKFVBSRUZFUkVOQ0VfTEVWRUxfVVNFUhAEEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQ0FURUdPUlkQBRIZChVQUkVGRVJFTkNFX0xFVkVMX1RZUEUQBjL+CQoSUHJlZmVyZW5jZXNTZXJ2aWNlEl4KDkdldFByZWZlcmVuY2VzEiIucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiMucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEmIKEVVwZGF0ZVByZWZlcmVuY2VzEiUucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0GiYucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRJfChBSZXNldFByZWZlcmVuY2VzEiQucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QaJS5wb3N0aG9ybi52MS5SZXNldFByZWZlcmVuY2VzUmVzcG9uc2USeQoXR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXMSKy5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1JlcXVlc3QaLC5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgEScwoVR2V0RGVmYXVsdFByZWZlcmVuY2VzEikucG9zdGhvcm4udjEuR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBoqLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgESdwoYVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzEiwucG9zdGhvcm4udjEuVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBotLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEmUKEkNyZWF0ZVN1YnNjcmlwdGlvbhImLnBvc3Rob3JuLnYxLkNyZWF0ZVN1YnNjcmlwdGlvblJlcXVlc3QaJy5wb3N0aG9ybi52MS5DcmVhdGVTdWJzY3JpcHRpb25SZXNwb25zZRJhCg9HZXRTdWJzY3JpcHRpb24SIy5wb3N0aG9ybi52MS5HZXRTdWJzY3JpcHRpb25SZXF1ZXN0GiQucG9zdGhvcm4udjEuR2V0U3Vic2NyaXB0aW9uUmVzcG9uc2UiA5ACARJnChFMaXN0U3Vic2NyaXB0aW9ucxIlLnBvc3Rob3JuLnYxLkxpc3RTdWJzY3JpcHRpb25zUmVxdWVzdBomLnBvc3Rob3JuLnYxLkxpc3RTdWJzY3JpcHRpb25zUmVzcG9uc2UiA5ACARJlChJVcGRhdGVTdWJzY3JpcHRpb24SJi5wb3N0aG9ybi52MS5VcGRhdGVTdWJzY3JpcHRpb25SZXF1ZXN0GicucG9zdGhvcm4udjEuVXBkYXRlU3Vic2NyaXB0aW9uUmVzcG9uc2USZQoSRGVsZXRlU3Vic2NyaXB0aW9uEiYucG9zdGhvcm4udjEuRGVsZXRlU3Vic2NyaXB0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLkRlbGV0ZVN1YnNjcmlwdGlvblJlc3BvbnNlElkKDlVuc3Vic2NyaWJlQWxsEiIucG9zdGhvcm4udjEuVW5zdWJzY3JpYmVBbGxSZXF1ZXN0GiMucG9zdGhvcm4udjEuVW5zdWJzY3JpYmVBbGxSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSKJCQoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBEicKCGJhdGNoaW5nGAsgASgLMhUucG9zdGhvcm4udjEuQmF0Y2hpbmcSKgoKaG91cmx5X2NhcBgMIAEoCzIWLnBvc3Rob3JuLnYxLkhvdXJseUNhcBIjCgZkaWdlc3QYDSABKAsyEy5wb3N0aG9ybi52MS5EaWdlc3QSOgoSZW1lcmdlbmN5X2NvbnRhY3RzGA4gASgLMh4ucG9zdGhvcm4udjEuRW1lcmdlbmN5Q29udGFjdHMSJwoIZ3JvdXBpbmcYDyABKAsyFS5wb3N0aG9ybi52MS5Hcm91cGluZxInCghkZWxpdmVyeRgQIAEoCzIVLnBvc3Rob3JuLnYxLkRlbGl2ZXJ5EiMKBnRpbWluZxgRIAEoCzITLnBvc3Rob3JuLnYxLlRpbWluZxpQCg9DYXRlZ29yaWVzRW50cnkSCwoDa2V5GAEgASgJEiwKBXZhbHVlGAIgASgLMh0ucG9zdGhvcm4udjEuU2NvcGVQcmVmZXJlbmNlczoCOAEaSwoKVHlwZXNFbnRyeRILCgNrZXkYASABKAkSLAoFdmFsdWUYAiABKAsyHS5wb3N0aG9ybi52MS5TY29wZVByZWZlcmVuY2VzOgI4AUIKCghfZW5hYmxlZEITChFfbWluaW11bV9wcmlvcml0eUITChFfd2Vla2VuZHNfZW5hYmxlZEILCglfbGFuZ3VhZ2VCDAoKX3RpbWVfem9uZSKXAQoIQmF0Y2hpbmcSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEiAKCG1heF9zaXplGAIgASgFQgm6SAYaBBgUKAFIAYgBARI6CgZ3aW5kb3cYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CD7pIDKoBCSIDCKA4MgIIPEIKCghfZW5hYmxlZEILCglfbWF4X3NpemUiZAoJSG91cmx5Q2FwEhQKB2VuYWJsZWQYASABKAhIAIgBARIkCgxtYXhfcGVyX2hvdXIYAiABKAVCCbpIBhoEGGQoAUgBiAEBQgoKCF9lbmFibGVkQg8KDV9tYXhfcGVyX2hvdXIilAIKBkRpZ2VzdBI3CgRtb2RlGAEgASgOMhgucG9zdGhvcm4udjEuRGlnZXN0Lk1vZGVCCrpIB4IBBBABIABIAIgBARI5CgR0aW1lGAIgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJEgBiAEBEiAKBGRheXMYAyADKAVCErpID5IBDBAHGAEiBhoEGAYoACJiCgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABISCg5NT0RFX0lNTUVESUFURRABEg8KC01PREVfSE9VUkxZEAISDgoKTU9ERV9EQUlMWRADEg8KC01PREVfV0VFS0xZEARCBwoFX21vZGVCBwoFX3RpbWUixgEKEkNoYW5uZWxQcmVmZXJlbmNlcxITCgZpbl9hcHAYASABKAhIAIgBARISCgVlbWFpbBgCIAEoCEgBiAEBEhAKA3NtcxgDIAEoCEgCiAEBEhEKBHB1c2gYBCABKAhIA4gBARIUCgd3ZWJob29rGAUgASgISASIAQESEQoEY2hhdBgGIAEoCEgFiAEBQgkKB19pbl9hcHBCCAoGX2VtYWlsQgYKBF9zbXNCBwoFX3B1c2hCCgoIX3dlYmhvb2tCBwoFX2NoYXQiygEKCERlbGl2ZXJ5EjUKBm1ldGhvZBgBIAEoDjIULnBvc3Rob3JuLnYxLkNoYW5uZWxCCrpIB4IBBBABIABIAIgBARI+CglmYWxsYmFja3MYAiADKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsQhW6SBKSAQ8QBBgBIgmCAQYQASAAIAESIgoVY29uZmlybWF0aW9uX3JlcXVpcmVkGAMgASgISAGIAQFCCQoHX21ldGhvZEIYChZfY29uZmlybWF0aW9uX3JlcXVpcmVkIu8CChBTY29wZVByZWZlcmVuY2VzEhQKB2VuYWJsZWQYASABKAhIAIgBARIxCghjaGFubmVscxgCIAEoCzIfLnBvc3Rob3JuLnYxLkNoYW5uZWxQcmVmZXJlbmNlcxJAChBtaW5pbXVtX3ByaW9yaXR5GAMgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARInCghiYXRjaGluZxgEIAEoCzIVLnBvc3Rob3JuLnYxLkJhdGNoaW5nEj4KC2RpZ2VzdF9tb2RlGAUgASgOMhgucG9zdGhvcm4udjEuRGlnZXN0Lk1vZGVCCrpIB4IBBBABIABIAogBARI2ChByZW1pbmRlcl9vZmZzZXRzGAYgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzQgoKCF9lbmFibGVkQhMKEV9taW5pbXVtX3ByaW9yaXR5Qg4KDF9kaWdlc3RfbW9kZSL6AQoKUXVpZXRIb3VycxIUCgdlbmFibGVkGAEgASgISACIAQESPwoKc3RhcnRfdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAYgBARI9CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAogBARIbCg5hbGxvd19jcml0aWNhbBgEIAEoCEgDiAEBQgoKCF9lbmFibGVkQg0KC19zdGFydF90aW1lQgsKCV9lbmRfdGltZUIRCg9fYWxsb3dfY3JpdGljYWwi6AEKDERvTm90RGlzdHVyYhIUCgdlbmFibGVkGAEgASgISACIAQESOgoHcGVyaW9kcxgCIAMoCzIfLnBvc3Rob3JuLnYxLkRvTm90RGlzdHVyYlBlcmlvZEIIukgFkgECEDI6erpIdxp1Chlkb19ub3RfZGlzdHVyYi5wZXJpb2RfaWRzEh50aGUgaWRzIG9mIHBlcmlvZHMgbXVzdCBkaWZmZXIaOHRoaXMucGVyaW9kcy5maWx0ZXIocCwgcC5pZCAhPSAnJykubWFwKHAsIHAuaWQpLnVuaXF1ZSgpQgoKCF9lbmFibGVkIrkCChJEb05vdERpc3R1cmJQZXJpb2QSHgoLZGF5X29mX3dlZWsYASABKAVCCbpIBhoEGAYoABI6CgpzdGFydF90aW1lGAIgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJBI4CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSQSEAoIaW5hY3RpdmUYBCABKAgSGwoOYWxsb3dfY3JpdGljYWwYBSABKAhIAIgBARIgChhhbGxvd19lbWVyZ2VuY3lfY29udGFjdHMYBiABKAgSKQoCaWQYByABKAlCHbpIGtgBAXIVMhNeW1x4MjEtXHg3ZV17MSw2NH0kQhEKD19hbGxvd19jcml0aWNhbCJtChFFbWVyZ2VuY3lDb250YWN0cxIUCgdlbmFibGVkGAEgASgISACIAQESNgoIdXNlcl9pZHMYAiADKAlCJLpIIZIBHhAUGAEiGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JEIKCghfZW5hYmxlZCKoAQoGVGltaW5nEh8KEmludGVsbGlnZW50X3RpbWluZxgBIAEoCEgAiAEBEhUKCGxlYXJuaW5nGAIgASgISAGIAQESJQoYcGVyc29uYWxpc2VkX3F1aWV0X2hvdXJzGAMgASgISAKIAQFCFQoTX2ludGVsbGlnZW50X3RpbWluZ0ILCglfbGVhcm5pbmdCGwoZX3BlcnNvbmFsaXNlZF9xdWlldF9ob3VycyKYAQoIR3JvdXBpbmcSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEiAKCG1heF9zaXplGAIgASgFQgm6SAYaBBgyKAFIAYgBARI7CgZ3aW5kb3cYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCDxCCgoIX2VuYWJsZWRCCwoJX21heF9zaXplIkgKFUdldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQihgEKFkdldFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEi8KC3VwZGF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLkAQoYVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgtwcmVmZXJlbmNlcxgCIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKBGV0YWcYBCABKAlCB7pIBHICGGQSGAoGcmVhc29uGAUgASgJQgi6SAVyAxj0AyKdAQoZVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAkSFgoOY2hhbmdlZF9maWVsZHMYAyADKAkSKwoKcmVjb25jaWxlZBgEIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQihAEKClJlY29uY2lsZWQSEgoKc3VwcHJlc3NlZBgBIAEoBRINCgVtb3ZlZBgCIAEoBRIQCghyZWxlYXNlZBgDIAEoBRIRCglyZWJhdGNoZWQYBCABKAUSEQoJdW5jaGFuZ2VkGAUgASgFEgwKBG1vcmUYBiABKAgSDQoFYWRkZWQYByABKAUiZAoXUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiVQoYUmVzZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEgwKBGV0YWcYASABKAkSKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiiAEKHkdldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNQoEdHlwZRgCIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIuoBCh9HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSSgoHb3JpZ2lucxgCIAMoCzI5LnBvc3Rob3JuLnYxLkdldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVzcG9uc2UuT3JpZ2luc0VudHJ5GkwKDE9yaWdpbnNFbnRyeRILCgNrZXkYASABKAkSKwoFdmFsdWUYAiABKA4yHC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlTGV2ZWw6AjgBIh4KHEdldERlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QiXAodR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJIroBCh9VcGRhdGVEZWZhdWx0UHJlZmVyZW5jZXNSZXF1ZXN0EjUKC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXNCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoEZXRhZxgDIAEoCUIHukgEcgIYZBIYCgZyZWFzb24YBCABKAlCCLpIBXIDGPQDIl8KIFVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCSLbAgoMU3Vic2NyaXB0aW9uEhcKAmlkGAEgASgJQgu6SAjYAQFyA7ABARI0CgR0eXBlGAIgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSRIABI1CgV0b3BpYxgDIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kSAASOAoIY2F0ZWdvcnkYBCABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JEgAEhgKBmZpbHRlchgFIAEoCUIIukgFcgMY6AcSLwoLY3JlYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIPCgZ0YXJnZXQSBbpIAggBIp8BChlDcmVhdGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI3CgxzdWJzY3JpcHRpb24YAiABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb25CBrpIA8gBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGPQDInoKGkNyZWF0ZVN1YnNjcmlwdGlvblJlc3BvbnNlEi8KDHN1YnNjcmlwdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLlN1YnNjcmlwdGlvbhIrCgpyZWNvbmNpbGVkGAIgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJsChZHZXRTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBIkoKF0dldFN1YnNjcmlwdGlvblJlc3BvbnNlEi8KDHN1YnNjcmlwdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLlN1YnNjcmlwdGlvbiKHAQoYTGlzdFN1YnNjcmlwdGlvbnNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIcCglwYWdlX3NpemUYAiABKAVCCbpIBhoEGDIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoByJmChlMaXN0U3Vic2NyaXB0aW9uc1Jlc3BvbnNlEjAKDXN1YnNjcmlwdGlvbnMYASADKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqMBChlVcGRhdGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBEhgKBmZpbHRlchgDIAEoCUIIukgFcgMY6AcSGAoGcmVhc29uGAQgASgJQgi6SAVyAxj0AyJ6ChpVcGRhdGVTdWJzY3JpcHRpb25SZXNwb25zZRIvCgxzdWJzY3JpcHRpb24YASABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiiQEKGURlbGV0ZVN1YnNjcmlwdGlvblJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiEKD3N1YnNjcmlwdGlvbl9pZBgCIAEoCUIIukgFcgOwAQESGAoGcmVhc29uGAMgASgJQgi6SAVyAxj0AyJJChpEZWxldGVTdWJzY3JpcHRpb25SZXNwb25zZRIrCgpyZWNvbmNpbGVkGAEgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJiChVVbnN1YnNjcmliZUFsbFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiVgoWVW5zdWJzY3JpYmVBbGxSZXNwb25zZRIVCg1zdWJzY3JpcHRpb25zGAEgASgFEg4KBnRvcGljcxgCIAEoBRIVCg1ub3RpZmljYXRpb25zGAMgASgDKuIBCg9QcmVmZXJlbmNlTGV2ZWwSIAocUFJFRkVSRU5DRV9MRVZFTF9VTlNQRUNJRklFRBAAEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQlVJTFRfSU4QARIbChdQUkVGRVJFTkNFX0xFVkVMX1RFTkFOVBACEhwKGFBSRUZFUkVOQ0VfTEVWRUxfUFJPRklMRRADEhkKFVBSRUZFUkVOQ0VfTEVWRUxfVVNFUhAEEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQ0FURUdPUlkQBRIZChVQUkVGRVJFTkNFX0xFVkVMX1RZUEUQBjL+CQoSUHJlZmVyZW5jZXNTZXJ2aWNlEl4KDkdldFByZWZlcmVuY2VzEiIucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiMucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEmIKEVVwZGF0ZVByZWZlcmVuY2VzEiUucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0GiYucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRJfChBSZXNldFByZWZlcmVuY2VzEiQucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QaJS5wb3N0aG9ybi52MS5SZXNldFByZWZlcmVuY2VzUmVzcG9uc2USeQoXR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXMSKy5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1JlcXVlc3QaLC5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgEScwoVR2V0RGVmYXVsdFByZWZlcmVuY2VzEikucG9zdGhvcm4udjEuR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBoqLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgESdwoYVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzEiwucG9zdGhvcm4udjEuVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBotLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEmUKEkNyZWF0ZVN1YnNjcmlwdGlvbhImLnBvc3Rob3JuLnYxLkNyZWF0ZVN1YnNjcmlwdGlvblJlcXVlc3QaJy5wb3N0aG9ybi52MS5DcmVhdGVTdWJzY3JpcHRpb25SZXNwb25zZRJhCg9HZXRTdWJzY3JpcHRpb24SIy5wb3N0aG9ybi52MS5HZXRTdWJzY3JpcHRpb25SZXF1ZXN0GiQucG9zdGhvcm4udjEuR2V0U3Vic2NyaXB0aW9uUmVzcG9uc2UiA5ACARJnChFMaXN0U3Vic2NyaXB0aW9ucxIlLnBvc3Rob3JuLnYxLkxpc3RTdWJzY3JpcHRpb25zUmVxdWVzdBomLnBvc3Rob3JuLnYxLkxpc3RTdWJzY3JpcHRpb25zUmVzcG9uc2UiA5ACARJlChJVcGRhdGVTdWJzY3JpcHRpb24SJi5wb3N0aG9ybi52MS5VcGRhdGVTdWJzY3JpcHRpb25SZXF1ZXN0GicucG9zdGhvcm4udjEuVXBkYXRlU3Vic2NyaXB0aW9uUmVzcG9uc2USZQoSRGVsZXRlU3Vic2NyaXB0aW9uEiYucG9zdGhvcm4udjEuRGVsZXRlU3Vic2NyaXB0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLkRlbGV0ZVN1YnNjcmlwdGlvblJlc3BvbnNlElkKDlVuc3Vic2NyaWJlQWxsEiIucG9zdGhvcm4udjEuVW5zdWJzY3JpYmVBbGxSZXF1ZXN0GiMucG9zdGhvcm4udjEuVW5zdWJzY3JpYmVBbGxSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * What can be set, at the tenant's and the user's level. Absent: inherited.
@@ -129,6 +129,14 @@ export type Preferences = Message<"posthorn.v1.Preferences"> & {
    * @generated from field: posthorn.v1.Grouping grouping = 15;
    */
   grouping?: Grouping | undefined;
+
+  /**
+   * Where things come besides the inbox, and what is tried when the user does not
+   * answer.
+   *
+   * @generated from field: posthorn.v1.Delivery delivery = 16;
+   */
+  delivery?: Delivery | undefined;
 
   /**
    * What may be made of how the user behaves.
@@ -344,6 +352,41 @@ export type ChannelPreferences = Message<"posthorn.v1.ChannelPreferences"> & {
    * @generated from field: optional bool in_app = 1;
    */
   inApp?: boolean | undefined;
+
+  /**
+   * E-mail.
+   *
+   * @generated from field: optional bool email = 2;
+   */
+  email?: boolean | undefined;
+
+  /**
+   * Text messages.
+   *
+   * @generated from field: optional bool sms = 3;
+   */
+  sms?: boolean | undefined;
+
+  /**
+   * Push.
+   *
+   * @generated from field: optional bool push = 4;
+   */
+  push?: boolean | undefined;
+
+  /**
+   * Webhooks.
+   *
+   * @generated from field: optional bool webhook = 5;
+   */
+  webhook?: boolean | undefined;
+
+  /**
+   * Chat.
+   *
+   * @generated from field: optional bool chat = 6;
+   */
+  chat?: boolean | undefined;
 };
 
 /**
@@ -352,6 +395,44 @@ export type ChannelPreferences = Message<"posthorn.v1.ChannelPreferences"> & {
  */
 export const ChannelPreferencesSchema: GenMessage<ChannelPreferences> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_preferences_service, 4);
+
+/**
+ * Where things come.
+ *
+ * @generated from message posthorn.v1.Delivery
+ */
+export type Delivery = Message<"posthorn.v1.Delivery"> & {
+  /**
+   * What is sent to the inbox comes here as well. Default IN_APP: the inbox alone
+   * (to have none of it, switch the channel off).
+   *
+   * @generated from field: optional posthorn.v1.Channel method = 1;
+   */
+  method?: Channel | undefined;
+
+  /**
+   * Outside channels to try one after the other, five minutes apart, when the user
+   * has not confirmed what has to be confirmed and its sender names no steps
+   * (Escalation). At most 4; replaced as a whole. Empty: inherited. Default: none.
+   *
+   * @generated from field: repeated posthorn.v1.Channel fallbacks = 2;
+   */
+  fallbacks: Channel[];
+
+  /**
+   * What is CRITICAL has to be confirmed: reading it is not enough. Default false.
+   *
+   * @generated from field: optional bool confirmation_required = 3;
+   */
+  confirmationRequired?: boolean | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.Delivery.
+ * Use `create(DeliverySchema)` to create a new message.
+ */
+export const DeliverySchema: GenMessage<Delivery> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 5);
 
 /**
  * What can be set for a category or a type.
@@ -413,7 +494,7 @@ export type ScopePreferences = Message<"posthorn.v1.ScopePreferences"> & {
  * Use `create(ScopePreferencesSchema)` to create a new message.
  */
 export const ScopePreferencesSchema: GenMessage<ScopePreferences> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 5);
+  messageDesc(file_posthorn_v1_preferences_service, 6);
 
 /**
  * A time of every day when notifications wait for its end.
@@ -456,7 +537,7 @@ export type QuietHours = Message<"posthorn.v1.QuietHours"> & {
  * Use `create(QuietHoursSchema)` to create a new message.
  */
 export const QuietHoursSchema: GenMessage<QuietHours> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 6);
+  messageDesc(file_posthorn_v1_preferences_service, 7);
 
 /**
  * Times of the week when notifications wait.
@@ -485,7 +566,7 @@ export type DoNotDisturb = Message<"posthorn.v1.DoNotDisturb"> & {
  * Use `create(DoNotDisturbSchema)` to create a new message.
  */
 export const DoNotDisturbSchema: GenMessage<DoNotDisturb> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 7);
+  messageDesc(file_posthorn_v1_preferences_service, 8);
 
 /**
  * One period of every week.
@@ -549,7 +630,7 @@ export type DoNotDisturbPeriod = Message<"posthorn.v1.DoNotDisturbPeriod"> & {
  * Use `create(DoNotDisturbPeriodSchema)` to create a new message.
  */
 export const DoNotDisturbPeriodSchema: GenMessage<DoNotDisturbPeriod> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 8);
+  messageDesc(file_posthorn_v1_preferences_service, 9);
 
 /**
  * Senders who reach the user in do-not-disturb periods with
@@ -580,7 +661,7 @@ export type EmergencyContacts = Message<"posthorn.v1.EmergencyContacts"> & {
  * Use `create(EmergencyContactsSchema)` to create a new message.
  */
 export const EmergencyContactsSchema: GenMessage<EmergencyContacts> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 9);
+  messageDesc(file_posthorn_v1_preferences_service, 10);
 
 /**
  * The user's recorded consent to being learnt from. Whatever learns from how users
@@ -618,7 +699,7 @@ export type Timing = Message<"posthorn.v1.Timing"> & {
  * Use `create(TimingSchema)` to create a new message.
  */
 export const TimingSchema: GenMessage<Timing> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 10);
+  messageDesc(file_posthorn_v1_preferences_service, 11);
 
 /**
  * Which entries form a group in the inbox (InboxGroup). Counts for what arrives
@@ -655,7 +736,7 @@ export type Grouping = Message<"posthorn.v1.Grouping"> & {
  * Use `create(GroupingSchema)` to create a new message.
  */
 export const GroupingSchema: GenMessage<Grouping> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 11);
+  messageDesc(file_posthorn_v1_preferences_service, 12);
 
 /**
  * Whose preferences.
@@ -676,7 +757,7 @@ export type GetPreferencesRequest = Message<"posthorn.v1.GetPreferencesRequest">
  * Use `create(GetPreferencesRequestSchema)` to create a new message.
  */
 export const GetPreferencesRequestSchema: GenMessage<GetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 12);
+  messageDesc(file_posthorn_v1_preferences_service, 13);
 
 /**
  * What the user has set.
@@ -711,7 +792,7 @@ export type GetPreferencesResponse = Message<"posthorn.v1.GetPreferencesResponse
  * Use `create(GetPreferencesResponseSchema)` to create a new message.
  */
 export const GetPreferencesResponseSchema: GenMessage<GetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 13);
+  messageDesc(file_posthorn_v1_preferences_service, 14);
 
 /**
  * What to change.
@@ -761,7 +842,7 @@ export type UpdatePreferencesRequest = Message<"posthorn.v1.UpdatePreferencesReq
  * Use `create(UpdatePreferencesRequestSchema)` to create a new message.
  */
 export const UpdatePreferencesRequestSchema: GenMessage<UpdatePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 14);
+  messageDesc(file_posthorn_v1_preferences_service, 15);
 
 /**
  * As changed.
@@ -803,7 +884,7 @@ export type UpdatePreferencesResponse = Message<"posthorn.v1.UpdatePreferencesRe
  * Use `create(UpdatePreferencesResponseSchema)` to create a new message.
  */
 export const UpdatePreferencesResponseSchema: GenMessage<UpdatePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 15);
+  messageDesc(file_posthorn_v1_preferences_service, 16);
 
 /**
  * What a change of rules made of the notifications that waited for a user.
@@ -873,7 +954,7 @@ export type Reconciled = Message<"posthorn.v1.Reconciled"> & {
  * Use `create(ReconciledSchema)` to create a new message.
  */
 export const ReconciledSchema: GenMessage<Reconciled> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 16);
+  messageDesc(file_posthorn_v1_preferences_service, 17);
 
 /**
  * Whose preferences to forget.
@@ -901,7 +982,7 @@ export type ResetPreferencesRequest = Message<"posthorn.v1.ResetPreferencesReque
  * Use `create(ResetPreferencesRequestSchema)` to create a new message.
  */
 export const ResetPreferencesRequestSchema: GenMessage<ResetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 17);
+  messageDesc(file_posthorn_v1_preferences_service, 18);
 
 /**
  * As reset.
@@ -929,7 +1010,7 @@ export type ResetPreferencesResponse = Message<"posthorn.v1.ResetPreferencesResp
  * Use `create(ResetPreferencesResponseSchema)` to create a new message.
  */
 export const ResetPreferencesResponseSchema: GenMessage<ResetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 18);
+  messageDesc(file_posthorn_v1_preferences_service, 19);
 
 /**
  * Whose values, for which type.
@@ -957,7 +1038,7 @@ export type GetEffectivePreferencesRequest = Message<"posthorn.v1.GetEffectivePr
  * Use `create(GetEffectivePreferencesRequestSchema)` to create a new message.
  */
 export const GetEffectivePreferencesRequestSchema: GenMessage<GetEffectivePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 19);
+  messageDesc(file_posthorn_v1_preferences_service, 20);
 
 /**
  * The values in force.
@@ -987,7 +1068,7 @@ export type GetEffectivePreferencesResponse = Message<"posthorn.v1.GetEffectiveP
  * Use `create(GetEffectivePreferencesResponseSchema)` to create a new message.
  */
 export const GetEffectivePreferencesResponseSchema: GenMessage<GetEffectivePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 20);
+  messageDesc(file_posthorn_v1_preferences_service, 21);
 
 /**
  * The tenant's defaults.
@@ -1002,7 +1083,7 @@ export type GetDefaultPreferencesRequest = Message<"posthorn.v1.GetDefaultPrefer
  * Use `create(GetDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const GetDefaultPreferencesRequestSchema: GenMessage<GetDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 21);
+  messageDesc(file_posthorn_v1_preferences_service, 22);
 
 /**
  * The tenant's defaults.
@@ -1030,7 +1111,7 @@ export type GetDefaultPreferencesResponse = Message<"posthorn.v1.GetDefaultPrefe
  * Use `create(GetDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const GetDefaultPreferencesResponseSchema: GenMessage<GetDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 22);
+  messageDesc(file_posthorn_v1_preferences_service, 23);
 
 /**
  * What to change.
@@ -1072,7 +1153,7 @@ export type UpdateDefaultPreferencesRequest = Message<"posthorn.v1.UpdateDefault
  * Use `create(UpdateDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesRequestSchema: GenMessage<UpdateDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 23);
+  messageDesc(file_posthorn_v1_preferences_service, 24);
 
 /**
  * As changed.
@@ -1100,7 +1181,7 @@ export type UpdateDefaultPreferencesResponse = Message<"posthorn.v1.UpdateDefaul
  * Use `create(UpdateDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesResponseSchema: GenMessage<UpdateDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 24);
+  messageDesc(file_posthorn_v1_preferences_service, 25);
 
 /**
  * A wish of a user to receive something, or only some of it.
@@ -1207,7 +1288,7 @@ export type Subscription = Message<"posthorn.v1.Subscription"> & {
  * Use `create(SubscriptionSchema)` to create a new message.
  */
 export const SubscriptionSchema: GenMessage<Subscription> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 25);
+  messageDesc(file_posthorn_v1_preferences_service, 26);
 
 /**
  * What to subscribe to.
@@ -1243,7 +1324,7 @@ export type CreateSubscriptionRequest = Message<"posthorn.v1.CreateSubscriptionR
  * Use `create(CreateSubscriptionRequestSchema)` to create a new message.
  */
 export const CreateSubscriptionRequestSchema: GenMessage<CreateSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 26);
+  messageDesc(file_posthorn_v1_preferences_service, 27);
 
 /**
  * As stored.
@@ -1271,7 +1352,7 @@ export type CreateSubscriptionResponse = Message<"posthorn.v1.CreateSubscription
  * Use `create(CreateSubscriptionResponseSchema)` to create a new message.
  */
 export const CreateSubscriptionResponseSchema: GenMessage<CreateSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 27);
+  messageDesc(file_posthorn_v1_preferences_service, 28);
 
 /**
  * Which subscription.
@@ -1299,7 +1380,7 @@ export type GetSubscriptionRequest = Message<"posthorn.v1.GetSubscriptionRequest
  * Use `create(GetSubscriptionRequestSchema)` to create a new message.
  */
 export const GetSubscriptionRequestSchema: GenMessage<GetSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 28);
+  messageDesc(file_posthorn_v1_preferences_service, 29);
 
 /**
  * The subscription.
@@ -1320,7 +1401,7 @@ export type GetSubscriptionResponse = Message<"posthorn.v1.GetSubscriptionRespon
  * Use `create(GetSubscriptionResponseSchema)` to create a new message.
  */
 export const GetSubscriptionResponseSchema: GenMessage<GetSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 29);
+  messageDesc(file_posthorn_v1_preferences_service, 30);
 
 /**
  * Whose subscriptions.
@@ -1355,7 +1436,7 @@ export type ListSubscriptionsRequest = Message<"posthorn.v1.ListSubscriptionsReq
  * Use `create(ListSubscriptionsRequestSchema)` to create a new message.
  */
 export const ListSubscriptionsRequestSchema: GenMessage<ListSubscriptionsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 30);
+  messageDesc(file_posthorn_v1_preferences_service, 31);
 
 /**
  * One page.
@@ -1383,7 +1464,7 @@ export type ListSubscriptionsResponse = Message<"posthorn.v1.ListSubscriptionsRe
  * Use `create(ListSubscriptionsResponseSchema)` to create a new message.
  */
 export const ListSubscriptionsResponseSchema: GenMessage<ListSubscriptionsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 31);
+  messageDesc(file_posthorn_v1_preferences_service, 32);
 
 /**
  * What to change.
@@ -1425,7 +1506,7 @@ export type UpdateSubscriptionRequest = Message<"posthorn.v1.UpdateSubscriptionR
  * Use `create(UpdateSubscriptionRequestSchema)` to create a new message.
  */
 export const UpdateSubscriptionRequestSchema: GenMessage<UpdateSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 32);
+  messageDesc(file_posthorn_v1_preferences_service, 33);
 
 /**
  * As changed.
@@ -1453,7 +1534,7 @@ export type UpdateSubscriptionResponse = Message<"posthorn.v1.UpdateSubscription
  * Use `create(UpdateSubscriptionResponseSchema)` to create a new message.
  */
 export const UpdateSubscriptionResponseSchema: GenMessage<UpdateSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 33);
+  messageDesc(file_posthorn_v1_preferences_service, 34);
 
 /**
  * Which subscription to end.
@@ -1488,7 +1569,7 @@ export type DeleteSubscriptionRequest = Message<"posthorn.v1.DeleteSubscriptionR
  * Use `create(DeleteSubscriptionRequestSchema)` to create a new message.
  */
 export const DeleteSubscriptionRequestSchema: GenMessage<DeleteSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 34);
+  messageDesc(file_posthorn_v1_preferences_service, 35);
 
 /**
  * Ended.
@@ -1509,7 +1590,7 @@ export type DeleteSubscriptionResponse = Message<"posthorn.v1.DeleteSubscription
  * Use `create(DeleteSubscriptionResponseSchema)` to create a new message.
  */
 export const DeleteSubscriptionResponseSchema: GenMessage<DeleteSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 35);
+  messageDesc(file_posthorn_v1_preferences_service, 36);
 
 /**
  * Who wants nothing any more.
@@ -1537,7 +1618,7 @@ export type UnsubscribeAllRequest = Message<"posthorn.v1.UnsubscribeAllRequest">
  * Use `create(UnsubscribeAllRequestSchema)` to create a new message.
  */
 export const UnsubscribeAllRequestSchema: GenMessage<UnsubscribeAllRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 36);
+  messageDesc(file_posthorn_v1_preferences_service, 37);
 
 /**
  * What it ended.
@@ -1572,7 +1653,7 @@ export type UnsubscribeAllResponse = Message<"posthorn.v1.UnsubscribeAllResponse
  * Use `create(UnsubscribeAllResponseSchema)` to create a new message.
  */
 export const UnsubscribeAllResponseSchema: GenMessage<UnsubscribeAllResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 37);
+  messageDesc(file_posthorn_v1_preferences_service, 38);
 
 /**
  * Where a value comes from.
@@ -1656,9 +1737,10 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  * user's `enabled = false` is final.
  *
  * When a notification is decided, the first of these that objects counts:
- * expired, type deleted, opted out, type or category off, channel off, below
- * the minimum priority, filtered by the user's subscriptions, scheduled for
- * later, quiet hours, do not disturb, weekend; then the digest, or else the
+ * expired, type deleted, opted out, type or category off, channel off, channel
+ * not to be had, below the minimum priority, filtered by the user's
+ * subscriptions, scheduled for later, quiet hours, do not disturb, weekend; then
+ * the digest, or else the
  * batch of its type; then the hourly cap and the limits, which count a batch or
  * digest as one notification. What is held waits for the first instant at which quiet hours,
  * do not disturb and weekend all allow; it expires at once if it would expire

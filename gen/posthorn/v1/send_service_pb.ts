@@ -9,7 +9,7 @@ import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { ItemError } from "./error_pb.ts";
 import { file_posthorn_v1_error } from "./error_pb.ts";
-import type { Channel, Content, Notification, Priority, RateLimitStatus, Status, TimelineEntry, Verdict } from "./notification_pb.ts";
+import type { Channel, Content, Escalation, Notification, Priority, RateLimitStatus, Status, TimelineEntry, Verdict } from "./notification_pb.ts";
 import { file_posthorn_v1_notification } from "./notification_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/send_service.proto.
  */
 export const file_posthorn_v1_send_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS9zZW5kX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIs4BCgpSZWNpcGllbnRzEjUKCHVzZXJfaWRzGAEgAygJQiO6SCCSAR0Q6AciGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI7CgZ0b3BpY3MYAiADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOgoFcm9sZXMYAyADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSEAoIZXZlcnlvbmUYBCABKAgi4QkKC1NlbmRSZXF1ZXN0EtsBCgJ0bxgBIAEoCzIXLnBvc3Rob3JuLnYxLlJlY2lwaWVudHNCtQG6SLEBugGqAQoPcmVjaXBpZW50cy5zb21lEjluYW1lIGF0IGxlYXN0IG9uZSB1c2VyIGlkLCB0b3BpYyBvciByb2xlLCBvciBzZXQgZXZlcnlvbmUaXHRoaXMudXNlcl9pZHMuc2l6ZSgpID4gMCB8fCB0aGlzLnRvcGljcy5zaXplKCkgPiAwIHx8IHRoaXMucm9sZXMuc2l6ZSgpID4gMCB8fCB0aGlzLmV2ZXJ5b25lyAEBEjUKBHR5cGUYAiABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBItCgdjb250ZW50GAMgASgLMhQucG9zdGhvcm4udjEuQ29udGVudEIGukgDyAEBEjsKCGNoYW5uZWxzGAQgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABIxCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARIxCgR0YWdzGAYgAygJQiO6SCCSAR0QChgBIhdyFTITXltceDIxLVx4N2VdezEsNjR9JBIzCg1zY2hlZHVsZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAEmAKE2xvY2FsX3NjaGVkdWxlX3RpbWUYCCABKAlCQbpIPnI8MjpeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn1UWzAtOV17Mn06WzAtOV17Mn0oOlswLTldezJ9KT8kSAASMQoLZXhwaXJlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAESOwoDdHRsGAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAsL0QMgIIAUgBEjcKD2lkZW1wb3RlbmN5X2tleRgLIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEjEKCWRlZHVwX2tleRgMIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEkEKDGRlZHVwX3dpbmRvdxgNIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgPUkMgIIARI0Cgxjb2xsYXBzZV9rZXkYDiABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwyMDB9JBIxCglzZW5kZXJfaWQYDyABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIZChFieXBhc3NfcmF0ZV9saW1pdBgQIAEoCBJCChF3YWl0X2Zvcl9kZWNpc2lvbhgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIICjIAEjEKCWdyb3VwX2tleRgSIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEhYKCWJhdGNoYWJsZRgUIAEoCEgCiAEBQgoKCHNjaGVkdWxlQggKBmV4cGlyeUIMCgpfYmF0Y2hhYmxlIksKDFNlbmRSZXNwb25zZRIoCgdyZXN1bHRzGAEgAygLMhcucG9zdGhvcm4udjEuU2VuZFJlc3VsdBIRCglmYW5vdXRfaWQYAiABKAkiqgIKClNlbmRSZXN1bHQSFwoPbm90aWZpY2F0aW9uX2lkGAEgASgJEg8KB3VzZXJfaWQYAiABKAkSIwoGc3RhdHVzGAMgASgOMhMucG9zdGhvcm4udjEuU3RhdHVzEhQKDGRlZHVwbGljYXRlZBgEIAEoCBI7Chdlc3RpbWF0ZWRfZGVsaXZlcnlfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGcXVldWVkGAYgASgIEiYKCHZlcmRpY3RzGAcgAygLMhQucG9zdGhvcm4udjEuVmVyZGljdBIwCgpyYXRlX2xpbWl0GAggASgLMhwucG9zdGhvcm4udjEuUmF0ZUxpbWl0U3RhdHVzEhAKCGJhdGNoX2lkGAkgASgJIk0KEFNlbmRCYXRjaFJlcXVlc3QSOQoFaXRlbXMYASADKAsyGC5wb3N0aG9ybi52MS5TZW5kUmVxdWVzdEIQukgNkgEKCAEQiCciA9gBAyJCChFTZW5kQmF0Y2hSZXNwb25zZRItCgdyZXN1bHRzGAEgAygLMhwucG9zdGhvcm4udjEuU2VuZEJhdGNoUmVzdWx0InMKD1NlbmRCYXRjaFJlc3VsdBItCghyZXNwb25zZRgBIAEoCzIZLnBvc3Rob3JuLnYxLlNlbmRSZXNwb25zZUgAEicKBWVycm9yGAIgASgLMhYucG9zdGhvcm4udjEuSXRlbUVycm9ySABCCAoGcmVzdWx0ImAKEVNlbmRTdHJlYW1SZXF1ZXN0EhAKCGNodW5rX2lkGAEgASgDEjkKBWl0ZW1zGAIgAygLMhgucG9zdGhvcm4udjEuU2VuZFJlcXVlc3RCELpIDZIBCggBEIgnIgPYAQMiVQoSU2VuZFN0cmVhbVJlc3BvbnNlEhAKCGNodW5rX2lkGAEgASgDEi0KB3Jlc3VsdHMYAiADKAsyHC5wb3N0aG9ybi52MS5TZW5kQmF0Y2hSZXN1bHQiLgoWR2V0Tm90aWZpY2F0aW9uUmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQEieAoXR2V0Tm90aWZpY2F0aW9uUmVzcG9uc2USLwoMbm90aWZpY2F0aW9uGAEgASgLMhkucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uEiwKCHRpbWVsaW5lGAIgAygLMhoucG9zdGhvcm4udjEuVGltZWxpbmVFbnRyeSKIAQoYTGlzdE5vdGlmaWNhdGlvbnNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUYyAEoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxjoBxIvCgZmaWx0ZXIYAyABKAsyHy5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25GaWx0ZXIihAMKEk5vdGlmaWNhdGlvbkZpbHRlchIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSOgoFdHlwZXMYAiADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOAoIc3RhdHVzZXMYAyADKA4yEy5wb3N0aG9ybi52MS5TdGF0dXNCEbpIDpIBCxAUIgeCAQQQASAAEioKA3RhZxgEIAEoCUIdukga2AEBchUyE15bXHgyMS1ceDdlXXsxLDgwfSQSLgoKc3RhcnRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEh4KCWZhbm91dF9pZBgHIAEoCUILukgI2AEBcgOwAQESHQoIYmF0Y2hfaWQYCCABKAlCC7pICNgBAXIDsAEBImYKGUxpc3ROb3RpZmljYXRpb25zUmVzcG9uc2USMAoNbm90aWZpY2F0aW9ucxgBIAMoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkigwMKGVVwZGF0ZU5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBEiUKB2NvbnRlbnQYAiABKAsyFC5wb3N0aG9ybi52MS5Db250ZW50EjEKDXNjaGVkdWxlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCgR0YWdzGAUgAygJQiO6SCCSAR0QChgBIhdyFTITXltceDIxLVx4N2VdezEsNjR9JBIvCgt1cGRhdGVfbWFzaxgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSYQoTbG9jYWxfc2NoZWR1bGVfdGltZRgHIAEoCUJEukhB2AEBcjwyOl5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfVRbMC05XXsyfTpbMC05XXsyfSg6WzAtOV17Mn0pPyQiTQoaVXBkYXRlTm90aWZpY2F0aW9uUmVzcG9uc2USLwoMbm90aWZpY2F0aW9uGAEgASgLMhkucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uIjEKGUNhbmNlbE5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIk0KGkNhbmNlbE5vdGlmaWNhdGlvblJlc3BvbnNlEi8KDG5vdGlmaWNhdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbiLUAQoaQ2FuY2VsTm90aWZpY2F0aW9uc1JlcXVlc3QSHQoDaWRzGAEgAygJQhC6SA2SAQoQ6AciBXIDsAEBEi8KBmZpbHRlchgCIAEoCzIfLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbkZpbHRlcjpmukhjGmEKDWNhbmNlbC50YXJnZXQSJWdpdmUgZWl0aGVyIGlkcyBvciBhIGZpbHRlciwgbm90IGJvdGgaKSh0aGlzLmlkcy5zaXplKCkgPiAwKSAhPSBoYXModGhpcy5maWx0ZXIpIj4KG0NhbmNlbE5vdGlmaWNhdGlvbnNSZXNwb25zZRIRCgljYW5jZWxsZWQYASABKAUSDAoEbW9yZRgCIAEoCCIoChBHZXRGYW5vdXRSZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASI4ChFHZXRGYW5vdXRSZXNwb25zZRIjCgZmYW5vdXQYASABKAsyEy5wb3N0aG9ybi52MS5GYW5vdXQiKwoTQ2FuY2VsRmFub3V0UmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQEiOwoUQ2FuY2VsRmFub3V0UmVzcG9uc2USIwoGZmFub3V0GAEgASgLMhMucG9zdGhvcm4udjEuRmFub3V0IqECCgZGYW5vdXQSCgoCaWQYASABKAkSKAoFc3RhdGUYAiABKA4yGS5wb3N0aG9ybi52MS5GYW5vdXQuU3RhdGUSDwoHY3JlYXRlZBgDIAEoAxIUCgxkZWR1cGxpY2F0ZWQYBCABKAMSLwoLY3JlYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJbCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEhEKDVNUQVRFX1JVTk5JTkcQARITCg9TVEFURV9DT01QTEVURUQQAhITCg9TVEFURV9DQU5DRUxMRUQQAzKTBwoLU2VuZFNlcnZpY2USOwoEU2VuZBIYLnBvc3Rob3JuLnYxLlNlbmRSZXF1ZXN0GhkucG9zdGhvcm4udjEuU2VuZFJlc3BvbnNlEkoKCVNlbmRCYXRjaBIdLnBvc3Rob3JuLnYxLlNlbmRCYXRjaFJlcXVlc3QaHi5wb3N0aG9ybi52MS5TZW5kQmF0Y2hSZXNwb25zZRJRCgpTZW5kU3RyZWFtEh4ucG9zdGhvcm4udjEuU2VuZFN0cmVhbVJlcXVlc3QaHy5wb3N0aG9ybi52MS5TZW5kU3RyZWFtUmVzcG9uc2UoATABEmEKD0dldE5vdGlmaWNhdGlvbhIjLnBvc3Rob3JuLnYxLkdldE5vdGlmaWNhdGlvblJlcXVlc3QaJC5wb3N0aG9ybi52MS5HZXROb3RpZmljYXRpb25SZXNwb25zZSIDkAIBEmcKEUxpc3ROb3RpZmljYXRpb25zEiUucG9zdGhvcm4udjEuTGlzdE5vdGlmaWNhdGlvbnNSZXF1ZXN0GiYucG9zdGhvcm4udjEuTGlzdE5vdGlmaWNhdGlvbnNSZXNwb25zZSIDkAIBEmUKElVwZGF0ZU5vdGlmaWNhdGlvbhImLnBvc3Rob3JuLnYxLlVwZGF0ZU5vdGlmaWNhdGlvblJlcXVlc3QaJy5wb3N0aG9ybi52MS5VcGRhdGVOb3RpZmljYXRpb25SZXNwb25zZRJlChJDYW5jZWxOb3RpZmljYXRpb24SJi5wb3N0aG9ybi52MS5DYW5jZWxOb3RpZmljYXRpb25SZXF1ZXN0GicucG9zdGhvcm4udjEuQ2FuY2VsTm90aWZpY2F0aW9uUmVzcG9uc2USaAoTQ2FuY2VsTm90aWZpY2F0aW9ucxInLnBvc3Rob3JuLnYxLkNhbmNlbE5vdGlmaWNhdGlvbnNSZXF1ZXN0GigucG9zdGhvcm4udjEuQ2FuY2VsTm90aWZpY2F0aW9uc1Jlc3BvbnNlEk8KCUdldEZhbm91dBIdLnBvc3Rob3JuLnYxLkdldEZhbm91dFJlcXVlc3QaHi5wb3N0aG9ybi52MS5HZXRGYW5vdXRSZXNwb25zZSIDkAIBElMKDENhbmNlbEZhbm91dBIgLnBvc3Rob3JuLnYxLkNhbmNlbEZhbm91dFJlcXVlc3QaIS5wb3N0aG9ybi52MS5DYW5jZWxGYW5vdXRSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_error, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS9zZW5kX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIs4BCgpSZWNpcGllbnRzEjUKCHVzZXJfaWRzGAEgAygJQiO6SCCSAR0Q6AciGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI7CgZ0b3BpY3MYAiADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOgoFcm9sZXMYAyADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSEAoIZXZlcnlvbmUYBCABKAgijgoKC1NlbmRSZXF1ZXN0EtsBCgJ0bxgBIAEoCzIXLnBvc3Rob3JuLnYxLlJlY2lwaWVudHNCtQG6SLEBugGqAQoPcmVjaXBpZW50cy5zb21lEjluYW1lIGF0IGxlYXN0IG9uZSB1c2VyIGlkLCB0b3BpYyBvciByb2xlLCBvciBzZXQgZXZlcnlvbmUaXHRoaXMudXNlcl9pZHMuc2l6ZSgpID4gMCB8fCB0aGlzLnRvcGljcy5zaXplKCkgPiAwIHx8IHRoaXMucm9sZXMuc2l6ZSgpID4gMCB8fCB0aGlzLmV2ZXJ5b25lyAEBEjUKBHR5cGUYAiABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBItCgdjb250ZW50GAMgASgLMhQucG9zdGhvcm4udjEuQ29udGVudEIGukgDyAEBEjsKCGNoYW5uZWxzGAQgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABIxCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARIxCgR0YWdzGAYgAygJQiO6SCCSAR0QChgBIhdyFTITXltceDIxLVx4N2VdezEsNjR9JBIzCg1zY2hlZHVsZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAEmAKE2xvY2FsX3NjaGVkdWxlX3RpbWUYCCABKAlCQbpIPnI8MjpeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn1UWzAtOV17Mn06WzAtOV17Mn0oOlswLTldezJ9KT8kSAASMQoLZXhwaXJlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAESOwoDdHRsGAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAsL0QMgIIAUgBEjcKD2lkZW1wb3RlbmN5X2tleRgLIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEjEKCWRlZHVwX2tleRgMIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEkEKDGRlZHVwX3dpbmRvdxgNIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgPUkMgIIARI0Cgxjb2xsYXBzZV9rZXkYDiABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwyMDB9JBIxCglzZW5kZXJfaWQYDyABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIZChFieXBhc3NfcmF0ZV9saW1pdBgQIAEoCBJCChF3YWl0X2Zvcl9kZWNpc2lvbhgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIICjIAEjEKCWdyb3VwX2tleRgSIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEhYKCWJhdGNoYWJsZRgUIAEoCEgCiAEBQgoKCHNjaGVkdWxlQggKBmV4cGlyeUIMCgpfYmF0Y2hhYmxlIksKDFNlbmRSZXNwb25zZRIoCgdyZXN1bHRzGAEgAygLMhcucG9zdGhvcm4udjEuU2VuZFJlc3VsdBIRCglmYW5vdXRfaWQYAiABKAkiqgIKClNlbmRSZXN1bHQSFwoPbm90aWZpY2F0aW9uX2lkGAEgASgJEg8KB3VzZXJfaWQYAiABKAkSIwoGc3RhdHVzGAMgASgOMhMucG9zdGhvcm4udjEuU3RhdHVzEhQKDGRlZHVwbGljYXRlZBgEIAEoCBI7Chdlc3RpbWF0ZWRfZGVsaXZlcnlfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGcXVldWVkGAYgASgIEiYKCHZlcmRpY3RzGAcgAygLMhQucG9zdGhvcm4udjEuVmVyZGljdBIwCgpyYXRlX2xpbWl0GAggASgLMhwucG9zdGhvcm4udjEuUmF0ZUxpbWl0U3RhdHVzEhAKCGJhdGNoX2lkGAkgASgJIk0KEFNlbmRCYXRjaFJlcXVlc3QSOQoFaXRlbXMYASADKAsyGC5wb3N0aG9ybi52MS5TZW5kUmVxdWVzdEIQukgNkgEKCAEQiCciA9gBAyJCChFTZW5kQmF0Y2hSZXNwb25zZRItCgdyZXN1bHRzGAEgAygLMhwucG9zdGhvcm4udjEuU2VuZEJhdGNoUmVzdWx0InMKD1NlbmRCYXRjaFJlc3VsdBItCghyZXNwb25zZRgBIAEoCzIZLnBvc3Rob3JuLnYxLlNlbmRSZXNwb25zZUgAEicKBWVycm9yGAIgASgLMhYucG9zdGhvcm4udjEuSXRlbUVycm9ySABCCAoGcmVzdWx0ImAKEVNlbmRTdHJlYW1SZXF1ZXN0EhAKCGNodW5rX2lkGAEgASgDEjkKBWl0ZW1zGAIgAygLMhgucG9zdGhvcm4udjEuU2VuZFJlcXVlc3RCELpIDZIBCggBEIgnIgPYAQMiVQoSU2VuZFN0cmVhbVJlc3BvbnNlEhAKCGNodW5rX2lkGAEgASgDEi0KB3Jlc3VsdHMYAiADKAsyHC5wb3N0aG9ybi52MS5TZW5kQmF0Y2hSZXN1bHQiLgoWR2V0Tm90aWZpY2F0aW9uUmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQEieAoXR2V0Tm90aWZpY2F0aW9uUmVzcG9uc2USLwoMbm90aWZpY2F0aW9uGAEgASgLMhkucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uEiwKCHRpbWVsaW5lGAIgAygLMhoucG9zdGhvcm4udjEuVGltZWxpbmVFbnRyeSKIAQoYTGlzdE5vdGlmaWNhdGlvbnNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUYyAEoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxjoBxIvCgZmaWx0ZXIYAyABKAsyHy5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25GaWx0ZXIihAMKEk5vdGlmaWNhdGlvbkZpbHRlchIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSOgoFdHlwZXMYAiADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOAoIc3RhdHVzZXMYAyADKA4yEy5wb3N0aG9ybi52MS5TdGF0dXNCEbpIDpIBCxAUIgeCAQQQASAAEioKA3RhZxgEIAEoCUIdukga2AEBchUyE15bXHgyMS1ceDdlXXsxLDgwfSQSLgoKc3RhcnRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEh4KCWZhbm91dF9pZBgHIAEoCUILukgI2AEBcgOwAQESHQoIYmF0Y2hfaWQYCCABKAlCC7pICNgBAXIDsAEBImYKGUxpc3ROb3RpZmljYXRpb25zUmVzcG9uc2USMAoNbm90aWZpY2F0aW9ucxgBIAMoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkigwMKGVVwZGF0ZU5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBEiUKB2NvbnRlbnQYAiABKAsyFC5wb3N0aG9ybi52MS5Db250ZW50EjEKDXNjaGVkdWxlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCgR0YWdzGAUgAygJQiO6SCCSAR0QChgBIhdyFTITXltceDIxLVx4N2VdezEsNjR9JBIvCgt1cGRhdGVfbWFzaxgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSYQoTbG9jYWxfc2NoZWR1bGVfdGltZRgHIAEoCUJEukhB2AEBcjwyOl5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfVRbMC05XXsyfTpbMC05XXsyfSg6WzAtOV17Mn0pPyQiTQoaVXBkYXRlTm90aWZpY2F0aW9uUmVzcG9uc2USLwoMbm90aWZpY2F0aW9uGAEgASgLMhkucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uIjEKGUNhbmNlbE5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIk0KGkNhbmNlbE5vdGlmaWNhdGlvblJlc3BvbnNlEi8KDG5vdGlmaWNhdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbiLUAQoaQ2FuY2VsTm90aWZpY2F0aW9uc1JlcXVlc3QSHQoDaWRzGAEgAygJQhC6SA2SAQoQ6AciBXIDsAEBEi8KBmZpbHRlchgCIAEoCzIfLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbkZpbHRlcjpmukhjGmEKDWNhbmNlbC50YXJnZXQSJWdpdmUgZWl0aGVyIGlkcyBvciBhIGZpbHRlciwgbm90IGJvdGgaKSh0aGlzLmlkcy5zaXplKCkgPiAwKSAhPSBoYXModGhpcy5maWx0ZXIpIj4KG0NhbmNlbE5vdGlmaWNhdGlvbnNSZXNwb25zZRIRCgljYW5jZWxsZWQYASABKAUSDAoEbW9yZRgCIAEoCCJOChpDb25maXJtTm90aWZpY2F0aW9uUmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQESGgoGcmVhc29uGAIgASgJQgq6SAdyBRABGPQDIk4KG0NvbmZpcm1Ob3RpZmljYXRpb25SZXNwb25zZRIvCgxub3RpZmljYXRpb24YASABKAsyGS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb24iLwoXQ2FuY2VsRXNjYWxhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIi0KGENhbmNlbEVzY2FsYXRpb25SZXNwb25zZRIRCgljYW5jZWxsZWQYASABKAgiKAoQR2V0RmFub3V0UmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQEiOAoRR2V0RmFub3V0UmVzcG9uc2USIwoGZmFub3V0GAEgASgLMhMucG9zdGhvcm4udjEuRmFub3V0IisKE0NhbmNlbEZhbm91dFJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIjsKFENhbmNlbEZhbm91dFJlc3BvbnNlEiMKBmZhbm91dBgBIAEoCzITLnBvc3Rob3JuLnYxLkZhbm91dCKhAgoGRmFub3V0EgoKAmlkGAEgASgJEigKBXN0YXRlGAIgASgOMhkucG9zdGhvcm4udjEuRmFub3V0LlN0YXRlEg8KB2NyZWF0ZWQYAyABKAMSFAoMZGVkdXBsaWNhdGVkGAQgASgDEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiWwoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIRCg1TVEFURV9SVU5OSU5HEAESEwoPU1RBVEVfQ09NUExFVEVEEAISEwoPU1RBVEVfQ0FOQ0VMTEVEEAMy3ggKC1NlbmRTZXJ2aWNlEjsKBFNlbmQSGC5wb3N0aG9ybi52MS5TZW5kUmVxdWVzdBoZLnBvc3Rob3JuLnYxLlNlbmRSZXNwb25zZRJKCglTZW5kQmF0Y2gSHS5wb3N0aG9ybi52MS5TZW5kQmF0Y2hSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuU2VuZEJhdGNoUmVzcG9uc2USUQoKU2VuZFN0cmVhbRIeLnBvc3Rob3JuLnYxLlNlbmRTdHJlYW1SZXF1ZXN0Gh8ucG9zdGhvcm4udjEuU2VuZFN0cmVhbVJlc3BvbnNlKAEwARJhCg9HZXROb3RpZmljYXRpb24SIy5wb3N0aG9ybi52MS5HZXROb3RpZmljYXRpb25SZXF1ZXN0GiQucG9zdGhvcm4udjEuR2V0Tm90aWZpY2F0aW9uUmVzcG9uc2UiA5ACARJnChFMaXN0Tm90aWZpY2F0aW9ucxIlLnBvc3Rob3JuLnYxLkxpc3ROb3RpZmljYXRpb25zUmVxdWVzdBomLnBvc3Rob3JuLnYxLkxpc3ROb3RpZmljYXRpb25zUmVzcG9uc2UiA5ACARJlChJVcGRhdGVOb3RpZmljYXRpb24SJi5wb3N0aG9ybi52MS5VcGRhdGVOb3RpZmljYXRpb25SZXF1ZXN0GicucG9zdGhvcm4udjEuVXBkYXRlTm90aWZpY2F0aW9uUmVzcG9uc2USZQoSQ2FuY2VsTm90aWZpY2F0aW9uEiYucG9zdGhvcm4udjEuQ2FuY2VsTm90aWZpY2F0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLkNhbmNlbE5vdGlmaWNhdGlvblJlc3BvbnNlEmgKE0NhbmNlbE5vdGlmaWNhdGlvbnMSJy5wb3N0aG9ybi52MS5DYW5jZWxOb3RpZmljYXRpb25zUmVxdWVzdBooLnBvc3Rob3JuLnYxLkNhbmNlbE5vdGlmaWNhdGlvbnNSZXNwb25zZRJoChNDb25maXJtTm90aWZpY2F0aW9uEicucG9zdGhvcm4udjEuQ29uZmlybU5vdGlmaWNhdGlvblJlcXVlc3QaKC5wb3N0aG9ybi52MS5Db25maXJtTm90aWZpY2F0aW9uUmVzcG9uc2USXwoQQ2FuY2VsRXNjYWxhdGlvbhIkLnBvc3Rob3JuLnYxLkNhbmNlbEVzY2FsYXRpb25SZXF1ZXN0GiUucG9zdGhvcm4udjEuQ2FuY2VsRXNjYWxhdGlvblJlc3BvbnNlEk8KCUdldEZhbm91dBIdLnBvc3Rob3JuLnYxLkdldEZhbm91dFJlcXVlc3QaHi5wb3N0aG9ybi52MS5HZXRGYW5vdXRSZXNwb25zZSIDkAIBElMKDENhbmNlbEZhbm91dBIgLnBvc3Rob3JuLnYxLkNhbmNlbEZhbm91dFJlcXVlc3QaIS5wb3N0aG9ybi52MS5DYW5jZWxGYW5vdXRSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_error, file_posthorn_v1_notification]);
 
 /**
  * Who receives. At least one must be named; a user who is named more than once,
@@ -93,7 +93,8 @@ export type SendRequest = Message<"posthorn.v1.SendRequest"> & {
   content?: Content | undefined;
 
   /**
-   * Where to deliver; default: the type's channels.
+   * Where to deliver; default: the type's channels. What goes to the inbox also
+   * takes the recipient's Delivery.method.
    *
    * @generated from field: repeated posthorn.v1.Channel channels = 4;
    */
@@ -233,6 +234,15 @@ export type SendRequest = Message<"posthorn.v1.SendRequest"> & {
    * @generated from field: string group_key = 18;
    */
   groupKey: string;
+
+  /**
+   * What happens when the recipient does not answer. Default: the type's; else,
+   * for CRITICAL to a recipient with Delivery.confirmation_required, that
+   * recipient's fallbacks. Empty, it means none, whatever these say.
+   *
+   * @generated from field: posthorn.v1.Escalation escalation = 19;
+   */
+  escalation?: Escalation | undefined;
 
   /**
    * Whether it may wait to come together with others, in a batch or a digest.
@@ -870,6 +880,98 @@ export const CancelNotificationsResponseSchema: GenMessage<CancelNotificationsRe
   messageDesc(file_posthorn_v1_send_service, 19);
 
 /**
+ * What was confirmed.
+ *
+ * @generated from message posthorn.v1.ConfirmNotificationRequest
+ */
+export type ConfirmNotificationRequest = Message<"posthorn.v1.ConfirmNotificationRequest"> & {
+  /**
+   * The notification.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * How it is known, such as "answered YES by SMS", for the audit log; 1 to 500
+   * characters.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message posthorn.v1.ConfirmNotificationRequest.
+ * Use `create(ConfirmNotificationRequestSchema)` to create a new message.
+ */
+export const ConfirmNotificationRequestSchema: GenMessage<ConfirmNotificationRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_send_service, 20);
+
+/**
+ * As confirmed.
+ *
+ * @generated from message posthorn.v1.ConfirmNotificationResponse
+ */
+export type ConfirmNotificationResponse = Message<"posthorn.v1.ConfirmNotificationResponse"> & {
+  /**
+   * As it stands now.
+   *
+   * @generated from field: posthorn.v1.Notification notification = 1;
+   */
+  notification?: Notification | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.ConfirmNotificationResponse.
+ * Use `create(ConfirmNotificationResponseSchema)` to create a new message.
+ */
+export const ConfirmNotificationResponseSchema: GenMessage<ConfirmNotificationResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_send_service, 21);
+
+/**
+ * Whose escalation to end.
+ *
+ * @generated from message posthorn.v1.CancelEscalationRequest
+ */
+export type CancelEscalationRequest = Message<"posthorn.v1.CancelEscalationRequest"> & {
+  /**
+   * The notification.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message posthorn.v1.CancelEscalationRequest.
+ * Use `create(CancelEscalationRequestSchema)` to create a new message.
+ */
+export const CancelEscalationRequestSchema: GenMessage<CancelEscalationRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_send_service, 22);
+
+/**
+ * Ended.
+ *
+ * @generated from message posthorn.v1.CancelEscalationResponse
+ */
+export type CancelEscalationResponse = Message<"posthorn.v1.CancelEscalationResponse"> & {
+  /**
+   * Whether one went on until now.
+   *
+   * @generated from field: bool cancelled = 1;
+   */
+  cancelled: boolean;
+};
+
+/**
+ * Describes the message posthorn.v1.CancelEscalationResponse.
+ * Use `create(CancelEscalationResponseSchema)` to create a new message.
+ */
+export const CancelEscalationResponseSchema: GenMessage<CancelEscalationResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_send_service, 23);
+
+/**
  * Asks for the progress of a fan-out.
  *
  * @generated from message posthorn.v1.GetFanoutRequest
@@ -888,7 +990,7 @@ export type GetFanoutRequest = Message<"posthorn.v1.GetFanoutRequest"> & {
  * Use `create(GetFanoutRequestSchema)` to create a new message.
  */
 export const GetFanoutRequestSchema: GenMessage<GetFanoutRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 20);
+  messageDesc(file_posthorn_v1_send_service, 24);
 
 /**
  * A fan-out.
@@ -909,7 +1011,7 @@ export type GetFanoutResponse = Message<"posthorn.v1.GetFanoutResponse"> & {
  * Use `create(GetFanoutResponseSchema)` to create a new message.
  */
 export const GetFanoutResponseSchema: GenMessage<GetFanoutResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 21);
+  messageDesc(file_posthorn_v1_send_service, 25);
 
 /**
  * Asks to stop a fan-out.
@@ -930,7 +1032,7 @@ export type CancelFanoutRequest = Message<"posthorn.v1.CancelFanoutRequest"> & {
  * Use `create(CancelFanoutRequestSchema)` to create a new message.
  */
 export const CancelFanoutRequestSchema: GenMessage<CancelFanoutRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 22);
+  messageDesc(file_posthorn_v1_send_service, 26);
 
 /**
  * A stopped fan-out.
@@ -951,7 +1053,7 @@ export type CancelFanoutResponse = Message<"posthorn.v1.CancelFanoutResponse"> &
  * Use `create(CancelFanoutResponseSchema)` to create a new message.
  */
 export const CancelFanoutResponseSchema: GenMessage<CancelFanoutResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 23);
+  messageDesc(file_posthorn_v1_send_service, 27);
 
 /**
  * A send to a topic, a role or everyone, working through its members in pages.
@@ -1009,7 +1111,7 @@ export type Fanout = Message<"posthorn.v1.Fanout"> & {
  * Use `create(FanoutSchema)` to create a new message.
  */
 export const FanoutSchema: GenMessage<Fanout> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 24);
+  messageDesc(file_posthorn_v1_send_service, 28);
 
 /**
  * Where it stands.
@@ -1057,7 +1159,7 @@ export type Fanout_State = (typeof Fanout_State)[keyof typeof Fanout_State] | Un
  * Describes the enum posthorn.v1.Fanout.State.
  */
 export const Fanout_StateSchema: GenEnum<Fanout_State> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_send_service, 24, 0);
+  enumDesc(file_posthorn_v1_send_service, 28, 0);
 
 /**
  * Sends notifications and accounts for them. For API keys: sending needs
@@ -1160,6 +1262,32 @@ export const SendService: GenService<{
     methodKind: "unary";
     input: typeof CancelNotificationsRequestSchema;
     output: typeof CancelNotificationsResponseSchema;
+  },
+  /**
+   * Says that the recipient has confirmed a notification, in whatever way the
+   * caller has heard of it: it becomes READ, and its escalation ends. Idempotent:
+   * the first confirmation counts. Fails with NOTIFICATION_NOT_DELIVERED before it
+   * has reached the recipient. Written to the audit log. Users confirm by
+   * InboxService.ConfirmEntry.
+   *
+   * @generated from rpc posthorn.v1.SendService.ConfirmNotification
+   */
+  confirmNotification: {
+    methodKind: "unary";
+    input: typeof ConfirmNotificationRequestSchema;
+    output: typeof ConfirmNotificationResponseSchema;
+  },
+  /**
+   * Ends a notification's escalation, because its cause is gone: no further step
+   * is taken. The notification itself stays as it is. Idempotent: where none goes
+   * on, nothing changes.
+   *
+   * @generated from rpc posthorn.v1.SendService.CancelEscalation
+   */
+  cancelEscalation: {
+    methodKind: "unary";
+    input: typeof CancelEscalationRequestSchema;
+    output: typeof CancelEscalationResponseSchema;
   },
   /**
    * Gets the progress of a send to a topic, a role or everyone.

@@ -46,11 +46,21 @@ type SendOptions = {
   collapseKey?: string;
   groupKey?: string;
   batch: boolean;
+  escalate?: Step[];
+  confirm?: boolean;
   sender?: string;
   bypassRateLimit?: boolean;
   wait: Duration | false;
   from?: string;
 };
+
+type Step = { channel: Channel; after: Duration };
+
+/** "email:5m" */
+function escalationStep(text: string): Step {
+  const [channel = "", after = ""] = text.split(":");
+  return { channel: enumValue<Channel>(ChannelSchema)(channel), after: duration(after) };
+}
 
 export function sendCommand(program: Command, world: World): void {
   program
@@ -87,6 +97,12 @@ export function sendCommand(program: Command, world: World): void {
     .option("--collapse-key <key>", "takes the place of earlier ones with this key", word)
     .option("--group-key <key>", "belongs together with others of this key in the inbox", word)
     .option("--no-batch", "by itself: in no batch or digest, whatever type and user say")
+    .option(
+      "--escalate <channel:time>",
+      "unless answered by then, that channel: email:5m,sms:10m, one after the other",
+      several(escalationStep),
+    )
+    .option("--confirm", "reading is not enough: it has to be confirmed")
     .option("--idempotency-key <key>", "makes repeating this command safe (default: a new one)", word)
     .option("--bypass-rate-limit", "pass the limits; audited")
     .addOption(
@@ -100,7 +116,7 @@ export function sendCommand(program: Command, world: World): void {
       `
 Examples:
   $ posthorn send ada -t "Your order is on its way" --type order_status --data '{"order": 42}'
-  $ posthorn send ada grace -t "Server down" -p critical
+  $ posthorn send ada grace -t "Server down" -p critical --escalate email:2m,sms:5m --confirm
   $ posthorn send --topic release-notes -t "1.4 is out" --url https://example.com/1.4
   $ posthorn send ada -t "Stand-up" --at +10m --ttl 1h
   $ jq -c '{to: {userIds: [.id]}, content: {title: .text}}' events.json | posthorn send --from -`,
@@ -152,6 +168,9 @@ function requestOf(world: World, userIds: string[], options: SendOptions): SendR
     collapseKey: options.collapseKey ?? "",
     groupKey: options.groupKey ?? "",
     ...(options.batch ? {} : { batchable: false }),
+    ...(options.escalate === undefined && options.confirm === undefined
+      ? {}
+      : { escalation: { steps: options.escalate ?? [], confirmationRequired: options.confirm ?? false } }),
     senderId: options.sender ?? "",
     bypassRateLimit: options.bypassRateLimit ?? false,
     waitForDecision: options.wait === false ? undefined : options.wait,
@@ -168,7 +187,7 @@ function responseLines({ results, fanoutId }: SendResponse, paint: Paint): strin
   return [...columns(rows), ...(fanoutId === "" ? [] : [`fan-out ${fanoutId} is creating the others`])];
 }
 
-const WAITING: readonly Status[] = [Status.HELD, Status.SCHEDULED, Status.BATCHED];
+const WAITING: readonly Status[] = [Status.HELD, Status.SCHEDULED, Status.BATCHED, Status.PROCESSING];
 
 function remarkOf(result: SendResult): string {
   if (result.deduplicated) return "deduplicated: an earlier one with this key stands for it";

@@ -195,10 +195,10 @@ export async function insertRows(
     with added as (
       insert into notifications (tenant_id, id, user_id, type, category, priority, status, channels, content, tags,
         bypass_limits, scheduled_at, expires_at, due_at, updated_at, dedup_key, collapse_key, sender_id, group_key,
-        fanout_id, local_time, local_ttl_ms, batch_role)
+        fanout_id, local_time, local_ttl_ms, batch_role, escalation)
       select ${tenantId}, id, user_id, type, category, priority, status, channels, content, tags::text[],
         bypass, scheduled_at, expires_at, scheduled_at, ${now}, dedup_key, collapse_key, sender_id, group_key,
-        ${fanoutId ?? null}::uuid, local_time, local_ttl_ms, batch_role
+        ${fanoutId ?? null}::uuid, local_time, local_ttl_ms, batch_role, escalation
       from unnest(
         ${plain(rows.map(({ row }) => row.id))}::uuid[],
         ${texts(rows.map(({ row }) => row.userId))}::text[],
@@ -218,9 +218,10 @@ export async function insertRows(
         ${texts(rows.map(({ draft }) => draft.groupKey ?? null))}::text[],
         ${texts(rows.map(({ draft, row }) => row.scheduledAt && draft.local?.time))}::text[],
         ${plain(rows.map(({ draft, row }) => row.scheduledAt && draft.local?.ttlMs))}::bigint[],
-        ${plain(rows.map(({ draft }) => (draft.byItself ? BatchRole.ALONE : undefined)))}::smallint[]
+        ${plain(rows.map(({ draft }) => (draft.byItself ? BatchRole.ALONE : undefined)))}::smallint[],
+        ${bytes(rows.map(({ draft }) => draft.escalation))}::bytea[]
       ) as t (id, user_id, type, category, priority, status, channels, content, tags, bypass, scheduled_at, expires_at,
-        dedup_key, collapse_key, sender_id, group_key, local_time, local_ttl_ms, batch_role)
+        dedup_key, collapse_key, sender_id, group_key, local_time, local_ttl_ms, batch_role, escalation)
       returning id, type, status
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason)

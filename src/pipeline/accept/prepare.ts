@@ -1,5 +1,6 @@
+import { toBinary } from "@bufbuild/protobuf";
 import { durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
-import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { EscalationSchema, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import { invalidField, notFound } from "#src/errors.ts";
 import { channelBits } from "#src/notifications/channel-bits.ts";
@@ -34,6 +35,8 @@ export type Draft = {
   groupKey: string | undefined;
   /** It joins no batch and no digest. */
   byItself: boolean;
+  /** Encoded posthorn.v1.Escalation, as asked for. */
+  escalation: Uint8Array | undefined;
   /** The time it was asked for, past or not; undefined: at once. */
   asked(zone: string): Date | undefined;
   /** When it is due and when it loses its worth, for a recipient in this zone. */
@@ -101,6 +104,7 @@ export function draftOf(
     senderId: request.senderId || undefined,
     groupKey: request.groupKey || (type.group ? `type:${type.key}` : undefined),
     byItself: request.batchable === false,
+    escalation: request.escalation && toBinary(EscalationSchema, request.escalation),
     local: local === undefined ? undefined : { time: local, ttlMs: expireTime === undefined ? ttlMs : undefined },
     asked,
     times(zone) {

@@ -1,7 +1,7 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { DIGEST } from "#src/batches/join.ts";
 import { BatchRole } from "#src/batches/role.ts";
-import { channelsOf } from "#src/notifications/channel-bits.ts";
+import { channelsFor } from "#src/notifications/channel-bits.ts";
 import { localTimes } from "#src/notifications/local-time.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { TypeRules } from "#src/types/type.ts";
@@ -32,6 +32,8 @@ export type WaitingRow = {
   ofSchedule: boolean;
   batchRole: number | undefined;
   batchedAt: Date | undefined;
+  /** It was sent with an escalation. */
+  escalates?: boolean;
   /** Of the batch it is in. */
   batchKey: string | undefined;
   tags: readonly string[];
@@ -86,9 +88,9 @@ export function reconsidered(
   now: Date,
 ): Outcome {
   const times = timesOf(row, preferences.timeZone, now);
-  const { userId: _, channels, batchRole, batchedAt, ...rest } = row;
+  const { userId: _, channels, batchRole, batchedAt, escalates, ...rest } = row;
   if (isPast(row, times, now)) {
-    const past = channelsOf(channels).map((channel) => ({
+    const past = channelsFor(channels, preferences).map((channel) => ({
       channel,
       kind: "suppress" as const,
       reason: Reason.EXPIRED,
@@ -100,11 +102,11 @@ export function reconsidered(
     notification: {
       ...rest,
       ...times,
-      channels: channelsOf(channels),
+      channels: channelsFor(channels, preferences),
       typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
       rules,
       isWhole,
-      batchedAlready: isWhole || batchRole === BatchRole.ALONE,
+      batchedAlready: isWhole || batchRole === BatchRole.ALONE || escalates || rules?.escalation !== undefined,
       batchedSince: batchedAt,
     },
     preferences,
@@ -113,6 +115,7 @@ export function reconsidered(
   const conclusion = conclude(row.id, verdicts, undefined, times.expiresAt ?? null);
   switch (conclusion.status) {
     case Status.DELIVERED:
+    case Status.PROCESSING:
       return released(row, times, now);
     case Status.HELD:
       return waits(row, conclusion, times, now);

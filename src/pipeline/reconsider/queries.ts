@@ -27,6 +27,7 @@ type Columns = {
   of_schedule: boolean;
   batch_role: number | null;
   batched_at: string | null;
+  escalates: boolean;
   batch_key: string | null;
   tags: string[] | null;
 };
@@ -94,6 +95,7 @@ const waits = sql`(status <> ${Status.BATCHED} or batch_role = ${BatchRole.MEMBE
 const columns = sql`id, user_id, type, category, priority, channels, status, reason, bypass_limits, sender_id, due_at,
   scheduled_at, expires_at, local_time, local_ttl_ms, batch_role, batched_at, tags,
   local_time is not null and exists (select from unnest(tags) as t where t ^@ ${SCHEDULE_TAG}) as of_schedule,
+  escalation is not null as escalates,
   case when status = ${Status.BATCHED} then
     (select key from batches b where b.tenant_id = n.tenant_id and b.id = n.batch_id) end as batch_key`;
 
@@ -120,6 +122,7 @@ function toRow(row: Columns): WaitingRow {
     batchedAt: at(row.batched_at),
     batchKey: row.batch_key ?? undefined,
     tags: row.tags ?? [],
+    escalates: row.escalates,
   };
 }
 

@@ -1,6 +1,7 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { dissolveBatches, dissolveBatchesOf } from "#src/batches/dissolve.ts";
+import { endHolds } from "#src/escalation/queries.ts";
 import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
 import { raiseFence } from "#src/preferences/fence.ts";
 import { readLevels } from "#src/preferences/queries.ts";
@@ -58,7 +59,8 @@ export type RestDeps = ReconsiderDeps & { store: Store; log: Pick<Logger, "warn"
 
 /**
  * Decides anew, in the transaction of the change, what waits for the users whose rules it changes. Their open batches are
- * dissolved first, all of them: then members are decided about one by one, like everything else.
+ * dissolved first, all of them: then members are decided about one by one, like everything else. Steps of escalations
+ * that the former rules held have their turn again at the next tick.
  */
 export function reconciling(deps: ReconsiderDeps): Reconcile {
   return async (db, tenantId, userIds, now, fresh = NONE) => {
@@ -67,6 +69,7 @@ export function reconciling(deps: ReconsiderDeps): Reconcile {
     const rows = await lockWaitingOfUsers(db, tenantId, userIds, FIRST, PAGE + 1);
     const page = rows.slice(0, PAGE).filter(({ id }) => !fresh.has(id));
     const { decided, seen } = await reconsiderPage(deps, db, tenantId, page, now);
+    await endHolds(db, tenantId, userIds);
     const last = seen.length < page.length ? seen.at(-1) : rows.slice(0, PAGE).at(-1);
     const more = (rows.length > PAGE || seen.length < page.length) && last !== undefined;
     if (more) await recordRest(db, tenantId, userIds, last.id, now);

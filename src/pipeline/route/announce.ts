@@ -1,6 +1,6 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
-import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { BatchJoined } from "./batching.ts";
 import type { Conclusion } from "./conclusion.ts";
@@ -69,4 +69,25 @@ export function announceClosed(live: Live, tenantId: string, batch: Closed, at: 
   });
   for (const { id, status, reason } of ended)
     live.statusChanged(tenantId, userId, { notificationId: id, status, reason, time });
+}
+
+/** Tells a user's streams that an outside channel has taken a notification. */
+export function announceDelivered(
+  live: Live,
+  tenantId: string,
+  { id: notificationId, userId, channel }: { id: string; userId: string; channel: number },
+  at: Date,
+): void {
+  const time = timestampFromDate(at);
+  live.statusChanged(tenantId, userId, { notificationId, status: Status.DELIVERED, channel: channel as Channel, time });
+}
+
+/** Tells a user's streams that no channel takes a notification. */
+export function announceLost(
+  live: Live,
+  tenantId: string,
+  { id: notificationId, userId, status, reason }: { id: string; userId: string; status: Status; reason: Reason },
+  at: Date,
+): void {
+  live.statusChanged(tenantId, userId, { notificationId, status, reason, time: timestampFromDate(at) });
 }

@@ -36,6 +36,8 @@ export type Committed = { decided: Set<string>; placed: Placed[] };
  * (so that a cancel and a delivery cannot both happen), gives the deliveries the next sequences of their users' inboxes
  * under the heads' row locks, writes entries, statuses, history and counters.
  *
+ * What is DELIVERED here is so in the inbox: outside channels are handed theirs after the commit (hand-over.ts).
+ *
  * The batches that some of them join are locked already (batches/join.ts). Members of closed batches follow.
  *
  * Heads are locked in the order of user ids, after the notifications: everything that locks both does it in this order.

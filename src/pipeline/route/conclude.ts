@@ -1,6 +1,7 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
+  Channel,
   Reason,
   Status,
   type TimelineEntry,
@@ -14,7 +15,7 @@ import type { ChannelVerdict } from "./gates/decide.ts";
  * Draws the notification's next status from its channels' verdicts and what the limits said. Where the hourly cap refused
  * it, they say so already (cap.ts). Pure.
  *
- *     a channel delivers, limits allow ──▶ DELIVERED
+ *     a channel delivers, limits allow ──▶ DELIVERED if the inbox is among those that do, else PROCESSING
  *     a channel delivers, limits do not ─▶ HELD until the window allows; EXPIRED if it expires before
  *     no channel delivers, one holds ────▶ HELD until the first hold ends
  *     none of these, one batches ────────▶ BATCHED; EXPIRED if it expires before the batch is due
@@ -27,9 +28,7 @@ export function conclude(
   expiresAt: Date | null,
 ): Conclusion {
   if (verdicts.some((verdict) => verdict.kind === "deliver")) {
-    if (reservation === undefined || reservation.allowed) {
-      return { id, status: Status.DELIVERED, reason: Reason.UNSPECIFIED, dueAt: undefined, detail: detailOf(verdicts) };
-    }
+    if (reservation === undefined || reservation.allowed) return delivered(id, verdicts);
     const limited = verdicts.map(
       (verdict): ChannelVerdict =>
         verdict.kind === "deliver"
@@ -52,6 +51,20 @@ export function conclude(
   const reason = first?.kind === "suppress" ? first.reason : Reason.NO_CHANNEL;
   const status = reason === Reason.EXPIRED ? Status.EXPIRED : Status.SUPPRESSED;
   return { id, status, reason, dueAt: undefined, detail: detailOf(verdicts) };
+}
+
+/** In the inbox it is delivered with the commit; outside channels are handed it after that. */
+function delivered(id: string, verdicts: readonly ChannelVerdict[]): Conclusion {
+  const inApp = verdicts.some(({ channel, kind }) => channel === Channel.IN_APP && kind === "deliver");
+  const outside = verdicts.filter(({ channel, kind }) => channel !== Channel.IN_APP && kind === "deliver");
+  return {
+    id,
+    status: inApp ? Status.DELIVERED : Status.PROCESSING,
+    reason: Reason.UNSPECIFIED,
+    dueAt: undefined,
+    detail: detailOf(verdicts),
+    ...(outside.length === 0 ? {} : { handOver: outside.map(({ channel }) => channel) }),
+  };
 }
 
 /** What is BATCHED, once its batch is known. */
@@ -89,13 +102,14 @@ function heldOrExpired(
   return { id, status: Status.HELD, reason: first.reason, dueAt: first.until, detail: detailOf(verdicts, reservation) };
 }
 
-/** Nothing when one channel delivers: the timeline's channel and status say the same. */
+/** Nothing when the inbox alone is asked for and delivers: the timeline's channel and status say the same. */
 function detailOf(
   verdicts: readonly ChannelVerdict[],
   reservation?: Refusal,
   batch?: { id: string; flushAt: Date },
 ): Uint8Array | undefined {
-  if (verdicts.length === 1 && verdicts[0]?.kind === "deliver") return undefined;
+  const [first] = verdicts;
+  if (verdicts.length === 1 && first?.kind === "deliver" && first.channel === Channel.IN_APP) return undefined;
   const entry = create(TimelineEntrySchema, {
     verdicts: verdicts.map((verdict) => ({
       channel: verdict.channel,

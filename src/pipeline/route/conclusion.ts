@@ -1,5 +1,6 @@
-import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { BatchPlan } from "#src/batches/plan.ts";
+import type { EscalationPlan } from "#src/escalation/plan.ts";
 import type { Grouped } from "#src/inbox/group.ts";
 import type { RulesVersion } from "#src/preferences/fence.ts";
 
@@ -28,6 +29,7 @@ export type Conclusion = {
   id: string;
   status:
     | typeof Status.DELIVERED
+    | typeof Status.PROCESSING
     | typeof Status.HELD
     | typeof Status.BATCHED
     | typeof Status.SUPPRESSED
@@ -43,6 +45,10 @@ export type Conclusion = {
   batch?: { id: string; flushAt: Date } | undefined;
   /** Encoded TimelineEntry with verdicts and rate_limit; none where the status says it all. */
   detail: Uint8Array | undefined;
+  /** DELIVERED, PROCESSING: the outside channels that are to take it. */
+  handOver?: readonly Channel[] | undefined;
+  /** DELIVERED, PROCESSING: what happens when nobody answers. */
+  escalation?: EscalationPlan | undefined;
   /** DELIVERED: what it is grouped by in the inbox. */
   group?: Grouped | undefined;
   /** Of the row that was decided about; when it has changed since, nothing is stored. Undefined: whatever it is now. */

@@ -1,7 +1,7 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { channelsOf } from "#src/notifications/channel-bits.ts";
+import { channelsFor } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
-import { type ChannelVerdict, decide, type Facts } from "./gates/decide.ts";
+import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 
 /** A member of a batch that closes. */
 export type Candidate = {
@@ -22,22 +22,23 @@ export type Candidate = {
  * it would wait by itself is no reason to leave it out. Filters are asked again, because it may have been updated: get them
  * ready before. Pure.
  */
-export function endedBy(
-  member: Candidate,
-  preferences: CompiledPreferences,
-  now: Date,
-  decideNow: (facts: Facts, now: Date) => ChannelVerdict[] = decide,
-): { status: Status; reason: Reason } | undefined {
-  const { channels, expiresAt, tags, ...rest } = member;
-  const notification = {
-    ...rest,
-    channels: channelsOf(channels),
-    expiresAt: expiresAt ?? undefined,
-    tags: tags ?? undefined,
+export function endingBy(decide: (facts: Facts, now: Date) => ChannelVerdict[]) {
+  return (
+    member: Candidate,
+    preferences: CompiledPreferences,
+    now: Date,
+  ): { status: Status; reason: Reason } | undefined => {
+    const { expiresAt, tags, ...rest } = member;
+    const notification = {
+      ...rest,
+      channels: channelsFor(member.channels, preferences),
+      expiresAt: expiresAt ?? undefined,
+      tags: tags ?? undefined,
+    };
+    const verdicts = decide({ notification, preferences }, now);
+    const [first] = verdicts;
+    if (first === undefined) return { status: Status.SUPPRESSED, reason: Reason.NO_CHANNEL };
+    if (first.kind !== "suppress" || verdicts.some((verdict) => verdict.kind !== "suppress")) return undefined;
+    return { status: first.reason === Reason.EXPIRED ? Status.EXPIRED : Status.SUPPRESSED, reason: first.reason };
   };
-  const verdicts = decideNow({ notification, preferences }, now);
-  const [first] = verdicts;
-  if (first === undefined) return { status: Status.SUPPRESSED, reason: Reason.NO_CHANNEL };
-  if (first.kind !== "suppress" || verdicts.some((verdict) => verdict.kind !== "suppress")) return undefined;
-  return { status: first.reason === Reason.EXPIRED ? Status.EXPIRED : Status.SUPPRESSED, reason: first.reason };
 }

@@ -24,6 +24,8 @@ export type Waiting = {
   batchRole: number | null;
   batchedAt: Date | null;
   groupKey: string | null;
+  /** Encoded posthorn.v1.Escalation, as sent. */
+  escalation: Uint8Array | null;
   /** Differs after every change of the row. */
   version: string;
 };
@@ -37,7 +39,7 @@ export async function loadWaiting(tx: Tx, tenantId: string, ids: readonly string
       coalesce(n.content, f.content) as content, n.tags, n.bypass_limits as "bypassLimits", n.attempts,
       n.scheduled_at as "scheduledAt", n.expires_at as "expiresAt", n.sender_id as "senderId",
       n.booked_at as "bookedAt", n.reason, n.batch_role as "batchRole", n.batched_at as "batchedAt",
-      n.group_key as "groupKey", n.xmin::text as version
+      n.group_key as "groupKey", n.escalation, n.xmin::text as version
     from notifications n
     left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
     where n.tenant_id = ${tenantId} and n.id = any(${plain(ids)}::uuid[])

@@ -55,6 +55,7 @@ export function measureChunk(metrics: Metrics, chunk: Measured, steps: Steps, no
   }
   for (const [key, count] of counts) {
     const [status, reason] = [Math.floor(key / 1000), key % 1000];
+    // With the decision only the inbox is delivered to.
     const channel = status === Status.DELIVERED ? "in_app" : "none";
     metrics.decided.inc({ channel, status: STATUS_NAMES.get(status) ?? "unknown", lane }, count);
     if (reason !== Reason.UNSPECIFIED)

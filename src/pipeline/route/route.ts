@@ -1,10 +1,12 @@
 import type { SpanContext } from "@opentelemetry/api";
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { DIGEST } from "#src/batches/join.ts";
 import { BatchRole } from "#src/batches/role.ts";
 import type { Clock } from "#src/clock.ts";
+import { planFor } from "#src/escalation/plan.ts";
 import { madeAtMs, type NewId } from "#src/ids.ts";
 import type { Request } from "#src/limits/notification-limits.ts";
-import { channelsOf } from "#src/notifications/channel-bits.ts";
+import { channelsFor } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Arrival } from "#src/stream/arrival.ts";
@@ -20,6 +22,7 @@ import { conclude } from "./conclude.ts";
 import type { Conclusion, Reservation } from "./conclusion.ts";
 import { decideInSlices } from "./decide-in-slices.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
+import { handOver } from "./hand-over.ts";
 import { loadWaiting, type Waiting } from "./load.ts";
 import { logDecisions, measureChunk } from "./measure.ts";
 
@@ -92,6 +95,7 @@ export async function route(
       ...conclusion,
       bookedAt: bookingAfter(row, conclusion, reservations[index]),
       group: groupOf(row, preferences.get(row.userId)),
+      escalation: escalationOf(row, conclusion, preferences.get(row.userId), types.get(row.type)?.rules),
       version: row.version,
       rules: drawnFrom(row.userId, preferences),
     };
@@ -104,6 +108,7 @@ export async function route(
       const committing = { now, slot: context.slot, epoch: context.epoch };
       const committed = await commitDecisions(tx, tenantId, final, committing);
       mustHaveJoined(final, committed.decided);
+      await handOver(tx, tenantId, waiting, final, committed.decided, now);
       return { ...committed, final, joined };
     }),
   );
@@ -111,12 +116,14 @@ export async function route(
   const { decided, placed, final, joined } = stored;
   const committed = performance.now();
   const rows = new Map(waiting.map((row) => [row.id, row]));
+  const asking = new Set(final.flatMap(({ id, escalation }) => (escalation?.confirmationRequired ? [id] : [])));
   deps.arrived(
     tenantId,
     placed.flatMap((place, index) => {
       const row = rows.get(place.id);
       if (row === undefined) return [];
       const arrival = arrivalOf(row, place, now, context.traces?.get(row.id));
+      if (asking.has(row.id)) arrival.confirmationRequired = true;
       // One of each chunk is measured, if it did not have to wait.
       if (index === 0 && row.attempts === 0 && row.scheduledAt === null) arrival.acceptedMs = madeAtMs(row.id);
       return [arrival];
@@ -174,7 +181,7 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRule
       type: row.type,
       category: row.category,
       priority: row.priority,
-      channels: channelsOf(row.channels),
+      channels: channelsFor(row.channels, preferences),
       expiresAt: row.expiresAt ?? undefined,
       scheduledAt: row.scheduledAt ?? undefined,
       senderId: row.senderId ?? undefined,
@@ -183,7 +190,9 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRule
       typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
       rules,
       isWhole,
-      batchedAlready: isWhole || row.batchRole === BatchRole.ALONE,
+      // An answer is to one notification: what waits for one joins no others.
+      batchedAlready:
+        isWhole || row.batchRole === BatchRole.ALONE || row.escalation !== null || rules?.escalation !== undefined,
       batchedSince: row.batchedAt ?? undefined,
       tags: row.tags ?? [],
       content: row.content,
@@ -195,6 +204,16 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRule
 function groupOf({ groupKey }: Waiting, preferences: CompiledPreferences | undefined): Conclusion["group"] {
   if (groupKey === null || preferences?.grouping === undefined) return undefined;
   return { key: groupKey, ...preferences.grouping };
+}
+
+function escalationOf(
+  row: Waiting,
+  { status }: Conclusion,
+  preferences: CompiledPreferences | undefined,
+  rules: TypeRules | undefined,
+): Conclusion["escalation"] {
+  if ((status !== Status.DELIVERED && status !== Status.PROCESSING) || preferences === undefined) return undefined;
+  return planFor(row, rules?.escalation, preferences);
 }
 
 /** Reserves for those with a channel to deliver to, in the order of their rank and then their age; undefined for the others. */

@@ -49,6 +49,11 @@ export const notifications = pgTable(
     batchedAt: instant("batched_at"),
     /** What it is grouped by in the inbox. */
     groupKey: text("group_key"),
+    /** Encoded posthorn.v1.Escalation, as sent; null: nothing was said. */
+    escalation: bytea("escalation"),
+    /** Its recipient is asked to confirm it. Null: not, or not yet decided. */
+    confirmationRequired: boolean("confirmation_required"),
+    confirmedAt: instant("confirmed_at"),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.id] }),

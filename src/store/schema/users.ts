@@ -81,6 +81,8 @@ export const types = pgTable(
     urgency: smallint("urgency").notNull().default(3),
     /** Those that arrive close together form a group in the inbox. */
     group: boolean("group_similar").notNull().default(false),
+    /** Encoded posthorn.v1.Escalation; null: none. */
+    escalation: bytea("escalation"),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),

@@ -2,7 +2,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { Channel, Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
-import { decide, type Facts } from "#src/pipeline/route/gates/decide.ts";
+import { decide, deciding, type Facts } from "#src/pipeline/route/gates/decide.ts";
 import { compile } from "#src/preferences/compile.ts";
 import { zoneClock } from "#src/preferences/zone-clock.ts";
 import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
@@ -163,10 +163,11 @@ test("what an emergency contact sends passes the periods that allow it", () => {
 });
 
 test("each channel has its verdict, in the notification's order", () => {
-  const later = 9 as Channel;
-  const given = facts({ channels: { inApp: false }, quietHours }, { channels: [later, Channel.IN_APP] });
-  expect(decide(given, SATURDAY_NIGHT)).toEqual([
-    { channel: later, ...held(Reason.QUIET_HOURS, "2026-01-11T08:00:00Z") },
-    { channel: Channel.IN_APP, ...suppressed(Reason.CHANNEL_DISABLED) },
+  const { EMAIL, SMS, IN_APP } = Channel;
+  const given = facts({ channels: { inApp: false }, quietHours }, { channels: [EMAIL, IN_APP, SMS] });
+  expect(deciding([EMAIL])(given, SATURDAY_NIGHT)).toEqual([
+    { channel: EMAIL, ...held(Reason.QUIET_HOURS, "2026-01-11T08:00:00Z") },
+    { channel: IN_APP, ...suppressed(Reason.CHANNEL_DISABLED) },
+    { channel: SMS, ...suppressed(Reason.CHANNEL_UNAVAILABLE) },
   ]);
 });

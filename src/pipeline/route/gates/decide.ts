@@ -1,7 +1,9 @@
-import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, type Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import type { BatchPlan } from "#src/batches/plan.ts";
+import { channelBits } from "#src/notifications/channel-bits.ts";
 import { batch } from "./batch.ts";
 import { channelOff } from "./channel-off.ts";
+import { channelUnavailable } from "./channel-unavailable.ts";
 import { digest } from "./digest.ts";
 import { doNotDisturb } from "./do-not-disturb.ts";
 import { expired } from "./expired.ts";
@@ -35,12 +37,13 @@ type Step = { about: "notification"; gate: Gate } | { about: "channel"; gate: Ch
  * Duplicates are kept out when a notification is accepted; what was cancelled is passed over when the chunk is read and
  * again by the commit; limits and the hourly cap are asked after all gates, because asking them counts (cap.ts).
  */
-const GATES: readonly Step[] = [
+const gates = (available: number): readonly Step[] => [
   { about: "notification", gate: expired },
   { about: "notification", gate: typeDeleted },
   { about: "notification", gate: optedOut },
   { about: "notification", gate: switchedOff },
   { about: "channel", gate: channelOff },
+  { about: "channel", gate: channelUnavailable(available) },
   { about: "notification", gate: belowMinimumPriority },
   { about: "notification", gate: filtered },
   { about: "notification", gate: scheduled },
@@ -52,26 +55,32 @@ const GATES: readonly Step[] = [
 ];
 
 /**
- * Decides about every channel of a notification, in their order. Pure: the same facts and instant give the same
- * verdicts, at any time. Limits are not in it: a "deliver" still has to be reserved (see conclude.ts, which also ends at
+ * Decides about every channel of a notification, in their order, where the inbox and these outside channels can be used.
+ * Pure: the same facts and instant give the same verdicts, at any time. Limits are not in it: a "deliver" still has to be reserved (see conclude.ts, which also ends at
  * once what would expire before its hold does).
  */
-export function decide(facts: Facts, now: Date): ChannelVerdict[] {
-  const { channels } = facts.notification;
-  const objections: (Objection | undefined)[] = channels.map(() => undefined);
-  for (const { about, gate } of GATES) {
-    if (about === "channel") {
-      channels.forEach((channel, index) => {
-        objections[index] ??= gate(facts, channel, now);
-      });
-    } else {
-      const objection = gate(facts, now);
-      if (objection !== undefined)
-        return channels.map((channel, index) => verdict(channel, objections[index] ?? objection));
+export function deciding(outside: Iterable<Channel>): (facts: Facts, now: Date) => ChannelVerdict[] {
+  const steps = gates(channelBits([Channel.IN_APP, ...outside]));
+  return (facts, now) => {
+    const { channels } = facts.notification;
+    const objections: (Objection | undefined)[] = channels.map(() => undefined);
+    for (const { about, gate } of steps) {
+      if (about === "channel") {
+        channels.forEach((channel, index) => {
+          objections[index] ??= gate(facts, channel, now);
+        });
+      } else {
+        const objection = gate(facts, now);
+        if (objection !== undefined)
+          return channels.map((channel, index) => verdict(channel, objections[index] ?? objection));
+      }
     }
-  }
-  return channels.map((channel, index) => verdict(channel, objections[index]));
+    return channels.map((channel, index) => verdict(channel, objections[index]));
+  };
 }
+
+/** The same where there is nothing but the inbox. */
+export const decide = deciding([]);
 
 function verdict(channel: Channel, objection: Objection | undefined): ChannelVerdict {
   return objection === undefined ? { channel, kind: "deliver" } : { channel, ...objection };

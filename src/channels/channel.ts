@@ -1,0 +1,37 @@
+import type { Channel, Content } from "#gen/posthorn/v1/notification_pb.ts";
+
+/** What an outside channel is to take to a user. */
+export type Message = {
+  /** The same whenever the same is handed over again: notification, step and channel. */
+  readonly idempotencyKey: string;
+  readonly tenantId: string;
+  readonly notificationId: string;
+  readonly userId: string;
+  readonly channel: Channel;
+  /** The number of the escalation's step; 0: of the decision. */
+  readonly step: number;
+  readonly type: string;
+  readonly priority: number;
+  readonly content: Content;
+  /** When it is handed over. */
+  readonly at: Date;
+};
+
+export type Outcome =
+  | { readonly kind: "sent" }
+  /** Not now: it is tried again a few times. */
+  | { readonly kind: "retry"; readonly cause: unknown }
+  /** Never. */
+  | { readonly kind: "rejected"; readonly cause: unknown };
+
+/**
+ * An outside channel: the way to somebody else who takes messages to people.
+ *
+ * At least once. A message is handed over again when it said `retry` or threw, when it did not answer before the signal
+ * aborted, and when the process was killed before the outcome was noted. The idempotency key is the same each time: a
+ * channel whose provider knows such keys must pass it on, and then a user gets the message once.
+ */
+export type OutsideChannel = { deliver(message: Message, signal: AbortSignal): Promise<Outcome> };
+
+/** Those that this server has. */
+export type Channels = ReadonlyMap<Channel, OutsideChannel>;

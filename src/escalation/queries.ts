@@ -1,0 +1,99 @@
+import { sql } from "drizzle-orm";
+import type { Channel } from "#gen/posthorn/v1/notification_pb.ts";
+import { instants, plain, texts } from "#src/store/arrays.ts";
+import type { Db, Tx } from "#src/store/store.ts";
+import { type Chain, ChainState, type Step } from "./state.ts";
+
+// Escalations are changed only by who holds the lock of their notification, which comes before theirs everywhere. Only the
+// end of a hold (endHolds) and the deletion of a user do without.
+
+export type OpenChain = { notificationId: string; userId: string; chain: Chain };
+
+/** Stores chains that begin. */
+export async function openChains(tx: Tx, tenantId: string, chains: readonly OpenChain[]): Promise<void> {
+  if (chains.length === 0) return;
+  await tx`
+    insert into escalations
+      (tenant_id, notification_id, user_id, steps, confirmation_required, state, taken, due_at, turn_at)
+    select ${tenantId}, id, user_id, steps::jsonb, confirmation, ${ChainState.WAITING}, 0, due_at, due_at
+    from unnest(
+      ${plain(chains.map(({ notificationId }) => notificationId))}::uuid[],
+      ${texts(chains.map(({ userId }) => userId))}::text[],
+      ${texts(chains.map(({ chain }) => JSON.stringify(chain.steps)))}::text[],
+      ${plain(chains.map(({ chain }) => chain.confirmationRequired))}::boolean[],
+      ${instants(chains.map(({ chain }) => chain.dueAt))}::timestamptz[]
+    ) as t (id, user_id, steps, confirmation, due_at)
+    on conflict do nothing`;
+}
+
+export type HandOver = { notificationId: string; userId: string; step: number; channel: Channel };
+
+/** Has outside channels handed something, from now on. What is there already stays as it is. */
+export async function queueHandOvers(
+  tx: Tx,
+  tenantId: string,
+  messages: readonly HandOver[],
+  now: Date,
+): Promise<void> {
+  if (messages.length === 0) return;
+  await tx`
+    insert into hand_overs (tenant_id, notification_id, user_id, step, channel, attempts, due_at)
+    select ${tenantId}, id, user_id, step, channel, 0, ${now}
+    from unnest(
+      ${plain(messages.map(({ notificationId }) => notificationId))}::uuid[],
+      ${texts(messages.map(({ userId }) => userId))}::text[],
+      ${plain(messages.map(({ step }) => step))}::smallint[],
+      ${plain(messages.map(({ channel }) => channel))}::smallint[]
+    ) as t (id, user_id, step, channel)
+    on conflict do nothing`;
+}
+
+type ChainRow = {
+  notificationId: string;
+  userId: string;
+  steps: Step[];
+  confirmationRequired: boolean;
+  state: ChainState;
+  taken: number;
+  turnAt: Date | null;
+  dueAt: Date | null;
+};
+
+/** The chains of notifications that the transaction has locked, locked with them. */
+export async function lockChains(tx: Tx, tenantId: string, ids: readonly string[]): Promise<Map<string, OpenChain>> {
+  const rows = await tx<ChainRow[]>`
+    select notification_id as "notificationId", user_id as "userId", steps, state, taken, turn_at as "turnAt",
+      confirmation_required as "confirmationRequired", due_at as "dueAt"
+    from escalations where tenant_id = ${tenantId} and notification_id = any(${plain(ids)}::uuid[])
+    order by notification_id for update`;
+  return new Map(
+    rows.map(({ notificationId, userId, turnAt, dueAt, ...chain }) => [
+      notificationId,
+      { notificationId, userId, chain: { ...chain, turnAt: turnAt ?? undefined, dueAt: dueAt ?? undefined } },
+    ]),
+  );
+}
+
+/** Stores how locked chains stand. */
+export async function storeChains(tx: Tx, tenantId: string, chains: readonly OpenChain[], now: Date): Promise<void> {
+  if (chains.length === 0) return;
+  const ids = plain(chains.map(({ notificationId }) => notificationId));
+  await tx`
+    update escalations e set state = t.state, taken = t.taken, due_at = t.due_at, turn_at = t.turn_at,
+      ended_at = case when t.state = ${ChainState.WAITING} then null else ${now}::timestamptz end
+    from unnest(
+      ${ids}::uuid[],
+      ${plain(chains.map(({ chain }) => chain.state))}::smallint[],
+      ${plain(chains.map(({ chain }) => chain.taken))}::smallint[],
+      ${instants(chains.map(({ chain }) => chain.dueAt))}::timestamptz[],
+      ${instants(chains.map(({ chain }) => chain.turnAt))}::timestamptz[]
+    ) as t (id, state, taken, due_at, turn_at)
+    where e.tenant_id = ${tenantId} and e.notification_id = t.id and e.notification_id = any(${ids}::uuid[])`;
+}
+
+/** Gives steps that the rules of their users hold their turn at once: the rules have changed. */
+export async function endHolds(db: Db, tenantId: string, userIds: readonly string[]): Promise<void> {
+  await db.execute(sql`
+    update escalations set due_at = turn_at
+    where tenant_id = ${tenantId}::uuid and user_id = any(${texts(userIds)}::text[]) and due_at > turn_at`);
+}

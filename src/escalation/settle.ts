@@ -1,0 +1,48 @@
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { hourOf } from "#src/analytics/hour.ts";
+import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
+import { plain } from "#src/store/arrays.ts";
+import type { Tx } from "#src/store/store.ts";
+import { ChainState } from "./state.ts";
+
+/** A notification that has ended because no channel took it. */
+export type Lost = { id: string; userId: string; status: Status; reason: Reason };
+
+/**
+ * Ends those of the notifications, which the transaction has locked, that are PROCESSING with nothing left to try: no
+ * hand-over and no escalation. EXPIRED when their time is over, else FAILED.
+ */
+export async function endLost(
+  tx: Tx,
+  tenantId: string,
+  ids: readonly string[],
+  { now, slot }: { now: Date; slot: number },
+): Promise<Lost[]> {
+  if (ids.length === 0) return [];
+  const rows = await tx<(Lost & MaybeWhole)[]>`
+    with lost as materialized (
+      select n.id, coalesce(n.expires_at <= ${now}, false) as expired from notifications n
+      where n.tenant_id = ${tenantId} and n.id = any(${plain(ids)}::uuid[]) and n.status + 0 = ${Status.PROCESSING}
+        and not exists (select from hand_overs h where h.tenant_id = ${tenantId} and h.notification_id = n.id)
+        and not exists (select from escalations e where e.tenant_id = ${tenantId} and e.notification_id = n.id
+          and e.state = ${ChainState.WAITING})
+    ), ended as (
+      update notifications n
+      set status = case when expired then ${Status.EXPIRED}::smallint else ${Status.FAILED}::smallint end,
+        reason = case when expired then ${Reason.EXPIRED}::smallint else ${Reason.CHANNEL_UNAVAILABLE}::smallint end,
+        updated_at = ${now}
+      from lost where n.tenant_id = ${tenantId} and n.id = lost.id and n.id = any(${plain(ids)}::uuid[])
+      returning n.id, n.user_id, n.type, n.status, n.reason, n.batch_id, n.batch_role
+    ), history as (
+      insert into timeline (tenant_id, notification_id, at, status, channel, reason)
+      select ${tenantId}, id, ${now}, status, 0, reason from ended
+    ), counted as (
+      insert into counters (tenant_id, hour, type, channel, status, slot, count)
+      select ${tenantId}, ${hourOf(now)}, type, 0, status, ${slot}, count(*) from ended
+      group by type, status order by type, status
+      on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count
+    )
+    select id, user_id as "userId", status, reason, batch_id as "batchId", batch_role as "batchRole" from ended`;
+  await followWholes(tx, tenantId, rows, now, slot);
+  return rows;
+}

@@ -1,0 +1,137 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { type Channel, ContentSchema, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Channels, Message, Outcome } from "#src/channels/channel.ts";
+import type { Clock } from "#src/clock.ts";
+import { endLost, type Lost } from "#src/escalation/settle.ts";
+import type { Store } from "#src/store/store.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
+import {
+  type Claimed,
+  claimDue,
+  type Delivered,
+  failSteps,
+  loadMessages,
+  type Result,
+  record,
+  type Stored,
+} from "./queries.ts";
+
+export type DeliverDeps = {
+  store: Store;
+  clock: Clock;
+  channels: Channels;
+  /** Counter slot of this process. */
+  slot: number;
+  log: Pick<Logger, "warn">;
+  /** Tell the streams. Called after the commit. */
+  delivered(tenantId: string, delivered: Delivered, at: Date): void;
+  ended(tenantId: string, lost: Lost, at: Date): void;
+};
+
+/** How long a channel may take. */
+const ANSWER_MS = 10_000;
+/** How long whoever has claimed hand-overs is left alone with them: they take turns, each as long as it may. */
+const LEASE_MS = 60_000;
+const SIDE_BY_SIDE = 16;
+/** Claimed together, at the most: so that the lease is enough. */
+export const CLAIM = 64;
+const ATTEMPTS = 6;
+const FIRST_PAUSE_MS = 2_000;
+
+/**
+ * Hands outside channels what is due, of all tenants. At least once: a hand-over is claimed for a minute, and its outcome
+ * noted afterwards; if this process is killed in between, whoever claims it next hands it over again, with the same
+ * idempotency key. Who comes late with an outcome, because another has claimed it meanwhile, notes nothing.
+ *
+ * Answers how many were claimed; `limit`: there may be more.
+ */
+export async function deliverDue(deps: DeliverDeps, now: Date, limit: number): Promise<number> {
+  const { store } = deps;
+  const claimed = await store.system((tx) => claimDue(tx, now, new Date(now.getTime() + LEASE_MS), limit));
+  const stored = new Map<string, ReadonlyMap<string, Stored>>();
+  for (const [tenantId, own] of Map.groupBy(claimed, (each) => each.tenantId))
+    stored.set(tenantId, await store.tenant(tenantId, (tx) => loadMessages(tx, tenantId, own)));
+  const waiting = [...claimed];
+  const results: Result[] = [];
+  await Promise.all(
+    Array.from({ length: SIDE_BY_SIDE }, async () => {
+      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+        const message = stored.get(next.tenantId)?.get(next.notificationId);
+        results.push({ claimed: next, kind: await handOver(deps, next, message, now) });
+      }
+    }),
+  );
+  for (const [tenantId, own] of Map.groupBy(results, (result) => result.claimed.tenantId))
+    await note(deps, tenantId, own);
+  return claimed.length;
+}
+
+async function note(
+  { store, slot, ...deps }: DeliverDeps,
+  tenantId: string,
+  results: readonly Result[],
+): Promise<void> {
+  const now = deps.clock();
+  const { delivered, lost } = await store.tenant(tenantId, async (tx) => {
+    const context = { now, slot, retryAt: (attempts: number) => new Date(now.getTime() + pauseMs(attempts)) };
+    const { delivered, failed } = await record(tx, tenantId, results, context);
+    await failSteps(tx, tenantId, failed, now);
+    const over = [...new Set(failed.map(({ notificationId }) => notificationId))];
+    return { delivered, lost: await endLost(tx, tenantId, over, { now, slot }) };
+  });
+  for (const each of delivered) deps.delivered(tenantId, each, now);
+  for (const each of lost) deps.ended(tenantId, each, now);
+}
+
+async function handOver(
+  { channels, log }: DeliverDeps,
+  claimed: Claimed,
+  stored: Stored | undefined,
+  now: Date,
+): Promise<Result["kind"]> {
+  if (stored === undefined || !isWanted(claimed, stored)) return "drop";
+  if (stored.expiresAt !== null && stored.expiresAt <= now) return "expired";
+  const { tenantId, notificationId, userId, step, attempts } = claimed;
+  const channel = channels.get(claimed.channel as Channel);
+  if (channel === undefined) return "failed";
+  const message: Message = {
+    idempotencyKey: `${notificationId}:${step}:${claimed.channel}`,
+    ...{ tenantId, notificationId, userId, step },
+    channel: claimed.channel as Channel,
+    type: stored.type,
+    priority: stored.priority,
+    content: fromBinary(ContentSchema, stored.content),
+    at: now,
+  };
+  const outcome = await inTime((signal) => channel.deliver(message, signal));
+  if (outcome.kind === "sent") return "sent";
+  const last = outcome.kind === "rejected" || attempts >= ATTEMPTS;
+  log.warn(
+    { err: outcome.cause, tenant: tenantId, notification: notificationId, channel: claimed.channel, attempts },
+    last ? "a channel does not take a notification" : "a channel did not take a notification; it is tried again",
+  );
+  return last ? "failed" : "retry";
+}
+
+/** What fails, or does not answer in time, may be tried again: whether it was sent nobody knows. */
+async function inTime(deliver: (signal: AbortSignal) => Promise<Outcome>): Promise<Outcome> {
+  const signal = AbortSignal.timeout(ANSWER_MS);
+  const late = Promise.withResolvers<never>();
+  signal.addEventListener("abort", () => late.reject(signal.reason), { once: true });
+  try {
+    return await Promise.race([deliver(signal), late.promise]);
+  } catch (cause) {
+    return { kind: "retry", cause };
+  }
+}
+
+/** Not ended meanwhile; nor, if it is a step, answered. */
+function isWanted({ step }: Claimed, { status, goesOn }: Stored): boolean {
+  const reached = status === Status.PROCESSING || status === Status.DELIVERED || status === Status.READ;
+  return reached && (step === 0 || goesOn);
+}
+
+/** 2, 4, 8, 16, 32 seconds. */
+function pauseMs(attempts: number): number {
+  return FIRST_PAUSE_MS * 2 ** (attempts - 1);
+}

@@ -1,0 +1,188 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { type Channel, Reason, Status, TimelineEntrySchema, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
+import { hourOf } from "#src/analytics/hour.ts";
+import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
+import { lockChains, storeChains } from "#src/escalation/queries.ts";
+import { advance, ChainState } from "#src/escalation/state.ts";
+import { oneOf } from "#src/inbox/queries.ts";
+import { bytes, instants, plain } from "#src/store/arrays.ts";
+import type { Tx } from "#src/store/store.ts";
+
+export type Claimed = {
+  tenantId: string;
+  notificationId: string;
+  userId: string;
+  step: number;
+  channel: number;
+  /** With this one. */
+  attempts: number;
+};
+
+/** `drop`: it is no longer wanted. */
+export type Result = { claimed: Claimed; kind: "sent" | "retry" | "failed" | "expired" | "drop" };
+
+/** Claims what is due until `until`. Each is claimed by one. */
+export async function claimDue(tx: Tx, now: Date, until: Date, limit: number): Promise<Claimed[]> {
+  return tx<Claimed[]>`
+    update hand_overs set due_at = ${until}, attempts = least(attempts + 1, 32767)
+    where (tenant_id, notification_id, step, channel) in (
+      select tenant_id, notification_id, step, channel from hand_overs where due_at <= ${now}
+      order by due_at limit ${limit} for update skip locked)
+    returning tenant_id as "tenantId", notification_id as "notificationId", user_id as "userId", step, channel, attempts`;
+}
+
+/** What there is to hand over, as it stands. */
+export type Stored = {
+  id: string;
+  type: string;
+  priority: number;
+  status: number;
+  expiresAt: Date | null;
+  /** Encoded posthorn.v1.Content. */
+  content: Uint8Array;
+  /** Nobody has answered it yet. */
+  goesOn: boolean;
+};
+
+export async function loadMessages(
+  tx: Tx,
+  tenantId: string,
+  claimed: readonly Claimed[],
+): Promise<ReadonlyMap<string, Stored>> {
+  // An exhausted chain has not been answered: its last step may still be on the way.
+  const rows = await tx<Stored[]>`
+    select n.id, n.type, n.priority, n.status, n.expires_at as "expiresAt", coalesce(n.content, f.content) as content,
+      exists (select from escalations e where e.tenant_id = ${tenantId} and e.notification_id = n.id
+        and e.state in (${ChainState.WAITING}, ${ChainState.EXHAUSTED})) as "goesOn"
+    from notifications n
+    left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
+    where n.tenant_id = ${tenantId} ${oneOf(
+      tx,
+      claimed.map(({ notificationId }) => notificationId),
+    )}`;
+  return new Map(rows.map((row) => [row.id, row]));
+}
+
+/** `first`: it had reached its recipient in no other way before. */
+export type Delivered = { id: string; userId: string; channel: number; first: boolean };
+
+export type Failed = { notificationId: string; step: number };
+
+/**
+ * Notes what came of hand-overs: those that are done go away, with history and counters; the others are due again. Those
+ * that somebody else has claimed since are passed over.
+ */
+export async function record(
+  tx: Tx,
+  tenantId: string,
+  results: readonly Result[],
+  { now, slot, retryAt }: { now: Date; slot: number; retryAt(attempts: number): Date },
+): Promise<{ delivered: Delivered[]; failed: Failed[] }> {
+  const ids = plain([...new Set(results.map(({ claimed }) => claimed.notificationId))].toSorted());
+  await tx`select count(*) from (
+    select from notifications where tenant_id = ${tenantId} and id = any(${ids}::uuid[]) order by id for update) locked`;
+  const mine = await noteDone(tx, tenantId, results, retryAt);
+  const sent = mine.filter(({ kind }) => kind === "sent");
+  const failed = mine.filter(({ kind }) => kind === "failed" || kind === "expired");
+  const told = [...sent, ...failed];
+  if (told.length === 0) return { delivered: [], failed: [] };
+  const rows = await tx<(MaybeWhole & { userId: string; channel: number; first: boolean; sent: boolean })[]>`
+    with told as (
+      select t.*, row_number() over (partition by t.id order by not t.sent, t.channel) as nth from unnest(
+        ${plain(told.map(({ claimed }) => claimed.notificationId))}::uuid[],
+        ${plain(told.map(({ claimed }) => claimed.channel))}::smallint[],
+        ${plain(told.map(({ kind }) => kind === "sent"))}::boolean[],
+        ${plain(told.map(({ kind }) => reasonOf(kind)))}::smallint[],
+        ${bytes(told.map(detailOf))}::bytea[]
+      ) as t (id, channel, sent, reason, detail)
+    ), told_of as materialized (
+      select t.*, n.user_id, n.type, n.batch_id, n.batch_role,
+        t.sent and t.nth = 1 and n.status = ${Status.PROCESSING} as first
+      from told t join notifications n on n.tenant_id = ${tenantId} and n.id = t.id
+      where n.id = any(${ids}::uuid[])
+    ), moved as (
+      update notifications n set status = ${Status.DELIVERED}, delivered_at = ${now}, updated_at = ${now}
+      from told_of t where t.first and n.tenant_id = ${tenantId} and n.id = t.id and n.id = any(${ids}::uuid[])
+    ), history as (
+      insert into timeline (tenant_id, notification_id, at, status, channel, reason, detail)
+      select ${tenantId}, id, ${now}, case when sent then ${Status.DELIVERED} else 0 end, channel, reason, detail
+      from told_of
+    ), counted as (
+      insert into counters (tenant_id, hour, type, channel, status, slot, count)
+      select ${tenantId}, ${hourOf(now)}, type, channel, ${Status.DELIVERED}, ${slot}, count(*) from told_of where sent
+      group by type, channel order by type, channel
+      on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count
+    )
+    select id, user_id as "userId", channel, first, sent, batch_id as "batchId", batch_role as "batchRole" from told_of`;
+  for (const [channel, wholes] of Map.groupBy(
+    rows.filter(({ first }) => first),
+    (row) => row.channel,
+  ))
+    await followWholes(tx, tenantId, wholes, now, slot, channel as Channel);
+  return {
+    delivered: rows.filter((row) => row.sent),
+    failed: failed.map(({ claimed }) => claimed),
+  };
+}
+
+/** Those whose claim still holds. */
+async function noteDone(
+  tx: Tx,
+  tenantId: string,
+  results: readonly Result[],
+  retryAt: (attempts: number) => Date,
+): Promise<Result[]> {
+  const which = (some: readonly Result[]) => tx`unnest(
+    ${plain(some.map(({ claimed }) => claimed.notificationId))}::uuid[],
+    ${plain(some.map(({ claimed }) => claimed.step))}::smallint[],
+    ${plain(some.map(({ claimed }) => claimed.channel))}::smallint[],
+    ${plain(some.map(({ claimed }) => claimed.attempts))}::smallint[],
+    ${instants(some.map(({ claimed }) => retryAt(claimed.attempts)))}::timestamptz[]
+  ) as t (id, step, channel, attempts, retry_at)`;
+  const claim = tx`h.tenant_id = ${tenantId} and h.notification_id = t.id and h.step = t.step and h.channel = t.channel
+    and h.attempts = t.attempts`;
+  const again = results.filter(({ kind }) => kind === "retry");
+  const done = results.filter(({ kind }) => kind !== "retry");
+  if (again.length > 0) await tx`update hand_overs h set due_at = t.retry_at from ${which(again)} where ${claim}`;
+  if (done.length === 0) return [];
+  const gone = await tx<{ key: string }[]>`
+    delete from hand_overs h using ${which(done)} where ${claim}
+    returning h.notification_id || ':' || h.step || ':' || h.channel as key`;
+  const keys = new Set(gone.map(({ key }) => key));
+  return done.filter(({ claimed: { notificationId, step, channel } }) =>
+    keys.has(`${notificationId}:${step}:${channel}`),
+  );
+}
+
+/** Lets escalations whose channel did not take a step go on to the next at once. */
+export async function failSteps(tx: Tx, tenantId: string, failed: readonly Failed[], now: Date): Promise<void> {
+  const steps = new Map(
+    failed.flatMap(({ notificationId, step }) => (step > 0 ? [[notificationId, step] as const] : [])),
+  );
+  if (steps.size === 0) return;
+  const chains = await lockChains(tx, tenantId, [...steps.keys()]);
+  const moved = [...chains.values()].map((open) => {
+    const event = { kind: "failed", step: steps.get(open.notificationId) ?? 0 } as const;
+    return { ...open, chain: advance(open.chain, event, now).chain };
+  });
+  await storeChains(
+    tx,
+    tenantId,
+    moved.filter(({ chain }) => chain.state === ChainState.WAITING),
+    now,
+  );
+}
+
+function detailOf({ claimed: { step, channel }, kind }: Result): Uint8Array {
+  const verdict = {
+    channel: channel as Channel,
+    kind: kind === "sent" ? VerdictKind.DELIVER : VerdictKind.SUPPRESS,
+    reason: reasonOf(kind),
+  };
+  return toBinary(TimelineEntrySchema, create(TimelineEntrySchema, { step, verdicts: [verdict] }));
+}
+
+function reasonOf(kind: Result["kind"]): Reason {
+  if (kind === "sent") return Reason.UNSPECIFIED;
+  return kind === "expired" ? Reason.EXPIRED : Reason.CHANNEL_UNAVAILABLE;
+}

@@ -1,0 +1,149 @@
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { lockChains, type OpenChain, queueHandOvers, storeChains } from "#src/escalation/queries.ts";
+import { endLost, type Lost } from "#src/escalation/settle.ts";
+import { type Answer, advance, type Chain, ChainState, type Command } from "#src/escalation/state.ts";
+import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import type { Store } from "#src/store/store.ts";
+import { type Due, dueChains, lockDue, type Subject, tellSteps } from "./queries.ts";
+
+export type EscalateDeps = {
+  store: Store;
+  /** Counter slot of this process. */
+  slot: number;
+  loadPreferences(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, CompiledPreferences>>;
+  /** What the recipient's rules say about a channel now; undefined: nothing can. */
+  askChannel(subject: Subject, channel: number, preferences: CompiledPreferences, now: Date): AskedVerdict | undefined;
+  /** Tells the streams that a notification has ended. Called after the commit. */
+  ended(tenantId: string, lost: Lost, at: Date): void;
+};
+
+export type AskedVerdict =
+  | { kind: "deliver" | "batch" }
+  | { kind: "hold"; reason: Reason; until: Date }
+  | { kind: "suppress"; reason: Reason };
+
+/** What one of them is to become. */
+type Moved = OpenChain & { commands: readonly Command[] };
+
+/** Notifications locked by one transaction. */
+const TOGETHER = 250;
+
+/**
+ * Takes the steps of escalations that are due, of all tenants. Each exactly once, however many processes do this and
+ * whatever is killed: a step is taken by one transaction, which holds its notification, moves the escalation on and
+ * queues the hand-over. Whoever finds a notification locked leaves it to who has it.
+ *
+ * Answers how many were looked at; `limit`: there may be more.
+ */
+export async function escalateDue(
+  deps: EscalateDeps,
+  now: Date,
+  limit: number,
+): Promise<{ seen: number; moved: number }> {
+  const due = await deps.store.system((tx) => dueChains(tx, now, limit));
+  let moved = 0;
+  for (const [tenantId, chains] of Map.groupBy(due, (chain) => chain.tenantId)) {
+    for (let from = 0; from < chains.length; from += TOGETHER)
+      moved += await escalateSome(deps, tenantId, chains.slice(from, from + TOGETHER), now);
+  }
+  return { seen: due.length, moved };
+}
+
+async function escalateSome(deps: EscalateDeps, tenantId: string, due: readonly Due[], now: Date): Promise<number> {
+  // Read before the locks are taken. What changes meanwhile is heard at the next step, as by a decision under way.
+  const preferences = await deps.loadPreferences(tenantId, [...new Set(due.map(({ userId }) => userId))]);
+  const { lost, moved } = await deps.store.tenant(tenantId, async (tx) => {
+    const subjects = await lockDue(
+      tx,
+      tenantId,
+      due.map(({ notificationId }) => notificationId),
+    );
+    const chains = await lockChains(
+      tx,
+      tenantId,
+      subjects.map(({ id }) => id),
+    );
+    const moved = subjects.flatMap((subject): Moved[] => {
+      const open = chains.get(subject.id);
+      const own = open && preferences.get(open.userId);
+      if (open === undefined || own === undefined) return [];
+      return [
+        { ...open, ...inTurn(open.chain, (channel) => deps.askChannel(subject, channel, own, now), subject, now) },
+      ];
+    });
+    const messages = moved.flatMap(({ notificationId, userId, commands }) =>
+      commands.flatMap((command) =>
+        command.kind === "handOver" ? [{ notificationId, userId, step: command.step, channel: command.channel }] : [],
+      ),
+    );
+    await storeChains(tx, tenantId, moved, now);
+    await queueHandOvers(tx, tenantId, messages, now);
+    await tellSteps(
+      tx,
+      tenantId,
+      moved.flatMap(({ notificationId, commands }) => commands.map((command) => ({ notificationId, command }))),
+      now,
+    );
+    const over = moved.filter(({ chain }) => chain.state !== ChainState.WAITING);
+    const lost = await endLost(
+      tx,
+      tenantId,
+      over.map(({ notificationId }) => notificationId),
+      { now, slot: deps.slot },
+    );
+    return { lost, moved: moved.length };
+  });
+  for (const each of lost) deps.ended(tenantId, each, now);
+  return moved;
+}
+
+/** Moves a chain on as far as it goes at this instant: those that cannot be taken give their turn to the next. Pure. */
+export function inTurn(
+  chain: Chain,
+  ask: (channel: number) => AskedVerdict | undefined,
+  { status }: Pick<Subject, "status">,
+  now: Date,
+): { chain: Chain; commands: readonly Command[] } {
+  let current = chain;
+  const commands: Command[] = [];
+  while (current.state === ChainState.WAITING && current.dueAt !== undefined && current.dueAt <= now) {
+    const next = current.steps[current.taken];
+    const answer = next && answerOf(ask(next.channel));
+    const over = GOING_ON.has(status) ? endOf(answer) : Reason.CANCELLED;
+    const event = over === undefined ? { kind: "due" as const, answer } : { kind: "cancelled" as const, reason: over };
+    const advanced = advance(current, event, now);
+    if (advanced.chain === current) break;
+    current = advanced.chain;
+    commands.push(...advanced.commands);
+    if (event.kind === "due" && answer?.kind === "hold") break;
+  }
+  return { chain: current, commands };
+}
+
+/** In any other it has ended, and nobody is to answer it any more. */
+const GOING_ON: ReadonlySet<number> = new Set([Status.PROCESSING, Status.DELIVERED, Status.READ]);
+
+function answerOf(verdict: AskedVerdict | undefined): Answer {
+  switch (verdict?.kind) {
+    case "hold":
+    case "suppress":
+      return verdict;
+    case undefined:
+      return { kind: "suppress", reason: Reason.NO_CHANNEL };
+    default:
+      return { kind: "deliver" };
+  }
+}
+
+/** What ends all of it, and not only this step: nothing that comes later could be said of another channel. */
+function endOf(answer: Answer | undefined): Reason | undefined {
+  return answer?.kind === "suppress" && FOR_GOOD.has(answer.reason) ? answer.reason : undefined;
+}
+
+const FOR_GOOD: ReadonlySet<Reason> = new Set([
+  Reason.EXPIRED,
+  Reason.USER_OPTED_OUT,
+  Reason.TYPE_DISABLED,
+  Reason.CATEGORY_DISABLED,
+  Reason.BELOW_MINIMUM_PRIORITY,
+]);

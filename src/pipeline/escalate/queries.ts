@@ -1,0 +1,88 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { Reason, TimelineEntrySchema, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Command } from "#src/escalation/state.ts";
+import { idRange } from "#src/inbox/queries.ts";
+import { bytes, plain } from "#src/store/arrays.ts";
+import type { Tx } from "#src/store/store.ts";
+
+export type Due = { tenantId: string; notificationId: string; userId: string };
+
+/** Chains that are due, the longest due first, without their locks. */
+export async function dueChains(tx: Tx, now: Date, limit: number): Promise<Due[]> {
+  return tx<Due[]>`
+    select tenant_id as "tenantId", notification_id as "notificationId", user_id as "userId" from escalations
+    where due_at <= ${now} order by due_at limit ${limit}`;
+}
+
+/** What is asked about one of them. */
+export type Subject = {
+  id: string;
+  type: string;
+  category: string;
+  priority: number;
+  status: number;
+  bypassLimits: boolean;
+  expiresAt: Date | null;
+  senderId: string | null;
+};
+
+/** The notifications, locked; those that somebody else has in hand are left out. */
+export async function lockDue(tx: Tx, tenantId: string, ids: readonly string[]): Promise<Subject[]> {
+  const { ids: sorted, first, last } = idRange(ids);
+  return tx<Subject[]>`
+    select id, type, category, priority, status, bypass_limits as "bypassLimits", expires_at as "expiresAt",
+      sender_id as "senderId"
+    from notifications
+    where tenant_id = ${tenantId} and id = any(${sorted}::uuid[]) and id between ${first}::uuid and ${last}::uuid
+    order by id for update skip locked`;
+}
+
+/** Writes into the histories what became of steps; that one was handed over is told by who does it. */
+export async function tellSteps(
+  tx: Tx,
+  tenantId: string,
+  told: readonly { notificationId: string; command: Command }[],
+  now: Date,
+): Promise<void> {
+  const entries = told.flatMap(({ notificationId, command }) => {
+    const entry = entryOf(command);
+    return entry === undefined ? [] : [{ notificationId, ...entry }];
+  });
+  if (entries.length === 0) return;
+  await tx`
+    insert into timeline (tenant_id, notification_id, at, status, channel, reason, detail)
+    select ${tenantId}, id, ${now}, 0, channel, reason, detail
+    from unnest(
+      ${plain(entries.map(({ notificationId }) => notificationId))}::uuid[],
+      ${plain(entries.map(({ channel }) => channel))}::smallint[],
+      ${plain(entries.map(({ reason }) => reason))}::smallint[],
+      ${bytes(entries.map(({ detail }) => detail))}::bytea[]
+    ) as t (id, channel, reason, detail)`;
+}
+
+function entryOf(command: Command): { channel: number; reason: Reason; detail: Uint8Array | undefined } | undefined {
+  switch (command.kind) {
+    case "handOver":
+      return undefined;
+    case "unanswered":
+      return { channel: 0, reason: Reason.CONFIRMATION_MISSING, detail: undefined };
+    case "cancelled":
+      return { channel: 0, reason: command.reason, detail: undefined };
+    case "held":
+    case "passedOn": {
+      const { channel, reason, step } = command;
+      const held = command.kind === "held";
+      const verdict = {
+        channel,
+        reason,
+        kind: held ? VerdictKind.HOLD : VerdictKind.SUPPRESS,
+        ...(held ? { until: timestampFromDate(command.until) } : {}),
+      };
+      const detail = toBinary(TimelineEntrySchema, create(TimelineEntrySchema, { step, verdicts: [verdict] }));
+      return { channel, reason, detail };
+    }
+    default:
+      return command satisfies never;
+  }
+}

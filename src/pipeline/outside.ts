@@ -1,0 +1,32 @@
+import type { Channels } from "#src/channels/channel.ts";
+import type { Clock } from "#src/clock.ts";
+import type { Store } from "#src/store/store.ts";
+import type { Live } from "#src/stream/live.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
+import type { DeliverDeps } from "./deliver/deliver.ts";
+import type { EscalateDeps } from "./escalate/escalate.ts";
+import { announceDelivered, announceLost } from "./route/announce.ts";
+import { askingChannel } from "./route/ask-channel.ts";
+import type { ChannelVerdict, Facts } from "./route/gates/decide.ts";
+
+/** What the two stages that lead outside need: taking the steps of escalations, and handing channels what is theirs. */
+export function outsideWork(deps: {
+  store: Store;
+  clock: Clock;
+  live: Live;
+  log: Logger;
+  channels: Channels;
+  slot: number;
+  loadPreferences: EscalateDeps["loadPreferences"];
+  decide(facts: Facts, now: Date): ChannelVerdict[];
+}): { escalate: EscalateDeps; deliver: DeliverDeps } {
+  const { store, clock, live, log, channels, slot, loadPreferences } = deps;
+  const ended: EscalateDeps["ended"] = (tenantId, lost, at) => announceLost(live, tenantId, lost, at);
+  return {
+    escalate: { store, slot, loadPreferences, askChannel: askingChannel(deps.decide), ended },
+    deliver: {
+      ...{ store, clock, slot, log, channels, ended },
+      delivered: (tenantId, delivered, at) => announceDelivered(live, tenantId, delivered, at),
+    },
+  };
+}

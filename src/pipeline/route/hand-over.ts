@@ -1,0 +1,39 @@
+import { openChains, queueHandOvers } from "#src/escalation/queries.ts";
+import { beginning } from "#src/escalation/state.ts";
+import type { Tx } from "#src/store/store.ts";
+import type { Conclusion } from "./conclusion.ts";
+
+/**
+ * Stores what is to follow a decision: hand-overs to outside channels, and escalations. In the transaction that commits
+ * it; a chunk without any has no statement here.
+ */
+export async function handOver(
+  tx: Tx,
+  tenantId: string,
+  waiting: readonly { id: string; userId: string }[],
+  conclusions: readonly Conclusion[],
+  decided: ReadonlySet<string>,
+  now: Date,
+): Promise<void> {
+  const following = conclusions.flatMap(({ id, handOver, escalation }, index) =>
+    (handOver ?? escalation) === undefined || !decided.has(id)
+      ? []
+      : [{ id, userId: waiting[index]?.userId ?? "", handOver, escalation }],
+  );
+  if (following.length === 0) return;
+  const messages = following.flatMap(({ id, userId, handOver = [] }) =>
+    handOver.map((channel) => ({ notificationId: id, userId, step: 0, channel })),
+  );
+  const chains = following.flatMap(({ id, userId, escalation }) => {
+    const chain = escalation && beginning(escalation.steps, escalation.confirmationRequired, now);
+    return chain === undefined ? [] : [{ notificationId: id, userId, chain }];
+  });
+  const asking = following.flatMap(({ id, escalation }) => (escalation?.confirmationRequired ? [id] : []));
+  await queueHandOvers(tx, tenantId, messages, now);
+  await openChains(tx, tenantId, chains);
+  if (asking.length > 0) {
+    const [first] = asking;
+    await tx`update notifications set confirmation_required = true
+      where tenant_id = ${tenantId} and id = any(${asking}::uuid[]) and id between ${first ?? ""} and ${asking.at(-1) ?? ""}`;
+  }
+}

@@ -1,0 +1,51 @@
+import { sql } from "drizzle-orm";
+import { boolean, index, jsonb, pgTable, primaryKey, smallint, text, uuid } from "drizzle-orm/pg-core";
+import { instant } from "./columns.ts";
+
+/** What goes on until a notification is answered: see escalation/state.ts, whose numbers the states are. */
+export const escalations = pgTable(
+  "escalations",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    notificationId: uuid("notification_id").notNull(),
+    userId: text("user_id").notNull(),
+    /** `{ channel, afterMs }` of each, in order. */
+    steps: jsonb("steps").notNull(),
+    confirmationRequired: boolean("confirmation_required").notNull(),
+    state: smallint("state").notNull(),
+    /** How many steps have had their turn. */
+    taken: smallint("taken").notNull(),
+    /** When the next is due; later than `turn_at` while the recipient's rules hold it. Both null once it has ended. */
+    dueAt: instant("due_at"),
+    turnAt: instant("turn_at"),
+    endedAt: instant("ended_at"),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.notificationId] }),
+    index("escalations_due").on(t.dueAt).where(sql`due_at is not null`),
+    index("escalations_user").on(t.userId, t.tenantId),
+    index("escalations_ended").on(t.endedAt).where(sql`ended_at is not null`),
+  ],
+);
+
+/** What outside channels are to take; a row goes away when its channel has taken it, refused it or failed too often. */
+export const handOvers = pgTable(
+  "hand_overs",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    notificationId: uuid("notification_id").notNull(),
+    /** The number of the escalation's step; 0: of the decision. */
+    step: smallint("step").notNull(),
+    channel: smallint("channel").notNull(),
+    userId: text("user_id").notNull(),
+    /** How often it was claimed: whoever has claimed it since is in charge of it. */
+    attempts: smallint("attempts").notNull(),
+    /** When it may be claimed. */
+    dueAt: instant("due_at").notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.notificationId, t.step, t.channel] }),
+    index("hand_overs_due").on(t.dueAt),
+    index("hand_overs_user").on(t.userId, t.tenantId),
+  ],
+);

@@ -1,0 +1,151 @@
+import postgres from "postgres";
+import { afterAll, describe, expect, test } from "vitest";
+import { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Channels, Message, Outcome } from "#src/channels/channel.ts";
+import { ChainState } from "#src/escalation/state.ts";
+import { MINUTE, steppedClock } from "../batches/setup.ts";
+import { platformOfFile } from "../support/platform.ts";
+import { wrongInAppCounters, wrongInboxes } from "../support/recount.ts";
+import { testServices } from "../support/services.ts";
+import { until } from "../support/until.ts";
+import { escalating, seconds } from "./setup.ts";
+
+// Two nodes with schedulers of their own, and a channel that remembers what it was given and does as it is told.
+const services = await testServices();
+const { clock, step: pass } = steppedClock();
+const taken: Message[] = [];
+let answer: (message: Message) => Promise<Outcome> = async () => ({ kind: "sent" });
+const channels = (): Channels =>
+  new Map(
+    [Channel.EMAIL, Channel.SMS].map((channel) => [
+      channel,
+      {
+        deliver: async (message: Message) => {
+          taken.push(message);
+          return answer(message);
+        },
+      },
+    ]),
+  );
+const a = await platformOfFile({ services, clock, between: { channels } });
+const b = await platformOfFile({ services, clock, between: { channels }, tenant: a.tenant });
+const onB = b.clients(a.tenant.apiKey);
+const { newUser, send, get, told, reached } = escalating(a);
+const sql = postgres(services.databaseUrl, { max: 2, onnotice: () => undefined });
+afterAll(async () => {
+  expect(await wrongInboxes(sql)).toEqual([]);
+  expect(await wrongInAppCounters(sql)).toEqual([]);
+  await sql.end();
+});
+
+const one = { steps: [{ channel: Channel.EMAIL, after: seconds(60) }] };
+const two = { steps: [...one.steps, { channel: Channel.SMS, after: seconds(60) }] };
+const of = (id: string) => taken.filter(({ notificationId }) => notificationId === id);
+const stateOf = async (id: string) =>
+  (await sql<{ state: number }[]>`select state from escalations where notification_id = ${id}`)[0]?.state;
+
+test("each step is taken once, and nothing after the first answer, whoever reads, confirms or is due at once", async () => {
+  const users = Array.from({ length: 40 }, newUser);
+  const ids = await Promise.all(
+    users.map((user, n) => send(user, { escalation: { ...two, confirmationRequired: n % 3 === 0 } })),
+  );
+  pass(MINUTE);
+  await Promise.all(
+    ids.map(async (id, n) => {
+      const [key, other] = n % 2 === 0 ? [a.key, onB] : [onB, a.key];
+      const read = () => key.inbox.markRead({ userId: users[n] ?? "", notificationIds: [id] });
+      const confirm = () => other.send.confirmNotification({ id, reason: "a race" });
+      await new Promise((resolve) => setTimeout(resolve, (n % 10) * 20));
+      await Promise.all(n % 4 === 0 ? [read(), confirm(), confirm()] : n % 4 === 1 ? [confirm(), read()] : [read()]);
+    }),
+  );
+  const answered = await Promise.all(ids.map(stateOf));
+  const before = ids.map((id) => of(id).length);
+  // Those that only a confirmation stops, and nobody confirmed, go on; all others have ended.
+  expect(answered).toEqual(
+    ids.map((_, n) => {
+      if (n % 4 <= 1)
+        return expect.toSatisfy(
+          (state) => state === ChainState.CONFIRMED || (n % 3 !== 0 && state === ChainState.READ),
+        );
+      return n % 3 === 0 ? ChainState.WAITING : ChainState.READ;
+    }),
+  );
+  pass(MINUTE);
+  await until(
+    async () => ids.filter((id, n) => n % 4 > 1 && n % 3 === 0 && of(id).length < 2),
+    (late) => late.length === 0,
+  );
+  for (const [n, id] of ids.entries()) {
+    const keys = of(id).map(({ idempotencyKey }) => idempotencyKey);
+    expect(new Set(keys).size, "no step twice").toBe(keys.length);
+    // A hand-over may have been under way, but no new step begins.
+    if (answered[n] !== ChainState.WAITING) expect(keys.length).toBeLessThanOrEqual(1);
+    if (before[n] === 0 && answered[n] !== ChainState.WAITING)
+      expect((await get(id)).timeline.filter(({ step }) => step === 2)).toEqual([]);
+  }
+}, 90_000);
+
+describe("a channel", () => {
+  test("that does not take it is tried again, with the same key", async () => {
+    let failures = 0;
+    answer = async ({ channel }) =>
+      channel === Channel.EMAIL && failures++ < 2 ? { kind: "retry", cause: "busy" } : { kind: "sent" };
+    const id = await send(newUser(), { channels: [Channel.EMAIL] });
+    await until(
+      async () => {
+        pass(1_000);
+        return of(id).length;
+      },
+      (times) => times >= 3,
+    );
+    await reached(id, Status.DELIVERED);
+    expect(new Set(of(id).map(({ idempotencyKey }) => idempotencyKey)).size).toBe(1);
+    answer = async () => ({ kind: "sent" });
+  });
+
+  test("that refuses ends what has no other way, and gives a step's turn to the next", async () => {
+    answer = async ({ channel }) => (channel === Channel.EMAIL ? { kind: "rejected", cause: "no" } : { kind: "sent" });
+    const alone = await send(newUser(), { channels: [Channel.EMAIL] });
+    expect(await reached(alone, Status.FAILED)).toMatchObject({ reason: Reason.CHANNEL_UNAVAILABLE });
+    const id = await send(newUser(), { escalation: two });
+    pass(MINUTE);
+    await told(id, ({ channel, status }) => channel === Channel.SMS && status === Status.DELIVERED);
+    // And where nothing but the escalation is left, that decides.
+    const last = await send(newUser(), { channels: [Channel.EMAIL], escalation: { steps: two.steps.slice(1) } });
+    await told(last, ({ reason }) => reason === Reason.CHANNEL_UNAVAILABLE);
+    expect((await get(last)).status).toBe(Status.PROCESSING);
+    pass(MINUTE);
+    await reached(last, Status.DELIVERED);
+    expect(of(last).map(({ step }) => step)).toEqual([0, 1]);
+    answer = async () => ({ kind: "sent" });
+  });
+
+  test("is handed again what was claimed by a process that was killed before it noted the outcome", async () => {
+    const lost = Promise.withResolvers<Outcome>();
+    let first = true;
+    answer = async ({ channel }) => {
+      if (channel !== Channel.EMAIL || !first) return { kind: "sent" };
+      first = false;
+      return lost.promise;
+    };
+    const id = await send(newUser(), { escalation: one });
+    pass(MINUTE);
+    await until(
+      async () => of(id).length,
+      (times) => times === 1,
+    );
+    // Whoever holds it is as good as dead; when its minute is over the other node takes it.
+    pass(2 * MINUTE);
+    await told(id, ({ channel, status }) => channel === Channel.EMAIL && status === Status.DELIVERED);
+    expect(of(id).map(({ idempotencyKey }) => idempotencyKey)).toEqual([`${id}:1:2`, `${id}:1:2`]);
+    // And if it comes back, it has nothing to say any more.
+    lost.resolve({ kind: "rejected", cause: "late" });
+    await until(
+      () => stateOf(id),
+      (state) => state === ChainState.EXHAUSTED,
+    );
+    const entries = (await get(id)).timeline.filter(({ channel }) => channel === Channel.EMAIL);
+    expect(entries.map(({ status }) => status)).toEqual([Status.DELIVERED]);
+  });
+});
