@@ -26,7 +26,7 @@ import { storeReminders } from "#src/pipeline/accept/reminders.ts";
 import type { ClosedBatch } from "#src/pipeline/close/close.ts";
 import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
-import { startMemoryGuard } from "#src/pipeline/memory.ts";
+import { PROCESS_BYTES, startMemoryGuard, thresholdOf } from "#src/pipeline/memory.ts";
 import { outsideWork } from "#src/pipeline/outside.ts";
 import { openQueue, type Queue } from "#src/pipeline/queue.ts";
 import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
@@ -44,17 +44,8 @@ import { startHttp } from "#src/rpc/http/connect.ts";
 import { createPipeline } from "#src/rpc/pipeline.ts";
 import { createViolations } from "#src/rpc/validate.ts";
 import { startJobs } from "#src/schedule/jobs.ts";
-import { adminService } from "#src/services/admin-service.ts";
-import { analyticsService } from "#src/services/analytics-service.ts";
-import { batchService } from "#src/services/batch-service.ts";
-import { inboxService } from "#src/services/inbox-service.ts";
-import { preferencesService } from "#src/services/preferences-service.ts";
-import { scheduleService } from "#src/services/schedule-service.ts";
-import { sendService } from "#src/services/send-service.ts";
+import { apiServices } from "#src/services/api.ts";
 import { streamService } from "#src/services/stream-service.ts";
-import { topicService } from "#src/services/topic-service.ts";
-import { typeService } from "#src/services/type-service.ts";
-import { userService } from "#src/services/user-service.ts";
 import { migrate } from "#src/store/migrate.ts";
 import { pageTokens } from "#src/store/page-token.ts";
 import { postgresReady } from "#src/store/ready.ts";
@@ -63,7 +54,7 @@ import { STREAM_BYTES, startHub } from "#src/stream/hub.ts";
 import { type Live, livePublisher } from "#src/stream/live.ts";
 import { openPresence } from "#src/stream/presence.ts";
 import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
-import { heapLimitBytes, type MemorySource, watchLiveMemory } from "#src/telemetry/live-memory.ts";
+import { type MemorySource, watchLiveMemory } from "#src/telemetry/live-memory.ts";
 import { createLogger, type Logger } from "#src/telemetry/logger.ts";
 import { watchSources } from "#src/telemetry/sources.ts";
 import { startTelemetry } from "#src/telemetry/telemetry.ts";
@@ -97,12 +88,6 @@ export type Between = {
 
 /** Counter slots of one process: enough that its own writers seldom meet on a row. */
 const SLOTS = 8;
-
-/** Alive in a process that does nothing: its code, above all. */
-const PROCESS_BYTES = 56 * 2 ** 20;
-
-/** Of the heap limit, what may be alive: nearer to it, V8 does little but collect garbage. */
-const HEAP_SHARE = 0.75;
 
 /** How long the connections may take to close after the drain. */
 const CLOSE_MS = 10_000;
@@ -142,7 +127,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   // What stages and services share.
   let openStreams = () => 0;
   const watchMemory = between.memory?.(watchLiveMemory) ?? watchLiveMemory;
-  const thresholdBytes = Math.min(config.memory.thresholdMb * 2 ** 20, heapLimitBytes() * HEAP_SHARE);
+  const thresholdBytes = thresholdOf(config.memory.thresholdMb);
   const besideBytes = () => PROCESS_BYTES + openStreams() * STREAM_BYTES;
   const memory = stack.use(startMemoryGuard({ watch: watchMemory, thresholdBytes, besideBytes, metrics, log }));
   const invalidations = stack.use(startInvalidations(broker));
@@ -248,20 +233,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       loadPreferences: preferences.load,
       closed: (tenantId: string, batch: ClosedBatch, at: Date) => announceClosed(live, tenantId, batch, at),
     };
-    const jobs = {
-      store,
-      broker,
-      queue,
-      live,
-      clock,
-      random,
-      metrics,
-      log,
-      databaseUrl: postgres.url,
-      reconsider,
-      close,
-      memory,
-    };
+    const given = { store, broker, queue, live, clock, random, metrics, log };
+    const jobs = { ...given, databaseUrl: postgres.url, reconsider, close, memory };
     const occurrences = { accept: acceptDeps, slot: firstSlot, log };
     const loadPreferences = preferences.load;
     const outside = outsideWork({ store, clock, live, log, channels, slot: firstSlot, loadPreferences, decide });
@@ -291,47 +264,19 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const violations = createViolations();
   const membershipChanged = (tenantId: string, _topic: string, userIds: readonly string[]) =>
     live.membershipChanged(tenantId, userIds);
-  const api = [
-    sendService({
+  const api = () =>
+    apiServices({
       ...shared,
+      ...{ inbox, violations, slots, slot: firstSlot, cancelled, membershipChanged, reconcile, reconcileReminders },
       accept: accepting({ ...acceptDeps, memory }, config.accept, slots),
-      inbox,
-      violations,
-      slot: firstSlot,
-      cancelled,
-    }),
-    scheduleService({
-      ...shared,
       findType: types.get,
-      violations,
-      slots,
       config: config.schedule,
-      cancelled,
-    }),
-    inboxService({ ...shared, inbox }),
-    preferencesService({
-      ...shared,
-      aboutToChange: preferences.aboutToChange,
-      reconcile,
-      reconcileReminders,
-      preferencesChanged: live.preferencesChanged,
-      membershipChanged,
-    }),
-    userService({
-      ...shared,
-      membershipChanged,
-      reconcile,
       aboutToChange: preferences.aboutToChange,
       preferencesChanged: live.preferencesChanged,
-    }),
-    topicService({ ...shared, membershipChanged }),
-    typeService(shared),
-    batchService(shared),
-    analyticsService(shared),
-    adminService({ ...shared, sealer: seals, random: randomBytes, reach }),
-  ];
+      ...{ sealer: seals, random: randomBytes, reach },
+    });
   const services = [
-    ...(has("api") ? api : []),
+    ...(has("api") ? api() : []),
     ...(has("stream") ? [streamService({ ...shared, hub, live, presence, inbox })] : []),
   ];
   const pipeline = stack.use(

@@ -1,4 +1,4 @@
-import type { MemorySource } from "#src/telemetry/live-memory.ts";
+import { heapLimitBytes, type MemorySource } from "#src/telemetry/live-memory.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 
@@ -22,6 +22,16 @@ export type Held = {
 const TIGHT = 0.8;
 /** Of the threshold, what work may take in a process that is full of other things: less, and it would stand still for ever. */
 const LEAST_ROOM = 0.25;
+
+/** Alive in a process that does nothing: its code, above all. */
+export const PROCESS_BYTES = 56 * 2 ** 20;
+/** Of the heap limit, what may be alive: nearer to it, V8 does little but collect garbage. */
+const HEAP_SHARE = 0.75;
+
+/** What may be alive in this process, of what is wished for. */
+export function thresholdOf(wishedMb: number): number {
+  return Math.min(wishedMb * 2 ** 20, heapLimitBytes() * HEAP_SHARE);
+}
 
 /** Above this, work waits. */
 export function limitOf({ floor, threshold }: Omit<Held, "live">): number {
