@@ -1,10 +1,10 @@
 import { create, type DescMethod, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
-import { Code, invalidRequest } from "#src/errors.ts";
+import { invalidRequest } from "#src/errors.ts";
 import { type Access, accessOf, nameOf } from "./access.ts";
 import type { AccessRule } from "./access-rules.ts";
 import { type Call, EitherWay, Encoded, framed, type Principal, type Service } from "./call.ts";
 import { oversizeBytes } from "./oversize/oversize.ts";
-import { unreadable } from "./to-fault.ts";
+import { malformed, refusedUndecoded } from "./to-fault.ts";
 import { unreadableField } from "./unreadable-field.ts";
 import type { Violations } from "./validate.ts";
 
@@ -63,12 +63,11 @@ function procedure(method: DescMethod, handler: AnyHandler, rule: AccessRule, vi
     access,
     decode(bytes) {
       const tooLarge = oversizeBytes(input, bytes);
-      if (tooLarge !== undefined) throw invalidRequest([tooLarge]);
+      if (tooLarge !== undefined) throw refusedUndecoded(tooLarge);
       try {
         return fromBinary(input, bytes, readOptions);
       } catch {
-        const field = unreadableField(input, bytes, "binary");
-        throw unreadable(Code.INVALID_ARGUMENT, field === "" ? "" : "malformed", field);
+        throw malformed(unreadableField(input, bytes, "binary"));
       }
     },
     encode: (value) => (value instanceof EitherWay ? value.bytes() : toBinary(output, message(value))),

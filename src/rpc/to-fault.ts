@@ -1,6 +1,7 @@
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { Code, Fault } from "#src/errors.ts";
+import { Code, Fault, type FieldFault, invalidRequest } from "#src/errors.ts";
 import { isDependencyDown } from "./dependency-errors.ts";
+import { MALFORMED } from "./oversize/bounds.ts";
 
 /**
  * What a caller is told about anything that was thrown. Faults speak for themselves; a dependency out of reach is
@@ -40,4 +41,14 @@ export function unreadable(code: number, hint = "", field = ""): Fault {
       });
     }
   }
+}
+
+/** What a caller is told of what `oversizeBytes` found: a large request that is malformed reads as a small one does. */
+export function refusedUndecoded(found: FieldFault): Fault {
+  return found.description === MALFORMED ? malformed(found.field) : invalidRequest([found]);
+}
+
+/** What a caller is told of bytes that are no message; the field is empty where it is the request as a whole. */
+export function malformed(field: string): Fault {
+  return unreadable(Code.INVALID_ARGUMENT, field === "" ? "" : MALFORMED, field);
 }

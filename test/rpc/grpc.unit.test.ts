@@ -156,7 +156,7 @@ function ordered<T extends { name: string; dependency: string[] }>(files: T[]): 
 
 describe("a hostile client", () => {
   const path = "/posthorn.v1.SendService/Send";
-  const UNREADABLE = "content.data: malformed";
+  const UNREADABLE = "The request cannot be read: content.data: malformed.";
   const frame = (payload: Uint8Array, flag = 0, length = payload.byteLength) => {
     const head = Buffer.alloc(5);
     head.writeUInt8(flag, 0);
@@ -219,6 +219,21 @@ describe("a hostile client", () => {
     // More milliseconds than 31 bits hold, once so many that the sign bit is set.
     for (const timeout of ["99999999H", "600H"])
       expect(await post(h2, { "grpc-timeout": timeout }, frame(message))).toMatchObject({ status: 0 });
+  });
+
+  test("is told the same of what is malformed, however large it is", async () => {
+    const { grpc } = await start();
+    const h2 = session(grpc.port);
+    const told = async (body: Buffer) => (await post(h2, {}, frame(body))).message;
+    // Groups of a number that is no field, and that do not end.
+    for (const groups of [1, 10_000])
+      expect(await told(Buffer.alloc(2 * groups, Buffer.from("fb7f", "hex")))).toBe("The request cannot be read.");
+    // The title of the content is longer than what it is in.
+    const title = Buffer.from("1a020a7f", "hex");
+    for (const size of [0, 20_000])
+      expect(await told(Buffer.concat([title, Buffer.alloc(size, message)]))).toBe(
+        "The request cannot be read: content.title: malformed.",
+      );
   });
 
   test("cannot make unknown fields cost memory, or nest without end", async () => {

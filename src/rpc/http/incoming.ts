@@ -1,9 +1,10 @@
 import type { DescMessage } from "@bufbuild/protobuf";
 import { compressionGzip } from "@connectrpc/connect-node";
-import { Fault, invalidRequest } from "#src/errors.ts";
+import { Fault } from "#src/errors.ts";
 import { inTurn } from "#src/in-turn.ts";
 import type { Exchange } from "../exchange.ts";
 import { oversizeBytes } from "../oversize/oversize.ts";
+import { refusedUndecoded } from "../to-fault.ts";
 import { unreadableField } from "../unreadable-field.ts";
 import { connectErrorOf } from "./connect-errors.ts";
 import type { HttpRequest } from "./dual.ts";
@@ -55,7 +56,7 @@ export function incomingOf(limits: IncomingLimits): (request: HttpRequest, excha
       if (tooLarge === undefined) return;
       // The field is known: nobody is to look for it once more, which would make the objects after all.
       current = undefined;
-      const fault = invalidRequest([tooLarge]);
+      const fault = refusedUndecoded(tooLarge);
       exchange.abort(fault);
       throw fault;
     }
