@@ -49,6 +49,8 @@ test("an id with wildcards, dots or quotes hears its own events only", async () 
   const readers = NAMES.map((userId) => ({ userId, reader: openReader(key, { userId, includeStatus: true }) }));
   await Promise.all(readers.map(({ reader }) => reader.next("hello")));
   await key.send.send({ to: { userIds: NAMES }, content: { title: "all" } });
+  // What is sent later may be decided sooner, so that one comes first.
+  await Promise.all(readers.map(({ reader }) => reader.next("notification")));
   for (const userId of NAMES) {
     await key.send.send({ to: { userIds: [userId] }, content: { title: `to ${userId}` } });
     await key.stream.broadcast({ audience: { case: "userId", value: userId }, content: { title: `for ${userId}` } });

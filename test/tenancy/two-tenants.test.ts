@@ -57,7 +57,9 @@ test("users, topics and devices of the same name hear their own tenant only", as
   // What the other tenant sends last comes first to its stream.
   await theirs.stream.broadcast({ audience: { case: "userId", value: "listener" }, content: { title: "quiet" } });
   await theirEar.next("announcement");
-  expect(theirEar.events.map(({ case: kind }) => kind)).toEqual(["hello", "caughtUp", "announcement"]);
+  // However long it took, and however many heartbeats came meanwhile.
+  const kinds = theirEar.events.map(({ case: kind }) => kind).filter((kind) => kind !== "heartbeat");
+  expect(kinds).toEqual(["hello", "caughtUp", "announcement"]);
   expect(theirEar.all("announcement").map((each) => each.content?.title)).toEqual(["quiet"]);
   await Promise.all([ear.close(), theirEar.close()]);
 });
