@@ -100,4 +100,48 @@ test("a reminder in quiet hours waits for the morning, unless the deadline is be
   expect((await inbox("finn")).at(-1)).toEqual(["2027-03-11T08:00Z", "Dentist"]);
 });
 
+/** Hours before a deadline, as a user prefers them for tasks. */
+const before = (...hours: number[]) => ({
+  types: { TASK_DEADLINE: { reminderOffsets: { offsets: hours.map((each) => ({ seconds: BigInt(each * 3600) })) } } },
+});
+const read = async (userId: string, task: string) => {
+  const { deadline } = await key().schedules.getDeadline({ userId, key: task });
+  if (deadline === undefined) throw new Error("no deadline");
+  return deadline;
+};
+
+test("a user who wants other hours has them, for the tasks there are and those to come", async () => {
+  await prefer("gina", { batching: { enabled: false } });
+  expect(times(await due("gina", "Essay", "2027-03-16T12:00Z"))).toEqual(["2027-03-15T12:00Z", "2027-03-16T10:00Z"]);
+  const own = { reminderOffsets: { offsets: [{ seconds: 7200n }] } };
+  await due("gina", "Exam", "2027-03-18T12:00Z", own);
+  // 24 hours and two became 48 and one; the exam says itself when.
+  expect(await prefer("gina", before(48, 1))).toMatchObject({ moved: 2, added: 0, suppressed: 0, unchanged: 1 });
+  expect(times(await read("gina", "Essay"))).toEqual(["2027-03-14T12:00Z", "2027-03-16T11:00Z"]);
+  expect(times(await read("gina", "Exam"))).toEqual(["2027-03-18T10:00Z"]);
+  expect(times(await due("gina", "Poster", "2027-03-17T12:00Z"))).toEqual(["2027-03-15T12:00Z", "2027-03-17T11:00Z"]);
+  // Others have what they had.
+  expect(times(await due("hugo", "Essay", "2027-03-16T12:00Z"))).toEqual(["2027-03-15T12:00Z", "2027-03-16T10:00Z"]);
+});
+
+test("what has come stays when they change again, and for none at all nothing more comes", async () => {
+  await goTo("2027-03-14T12:00Z");
+  await goTo("2027-03-15T12:00Z");
+  // 48 hours before the essay is past; of 12, 6 and 1 two are new to each task.
+  expect(await prefer("gina", before(12, 6, 1))).toMatchObject({ moved: 0, added: 4, suppressed: 0, unchanged: 3 });
+  expect(times(await read("gina", "Essay"))).toEqual(["2027-03-16T00:00Z", "2027-03-16T06:00Z", "2027-03-16T11:00Z"]);
+  await goTo("2027-03-16T00:00Z");
+  expect(await prefer("gina", before())).toMatchObject({ moved: 0, added: 0, suppressed: 5, unchanged: 1 });
+  expect(times(await read("gina", "Poster"))).toEqual([]);
+  await goTo("2027-03-18T10:00Z");
+  const { notifications } = await key().send.listNotifications({ filter: { userId: "gina" }, pageSize: 200 });
+  const came = notifications.filter(({ deliverTime }) => deliverTime !== undefined);
+  expect(came.map(({ deliverTime, content }) => `${shown(deliverTime)} ${content?.title}`).toSorted()).toEqual([
+    "2027-03-14T12:00Z Essay",
+    "2027-03-15T12:00Z Poster",
+    "2027-03-16T00:00Z Essay",
+    "2027-03-18T10:00Z Exam",
+  ]);
+});
+
 test("in the end everything is counted as it happened", balance);

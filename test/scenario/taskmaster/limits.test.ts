@@ -6,10 +6,12 @@ import { taskmaster } from "./setup.ts";
 
 // The limits of TaskMaster's development: ten a minute, five of them at once; nothing is lost, it waits its turn.
 const story = await taskmaster("2027-03-01T09:00Z", {
-  POSTHORN_USER_BURST: "5",
-  POSTHORN_USER_MAX_PER_MINUTE: "10",
-  POSTHORN_USER_MAX_PER_HOUR: "100",
-  POSTHORN_USER_MAX_PER_DAY: "500",
+  env: {
+    POSTHORN_USER_BURST: "5",
+    POSTHORN_USER_MAX_PER_MINUTE: "10",
+    POSTHORN_USER_MAX_PER_HOUR: "100",
+    POSTHORN_USER_MAX_PER_DAY: "500",
+  },
 });
 const { send, goTo, key, balance } = story;
 

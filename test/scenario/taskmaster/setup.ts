@@ -8,7 +8,7 @@ import { type Notification, Status, StatusSchema } from "#gen/posthorn/v1/notifi
 import type { PreferencesSchema, Reconciled } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import type { SendRequestSchema, SendResult } from "#gen/posthorn/v1/send_service_pb.ts";
 import { Preset } from "#gen/posthorn/v1/type_service_pb.ts";
-import { type Clients, platformOfFile, startTestPlatform } from "../../support/platform.ts";
+import { type Clients, platformOfFile, startTestPlatform, type TestPlatformOptions } from "../../support/platform.ts";
 import { wrongInAppCounters, wrongInboxes } from "../../support/recount.ts";
 import { testServices } from "../../support/services.ts";
 import { until } from "../../support/until.ts";
@@ -20,13 +20,13 @@ type Init<Desc extends DescMessage> = Exclude<MessageInitShape<Desc>, { $typeNam
  * TaskMaster Pro: a tenant with the types of its preset on two nodes, and a clock that stands still until the story goes
  * on. All that a story does and sees goes through public RPCs, by turns on one node and the other.
  */
-export async function taskmaster(from: string, env: Record<string, string> = {}) {
+export async function taskmaster(from: string, options: Pick<TestPlatformOptions, "env" | "hourlyCap"> = {}) {
   const began = new Date(from);
   let now = began;
   const clock = () => now;
   const services = await testServices();
-  const a = await platformOfFile({ services, clock, env });
-  const second = await startTestPlatform({ services, clock, env, tenant: a.tenant });
+  const a = await platformOfFile({ services, clock, ...options });
+  const second = await startTestPlatform({ services, clock, ...options, tenant: a.tenant });
   afterAll(() => second[Symbol.asyncDispose]());
   const nodes = [a.key, second.key] as const;
   let turn = 0;
