@@ -64,7 +64,15 @@ export function rulesOf({ batching, digestRule, value, urgency, escalation }: Ru
   };
 }
 
-type RuledRow = Pick<NotificationTypeRow, "batching" | "digestRule" | "value" | "urgency" | "escalation">;
+/** What `rulesOf` reads. */
+const RULED = [
+  "batching",
+  "digestRule",
+  "value",
+  "urgency",
+  "escalation",
+] as const satisfies (keyof NotificationTypeRow)[];
+type RuledRow = Pick<NotificationTypeRow, (typeof RULED)[number]>;
 
 /** What the tenant says about a type, with every default filled in. */
 export type TypeDefinition = Omit<NotificationTypeRow, "tenantId" | "revision" | "createdAt" | "updatedAt">;
@@ -167,7 +175,7 @@ export function changesOf(
 }
 
 /** Fields by which it is decided what becomes of notifications that wait; the others count for what is accepted later. */
-const RULES: readonly (keyof TypeDefinition)[] = ["optIn", "batching", "digestRule"];
+const RULES: readonly (keyof TypeDefinition)[] = ["optIn", ...RULED];
 
 /** Whether changes of a type may concern what waits. Its wording does not: a batch is worded when it closes. */
 export function changesRules(changes: Partial<TypeDefinition>): boolean {
