@@ -101,12 +101,15 @@ test("the buf curl example subscribes", async () => {
   await arrives(example, "Hello, buf");
 });
 
-/** Sends until it is seen: an example does not say when it is connected. */
+/**
+ * Sends until it is seen: an example does not say when it is connected. CRITICAL, because that may be more often than ada
+ * lets herself be told in an hour.
+ */
 async function arrives(example: Example, title: string): Promise<void> {
   await expect
     .poll(
       async () => {
-        await serving.world.run(["send", "ada", "-t", title, "--bypass-rate-limit"]);
+        await serving.world.run(["send", "ada", "-t", title, "-p", "critical"]);
         return example.output();
       },
       { timeout: 60_000, interval: 200 },
