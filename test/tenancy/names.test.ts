@@ -3,6 +3,7 @@ import { Code } from "#src/errors.ts";
 import { platformOfFile } from "../support/platform.ts";
 import { refusalOf } from "../support/refusal.ts";
 import { openReader } from "../support/stream-reader.ts";
+import { until } from "../support/until.ts";
 
 const node = await platformOfFile({ roles: ["api", "stream", "worker"] });
 const { key } = node;
@@ -99,7 +100,11 @@ test("a token for an id with wildcards is for nobody else", async () => {
 test("devices and users whose names run together are told apart", async () => {
   const one = openReader(key, { userId: "join", deviceId: "a:b" });
   await one.next("hello");
-  const { presences } = await key.stream.getPresence({ userIds: ["join", "join:a", "join:a:b", "joi", "*"] });
+  // It is written down beside the stream, which does not wait for it.
+  const { presences } = await until(
+    () => key.stream.getPresence({ userIds: ["join", "join:a", "join:a:b", "joi", "*"] }),
+    (answer) => answer.presences.some(({ online }) => online),
+  );
   expect(presences.map(({ userId, online }) => [userId, online])).toEqual([
     ["join", true],
     ["join:a", false],

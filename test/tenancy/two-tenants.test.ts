@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { platformOfFile } from "../support/platform.ts";
 import { refusalOf } from "../support/refusal.ts";
 import { openReader } from "../support/stream-reader.ts";
+import { until } from "../support/until.ts";
 
 const node = await platformOfFile({ roles: ["api", "stream", "worker"] });
 const mine = node.key;
@@ -89,7 +90,11 @@ test("presence is of one's own tenant", async () => {
   const ear = openReader(mine, { userId: "present", deviceId: "phone" });
   await ear.next("hello");
   const of = async (clients: typeof mine) => (await clients.stream.getPresence({ userIds: ["present"] })).presences[0];
-  expect(await of(mine)).toMatchObject({ online: true });
+  // It is written down beside the stream, which does not wait for it.
+  await until(
+    () => of(mine),
+    (presence) => presence?.online === true,
+  );
   expect(await of(theirs)).toMatchObject({ online: false, devices: [] });
   await ear.close();
 });
