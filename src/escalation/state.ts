@@ -37,7 +37,7 @@ export type Answer =
 export type ChainEvent =
   /** `answer`: about the channel of the next step; undefined after the last. Before its time it is nothing. */
   | { kind: "due"; answer: Answer | undefined }
-  /** The channel of that step, counted from 1, did not take it. */
+  /** The channel of that step, counted from 1, did not take it; 0: none did that were handed it before the first. */
   | { kind: "failed"; step: number }
   | { kind: "read" }
   | { kind: "confirmed" }

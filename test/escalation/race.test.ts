@@ -44,6 +44,13 @@ const of = (id: string) => taken.filter(({ notificationId }) => notificationId =
 const stateOf = async (id: string) =>
   (await sql<{ state: number }[]>`select state from escalations where notification_id = ${id}`)[0]?.state;
 
+const turnIn = async (id: string) => {
+  const [row] = await sql<
+    { turnAt: Date }[]
+  >`select turn_at as "turnAt" from escalations where notification_id = ${id}`;
+  return (row?.turnAt.getTime() ?? 0) - clock().getTime();
+};
+
 test("each step is taken once, and nothing after the first answer, whoever reads, confirms or is due at once", async () => {
   const users = Array.from({ length: 40 }, newUser);
   const ids = await Promise.all(
@@ -111,14 +118,39 @@ describe("a channel", () => {
     const id = await send(newUser(), { escalation: two });
     pass(MINUTE);
     await told(id, ({ channel, status }) => channel === Channel.SMS && status === Status.DELIVERED);
-    // And where nothing but the escalation is left, that decides.
-    const last = await send(newUser(), { channels: [Channel.EMAIL], escalation: { steps: two.steps.slice(1) } });
-    await told(last, ({ reason }) => reason === Reason.CHANNEL_UNAVAILABLE);
-    expect((await get(last)).status).toBe(Status.PROCESSING);
-    pass(MINUTE);
+    answer = async () => ({ kind: "sent" });
+  });
+
+  test("that refuses what is for outside channels only gives the turn to the first step at once", async () => {
+    answer = async ({ channel }) => (channel === Channel.EMAIL ? { kind: "rejected", cause: "no" } : { kind: "sent" });
+    const escalation = { steps: [{ channel: Channel.SMS, after: seconds(86_400) }] };
+    const last = await send(newUser(), { channels: [Channel.EMAIL], escalation });
     await reached(last, Status.DELIVERED);
     expect(of(last).map(({ step }) => step)).toEqual([0, 1]);
+    // Where there is nothing to go on to, nothing is left.
+    const none = await send(newUser(), {
+      channels: [Channel.EMAIL],
+      escalation: { ...one, confirmationRequired: true },
+    });
+    expect(await reached(none, Status.FAILED)).toMatchObject({ reason: Reason.CHANNEL_UNAVAILABLE });
+    // In the inbox it has come: then the step keeps its time.
+    const both = await send(newUser(), { channels: [Channel.IN_APP, Channel.EMAIL], escalation });
+    await told(both, ({ reason }) => reason === Reason.CHANNEL_UNAVAILABLE);
+    expect(await turnIn(both)).toBeGreaterThan(23 * 60 * MINUTE);
     answer = async () => ({ kind: "sent" });
+  });
+
+  test("that refuses leaves the first step its time while another may still take it", async () => {
+    answer = async ({ channel }) =>
+      channel === Channel.EMAIL ? { kind: "rejected", cause: "no" } : { kind: "retry", cause: "busy" };
+    const escalation = { steps: [{ channel: Channel.EMAIL, after: seconds(86_400) }] };
+    const id = await send(newUser(), { channels: [Channel.EMAIL, Channel.SMS], escalation });
+    await told(id, ({ reason }) => reason === Reason.CHANNEL_UNAVAILABLE);
+    expect(await turnIn(id)).toBeGreaterThan(23 * 60 * MINUTE);
+    answer = async () => ({ kind: "sent" });
+    pass(10_000);
+    await reached(id, Status.DELIVERED);
+    expect(of(id).some(({ step }) => step > 0)).toBe(false);
   });
 
   test("is handed again what was claimed by a process that was killed before it noted the outcome", async () => {

@@ -133,7 +133,7 @@ const event: fc.Arbitrary<Making> = fc.oneof(
     answer: { kind: "hold", reason: Reason.WEEKEND, until: at(now + 1 + more) },
   })),
   fc.constant<Making>(() => ({ kind: "due", answer: { kind: "suppress", reason: Reason.CHANNEL_DISABLED } })),
-  fc.integer({ min: 1, max: 5 }).map<Making>((step) => () => ({ kind: "failed", step })),
+  fc.integer({ min: 0, max: 5 }).map<Making>((step) => () => ({ kind: "failed", step })),
   fc
     .constantFrom<ChainEvent>({ kind: "read" }, { kind: "confirmed" }, { kind: "cancelled", reason: Reason.CANCELLED })
     .map<Making>((each) => () => each),

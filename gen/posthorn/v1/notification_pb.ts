@@ -482,8 +482,10 @@ export const TimelineEntrySchema: GenMessage<TimelineEntry> = /*@__PURE__*/
  * recipient wants is asked of its channel then, as for any notification: held by
  * quiet hours, do not disturb or a weekend it waits for their end (CRITICAL passes
  * where it always does); a channel that is switched off or not to be had, or does
- * not take it, gives its turn to the next at once. Limits do not count steps, and
- * batches and digests never take in what has an escalation in its request or type.
+ * not take it, gives its turn to the next at once. So does the beginning, where the
+ * notification is for outside channels only and none of them takes it: then the
+ * first step is due at once. Limits do not count steps, and batches and digests
+ * never take in what has an escalation in its request or type.
  * After the last step the last `after` is waited once more; then it has ended
  * without an answer, which the timeline tells (CONFIRMATION_MISSING). When the
  * notification expires, it ends too.

@@ -154,13 +154,17 @@ async function noteDone(
   );
 }
 
-/** Lets escalations whose channel did not take a step go on to the next at once. */
+/**
+ * Lets escalations go on to the next step at once where the channel of the last did not take it, or where none of the
+ * decision's did and it has come to the recipient in no other way.
+ */
 export async function failSteps(tx: Tx, tenantId: string, failed: readonly Failed[], now: Date): Promise<void> {
-  const steps = new Map(
-    failed.flatMap(({ notificationId, step }) => (step > 0 ? [[notificationId, step] as const] : [])),
-  );
+  const steps = lastSteps(failed);
   if (steps.size === 0) return;
-  const chains = await lockChains(tx, tenantId, [...steps.keys()]);
+  const first = [...steps].flatMap(([id, step]) => (step === 0 ? [id] : []));
+  const reached = first.length === 0 ? new Set() : await reachedOrTrying(tx, tenantId, first);
+  const ids = [...steps.keys()].filter((id) => !reached.has(id));
+  const chains = await lockChains(tx, tenantId, ids);
   const moved = [...chains.values()].map((open) => {
     const event = { kind: "failed", step: steps.get(open.notificationId) ?? 0 } as const;
     return { ...open, chain: advance(open.chain, event, now).chain };
@@ -171,6 +175,23 @@ export async function failSteps(tx: Tx, tenantId: string, failed: readonly Faile
     moved.filter(({ chain }) => chain.state === ChainState.WAITING),
     now,
   );
+}
+
+/** Only the last of a notification's steps may be the one that its escalation waits after. */
+function lastSteps(failed: readonly Failed[]): ReadonlyMap<string, number> {
+  const steps = new Map<string, number>();
+  for (const { notificationId, step } of failed)
+    steps.set(notificationId, Math.max(step, steps.get(notificationId) ?? 0));
+  return steps;
+}
+
+/** Of notifications that the transaction has locked: those that have come, and those that a channel may yet take. */
+async function reachedOrTrying(tx: Tx, tenantId: string, ids: readonly string[]): Promise<ReadonlySet<string>> {
+  const rows = await tx<{ id: string }[]>`
+    select n.id from notifications n where n.tenant_id = ${tenantId} ${oneOf(tx, ids)}
+      and (n.status + 0 <> ${Status.PROCESSING} or exists (
+        select from hand_overs h where h.tenant_id = ${tenantId} and h.notification_id = n.id))`;
+  return new Set(rows.map(({ id }) => id));
 }
 
 function detailOf({ claimed: { step, channel }, kind }: Result): Uint8Array {
