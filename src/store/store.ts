@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { sql as statement } from "drizzle-orm";
 import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres, { type Sql, type TransactionSql } from "postgres";
@@ -137,7 +138,10 @@ function begin<T>(client: Sql, work: (tx: Tx) => Promise<T>): Promise<T> {
   return client.begin(work) as Promise<T>;
 }
 
-/** Postgres ends one of two deadlocked transactions; it is safe and right to run that one again. */
+/** In which the other of two that were deadlocked takes what it waited for: else both may meet as before. */
+const GIVE_WAY_MS = 10;
+
+/** Postgres ends one of two deadlocked transactions; it is safe and right to run that one again, after the other. */
 async function retryDeadlock<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();
@@ -146,6 +150,7 @@ async function retryDeadlock<T>(work: () => Promise<T>): Promise<T> {
       (error as { code?: unknown; cause?: { code?: unknown } }).code ??
       (error as Error & { cause?: { code?: unknown } }).cause?.code;
     if (code !== "40P01" && code !== "40001") throw error;
+    await delay(GIVE_WAY_MS);
     return work();
   }
 }
