@@ -236,8 +236,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     const given = { store, broker, queue, live, clock, random, metrics, log };
     const jobs = { ...given, databaseUrl: postgres.url, reconsider, close, memory };
     const occurrences = { accept: acceptDeps, slot: firstSlot, log };
-    const loadPreferences = preferences.load;
-    const outside = outsideWork({ store, clock, live, log, channels, slot: firstSlot, loadPreferences, decide });
+    const load = { loadPreferences: preferences.load, reloadPreferences: preferences.reload };
+    const outside = outsideWork({ store, clock, live, log, channels, slot: firstSlot, ...load, decide });
     stack.use(startJobs({ ...jobs, ...outside, occurrences }, config));
     if (config.encryption.previousKeys.length > 0) {
       void resealSecrets(store, seals).then(

@@ -5,7 +5,7 @@ import type { Db, Tx } from "#src/store/store.ts";
 import { type Chain, ChainState, type Step } from "./state.ts";
 
 // Escalations are changed only by who holds the lock of their notification, which comes before theirs everywhere. Only the
-// end of a hold (endHolds) and the deletion of a user do without.
+// end of holds and the deletion of a user do without.
 
 export type OpenChain = { notificationId: string; userId: string; chain: Chain };
 
@@ -94,6 +94,40 @@ export async function storeChains(tx: Tx, tenantId: string, chains: readonly Ope
 /** Gives steps that the rules of their users hold their turn at once: the rules have changed. */
 export async function endHolds(db: Db, tenantId: string, userIds: readonly string[]): Promise<void> {
   await db.execute(sql`
-    update escalations set due_at = turn_at
-    where tenant_id = ${tenantId}::uuid and user_id = any(${texts(userIds)}::text[]) and due_at > turn_at`);
+    with held as materialized (
+      select notification_id as id from escalations
+      where tenant_id = ${tenantId}::uuid and user_id = any(${texts(userIds)}::text[]) and due_at > turn_at
+      order by notification_id for update)
+    ${freed(tenantId)}`);
 }
+
+/**
+ * The same for a page of a tenant's escalations after an id, of one type or, where it is empty, of all. How many were
+ * looked at, and the last: undefined when there is no more.
+ */
+export async function endHoldsOfAll(
+  db: Db,
+  { tenantId, type }: { tenantId: string; type: string },
+  after: string,
+  limit: number,
+): Promise<{ looked: number; last: string | undefined }> {
+  const [page] = await db.execute<{ looked: number; last: string | null }>(sql`
+    with page as materialized (
+      select notification_id as id from escalations
+      where tenant_id = ${tenantId}::uuid and notification_id > ${after}::uuid order by notification_id limit ${limit}
+    ), held as materialized (
+      select notification_id as id from escalations e
+      where tenant_id = ${tenantId}::uuid and notification_id in (select id from page) and due_at > turn_at
+        and (${type} = '' or exists (select from notifications n
+          where n.tenant_id = ${tenantId}::uuid and n.id = e.notification_id and n.type = ${type}))
+      order by notification_id for update
+    ), freed as (${freed(tenantId)})
+    select count(*)::int as looked, (array_agg(id order by id desc))[1] as last from page`);
+  const { looked, last } = page ?? { looked: 0, last: null };
+  return { looked, last: looked < limit ? undefined : (last ?? undefined) };
+}
+
+/** Locked in the order of ids first, as everywhere. */
+const freed = (tenantId: string) => sql`
+  update escalations e set due_at = turn_at from held
+  where e.tenant_id = ${tenantId}::uuid and e.notification_id = held.id and due_at > turn_at`;

@@ -18,12 +18,13 @@ export function outsideWork(deps: {
   channels: Channels;
   slot: number;
   loadPreferences: EscalateDeps["loadPreferences"];
+  reloadPreferences: EscalateDeps["reloadPreferences"];
   decide(facts: Facts, now: Date): ChannelVerdict[];
 }): { escalate: EscalateDeps; deliver: DeliverDeps } {
-  const { store, clock, live, log, channels, slot, loadPreferences } = deps;
+  const { store, clock, live, log, channels, slot, loadPreferences, reloadPreferences } = deps;
   const ended: EscalateDeps["ended"] = (tenantId, lost, at) => announceLost(live, tenantId, lost, at);
   return {
-    escalate: { store, slot, loadPreferences, askChannel: askingChannel(deps.decide), ended },
+    escalate: { store, slot, loadPreferences, reloadPreferences, askChannel: askingChannel(deps.decide), ended },
     deliver: {
       ...{ store, clock, slot, log, channels, ended },
       delivered: (tenantId, delivered, at) => announceDelivered(live, tenantId, delivered, at),

@@ -1,6 +1,6 @@
 import { sql } from "drizzle-orm";
 import { texts } from "#src/store/arrays.ts";
-import type { Db } from "#src/store/store.ts";
+import type { Db, Tx } from "#src/store/store.ts";
 
 // Who decides by rules that are being changed must not have the last word. Two things see to it.
 //
@@ -48,4 +48,11 @@ export async function raiseFence(db: Db, tenantId: string, userIds: readonly str
   await db.execute(sql`
     select pg_advisory_xact_lock(lock) from (
       select distinct hashtextextended(name, 0) as lock from unnest(${names}::text[]) as t (name) order by lock) as locks`);
+}
+
+/** The locks of a decision that waits, as part of a select; `names` by fenceNames. */
+export function sharedFence(tx: Tx, names: readonly string[]) {
+  return tx`pg_advisory_xact_lock_shared(lock) from (
+    select distinct hashtextextended(name, 0) as lock from unnest(${texts(names)}::text[]) as t (name)
+    order by lock) as locks`;
 }

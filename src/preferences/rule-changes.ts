@@ -11,7 +11,10 @@ export type Progress = { status: number; after: string };
 
 const FIRST = "00000000-0000-0000-0000-000000000000";
 
-const ORDER: readonly number[] = [Status.SCHEDULED, Status.HELD, Status.BATCHED];
+/** Stands for what has been decided, of which only steps of escalations still wait. */
+export const DECIDED = Status.DELIVERED;
+
+const ORDER: readonly number[] = [Status.SCHEDULED, Status.HELD, Status.BATCHED, DECIDED];
 
 /** Where to begin: with what waits in this status first. */
 export const BEGIN: Progress = { status: Status.SCHEDULED, after: FIRST };

@@ -1756,12 +1756,13 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  * more; what the hourly cap holds or has put into the digest asks it anew. A
  * notification with a `local_schedule_time` follows the user to a new time zone:
  * where its time is past there it is due at once, but an occurrence of a schedule
- * is EXPIRED.
+ * is EXPIRED. A step of an escalation that a rule holds has its turn again at the
+ * next tick, by the new rules; it is in none of the counts.
  *
  * The same happens when the user's profile gets another time zone, within the call
  * of UserService. A change of the tenant's defaults or of a type concerns any
- * number of users: what waits is then decided anew from the next tick on
- * (POSTHORN_SCHEDULE_TICK_MS), in pages of 1,000, and nobody is told how many.
+ * number of users: what waits, steps last, is then decided anew from the next tick
+ * on (POSTHORN_SCHEDULE_TICK_MS), in pages of 1,000, and nobody is told how many.
  *
  * @generated from service posthorn.v1.PreferencesService
  */

@@ -3,6 +3,7 @@ import { lockChains, type OpenChain, queueHandOvers, storeChains } from "#src/es
 import { endLost, type Lost } from "#src/escalation/settle.ts";
 import { type Answer, advance, type Chain, ChainState, type Command } from "#src/escalation/state.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import type { RulesVersion } from "#src/preferences/fence.ts";
 import type { Store } from "#src/store/store.ts";
 import { type Due, dueChains, lockDue, type Subject, tellSteps } from "./queries.ts";
 
@@ -10,12 +11,19 @@ export type EscalateDeps = {
   store: Store;
   /** Counter slot of this process. */
   slot: number;
-  loadPreferences(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, CompiledPreferences>>;
+  loadPreferences: LoadPreferences;
+  /** The same, not from a cache. */
+  reloadPreferences: LoadPreferences;
   /** What the recipient's rules say about a channel now; undefined: nothing can. */
   askChannel(subject: Subject, channel: number, preferences: CompiledPreferences, now: Date): AskedVerdict | undefined;
   /** Tells the streams that a notification has ended. Called after the commit. */
   ended(tenantId: string, lost: Lost, at: Date): void;
 };
+
+type LoadPreferences = (
+  tenantId: string,
+  userIds: readonly string[],
+) => Promise<ReadonlyMap<string, CompiledPreferences>>;
 
 export type AskedVerdict =
   | { kind: "deliver" | "batch" }
@@ -49,24 +57,31 @@ export async function escalateDue(
   return { seen: due.length, moved };
 }
 
-async function escalateSome(deps: EscalateDeps, tenantId: string, due: readonly Due[], now: Date): Promise<number> {
-  // Read before the locks are taken. What changes meanwhile is heard at the next step, as by a decision under way.
-  const preferences = await deps.loadPreferences(tenantId, [...new Set(due.map(({ userId }) => userId))]);
-  const { lost, moved } = await deps.store.tenant(tenantId, async (tx) => {
-    const subjects = await lockDue(
-      tx,
-      tenantId,
-      due.map(({ notificationId }) => notificationId),
-    );
+async function escalateSome(
+  deps: EscalateDeps,
+  tenantId: string,
+  due: readonly Due[],
+  now: Date,
+  load = deps.loadPreferences,
+): Promise<number> {
+  // Read before the locks are taken: what has changed by then is read again.
+  const preferences = await load(tenantId, [...new Set(due.map(({ userId }) => userId))]);
+  const { lost, moved, outdated } = await deps.store.tenant(tenantId, async (tx) => {
+    const subjects = await lockDue(tx, tenantId, due);
     const chains = await lockChains(
       tx,
       tenantId,
       subjects.map(({ id }) => id),
     );
+    const outdated = new Set<string>();
     const moved = subjects.flatMap((subject): Moved[] => {
       const open = chains.get(subject.id);
       const own = open && preferences.get(open.userId);
       if (open === undefined || own === undefined) return [];
+      if (!isDrawnFrom(own, subject.rules)) {
+        outdated.add(subject.id);
+        return [];
+      }
       return [
         { ...open, ...inTurn(open.chain, (channel) => deps.askChannel(subject, channel, own, now), subject, now) },
       ];
@@ -91,10 +106,16 @@ async function escalateSome(deps: EscalateDeps, tenantId: string, due: readonly 
       over.map(({ notificationId }) => notificationId),
       { now, slot: deps.slot },
     );
-    return { lost, moved: moved.length };
+    return { lost, moved: moved.length, outdated };
   });
   for (const each of lost) deps.ended(tenantId, each, now);
-  return moved;
+  if (outdated.size === 0) return moved;
+  const again = due.filter(({ notificationId }) => outdated.has(notificationId));
+  return moved + (await escalateSome(deps, tenantId, again, now, deps.reloadPreferences));
+}
+
+function isDrawnFrom({ version }: CompiledPreferences, { user, tenant, zone }: RulesVersion): boolean {
+  return version === undefined || (version.user === user && version.tenant === tenant && version.zone === zone);
 }
 
 /** Moves a chain on as far as it goes at this instant: those that cannot be taken give their turn to the next. Pure. */

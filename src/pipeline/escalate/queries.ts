@@ -3,6 +3,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Reason, TimelineEntrySchema, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Command } from "#src/escalation/state.ts";
 import { idRange } from "#src/inbox/queries.ts";
+import { fenceNames, type RulesVersion, sharedFence } from "#src/preferences/fence.ts";
 import { bytes, plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 
@@ -25,17 +26,29 @@ export type Subject = {
   bypassLimits: boolean;
   expiresAt: Date | null;
   senderId: string | null;
+  /** What the rules of its user are now. */
+  rules: RulesVersion;
 };
 
-/** The notifications, locked; those that somebody else has in hand are left out. */
-export async function lockDue(tx: Tx, tenantId: string, ids: readonly string[]): Promise<Subject[]> {
-  const { ids: sorted, first, last } = idRange(ids);
-  return tx<Subject[]>`
+/**
+ * The notifications, locked; those that somebody else has in hand are left out. The fence of their users' rules is taken
+ * first, since a step may be held (preferences/fence.ts).
+ */
+export async function lockDue(tx: Tx, tenantId: string, due: readonly Due[]): Promise<Subject[]> {
+  const fence = fenceNames(tenantId, ["", ...due.map(({ userId }) => userId)]);
+  await tx`select ${sharedFence(tx, fence)}`;
+  const { ids: sorted, first, last } = idRange(due.map(({ notificationId }) => notificationId));
+  const rows = await tx<(Omit<Subject, "rules"> & RulesVersion)[]>`
     select id, type, category, priority, status, bypass_limits as "bypassLimits", expires_at as "expiresAt",
-      sender_id as "senderId"
-    from notifications
+      sender_id as "senderId",
+      coalesce((select p.xmin::text from preferences p where p.tenant_id = ${tenantId} and p.user_id = n.user_id), '0')
+        as user,
+      coalesce((select d.xmin::text from default_preferences d where d.tenant_id = ${tenantId}), '0') as tenant,
+      coalesce((select u.time_zone from users u where u.tenant_id = ${tenantId} and u.id = n.user_id), '') as zone
+    from notifications n
     where tenant_id = ${tenantId} and id = any(${sorted}::uuid[]) and id between ${first}::uuid and ${last}::uuid
-    order by id for update skip locked`;
+    order by id for update of n skip locked`;
+  return rows.map(({ user, tenant, zone, ...subject }) => ({ ...subject, rules: { user, tenant, zone } }));
 }
 
 /** Writes into the histories what became of steps; that one was handed over is told by who does it. */

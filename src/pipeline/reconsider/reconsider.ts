@@ -1,12 +1,13 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { dissolveBatches, dissolveBatchesOf } from "#src/batches/dissolve.ts";
-import { endHolds } from "#src/escalation/queries.ts";
+import { endHolds, endHoldsOfAll } from "#src/escalation/queries.ts";
 import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
 import { raiseFence } from "#src/preferences/fence.ts";
 import { readLevels } from "#src/preferences/queries.ts";
 import type { Counts, Reconcile } from "#src/preferences/reconciled.ts";
 import {
+  DECIDED,
   following,
   moveRuleChange,
   oldestRuleChanges,
@@ -142,10 +143,12 @@ type Taken = { rows: WaitingRow[]; looked: number; last: string | undefined };
 
 /**
  * A page of what waits for all users. The batches that its members are in are dissolved with it, a batch with all of its
- * members, wherever these are: no batch is ever half by the former rules.
+ * members, wherever these are: no batch is ever half by the former rules. Of what has been decided only steps that
+ * are held have their turn again.
  */
 async function takeWaiting(db: Db, change: RuleChange, progress: Progress, now: Date): Promise<Taken> {
   const { tenantId, type } = change;
+  if (progress.status === DECIDED) return { rows: [], ...(await endHoldsOfAll(db, change, progress.after, PAGE)) };
   const { ids, looked, last } = await lookAtWaiting(db, change, progress, PAGE);
   // Batches are locked before notifications.
   if (progress.status === Status.BATCHED && ids.length > 0)

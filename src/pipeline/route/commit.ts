@@ -4,7 +4,7 @@ import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
 import { type BatchSummary, readSummaries } from "#src/batches/queries.ts";
 import { BatchRole } from "#src/batches/role.ts";
 import { groupParts } from "#src/inbox/group.ts";
-import { fenceNames } from "#src/preferences/fence.ts";
+import { fenceNames, sharedFence } from "#src/preferences/fence.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Conclusion } from "./conclusion.ts";
@@ -70,7 +70,7 @@ export async function commitDecisions(
   const told = (
     fences === undefined
       ? tx`select set_config('enable_nestloop', 'off', true)`
-      : tx`select set_config('enable_nestloop', 'off', true), ${shared(tx, fences)}`
+      : tx`select set_config('enable_nestloop', 'off', true), ${sharedFence(tx, fences)}`
   ).execute();
   const decided = tx<(Omit<Placed, "seq"> & MaybeWhole & { seq: number | null })[]>`
     with conclusion as (
@@ -159,7 +159,7 @@ export async function commitDecisions(
  */
 export async function takeFence(tx: Tx, tenantId: string, conclusions: readonly Conclusion[]): Promise<void> {
   const fences = fencesOf(tenantId, conclusions);
-  if (fences !== undefined) await tx`select ${shared(tx, fences)}`;
+  if (fences !== undefined) await tx`select ${sharedFence(tx, fences)}`;
 }
 
 /** Locks for what shall wait, so that a change of its rules cannot miss it: see preferences/fence.ts. */
@@ -168,12 +168,6 @@ function fencesOf(tenantId: string, conclusions: readonly Conclusion[]): string[
     waits(conclusion) && conclusion.rules !== undefined ? [conclusion.rules.userId] : [],
   );
   return userIds.length === 0 ? undefined : fenceNames(tenantId, ["", ...userIds]);
-}
-
-function shared(tx: Tx, fences: readonly string[]) {
-  return tx`pg_advisory_xact_lock_shared(lock) from (
-    select distinct hashtextextended(name, 0) as lock from unnest(${texts(fences)}::text[]) as t (name)
-    order by lock) as locks`;
 }
 
 /** HELD, or in a batch: not final, so a change of rules has to find it. */
