@@ -39,6 +39,10 @@ export const batches = pgTable(
     uniqueIndex("batches_open").on(t.tenantId, t.userId, t.key).where(sql`state = 1`),
     index("batches_flush").on(t.flushAt).where(sql`state in (1, 2)`),
     index("batches_user").on(t.userId, t.tenantId, t.id),
+    // Of a tenant, in lists that ask for some of them only.
+    index("batches_type").on(t.tenantId, t.type, t.id),
+    index("batches_kind").on(t.tenantId, t.kind, t.id),
+    index("batches_state").on(t.tenantId, t.state, t.id),
     index("batches_ended").on(t.endedAt).where(sql`ended_at is not null`),
   ],
 );
