@@ -72,6 +72,9 @@ export type TestPlatformOptions = {
 
 export const OPERATOR_KEY = "operator-key-of-the-tests-0123456789";
 
+/** Longer than may be set: on a busy machine Redis would count as down now and then, and each process limit by itself. */
+const REDIS_PATIENCE_MS = 10_000;
+
 /** Everything quick and nothing limited, so that a test is about what it is about. */
 const SETTINGS = {
   POSTHORN_GRPC_PORT: "0",
@@ -114,12 +117,16 @@ export async function startTestPlatform(options: TestPlatformOptions = {}): Prom
     ...options.env,
   });
   const log = options.log ?? createLogger({ ...config.telemetry });
+  const redis = { ...config.redis, commandTimeoutMs: REDIS_PATIENCE_MS };
   const platform = stack.use(
-    await startPlatform(config, {
-      log,
-      ...(options.clock === undefined ? {} : { clock: options.clock }),
-      ...(options.between === undefined ? {} : { between: options.between }),
-    }),
+    await startPlatform(
+      { ...config, redis },
+      {
+        log,
+        ...(options.clock === undefined ? {} : { clock: options.clock }),
+        ...(options.between === undefined ? {} : { between: options.between }),
+      },
+    ),
   );
   const baseUrl = `http://${platform.grpcUrl}`;
   const sessions: Http2SessionManager[] = [];
