@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import postgres from "postgres";
@@ -104,9 +103,11 @@ test("ports that are taken are replaced, and it says so", async () => {
   const taken: Server[] = [];
   for (const port of [50051, 8080]) {
     const server = createServer();
-    const listening = Promise.race([once(server, "listening"), once(server, "error")]); // Taken by others is as good.
+    const { promise: isTaken, resolve } = Promise.withResolvers<void>();
+    // Taken by others is as good: `once` of node:events would throw then.
+    server.once("listening", resolve).once("error", () => resolve());
     server.listen({ port, host: "127.0.0.1", exclusive: true });
-    await listening;
+    await isTaken;
     taken.push(server);
   }
   onTestFinished(() => {
