@@ -88,8 +88,10 @@ test("each step is taken once, and nothing after the first answer, whoever reads
     expect(new Set(keys).size, "no step twice").toBe(keys.length);
     // A hand-over may have been under way, but no new step begins.
     if (answered[n] !== ChainState.WAITING) expect(keys.length).toBeLessThanOrEqual(1);
+    const { timeline } = await get(id);
     if (before[n] === 0 && answered[n] !== ChainState.WAITING)
-      expect((await get(id)).timeline.filter(({ step }) => step === 2)).toEqual([]);
+      expect(timeline.filter(({ step }) => step === 2)).toEqual([]);
+    expect(timeline.filter(({ confirmed }) => confirmed)).toHaveLength(n % 4 <= 1 ? 1 : 0);
   }
 }, 90_000);
 
@@ -179,5 +181,85 @@ describe("a channel", () => {
     );
     const entries = (await get(id)).timeline.filter(({ channel }) => channel === Channel.EMAIL);
     expect(entries.map(({ status }) => status)).toEqual([Status.DELIVERED]);
+  });
+
+  test("that answers late, while another is at it, is not heard", async () => {
+    const answers = [Promise.withResolvers<Outcome>(), Promise.withResolvers<Outcome>()];
+    const held = { id: "", times: 0 };
+    answer = async ({ notificationId, channel }) => {
+      if (notificationId !== held.id || channel !== Channel.EMAIL) return { kind: "sent" };
+      return answers[held.times++]?.promise ?? { kind: "sent" };
+    };
+    const escalation = { steps: [...one.steps, { channel: Channel.SMS, after: seconds(86_400) }] };
+    const id = await send(newUser(), { escalation });
+    held.id = id;
+    const times = (many: number) =>
+      until(
+        async () => of(id).length,
+        (given) => given === many,
+      );
+    pass(MINUTE);
+    await times(1);
+    pass(2 * MINUTE);
+    await times(2);
+    answers[0]?.resolve({ kind: "rejected", cause: "late" });
+    // Whoever had the first notes its outcome before it takes this.
+    await reached(await send(newUser(), { channels: [Channel.EMAIL] }), Status.DELIVERED);
+    expect((await get(id)).timeline.filter(({ step }) => step > 0)).toEqual([]);
+    answers[1]?.resolve({ kind: "sent" });
+    await told(id, ({ channel, status }) => channel === Channel.EMAIL && status === Status.DELIVERED);
+    expect(of(id).map(({ channel }) => channel)).toEqual([Channel.EMAIL, Channel.EMAIL]);
+    answer = async () => ({ kind: "sent" });
+  });
+
+  test("is not handed again what has been answered meanwhile", async () => {
+    answer = async () => ({ kind: "retry", cause: "busy" });
+    const id = await send(newUser(), { escalation: one });
+    pass(MINUTE);
+    await until(
+      async () => (await sql`select attempts from hand_overs where notification_id = ${id} and due_at > ${clock()}`)[0],
+      (row) => row?.attempts === 1 && of(id).length === 1,
+    );
+    await a.key.send.confirmNotification({ id, reason: "a test" });
+    answer = async () => ({ kind: "sent" });
+    pass(MINUTE);
+    await until(
+      () => sql`select from hand_overs where notification_id = ${id}`,
+      (left) => left.length === 0,
+    );
+    expect(of(id)).toHaveLength(1);
+    expect((await get(id)).timeline.filter(({ step }) => step > 0)).toEqual([]);
+  });
+});
+
+describe("what somebody else has locked keeps nothing else waiting", () => {
+  test("when steps are taken", async () => {
+    const [locked, free] = [await send(newUser(), { escalation: one }), await send(newUser(), { escalation: one })];
+    await sql.begin(async (tx) => {
+      await tx`select from notifications where id = ${locked} for update`;
+      pass(MINUTE);
+      await told(free, ({ step, status }) => step === 1 && status === Status.DELIVERED);
+      expect(of(locked)).toEqual([]);
+    });
+    await told(locked, ({ step, status }) => step === 1 && status === Status.DELIVERED);
+    expect([of(locked), of(free)].map((given) => given.length)).toEqual([1, 1]);
+  });
+
+  test("when hand-overs are claimed", async () => {
+    answer = async () => ({ kind: "retry", cause: "busy" });
+    const locked = await send(newUser(), { channels: [Channel.EMAIL] });
+    await until(
+      () => sql`select from hand_overs where notification_id = ${locked} and attempts = 1 and due_at > ${clock()}`,
+      (rows) => rows.length === 1 && of(locked).length === 1,
+    );
+    answer = async () => ({ kind: "sent" });
+    await sql.begin(async (tx) => {
+      await tx`select from hand_overs where notification_id = ${locked} for update`;
+      pass(MINUTE);
+      await reached(await send(newUser(), { channels: [Channel.EMAIL] }), Status.DELIVERED);
+      expect(of(locked)).toHaveLength(1);
+    });
+    await reached(locked, Status.DELIVERED);
+    expect(of(locked)).toHaveLength(2);
   });
 });

@@ -99,8 +99,7 @@ test("a change of a rare type looks at a thousand that wait at a time, and decid
   expect(await suppressed(tenantId)).toEqual([]);
   expect(await look()).toEqual({ looked: 501, more: true });
   expect(await look()).toEqual({ looked: 1, more: true });
-  // Nothing of it is in a batch.
-  // Members of batches; then steps of escalations.
+  // Nothing of it is in a batch, and no step is held.
   expect(await look()).toEqual({ looked: 0, more: true });
   expect(await look()).toEqual({ looked: 0, more: false });
   expect((await suppressed(tenantId)).map(({ id }) => id)).toEqual(ids.slice(-2));
