@@ -7,7 +7,7 @@ import { HOUR, MINUTE, steppedClock } from "../batches/setup.ts";
 import { platformOfFile } from "../support/platform.ts";
 import { testServices } from "../support/services.ts";
 import { until } from "../support/until.ts";
-import { escalating, seconds, sinkFolder } from "./setup.ts";
+import { escalating, seconds, sinkFolder, stoppableTakings } from "./setup.ts";
 
 // Rules that change while they hold steps back, or while somebody takes these by the former ones.
 const services = await testServices();
@@ -16,40 +16,14 @@ const { clock, step: pass } = steppedClock();
 const sql = postgres(services.databaseUrl, { max: 1, onnotice: () => undefined });
 afterAll(() => sql.end());
 
-/** Where the next taking of steps stops, and what lets it go on. */
-type Stop = { at: "before" | "uncommitted"; reached: () => void; goOn: Promise<void> };
-let stop: Stop | undefined;
-afterEach(() => {
-  stop = undefined;
-});
-
+const takings = stoppableTakings();
+afterEach(takings.go);
 /** The node's own. */
 let all: Store | undefined;
-
-function stopping(store: Store): Store {
+const stopping = (store: Store) => {
   all = store;
-  return {
-    ...store,
-    async tenant(tenantId, work) {
-      if (stop === undefined || !String(work).includes("lockDue")) return store.tenant(tenantId, work);
-      const { at, reached, goOn } = stop;
-      stop = undefined;
-      if (at === "before") {
-        reached();
-        await goOn;
-      }
-      return store.tenant(tenantId, async (tx) => {
-        const result = await work(tx);
-        if (at === "uncommitted") {
-          reached();
-          await goOn;
-        }
-        return result;
-      });
-    },
-    [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
-  };
-}
+  return takings.store(store);
+};
 
 const node = await platformOfFile({ services, clock, env: sink.env, between: { store: stopping } });
 const { key } = node;
@@ -71,10 +45,8 @@ const given = (id: string) =>
 const holdsOf = async (id: string) =>
   (await get(id)).timeline.filter(({ verdicts }) => verdicts[0]?.kind === VerdictKind.HOLD);
 
-async function stopAt(at: Stop["at"]) {
-  const { promise: goOn, resolve: release } = Promise.withResolvers<void>();
-  const { promise: reached, resolve } = Promise.withResolvers<void>();
-  stop = { at, reached: resolve, goOn };
+async function stopAt(at: "before" | "uncommitted") {
+  const { reached, release } = takings.stop(at);
   pass(10 * MINUTE);
   await reached;
   return release;

@@ -8,7 +8,7 @@ import { platformOfFile } from "../support/platform.ts";
 import { wrongInAppCounters, wrongInboxes } from "../support/recount.ts";
 import { testServices } from "../support/services.ts";
 import { until } from "../support/until.ts";
-import { escalating, seconds } from "./setup.ts";
+import { escalating, seconds, stoppableTakings } from "./setup.ts";
 
 // Two nodes with schedulers of their own, and a channel that remembers what it was given and does as it is told.
 const services = await testServices();
@@ -27,10 +27,12 @@ const channels = (): Channels =>
       },
     ]),
   );
-const a = await platformOfFile({ services, clock, between: { channels } });
-const b = await platformOfFile({ services, clock, between: { channels }, tenant: a.tenant });
+const takings = stoppableTakings();
+const between = { channels, store: takings.store };
+const a = await platformOfFile({ services, clock, between });
+const b = await platformOfFile({ services, clock, between, tenant: a.tenant });
 const onB = b.clients(a.tenant.apiKey);
-const { newUser, send, get, told, reached } = escalating(a);
+const { newUser, send, get, prefer, told, reached } = escalating(a);
 const sql = postgres(services.databaseUrl, { max: 2, onnotice: () => undefined });
 afterAll(async () => {
   expect(await wrongInboxes(sql)).toEqual([]);
@@ -94,6 +96,24 @@ test("each step is taken once, and nothing after the first answer, whoever reads
     expect(timeline.filter(({ confirmed }) => confirmed)).toHaveLength(n % 4 <= 1 ? 1 : 0);
   }
 }, 90_000);
+
+test("a step that one node is taking is left alone by the other, which goes on with the rest", async () => {
+  const user = newUser();
+  await prefer(user, { channels: { email: false } });
+  const id = await send(user, { escalation: two });
+  const later = await send(newUser(), { escalation: { steps: [{ channel: Channel.EMAIL, after: seconds(120) }] } });
+  const { reached, release } = takings.stop("uncommitted");
+  pass(MINUTE);
+  await reached;
+  pass(MINUTE);
+  await told(later, ({ step, status }) => step === 1 && status === Status.DELIVERED);
+  release();
+  await told(id, ({ step, status }) => step === 2 && status === Status.DELIVERED);
+  expect((await get(id)).timeline.filter(({ step }) => step > 0).map(({ step, reason }) => [step, reason])).toEqual([
+    [1, Reason.CHANNEL_DISABLED],
+    [2, Reason.UNSPECIFIED],
+  ]);
+});
 
 describe("a channel", () => {
   test("that does not take it is tried again, with the same key", async () => {

@@ -5,6 +5,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { afterAll } from "vitest";
 import type { Notification, Status, TimelineEntry } from "#gen/posthorn/v1/notification_pb.ts";
 import type { SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
+import type { Store } from "#src/store/store.ts";
 import type { TestPlatform } from "../support/platform.ts";
 import { until } from "../support/until.ts";
 
@@ -69,5 +70,45 @@ export function escalating({ key }: Pick<TestPlatform, "key">) {
         () => get(id),
         ({ timeline }) => timeline.some(good),
       ),
+  };
+}
+
+/**
+ * Stands between nodes and their stores, and stops whoever takes steps next: before its transaction, or between its
+ * statements and its commit.
+ */
+export function stoppableTakings() {
+  type Stop = { at: "before" | "uncommitted"; reached: () => void; released: Promise<void> };
+  let next: Stop | undefined;
+  return {
+    stop(at: Stop["at"]): { reached: Promise<void>; release: () => void } {
+      const reached = Promise.withResolvers<void>();
+      const released = Promise.withResolvers<void>();
+      next = { at, reached: reached.resolve, released: released.promise };
+      return { reached: reached.promise, release: released.resolve };
+    },
+    /** Nobody is to be stopped any more. */
+    go(): void {
+      next = undefined;
+    },
+    store: (store: Store): Store => ({
+      ...store,
+      async tenant(tenantId, work) {
+        if (next === undefined || !String(work).includes("lockDue")) return store.tenant(tenantId, work);
+        const { at, reached, released } = next;
+        next = undefined;
+        const wait = () => {
+          reached();
+          return released;
+        };
+        if (at === "before") await wait();
+        return store.tenant(tenantId, async (tx) => {
+          const result = await work(tx);
+          if (at === "uncommitted") await wait();
+          return result;
+        });
+      },
+      [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+    }),
   };
 }
