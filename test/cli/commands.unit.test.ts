@@ -1,5 +1,6 @@
 import { mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { expect, onTestFinished, test } from "vitest";
 import { BadRequestSchema, ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
@@ -7,14 +8,19 @@ import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { BatchKind, BatchService, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
-import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   type CreateSubscriptionRequest,
   PreferencesService,
   type UnsubscribeAllRequest,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { ScheduleService, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
-import { type SendBatchRequest, type SendRequest, SendService } from "#gen/posthorn/v1/send_service_pb.ts";
+import {
+  type ConfirmNotificationRequest,
+  type SendBatchRequest,
+  type SendRequest,
+  SendService,
+} from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import { type LocalState, stateFile, writeState } from "#src/cli/state.ts";
@@ -98,10 +104,78 @@ test("without --idempotency-key each send gets a new one; --no-wait does not wai
   expect(requests.map(({ batchable }) => batchable)).toEqual([false, undefined]);
 });
 
+test("send --escalate names channels and their times, --confirm asks for a confirmation; without either, nothing", async () => {
+  const requests: SendRequest[] = [];
+  const { server } = await serving((router) =>
+    router.rpc(SendService.method.send, (request) => {
+      requests.push(request);
+      return { results: [] };
+    }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  await w.run("send ada -t Hi --escalate email:2m,sms:5m --escalate chat:90s --confirm");
+  await w.run("send ada -t Hi --confirm");
+  await w.run("send ada -t Hi --escalate push:10s");
+  await w.run("send ada -t Hi");
+  expect(requests.map(({ escalation }) => escalation)).toMatchObject([
+    {
+      steps: [
+        { channel: Channel.EMAIL, after: { seconds: 120n } },
+        { channel: Channel.SMS, after: { seconds: 300n } },
+        { channel: Channel.CHAT, after: { seconds: 90n } },
+      ],
+      confirmationRequired: true,
+    },
+    { steps: [], confirmationRequired: true },
+    { steps: [{ channel: Channel.PUSH, after: { seconds: 10n } }], confirmationRequired: false },
+    undefined,
+  ]);
+});
+
+test("confirm says when it was confirmed and who has it, and gives the reason to the audit log", async () => {
+  let request: ConfirmNotificationRequest | undefined;
+  const { server } = await serving((router) =>
+    router.rpc(SendService.method.confirmNotification, (received) => {
+      request = received;
+      const confirmTime = timestampFromDate(new Date("2026-03-29T09:00:00Z"));
+      return { notification: { id: ID, userId: "ada\u001b[31m", status: Status.READ, confirmTime } };
+    }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const plain = await w.run(["confirm", ID, "--reason", "answered by phone"]);
+  expect(plain).toEqual({
+    exitCode: 0,
+    out: [expect.stringMatching(/^confirmed at .*2026.*; ada.* has it as read$/)],
+    err: [],
+  });
+  expect(plain.out.join()).not.toContain("\u001b");
+  expect(request).toMatchObject({ id: ID, reason: "answered by phone" });
+  const json = await w.run(["confirm", ID, "--reason", "x", "--json"]);
+  expect(JSON.parse(json.out[0] ?? "")).toMatchObject({ id: ID, confirmTime: "2026-03-29T09:00:00Z" });
+});
+
+test("confirm without a reason is not sent; one that has not come is refused", async () => {
+  let times = 0;
+  const { server } = await serving((router) =>
+    router.rpc(SendService.method.confirmNotification, () => {
+      times++;
+      throw new ConnectError("it has not reached its recipient", Code.FailedPrecondition, undefined, [
+        { desc: ErrorInfoSchema, value: { reason: "NOTIFICATION_NOT_DELIVERED", domain: "posthorn" } },
+      ]);
+    }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  expect(await w.run(["confirm", ID])).toMatchObject({ exitCode: 2, out: [] });
+  expect(times).toBe(0);
+  const refused = await w.run(["confirm", ID, "--reason", "x"]);
+  expect(refused).toMatchObject({ exitCode: 1, out: [] });
+  expect(refused.err.join("\n")).toContain("NOTIFICATION_NOT_DELIVERED");
+});
+
 test("a refusal names the field, the option that sets it and the reason, with exit code 1", async () => {
   const { server } = await serving((router) =>
     router.rpc(SendService.method.send, () => {
-      throw new ConnectError("the request breaks 2 rules", Code.InvalidArgument, undefined, [
+      throw new ConnectError("the request breaks 3 rules", Code.InvalidArgument, undefined, [
         { desc: ErrorInfoSchema, value: { reason: "INVALID_REQUEST", domain: "posthorn" } },
         {
           desc: BadRequestSchema,
@@ -109,6 +183,7 @@ test("a refusal names the field, the option that sets it and the reason, with ex
             fieldViolations: [
               { field: "content.title", description: "must be at least 1 character" },
               { field: "tags[2]", description: "must not hold spaces\u001b[31m" },
+              { field: "escalation.steps[1].after", description: "must be at least 10s" },
             ],
           },
         },
@@ -121,9 +196,10 @@ test("a refusal names the field, the option that sets it and the reason, with ex
     exitCode: 1,
     out: [],
     err: [
-      "error: the request breaks 2 rules [INVALID_REQUEST]",
+      "error: the request breaks 3 rules [INVALID_REQUEST]",
       "  content.title: must be at least 1 character (set by --title)",
       "  tags[2]: must not hold spaces (set by --tag)",
+      "  escalation.steps[1].after: must be at least 10s (set by --escalate)",
     ],
   });
   const json = await w.run("send ada -t x --json");
@@ -132,7 +208,7 @@ test("a refusal names the field, the option that sets it and the reason, with ex
     error: {
       code: "INVALID_ARGUMENT",
       reason: "INVALID_REQUEST",
-      fields: [{ field: "content.title" }, { field: "tags[2]" }],
+      fields: [{ field: "content.title" }, { field: "tags[2]" }, { field: "escalation.steps[1].after" }],
     },
   });
 });
@@ -150,6 +226,8 @@ test.each([
   ["an unknown command", "sned ada"],
   ["an unknown option", "send ada --tilte x"],
   ["an unreadable duration", "send ada -t x --ttl soon --api-key k"],
+  ["an unknown channel to escalate to", "send ada -t x --escalate owl:5m --api-key k"],
+  ["an escalation without a time", "send ada -t x --escalate email --api-key k"],
   ["nobody to send to", "send -t x --api-key k"],
   ["nothing to send", "send ada --api-key k"],
   ["no credential", "whoami"],
