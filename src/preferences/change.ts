@@ -9,7 +9,14 @@ import type { Store } from "#src/store/store.ts";
 import { checkPreferences } from "./check.ts";
 import { changedPaths, etagOf, type Stored, withoutEmpty } from "./document.ts";
 import { lockPreferences, type Owner, savePreferences } from "./queries.ts";
-import { type Counts, type Reconcile, type Reconciled, type ReconcileReminders, together } from "./reconciled.ts";
+import {
+  type Counts,
+  type Reconcile,
+  type Reconciled,
+  type ReconcileReminders,
+  together,
+  UNTOUCHED,
+} from "./reconciled.ts";
 import { recordRuleChange } from "./rule-changes.ts";
 
 export type ChangeDeps = {
@@ -36,6 +43,9 @@ export type Change = {
   etag: string;
   edit(before: Preferences): Preferences;
 };
+
+/** Fields that decide about nothing that waits: how what comes is shown, and what the user consents to. */
+const UNDECIDING = /^(language$|timing\b|grouping\b)/;
 
 /** `reconciled` for users only, when something changed. */
 export type Changed = { stored: Stored; changedFields: string[]; reconciled: Counts | undefined };
@@ -66,6 +76,7 @@ export async function changePreferences(deps: ChangeDeps, owner: Owner, change: 
       const { actor, action, reason } = change;
       let reconciled: Reconciled | undefined;
       if (userId === "") await recordRuleChange(db, { tenantId, userId, type: "" }, now);
+      else if (changedFields.every((path) => UNDECIDING.test(path))) reconciled = UNTOUCHED;
       else {
         const offsets = changedFields.some((path) => path.endsWith(".reminder_offsets"));
         const reminders = offsets ? await deps.reconcileReminders(db, tenantId, userId, { actor, now }) : undefined;

@@ -18,6 +18,12 @@ export type Reconciled = {
   announce(): void;
 };
 
+/** What a change that decides about nothing makes of what waits. */
+export const UNTOUCHED: Reconciled = {
+  counts: { suppressed: 0, moved: 0, released: 0, rebatched: 0, unchanged: 0, added: 0, more: false },
+  announce: () => undefined,
+};
+
 /**
  * Decides anew what waits for users, by the rules as the transaction sees them: call it in the transaction that changes
  * them, after the change. No decision drawn from the former rules comes to wait after it. Looks at 1,000 notifications;

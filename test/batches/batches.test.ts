@@ -312,7 +312,7 @@ describe("while a batch is open", () => {
     const a = await send(user, type, "a");
     const before = await batchOf(a.batchId);
     step(6 * MINUTE);
-    await prefer(user, { language: "pt" });
+    await prefer(user, { weekendsEnabled: true });
     const { batchId } = await until(
       () => get(a.notificationId),
       (it) => it.status === Status.BATCHED && it.batchId !== a.batchId && it.batchId !== "",
@@ -320,6 +320,14 @@ describe("while a batch is open", () => {
     const after = await batchOf(batchId);
     const ms = (batch: typeof before) => (batch.flushTime ? timestampDate(batch.flushTime).getTime() : 0);
     expect(Math.abs(ms(after) - ms(before))).toBeLessThan(5000);
+  });
+
+  test("a change that decides about nothing leaves it alone", async () => {
+    const { batchId } = await send(user, await newType({ batchable: true, window: { seconds: 600n } }), "a");
+    const { changedFields, reconciled } = await prefer(user, { language: "de", timing: { learning: false } });
+    expect(changedFields).toEqual(["language", "timing.learning"]);
+    expect(reconciled).toMatchObject({ moved: 0, released: 0, rebatched: 0, unchanged: 0 });
+    expect((await batchOf(batchId)).state).toBe(BatchState.OPEN);
   });
 
   test("the answer to a change of preferences counts what it made of members", async () => {

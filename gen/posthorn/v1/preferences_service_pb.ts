@@ -204,8 +204,8 @@ export const BatchingSchema: GenMessage<Batching> = /*@__PURE__*/
  *
  * What finds no room goes into the digest (REASON_HOURLY_CAP), which is due at the
  * next full hour of the user's wall clock, with all that Digest says of digests.
- * What its type keeps out of digests (DIGEST_RULE_NEVER), and batches, digests and
- * what was left alone in one, are held instead, and given a turn in the next hour
+ * What its type keeps out of digests (DIGEST_RULE_NEVER), what escalates, and
+ * batches, digests and what was left alone in one, are held instead, and given a turn in the next hour
  * that has room, at most a week ahead. What expires before is EXPIRED at once.
  *
  * CRITICAL passes and is counted. SendRequest.bypass_rate_limit does not pass:
@@ -887,7 +887,9 @@ export const UpdatePreferencesResponseSchema: GenMessage<UpdatePreferencesRespon
   messageDesc(file_posthorn_v1_preferences_service, 16);
 
 /**
- * What a change of rules made of the notifications that waited for a user.
+ * What a change of rules made of the notifications that waited for a user. Where
+ * only `language`, `timing` or `grouping` changed nothing is decided anew, and all
+ * of it is 0.
  *
  * @generated from message posthorn.v1.Reconciled
  */
