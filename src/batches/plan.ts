@@ -63,7 +63,11 @@ export function batchPlan(
  * Whether a reminder of a deadline would come too late with a batch or digest: with less than half of the time left that its
  * recipient has now. Reminders expire with their deadlines.
  */
-export function isTooLateFor({ latestFlushAt }: BatchPlan, expiresAt: Date | undefined, now: Date): boolean {
+export function isTooLateFor(
+  { latestFlushAt }: Pick<BatchPlan, "latestFlushAt">,
+  expiresAt: Date | undefined,
+  now: Date,
+): boolean {
   if (expiresAt === undefined) return false;
   return latestFlushAt.getTime() - now.getTime() > (expiresAt.getTime() - now.getTime()) / 2;
 }

@@ -7,6 +7,7 @@ import { localLimits } from "#src/limits/local-limits.ts";
 import { CAP_WINDOW, type Cap, type NotificationLimitsConfig, type Slot } from "#src/limits/windows.ts";
 import { capOf } from "#src/pipeline/route/cap.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import { zoneClock } from "#src/preferences/zone-clock.ts";
 
 // The rules of the hourly cap, asked through the limits that one process keeps: Redis gives the same
 // (notification-limits.test.ts).
@@ -55,24 +56,38 @@ test("a share is between one and the whole, and grows with the cap and with the 
 
 test("CRITICAL passes, and what is kept out of digests waits", () => {
   const of = (about: object, maxPerHour: number | undefined = 10) =>
-    capOf({
-      notification: {
-        id: uuid(1),
-        type: "news",
-        category: "news",
-        priority: Priority.NORMAL,
-        channels: [Channel.IN_APP],
-        bypassLimits: true,
-        ...about,
+    capOf(
+      {
+        notification: {
+          id: uuid(1),
+          type: "news",
+          category: "news",
+          priority: Priority.NORMAL,
+          channels: [Channel.IN_APP],
+          bypassLimits: true,
+          ...about,
+        },
+        preferences: { maxPerHour, digest: { clock: () => zoneClock("UTC") } } as CompiledPreferences,
       },
-      preferences: { maxPerHour } as CompiledPreferences,
-    });
+      new Date(NOON + HOUR / 2),
+    );
   const rules = { batching: undefined, digest: DigestRule.UNSPECIFIED, worth: 4 };
   expect(of({})).toEqual({ perHour: 10, share: 10, over: "digest" });
   expect(of({ rules })).toEqual({ perHour: 10, share: 5, over: "digest" });
   expect(of({ rules, batchedAlready: true })?.over).toBe("wait");
   expect(of({ rules: { ...rules, digest: DigestRule.NEVER } })?.over).toBe("wait");
   expect(of({ rules, priority: Priority.CRITICAL })).toEqual({ perHour: 10, share: 10, over: "pass" });
+  // The next full hour is half an hour ahead: a reminder that has less than twice that left does not wait for it.
+  const reminder = (leftMs: number) => ({ tags: ["deadline:a"], expiresAt: new Date(NOON + HOUR / 2 + leftMs) });
+  for (const more of [{}, { batchedAlready: true }]) {
+    const usual = of(more)?.over;
+    expect([HOUR / 4, HOUR - 1, HOUR].map((left) => of({ ...more, ...reminder(left) })?.over)).toEqual([
+      "pass",
+      "pass",
+      usual,
+    ]);
+    expect(of({ ...more, ...reminder(HOUR / 4), tags: ["other"] })?.over).toBe(usual);
+  }
 });
 
 test("in an hour of the clock no more come than the cap allows, but for what passes it", () => {

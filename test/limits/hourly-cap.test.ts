@@ -1,4 +1,4 @@
-import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
 import { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { Priority, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
@@ -182,6 +182,16 @@ test("what its type keeps out of digests is held, and has its turn in the next h
     expect(status).toBe(Status.HELD);
     expect(verdicts).toMatchObject([{ kind: VerdictKind.HOLD, reason: Reason.HOURLY_CAP }]);
   }
+  const vain = await send(user, code, "vain", { expiry: { case: "ttl", value: { seconds: 60n } } });
+  expect(vain).toMatchObject({
+    status: Status.EXPIRED,
+    verdicts: [{ kind: VerdictKind.HOLD, reason: Reason.HOURLY_CAP }],
+  });
+  expect((await timeline(vain.notificationId)).at(-1)).toMatchObject({
+    status: Status.EXPIRED,
+    reason: Reason.HOURLY_CAP,
+    rateLimit: { window: Reason.HOURLY_CAP, usage: 2, limit: 2, maxPerHour: 2 },
+  });
   const turns = codes.map(({ estimatedDeliveryTime: at }) => (at ? timestampDate(at).getTime() : 0));
   expect(turns.map((turn) => Math.floor((turn - nowMs) / HOUR))).toEqual([1, 1, 2]);
   expect(turns).toEqual(turns.toSorted((x, y) => x - y));
@@ -210,6 +220,30 @@ test("what its type keeps out of digests is held, and has its turn in the next h
   later();
   await prefer(user, { hourlyCap: { enabled: false } });
   for (const id of [third, late.notificationId]) await reached(id ?? "", Status.DELIVERED);
+});
+
+test("a reminder that would come too late for its deadline passes, and is counted", async () => {
+  nextHour();
+  const user = newUser();
+  await prefer(user, { hourlyCap: { maxPerHour: 2 } });
+  await fill(user, 2);
+  const never = await newType(undefined, { digest: DigestRule.NEVER });
+  const remind = async (type: string, leftMs: number) => {
+    const { deadline } = await key.schedules.upsertDeadline({
+      deadline: {
+        ...{ userId: user, key: `${type}-${leftMs}`, type, content: { title: `${leftMs}` } },
+        time: timestampFromDate(new Date(nowMs + leftMs)),
+        reminderOffsets: { offsets: [{ seconds: BigInt(leftMs / 1000 - 1) }] },
+      },
+    });
+    return deadline?.reminders[0]?.notificationId ?? "";
+  };
+  const ids = [await remind("general", HOUR / 2), await remind(never, HOUR / 2), await remind("general", 3 * HOUR)];
+  nowMs += 1000;
+  for (const id of ids.slice(0, 2)) await reached(id, Status.DELIVERED);
+  expect(await reached(ids[2] ?? "", Status.BATCHED)).toMatchObject({ reason: Reason.HOURLY_CAP });
+  const after = await send(user, "general", "after");
+  expect(after).toMatchObject({ status: Status.BATCHED, rateLimit: { usage: 4, limit: 2 } });
 });
 
 test("a change of the cap, the user's or the tenant's, has decided anew what it collected", async () => {

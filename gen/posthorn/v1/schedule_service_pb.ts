@@ -666,8 +666,8 @@ export const DeadlineSchema: GenMessage<Deadline> = /*@__PURE__*/
 
 /**
  * A notification before a deadline. Decided as any other; but it waits for no
- * batch or digest with which it would come with less than half of the time left
- * that it has when it is due.
+ * batch or digest, and for no room under the HourlyCap, with which it would come
+ * with less than half of the time left that it has when it is due.
  *
  * @generated from message posthorn.v1.Reminder
  */

@@ -1,22 +1,37 @@
 import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
-import { hourlyPlan } from "#src/batches/plan.ts";
+import { type BatchPlan, hourlyPlan, isTooLateFor } from "#src/batches/plan.ts";
 import { budget } from "#src/limits/budget.ts";
-import type { Cap } from "#src/limits/windows.ts";
+import { CAP_WINDOW, type Cap, windowEnd } from "#src/limits/windows.ts";
+import { isReminder } from "#src/notifications/own-tags.ts";
 import { USUAL_WORTH } from "#src/types/type.ts";
 import type { Reservation } from "./conclusion.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 
 /**
- * What its user's hourly cap says about a notification; undefined: nothing. CRITICAL passes; what its type or its past
- * keeps out of digests waits for an hour with room. Pure.
+ * What its user's hourly cap says about a notification; undefined: nothing. CRITICAL passes, and a reminder that would come
+ * too late; what its type or its past keeps out of digests waits for an hour with room. Pure.
  */
-export function capOf({ notification, preferences: { maxPerHour: perHour } }: Facts): Cap | undefined {
+export function capOf(facts: Facts, now: Date): Cap | undefined {
+  const { notification, preferences } = facts;
+  const { maxPerHour: perHour } = preferences;
   if (perHour === undefined) return undefined;
   if (notification.priority === Priority.CRITICAL) return { perHour, share: perHour, over: "pass" };
   const { rules, batchedAlready } = notification;
   const over = batchedAlready || rules?.digest === DigestRule.NEVER ? "wait" : "digest";
-  return { perHour, share: budget(perHour, worthOf(notification)), over };
+  const isLate =
+    isReminder(notification.tags) && isTooLateFor(nextChance(facts, over, now), notification.expiresAt, now);
+  return { perHour, share: budget(perHour, worthOf(notification)), over: isLate ? "pass" : over };
+}
+
+/** When one that the cap refuses would come: with the digest, or in the next hour at the earliest. */
+function nextChance(
+  { notification, preferences }: Facts,
+  over: "wait" | "digest",
+  now: Date,
+): Pick<BatchPlan, "latestFlushAt"> {
+  if (over === "digest") return hourlyPlan(notification, preferences.digest, now);
+  return { latestFlushAt: new Date(windowEnd(CAP_WINDOW, now.getTime())) };
 }
 
 /** In which order those that are decided together ask the limits: the most first. All alike where there is no cap. Pure. */

@@ -228,7 +228,7 @@ async function reserveFor(
   const wanting = waiting.flatMap((row, index) => {
     const about = facts[index];
     const delivers = verdicts[index]?.some((verdict) => verdict.kind === "deliver");
-    return delivers && about ? [{ row, index, cap: capOf(about), rank: rankOf(about) }] : [];
+    return delivers && about ? [{ row, index, cap: capOf(about, now), rank: rankOf(about) }] : [];
   });
   if (wanting.some(({ rank }) => rank !== wanting[0]?.rank)) wanting.sort((a, b) => b.rank - a.rank);
   const result: (Reservation | undefined)[] = waiting.map(() => undefined);
