@@ -24,17 +24,24 @@ import { createApiLimits } from "#src/limits/api-limits.ts";
 import { notificationLimits } from "#src/limits/notification-limits.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
 import { storeReminders } from "#src/pipeline/accept/reminders.ts";
-import type { ClosedBatch } from "#src/pipeline/close/close.ts";
+import type { ClosedBatch, WaitingBatch } from "#src/pipeline/close/close.ts";
 import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
 import { PROCESS_BYTES, startMemoryGuard, thresholdOf } from "#src/pipeline/memory.ts";
 import { outsideWork } from "#src/pipeline/outside.ts";
 import { openQueue, type Queue } from "#src/pipeline/queue.ts";
 import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
-import { announceBatch, announceCancelled, announceClosed, announceConclusion } from "#src/pipeline/route/announce.ts";
+import {
+  announceBatch,
+  announceCancelled,
+  announceClosed,
+  announceConclusion,
+  announceWaiting,
+} from "#src/pipeline/route/announce.ts";
 import { decideCounting } from "#src/pipeline/route/decide-in-slices.ts";
 import { endingBy } from "#src/pipeline/route/ended-by.ts";
 import { deciding } from "#src/pipeline/route/gates/decide.ts";
+import { holdingBy } from "#src/pipeline/route/held-by.ts";
 import type { RouteDeps } from "#src/pipeline/route/route.ts";
 import { worker } from "#src/pipeline/worker.ts";
 import { preferenceCache } from "#src/preferences/cache.ts";
@@ -229,8 +236,11 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     const close = {
       ...{ store, queue, newId, findType, log },
       endedBy: endingBy((facts, at) => decideCounting({ decide, metrics }, facts, at)),
+      heldBy: holdingBy(decide),
       slot: firstSlot,
       loadPreferences: preferences.load,
+      reloadPreferences: preferences.reload,
+      waits: (tenantId: string, batch: WaitingBatch, at: Date) => announceWaiting(live, tenantId, batch, at),
       closed: (tenantId: string, batch: ClosedBatch, at: Date) => announceClosed(live, tenantId, batch, at),
     };
     const given = { store, broker, queue, live, clock, random, metrics, log };

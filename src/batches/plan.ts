@@ -72,9 +72,12 @@ export function isTooLateFor(
   return latestFlushAt.getTime() - now.getTime() > (expiresAt.getTime() - now.getTime()) / 2;
 }
 
-/** The digest a notification waits for; undefined when it waits for none. */
+/**
+ * The digest a notification waits for; undefined when it waits for none. For one that has been in a batch before it is
+ * that which it would have waited for then; where that is past, what is in the same case comes together at once.
+ */
 export function digestPlan(
-  { channels }: Pick<Batchable, "channels">,
+  { channels, since }: Pick<Batchable, "channels" | "since">,
   rule: DigestRule,
   own: Digest_Mode,
   { time, days, clock }: CompiledPreferences["digest"],
@@ -83,7 +86,9 @@ export function digestPlan(
   if (rule === DigestRule.NEVER) return undefined;
   const mode = rule === DigestRule.ALWAYS && own === Mode.IMMEDIATE ? Mode.DAILY : own;
   if (mode !== Mode.HOURLY && mode !== Mode.DAILY && mode !== Mode.WEEKLY) return undefined;
-  return planFor(mode as DigestTime["mode"], channels, { time, days, clock }, now);
+  const from = since !== undefined && since < now ? since : now;
+  const plan = planFor(mode as DigestTime["mode"], channels, { time, days, clock }, from);
+  return plan.flushAt > now ? plan : { ...plan, key: `${plan.key}:late`, flushAt: now, latestFlushAt: now };
 }
 
 /** The digest at the next full hour: for what the hourly cap refuses, which would not wait for one otherwise. */

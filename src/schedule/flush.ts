@@ -18,9 +18,9 @@ export async function flush(
   if (memory.pressure() === "over") return { more: false };
   const limit = size.now();
   const began = performance.now();
-  const { seen, closed } = await closeDue(close, now, limit);
+  const { seen, done } = await closeDue(close, now, limit);
   size.done({ items: seen, backlog: seen === limit ? Number.POSITIVE_INFINITY : 0, tookMs: performance.now() - began });
-  metrics.schedulerReleased.inc({ kind: "batch" }, closed);
+  metrics.schedulerReleased.inc({ kind: "batch" }, done);
   // Where others have them all in hand there is nothing to hurry for.
-  return { more: seen === limit && closed > 0 };
+  return { more: seen === limit && done > 0 };
 }

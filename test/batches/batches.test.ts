@@ -10,7 +10,7 @@ import { wrongInAppCounters, wrongInboxes } from "../support/recount.ts";
 import { refusalOf } from "../support/refusal.ts";
 import { openReader } from "../support/stream-reader.ts";
 import { until } from "../support/until.ts";
-import { batching, MINUTE, steppedClock } from "./setup.ts";
+import { batching, HOUR, MINUTE, steppedClock } from "./setup.ts";
 
 const { clock, step } = steppedClock();
 const node = await platformOfFile({ clock });
@@ -204,15 +204,14 @@ describe("while a batch is open", () => {
 
   test("the batch's notification, held, can be cancelled, and its members with it, but not they alone", async () => {
     const type = await newType({ batchable: true });
-    // It closes into quiet hours that begin after its members have joined.
-    const start = new Date(clock().getTime() + 15 * MINUTE).toISOString().slice(11, 16);
-    const end = new Date(clock().getTime() + 120 * MINUTE).toISOString().slice(11, 16);
-    await prefer(user, { quietHours: { enabled: true, startTime: start, endTime: end } });
+    step(HOUR - (clock().getTime() % HOUR));
+    await prefer(user, { hourlyCap: { enabled: true, maxPerHour: 1 } });
+    expect((await send(user, "general", "the only one of this hour")).status).toBe(Status.DELIVERED);
     const [a, b] = [await send(user, type, "a"), await send(user, type, "b")];
     step(31 * MINUTE);
     const { notificationId } = await closed(a.batchId);
     expect(await reached(notificationId, Status.HELD)).toMatchObject({
-      reason: Reason.QUIET_HOURS,
+      reason: Reason.HOURLY_CAP,
       batchId: a.batchId,
     });
     const { reason } = await refusalOf(key.send.cancelNotification({ id: a.notificationId }));

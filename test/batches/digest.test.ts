@@ -1,10 +1,11 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { Digest_Mode as Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import { platformOfFile } from "../support/platform.ts";
+import { openReader } from "../support/stream-reader.ts";
 import { until } from "../support/until.ts";
 import { batching, HOUR, MINUTE, steppedClock } from "./setup.ts";
 
@@ -152,4 +153,106 @@ test("more than a digest holds comes in a second one at the same time", async ()
   expect(found.map(({ content }) => content?.title).sort()).toEqual(["20 notifications", "500 notifications"]);
   const { batches: after } = await key.batches.listBatches({ userId: user });
   expect(after.map(({ delivered }) => delivered).sort()).toEqual([20, 500]);
+});
+
+describe("due in quiet hours", () => {
+  /** From `from` to `to` of the wall clock in UTC, in ms from now. */
+  const between = (from: number, to: number) => {
+    const [startTime, endTime] = [from, to].map((ms) => new Date(clock().getTime() + ms).toISOString().slice(11, 16));
+    return { startTime, endTime };
+  };
+
+  test("a digest stays open until their end, and comes with what is still wanted then", async () => {
+    step(HOUR - (clock().getTime() % HOUR) + 10 * MINUTE);
+    const user = newUser();
+    const [wanted, unwanted] = [await newType(undefined), await newType(undefined)];
+    const quietHours = { enabled: true, ...between(20 * MINUTE, 120 * MINUTE) };
+    await prefer(user, { timeZone: "UTC", digest: { mode: Mode.HOURLY }, quietHours });
+    const sent = [await send(user, wanted, "a"), await send(user, wanted, "b")];
+    const cancelled = await send(user, wanted, "cancelled");
+    const expiring = await send(user, wanted, "expiring", { expiry: { case: "ttl", value: { seconds: 5400n } } });
+    const changed = await send(user, wanted, "before");
+    const off = await send(user, unwanted, "off");
+    const all = [...sent, cancelled, expiring, changed, off];
+    expect(new Set(all.map(({ batchId }) => batchId)).size).toBe(1);
+    const due = await flushOf(off.batchId);
+
+    const reader = openReader((await node.clientsFor(user)) as typeof key, { includeStatus: true });
+    await reader.next("hello");
+    step(55 * MINUTE);
+    const open = await until(
+      () => batchOf(off.batchId),
+      ({ flushTime }) => flushTime !== undefined && timestampDate(flushTime) > (due ?? new Date()),
+    );
+    expect(open).toMatchObject({ state: BatchState.OPEN, size: 6 });
+    expect(open.flushTime && timestampDate(open.flushTime).toISOString().slice(11, 16)).toBe(quietHours.endTime);
+    const { flushTime } = open;
+    expect(await reader.next("batch")).toMatchObject({ batchId: off.batchId, state: open.state, size: 6, flushTime });
+    for (const { notificationId } of all) expect((await get(notificationId)).status).toBe(Status.BATCHED);
+    await key.send.cancelNotification({ id: cancelled.notificationId });
+    await key.send.updateNotification({ id: changed.notificationId, content: { title: "after" } });
+    // The type of one is switched off for the tenant, which leaves digests as they are.
+    await key.types.updateType({ type: { key: unwanted, optIn: true }, updateMask: { paths: ["opt_in"] } });
+
+    step(66 * MINUTE);
+    for (const { notificationId } of [...sent, changed]) await reached(notificationId, Status.DELIVERED);
+    const [entry, ...others] = await entries(user);
+    expect(others).toEqual([]);
+    expect(entry?.content).toMatchObject({ title: "3 notifications" });
+    expect(entry?.content?.body.split("\n").slice(1).sort()).toEqual(["– a", "– after", "– b"]);
+    expect((await get(expiring.notificationId)).status).toBe(Status.EXPIRED);
+    expect((await get(cancelled.notificationId)).status).toBe(Status.CANCELLED);
+    expect((await get(off.notificationId)).status).toBe(Status.SUPPRESSED);
+  });
+
+  test("a digest that a change of preferences has dissolved comes together at their end all the same", async () => {
+    step(HOUR - (clock().getTime() % HOUR) + 10 * MINUTE);
+    const user = newUser();
+    const [wanted, unwanted] = [await newType(undefined), await newType(undefined)];
+    const quietHours = { enabled: true, ...between(20 * MINUTE, 120 * MINUTE) };
+    const { startTime: time } = between(30 * MINUTE, 0);
+    await prefer(user, { timeZone: "UTC", digest: { mode: Mode.DAILY, time }, quietHours });
+    const sent = [await send(user, wanted, "a"), await send(user, wanted, "b")];
+    const off = await send(user, unwanted, "off");
+    const due = await flushOf(off.batchId);
+    step(35 * MINUTE);
+    await until(
+      () => flushOf(off.batchId),
+      (flush) => flush !== undefined && flush > (due ?? new Date()),
+    );
+    await prefer(user, { types: { [unwanted]: { enabled: false } } });
+    expect((await reached(off.notificationId, Status.SUPPRESSED)).reason).toBe(Reason.TYPE_DISABLED);
+    for (const { notificationId } of sent)
+      expect(await reached(notificationId, Status.HELD)).toMatchObject({ reason: Reason.QUIET_HOURS });
+    step(86 * MINUTE);
+    for (const { notificationId } of sent) await reached(notificationId, Status.DELIVERED);
+    expect((await entries(user)).map(({ content }) => content?.title)).toEqual(["2 notifications"]);
+  });
+
+  test("a batch that is full waits for their end, and who comes meanwhile opens another", async () => {
+    const user = newUser();
+    const type = await newType({ batchable: true, maxSize: 2 });
+    const { startTime, endTime } = between(-60 * MINUTE, 60 * MINUTE);
+    const dayOfWeek = new Date(clock().getTime() - HOUR).getUTCDay();
+    const period = { dayOfWeek, startTime, endTime, allowEmergencyContacts: true };
+    await prefer(user, {
+      timeZone: "UTC",
+      doNotDisturb: { enabled: true, periods: [period] },
+      emergencyContacts: { enabled: true, userIds: ["mum", "dad"] },
+    });
+    // Each may disturb; what two have sent is from neither.
+    const [a, b] = [await send(user, type, "a", { senderId: "mum" }), await send(user, type, "b", { senderId: "dad" })];
+    const full = await until(
+      () => batchOf(a.batchId),
+      ({ flushTime }) => flushTime !== undefined && timestampDate(flushTime) > clock(),
+    );
+    expect(full).toMatchObject({ state: BatchState.FULL, size: 2 });
+    expect(full.flushTime && timestampDate(full.flushTime).toISOString().slice(11, 16)).toBe(endTime);
+    const c = await send(user, type, "c", { senderId: "mum" });
+    expect(c).toMatchObject({ status: Status.BATCHED });
+    expect([b.batchId, c.batchId === a.batchId]).toEqual([a.batchId, false]);
+    step(61 * MINUTE);
+    for (const { notificationId } of [a, b, c]) await reached(notificationId, Status.DELIVERED);
+    expect((await entries(user)).map(({ content }) => content?.body || content?.title).sort()).toEqual(["a\nb", "c"]);
+  });
 });

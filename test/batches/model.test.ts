@@ -12,6 +12,7 @@ import { cancelByIds } from "#src/notifications/queries.ts";
 import { type CloseDeps, closeDue } from "#src/pipeline/close/close.ts";
 import { endingBy } from "#src/pipeline/route/ended-by.ts";
 import { decide } from "#src/pipeline/route/gates/decide.ts";
+import { holdingBy } from "#src/pipeline/route/held-by.ts";
 import { type RouteDeps, route } from "#src/pipeline/route/route.ts";
 import { compile } from "#src/preferences/compile.ts";
 import { zoneClock } from "#src/preferences/zone-clock.ts";
@@ -154,12 +155,14 @@ class Real {
     batchJoined: () => undefined,
   };
   readonly #close: CloseDeps = {
-    ...{ store: this.#mortal, newId, endedBy: endingBy(decide), log, slot: 0 },
+    ...{ store: this.#mortal, newId, endedBy: endingBy(decide), heldBy: holdingBy(decide), log, slot: 0 },
     // What is queued may be lost: `settle` looks for it as the reconciler does.
     queue: { enqueue: async () => undefined, enqueueFanout: async () => undefined },
     findType: () => this.#type,
     loadPreferences: this.#loadPreferences,
+    reloadPreferences: this.#loadPreferences,
     closed: () => undefined,
+    waits: () => undefined,
   };
 
   async send(users: readonly string[]): Promise<string[]> {

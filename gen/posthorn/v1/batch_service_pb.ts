@@ -89,7 +89,8 @@ export type Batch = Message<"posthorn.v1.Batch"> & {
   createTime?: Timestamp | undefined;
 
   /**
-   * When it closes at the latest, or should have at the latest.
+   * When it closes at the latest, or should have at the latest. Moved to the end of
+   * quiet hours, do not disturb or a weekend that it falls into, once it does.
    *
    * @generated from field: google.protobuf.Timestamp flush_time = 10;
    */
@@ -387,8 +388,8 @@ export const BatchState = {
   OPEN: 1,
 
   /**
-   * Has all the members it may have. A batch closes at once, a digest at its
-   * time.
+   * Has all the members it may have. A batch closes at once (in quiet hours, at
+   * their end), a digest at its time.
    *
    * @generated from enum value: BATCH_STATE_FULL = 2;
    */
@@ -432,11 +433,17 @@ export const BatchStateSchema: GenEnum<BatchState> = /*@__PURE__*/
  *
  * A notification joins a batch in the moment it is decided (BatchRule, Digest).
  * When the batch closes, its live members become one notification, which is
- * decided as any other: what the recipient has switched off meanwhile is
- * suppressed, and quiet hours hold it. Its members then share its fate. One that
- * expired, or that the recipient no longer wants, is ended at the closing and
- * does not become part of it. All of this happens exactly once, whatever is
- * repeated or fails.
+ * decided as any other. Its members then share its fate. One that expired, or that
+ * the recipient no longer wants, is ended at the closing and does not become part
+ * of it. All of this happens exactly once, whatever is repeated or fails.
+ *
+ * Where quiet hours, do not disturb or a weekend would hold what it becomes, a
+ * batch that is due or full does not close but stays as it is until the first
+ * instant at which all three allow it (`flush_time`): its members can still be
+ * changed, moved, cancelled and expire, and one that is no longer wanted then is
+ * left out. What a batch has become is delivered whole: while a limit or the
+ * HourlyCap holds it, which is short, its members are in it whatever happens to
+ * them.
  *
  * Where the rules change while a batch is open (the recipient's preferences, the
  * type), the batch is DISSOLVED: its members are decided anew by the new rules.
@@ -467,7 +474,7 @@ export const BatchService: GenService<{
   /**
    * Closes an OPEN or FULL batch or digest before its time: nobody joins it any
    * more, and its members become one at the next tick
-   * (POSTHORN_SCHEDULE_TICK_MS). What comes for the recipient after that opens
+   * (POSTHORN_SCHEDULE_TICK_MS), or when quiet hours and their like end. What comes for the recipient after that opens
    * another. Idempotent: one that is due or has ended is answered as it stands.
    * For API keys with SCOPE_SEND; written to the audit log.
    *

@@ -247,9 +247,13 @@ export const HourlyCapSchema: GenMessage<HourlyCap> = /*@__PURE__*/
  * HourlyCap has no room for, and at most 500 notifications; what is more comes in
  * a second one at the same time. A digest of one is sent as itself. What expires before the digest is due
  * expires at once; but a reminder of a deadline does not wait for a digest with
- * which it would come with less than half of the time left that it has now. The digest itself is of type and category "digest", has the
- * highest priority among its members, and is decided as any other: due in quiet
- * hours, it waits for their end.
+ * which it would come with less than half of the time left that it has now. The
+ * digest itself is of type and category "digest", has the highest priority among
+ * its members, and is decided as any other. Due in quiet hours, do not disturb or
+ * a weekend, it stays open until their end (BatchService). Where a change of
+ * preferences dissolves it, its members wait for the digest that would have been
+ * theirs by the new times from the beginning; where that is past, they come
+ * together as soon as the clock allows.
  *
  * Times are the wall clock's in the user's zone. One that daylight saving time
  * leaves out becomes the end of the gap; one that it repeats counts once, the

@@ -9,7 +9,10 @@ import type { DueBatch, MemberRow } from "./queries.ts";
 
 export type Ended = { id: string; userId: string; status: Status; reason: Reason };
 
-/** What becomes of a batch and its members. */
+/**
+ * What becomes of a batch and its members. `heldUntil`: it does not close yet, because its notification would only wait:
+ * open, its members can still be changed, and all of it is asked again then.
+ */
 export type Closing = {
   batch: DueBatch;
   /** Who is no longer wanted, or too late. */
@@ -20,6 +23,18 @@ export type Closing = {
   next: { id: string; priority: number } | undefined;
   /** The notification they become, where there is more than one. */
   whole: Merged | undefined;
+  heldUntil?: Date;
+};
+
+/** What is known of that before it closes; `id` is the batch's where it is a notification that is yet to be made. */
+export type Becoming = Pick<
+  MemberRow,
+  "id" | "type" | "category" | "priority" | "channels" | "senderId" | "bypassLimits" | "expiresAt"
+>;
+
+export type ClosingRules = {
+  endedBy(member: MemberRow): { status: Status; reason: Reason } | undefined;
+  heldBy(next: Becoming): { until: Date } | undefined;
 };
 
 /** Closes one batch: see `Closing`. Pure but for the id. `members` come in the order of their ids. */
@@ -27,7 +42,7 @@ export function closing(
   batch: DueBatch,
   members: readonly MemberRow[],
   type: NotificationTypeRow | undefined,
-  endedBy: (member: MemberRow) => { status: Status; reason: Reason } | undefined,
+  { endedBy, heldBy }: ClosingRules,
   newId: NewId,
 ): Closing {
   const ended: Ended[] = [];
@@ -38,12 +53,25 @@ export function closing(
   });
   const [first] = merged;
   if (first === undefined) return { batch, ended, merged, next: undefined, whole: undefined };
+  const waits = (until: Date): Closing => ({
+    batch,
+    ended,
+    merged: [],
+    next: undefined,
+    whole: undefined,
+    heldUntil: until,
+  });
   if (merged.length === 1) {
+    const hold = heldBy(first);
+    if (hold !== undefined) return waits(hold.until);
     return { batch, ended, merged, next: { id: first.id, priority: first.priority }, whole: undefined };
   }
   const wording = type?.batchWording == null ? undefined : fromBinary(BatchWordingSchema, type.batchWording);
   const named = { key: batch.type, displayName: type?.displayName ?? "" };
   const whole =
     batch.kind === BatchKind.DIGEST ? mergeDigest(batch.id, merged) : mergeBatch(batch.id, merged, named, wording);
+  const { id, type: key, category } = batch;
+  const hold = heldBy({ ...whole, id, type: key, category });
+  if (hold !== undefined) return waits(hold.until);
   return { batch, ended, merged, next: { id: newId(), priority: whole.priority }, whole };
 }

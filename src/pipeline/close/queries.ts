@@ -8,7 +8,15 @@ import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Closing } from "./closing.ts";
 
-export type DueBatch = { id: string; userId: string; kind: BatchKind; type: string; category: string };
+export type DueBatch = {
+  id: string;
+  userId: string;
+  kind: BatchKind;
+  type: string;
+  category: string;
+  state: typeof BatchState.OPEN | typeof BatchState.FULL;
+  joined: number;
+};
 
 /** `version`: differs after every change of the row. */
 export type MemberRow = Part & { userId: string; type: string; batchId: string; version: string };
@@ -27,7 +35,7 @@ export function findDue(
 /** Takes those that are still to be closed and that nobody else is closing. */
 export function lockDue(tx: Tx, tenantId: string, ids: readonly string[], now: Date): Promise<DueBatch[]> {
   return tx<DueBatch[]>`
-    select id, user_id as "userId", kind, type, category from batches
+    select id, user_id as "userId", kind, type, category, state, joined from batches
     where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) and state in (1, 2) and flush_at <= ${now}
     order by user_id, key, id for update skip locked`;
 }
@@ -58,7 +66,10 @@ function members(tx: Tx, tenantId: string, batchIds: readonly string[]) {
     order by n.id`;
 }
 
-/** Stores what was made of them: members, histories, counters, the new notifications, and the batches' ends. */
+/**
+ * Stores what was made of them: members, histories, counters, the new notifications, and the batches' ends; of those that
+ * stay open, when they are asked again.
+ */
 export async function applyClosings(
   tx: Tx,
   tenantId: string,
@@ -74,6 +85,8 @@ export async function applyClosings(
     ),
   ]);
   const ids = plain(members.map(({ id }) => id));
+  const ending = closings.filter(({ heldUntil }) => heldUntil === undefined);
+  const waiting = closings.filter(({ heldUntil }) => heldUntil !== undefined);
   const wholes = closings.flatMap(({ batch, whole, next }) => (whole && next ? [{ batch, whole, id: next.id }] : []));
   await Promise.all([
     tx`
@@ -104,15 +117,23 @@ export async function applyClosings(
     tx`
       update batches b set state = ${BatchState.CLOSED}, size = t.size, notification_id = t.next, ended_at = ${now}
       from unnest(
-        ${plain(closings.map(({ batch }) => batch.id))}::uuid[],
-        ${plain(closings.map(({ merged }) => merged.length))}::int[],
-        ${plain(closings.map(({ next }) => next?.id))}::uuid[]
+        ${plain(ending.map(({ batch }) => batch.id))}::uuid[],
+        ${plain(ending.map(({ merged }) => merged.length))}::int[],
+        ${plain(ending.map(({ next }) => next?.id))}::uuid[]
       ) as t (id, size, next)
       where b.tenant_id = ${tenantId} and b.id = t.id`.execute(),
     // Nobody was merged: there is nothing to tell of it.
     tx`
       delete from batches where tenant_id = ${tenantId}
-        and id = any(${plain(closings.flatMap(({ batch, next }) => (next ? [] : [batch.id])))}::uuid[])`.execute(),
+        and id = any(${plain(ending.flatMap(({ batch, next }) => (next ? [] : [batch.id])))}::uuid[])`.execute(),
+    waiting.length > 0 &&
+      tx`
+        update batches b set flush_at = t.until, latest_flush_at = t.until
+        from unnest(
+          ${plain(waiting.map(({ batch }) => batch.id))}::uuid[],
+          ${instants(waiting.map(({ heldUntil }) => heldUntil))}::timestamptz[]
+        ) as t (id, until)
+        where b.tenant_id = ${tenantId} and b.id = t.id`.execute(),
   ]);
 }
 

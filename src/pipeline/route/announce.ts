@@ -67,6 +67,22 @@ export function announceClosed(live: Live, tenantId: string, batch: Closed, at: 
     flushTime: time,
     notificationId,
   });
+  announceEnded(live, tenantId, userId, ended, at);
+}
+
+/** Tells a user's streams that a batch that was due stays open, and what of it has ended all the same. */
+export function announceWaiting(
+  live: Live,
+  tenantId: string,
+  { ended, ...batch }: BatchJoined & Pick<Closed, "ended">,
+  at: Date,
+): void {
+  announceBatch(live, tenantId, batch);
+  announceEnded(live, tenantId, batch.userId, ended, at);
+}
+
+function announceEnded(live: Live, tenantId: string, userId: string, ended: Closed["ended"], at: Date): void {
+  const time = timestampFromDate(at);
   for (const { id, status, reason } of ended)
     live.statusChanged(tenantId, userId, { notificationId: id, status, reason, time });
 }
