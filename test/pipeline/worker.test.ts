@@ -1,7 +1,7 @@
 import { Registry } from "prom-client";
 import { expect, test } from "vitest";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { Fault } from "#src/errors.ts";
 import { type Delivery, POISON_ATTEMPTS } from "#src/pipeline/consume.ts";
 import type { RouteDeps } from "#src/pipeline/route/route.ts";
@@ -26,7 +26,7 @@ function failing(error: Error) {
     findType: () => ({ key: "general", batching: null, digestRule: 0, value: 3, urgency: 3 }) as never,
     loadPreferences: async (_, userIds) => {
       if (userIds.includes("poison")) throw error;
-      return new Map(userIds.map((userId) => [userId, {} as never]));
+      return new Map(userIds.map((userId) => [userId, { delivery: { method: Channel.IN_APP } } as never]));
     },
     reloadPreferences: (...args) => route.loadPreferences(...args),
     decide: ({ notification }) => notification.channels.map((channel) => ({ channel, kind: "deliver" as const })),

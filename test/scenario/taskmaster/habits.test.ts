@@ -73,16 +73,17 @@ test("the batch record tells size, when it opened and closed, how many arrived a
 });
 
 test("a batch that does not arrive is recorded with its failures", async () => {
-  // It closes into quiet hours, and is cancelled before they end.
-  await prefer("dora", { quietHours: { enabled: true, startTime: "07:45", endTime: "09:00" } });
+  // It closes when the hour is full, and is cancelled before the next.
+  await prefer("dora", { hourlyCap: { enabled: true, maxPerHour: 1 }, batching: { window: { seconds: 600n } } });
+  expect(await send("dora", "TASK_ASSIGNED", "Review")).toMatchObject({ status: Status.DELIVERED });
   for (const title of ["Sing", "Dance"]) await send("dora", "HABIT_REMINDER", title);
-  await goTo("2027-03-01T08:00Z");
+  await goTo("2027-03-01T07:40Z");
   const [batch] = await batchesOf("dora");
   const whole = batch?.notificationId ?? "";
-  expect(await get(whole)).toMatchObject({ status: Status.HELD, reason: Reason.QUIET_HOURS });
+  expect(await get(whole)).toMatchObject({ status: Status.HELD, reason: Reason.HOURLY_CAP });
   await key().send.cancelNotification({ id: whole });
   expect((await batchesOf("dora"))[0]).toMatchObject({ size: 2, delivered: 0, failed: 2 });
-  expect(await inbox("dora")).toEqual([]);
+  expect((await inbox("dora")).map(([, title]) => title)).toEqual(["Review"]);
 });
 
 test("only what is alike comes together, and what is critical or must not wait never does", async () => {
