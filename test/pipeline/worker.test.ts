@@ -23,7 +23,8 @@ function failing(error: Error) {
     log,
     newId,
     reloadType: async () => undefined,
-    findType: () => ({ key: "general", batching: null, digestRule: 0, value: 3, urgency: 3 }) as never,
+    findType: () =>
+      ({ key: "general", batching: null, digestRule: 0, value: 3, urgency: 3, escalation: null }) as never,
     loadPreferences: async (_, userIds) => {
       if (userIds.includes("poison")) throw error;
       return new Map(userIds.map((userId) => [userId, { delivery: { method: Channel.IN_APP } } as never]));
