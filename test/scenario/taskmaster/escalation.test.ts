@@ -18,7 +18,7 @@ import { shown, taskmaster } from "./setup.ts";
 // What is critical has to be confirmed where the user wishes it, and comes by e-mail and SMS until it is. 1 March 2027 is a
 // Monday.
 const sink = await sinkFolder();
-const story = await taskmaster("2027-03-01T09:00Z", sink.env);
+const story = await taskmaster("2027-03-01T09:00Z", { env: sink.env });
 const { key, send, goTo, get, prefer, balance } = story;
 
 const critical = { priority: Priority.CRITICAL };
