@@ -1,3 +1,5 @@
+import type { Channel } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Channels, OutsideChannel } from "#src/channels/channel.ts";
 import type { Between } from "#src/main.ts";
 import type { HandleWork } from "#src/pipeline/consume.ts";
 import type { Queue } from "#src/pipeline/queue.ts";
@@ -10,6 +12,7 @@ import type { Live } from "#src/stream/live.ts";
 //     accept ─ commit ─▶ enqueue ─▶ work ─ read ─ decide ─ commit ─▶ announce ─▶ ack
 //                                    └── fanout ─ commit ─▶ enqueue
 //     release, reconcile ─ commit ─▶ enqueue
+//     escalate ─ commit ─▶ claim ─ commit ─▶ hand over ─▶ note ─ commit
 
 /** What a transaction does, told by what it writes. */
 const TRANSACTIONS = [
@@ -20,7 +23,17 @@ const TRANSACTIONS = [
   ["reconcile", /update notifications n set queued_at/],
 ] as const;
 
-type Transaction = (typeof TRANSACTIONS)[number][0];
+/** Those of what leads to outside channels, which only what escalates or is sent to them comes to. */
+const OUTSIDE_TRANSACTIONS = [
+  ["escalate", /update escalations e set/],
+  ["claim", /update hand_overs set due_at/],
+  ["note", /delete from hand_overs/],
+] as const;
+
+/** The first that fits. */
+const ALL_TRANSACTIONS = [...OUTSIDE_TRANSACTIONS, ...TRANSACTIONS];
+
+type Transaction = (typeof ALL_TRANSACTIONS)[number][0];
 
 export const FAILPOINTS = [
   ...TRANSACTIONS.flatMap(
@@ -35,7 +48,15 @@ export const FAILPOINTS = [
   "announce:after",
 ] as const;
 
-export type Failpoint = (typeof FAILPOINTS)[number];
+export const OUTSIDE_FAILPOINTS = [
+  ...OUTSIDE_TRANSACTIONS.flatMap(
+    ([name]) => [`${name}:before-write`, `${name}:before-commit`, `${name}:after-commit`] as const,
+  ),
+  "hand-over:before",
+  "hand-over:after",
+] as const;
+
+export type Failpoint = (typeof FAILPOINTS)[number] | (typeof OUTSIDE_FAILPOINTS)[number];
 
 /**
  * What a process does to itself at the n-th pass of a point, the first being 1: die, or stop and know nothing of it until it
@@ -50,6 +71,7 @@ export function failpoints(reached: (point: Failpoint) => void): Between {
     queue: (queue) => watchedQueue(queue, reached),
     live: (live) => watchedLive(live, reached),
     work: (handle) => watchedWork(handle, reached),
+    channels: (channels) => watchedChannels(channels, reached),
   };
 }
 
@@ -58,7 +80,7 @@ function watchedStore(store: Store, reached: (point: Failpoint) => void): Store 
     let name: Transaction | undefined;
     const hear = (statement: string) => {
       if (name !== undefined) return;
-      name = TRANSACTIONS.find(([, writes]) => writes.test(statement))?.[0];
+      name = ALL_TRANSACTIONS.find(([, writes]) => writes.test(statement))?.[0];
       if (name !== undefined) reached(`${name}:before-write`);
     };
     const result = await run(async (tx) => {
@@ -109,6 +131,22 @@ function watchedLive(live: Live, reached: (point: Failpoint) => void): Live {
       reached("announce:after");
     },
   };
+}
+
+function watchedChannels(channels: Channels, reached: (point: Failpoint) => void): Channels {
+  return new Map(
+    [...channels].map(([name, channel]): [Channel, OutsideChannel] => [
+      name,
+      {
+        async deliver(...args) {
+          reached("hand-over:before");
+          const outcome = await channel.deliver(...args);
+          reached("hand-over:after");
+          return outcome;
+        },
+      },
+    ]),
+  );
 }
 
 function watchedWork(handle: HandleWork, reached: (point: Failpoint) => void): HandleWork {
