@@ -37,7 +37,17 @@ const row: fc.Arbitrary<GroupedEntryRow> = fc.record({
   snoozedUntil: fc.option(date),
   expiresAt: fc.option(date),
   seen: fc.boolean(),
+  confirmationRequired: fc.option(fc.boolean()),
+  confirmedAt: fc.option(date),
   content: fc.option(content),
+  batch: fc.option(
+    fc.record({
+      id: fc.uuid(),
+      kind: fc.constantFrom(1, 2),
+      size: count,
+      notificationIds: fc.array(fc.uuid(), { maxLength: 3 }),
+    }),
+  ),
   group: fc.option(group),
 });
 const counts = fc.record({ unread: count, unseen: count, total: count, archived: count, snoozed: count });
