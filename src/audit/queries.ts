@@ -14,7 +14,14 @@ export type AuditEntry = {
   target: string;
   /** Why, where a reason was asked for. */
   reason?: string;
+  /** What it changed, as posthorn.v1.FieldChange. */
+  changes?: readonly Change[] | undefined;
 };
+
+type Change = { path: string; before: string; after: string };
+
+/** As it is read: who wrote nothing of a reason or of changes has none. */
+export type AuditRow = Required<Omit<AuditEntry, "changes">> & { changes: readonly Change[] };
 
 /** Writes down who did what. In the transaction that does it: either both happened or neither. */
 export async function writeAudit(db: Db, entry: AuditEntry): Promise<void> {
@@ -31,16 +38,12 @@ export async function auditRaw(
 }
 
 /** The newest entries, or those before the entry with the id `before`, "" for the first. */
-export async function auditEntriesBefore(
-  db: Db,
-  tenantId: string,
-  before: string,
-  limit: number,
-): Promise<Required<AuditEntry>[]> {
-  return await db
+export async function auditEntriesBefore(db: Db, tenantId: string, before: string, limit: number): Promise<AuditRow[]> {
+  const rows = await db
     .select()
     .from(auditEntries)
     .where(and(eq(auditEntries.tenantId, tenantId), before === "" ? undefined : lt(auditEntries.id, before)))
     .orderBy(desc(auditEntries.id))
     .limit(limit);
+  return rows.map((row) => ({ ...row, changes: (row.changes ?? []) as readonly Change[] }));
 }

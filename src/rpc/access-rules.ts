@@ -157,6 +157,7 @@ export const ACCESS_RULES = {
   "posthorn.v1.TypeService.GetType": readTypes,
   "posthorn.v1.TypeService.ListTypes": readTypes,
   "posthorn.v1.TypeService.UpdateType": writeTypes,
+  "posthorn.v1.TypeService.ListTypeRevisions": readTypes,
   "posthorn.v1.TypeService.DeleteType": writeTypes,
   "posthorn.v1.TypeService.LoadPreset": writeTypes,
 

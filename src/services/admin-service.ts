@@ -146,13 +146,14 @@ export function adminService(deps: AdminServiceDeps): Service {
         read: (before, limit) => store.tenantDb(tenantId, (db) => auditEntriesBefore(db, tenantId, before, limit)),
         keyOf: (entry) => entry.id,
       });
-      const entries = items.map(({ id, actor, action, target, reason }) => ({
+      const entries = items.map(({ id, actor, action, target, reason, changes }) => ({
         id,
         time: timestampFromDate(uuidTime(id)),
         actor,
         action,
         target,
         reason,
+        changes: [...changes],
       }));
       return { entries, nextPageToken };
     },

@@ -14,8 +14,26 @@ import { maskPaths } from "#src/rpc/field-mask.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Db, Store } from "#src/store/store.ts";
+import type { Difference } from "#src/types/differences.ts";
 import { presetTypes } from "#src/types/presets.ts";
-import { changeType, findType, findTypes, insertTypes, lockType, pageTypes, removeType } from "#src/types/queries.ts";
+import {
+  changeType,
+  findType,
+  findTypes,
+  insertTypes,
+  lockType,
+  newRow,
+  pageTypes,
+  removeType,
+} from "#src/types/queries.ts";
+import {
+  changesBetween,
+  pageRevisions,
+  recordChanged,
+  recordCreated,
+  removeRevisions,
+  toRevision,
+} from "#src/types/revisions.ts";
 import {
   changesOf,
   changesRules,
@@ -35,11 +53,15 @@ export type TypeServiceDeps = {
   newId: NewId;
 };
 
+/** What became of a type, and of what it was. */
+type Updated = { row: NotificationTypeRow; changes: Difference[]; created: boolean };
+
 const DEFAULT_PAGE = 50;
+const REVISIONS_PAGE = 20;
 
 export function typeService({ store, invalidations, pageTokens, clock, newId }: TypeServiceDeps): Service {
-  const audit = (db: Db, call: Call, action: string, key: string) =>
-    writeAudit(db, { tenantId: call.tenantId, id: newId(), actor: call.actor, action, target: `type:${key}` });
+  const audit = (db: Db, { tenantId, actor }: Call, action: string, key: string, changes?: Difference[]) =>
+    writeAudit(db, { tenantId, id: newId(), actor, action, target: `type:${key}`, changes });
 
   /** What waits is decided anew: some preferences are what the type says. */
   async function rulesChanged(db: Db, tenantId: string, type: string): Promise<void> {
@@ -56,6 +78,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
 
   async function created(db: Db, call: Call, rows: readonly NotificationTypeRow[]): Promise<void> {
     for (const { key } of rows) await audit(db, call, "type.create", key);
+    await recordCreated(db, rows, call.actor);
     // Nothing waits for a type that is new; but what was decided without knowing that it must be asked for is not stored.
     if (rows.some(({ optIn }) => optIn)) await touchDefaults(db, call.tenantId, clock());
   }
@@ -98,26 +121,50 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
       const paths = maskPaths(request.updateMask, NotificationTypeSchema, type);
       const wanted = definitionOf(type);
       checkDefinition(wanted);
-      const row = await store.tenantDb(call.tenantId, async (db) => {
+      const { row, changes, created } = await store.tenantDb(call.tenantId, async (db): Promise<Updated> => {
         let stored = await lockType(db, call.tenantId, wanted.key);
         if (stored === undefined) {
           if (!request.allowMissing) throw notFound("type");
           if (request.revision !== 0) throw new Fault(ErrorReason.ETAG_MISMATCH);
-          const row = await createType(db, call, wanted);
-          if (row !== undefined) return row;
+          const row = request.validateOnly
+            ? newRow(call.tenantId, wanted, clock())
+            : await createType(db, call, wanted);
+          if (row !== undefined) return { row, changes: [], created: true };
           // Somebody was faster: theirs is updated.
           stored = await lockType(db, call.tenantId, wanted.key);
           if (stored === undefined) throw new Fault(ErrorReason.ETAG_MISMATCH);
         }
         if (request.revision !== 0 && request.revision !== stored.revision) throw new Fault(ErrorReason.ETAG_MISMATCH);
         const changes = changesOf(stored, wanted, paths);
-        if (Object.keys(changes).length === 0) return stored;
-        await audit(db, call, "type.update", wanted.key);
+        if (Object.keys(changes).length === 0) return { row: stored, changes: [], created: false };
+        const row = request.validateOnly
+          ? { ...stored, ...changes, revision: stored.revision + 1, updatedAt: clock() }
+          : await changeType(db, stored, changes, clock());
+        const told = changesBetween(stored, row);
+        if (request.validateOnly) return { row, changes: told, created: false };
+        await recordChanged(db, stored, row, told, call.actor);
+        await audit(db, call, "type.update", wanted.key, told);
         if (changesRules(changes)) await rulesChanged(db, call.tenantId, wanted.key);
-        return changeType(db, stored, changes, clock());
+        return { row, changes: told, created: false };
       });
-      invalidations.publish("type", call.tenantId, row.key);
-      return { type: toType(row) };
+      if (!request.validateOnly) invalidations.publish("type", call.tenantId, row.key);
+      return { type: toType(row), changes, created };
+    },
+
+    async listTypeRevisions({ key, pageSize, pageToken }, { tenantId }) {
+      const { items, nextPageToken } = await keysetPage(pageTokens, {
+        query: [tenantId, "ListTypeRevisions", key],
+        pageToken,
+        pageSize: pageSize || REVISIONS_PAGE,
+        read: (after, limit) =>
+          store.tenantDb(tenantId, async (db) => {
+            const row = await findType(db, tenantId, key);
+            if (row === undefined) throw notFound("type");
+            return pageRevisions(db, row, after === "" ? undefined : Number(after), limit);
+          }),
+        keyOf: ({ revision }) => `${revision}`,
+      });
+      return { revisions: items.map(toRevision), nextPageToken };
     },
 
     async deleteType(request, call) {
@@ -127,6 +174,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
       const now = clock();
       await store.tenantDb(tenantId, async (db) => {
         if (!(await removeType(db, tenantId, key))) return;
+        await removeRevisions(db, tenantId, key);
         await audit(db, call, "type.delete", key);
         await rulesChanged(db, tenantId, key);
       });

@@ -12,9 +12,14 @@ export async function insertTypes(
 ): Promise<NotificationTypeRow[]> {
   return db
     .insert(types)
-    .values(definitions.map((each) => ({ ...each, tenantId, revision: 1, createdAt: now, updatedAt: now })))
+    .values(definitions.map((each) => newRow(tenantId, each, now)))
     .onConflictDoNothing()
     .returning();
+}
+
+/** The row of a type that nobody has changed. */
+export function newRow(tenantId: string, definition: TypeDefinition, now: Date): NotificationTypeRow {
+  return { ...definition, tenantId, revision: 1, createdAt: now, updatedAt: now };
 }
 
 export async function findType(db: Db, tenantId: string, key: string): Promise<NotificationTypeRow | undefined> {

@@ -456,6 +456,43 @@ test("types load reads presets and files", async () => {
   expect((await w.run("types load ./nowhere.json")).exitCode).toBe(2);
 });
 
+test("types diff tells what a file would change and changes nothing; history who changed what", async () => {
+  const asked: (boolean | undefined)[] = [];
+  const changes = [
+    { path: "display_name", before: '"Invoice"', after: '"Your \u001b[31minvoice"' },
+    { path: "batching", before: "", after: '{"batchable":true}' },
+  ];
+  const { server } = await serving((router) =>
+    router
+      .rpc(TypeService.method.updateType, ({ type, validateOnly }) => {
+        asked.push(validateOnly);
+        return {
+          ...(type === undefined ? {} : { type }),
+          created: type?.key === "receipt",
+          changes: type?.key === "invoice" ? changes : [],
+        };
+      })
+      .rpc(TypeService.method.listTypeRevisions, ({ key, pageToken }) =>
+        pageToken === ""
+          ? { revisions: [{ type: { key, revision: 2 }, actor: "key:7", changes }], nextPageToken: "next" }
+          : { revisions: [{ type: { key, revision: 1 } }] },
+      ),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  mkdirSync(w.dataDir, { recursive: true });
+  const file = join(w.dataDir, "types.json");
+  writeFileSync(file, '[{"key": "invoice"}, {"key": "receipt"}, {"key": "news"}]');
+  const lines = ['    display_name  "Invoice" → "Your invoice"', '    batching      (not set) → {"batchable":true}'];
+  const told = await w.run(`types diff ${file}`);
+  expect(told).toMatchObject({ exitCode: 0, out: ["~ invoice", ...lines, "+ receipt"], err: ["2 types would change"] });
+  expect(asked).toEqual([true, true, true]);
+  expect(await w.run(`types diff ${file} --exit-code`)).toMatchObject({ exitCode: 1 });
+  writeFileSync(file, '[{"key": "news"}]');
+  expect(await w.run(`types diff ${file} --exit-code`)).toMatchObject({ exitCode: 0, err: ["nothing would change"] });
+  expect((await w.run(`types diff ${file} --json`)).out.map((line) => JSON.parse(line).type.key)).toEqual(["news"]);
+  expect((await w.run("types history invoice")).out).toEqual(["2  -  key:7", ...lines, "1  -  before this was kept"]);
+});
+
 test("tail resumes after a cut from the last cursor and prints each notification once", async () => {
   const cursors: string[] = [];
   const server = await serving((router) =>

@@ -113,6 +113,7 @@ beforeAll(async () => {
   const later = { case: "scheduleTime", value: timestampFromDate(new Date(Date.now() + 3 * 3_600_000)) } as const;
   const waiting = await send({ schedule: later, collapseKey: "same", tags: ["vault"] });
   const batching = { batchable: true, window: { seconds: 7200n } };
+  await key.types.updateType({ type: { key: "vault", description: CANARY } });
   await key.types.createType({ type: { key: "vault3", displayName: CANARY, category: "vault", batching } });
   const [batched] = await Promise.all(
     [Priority.NORMAL, Priority.HIGH].map((priority) =>

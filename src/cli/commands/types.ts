@@ -13,6 +13,7 @@ import { connect, optionsOf } from "../connection.ts";
 import { enumValue, enumWord, enumWords } from "../parse.ts";
 import { columns, jsonLine, plain, plural } from "../print.ts";
 import { UsageError, type World } from "../world.ts";
+import { changeLines, typeChanges } from "./type-changes.ts";
 
 const presets = enumWords(PresetSchema);
 
@@ -26,7 +27,9 @@ export function typesCommand(program: Command, world: World): void {
 Examples:
   $ posthorn types load jobs                  # a ready-made catalogue: ${presets.join(", ")}
   $ posthorn types load ./types.json          # [{"key": "invoice", "category": "billing"}, …]
-  $ posthorn types list --category tasks`,
+  $ posthorn types list --category tasks
+  $ posthorn types diff ./types.json          # what loading it would change; --exit-code for pipelines
+  $ posthorn types history invoice            # who changed what, and when`,
     );
 
   types
@@ -48,6 +51,7 @@ Examples:
       for (const type of loaded) {
         const updated = await client.updateType({ type, allowMissing: true }, { signal: world.signal });
         if (updated.type) result.push(updated.type);
+        if (!options.json) for (const line of changeLines(type.key, updated)) world.err(line);
       }
       show(result, options.json);
     });
@@ -71,6 +75,8 @@ Examples:
       }
       show(all, options.json);
     });
+
+  typeChanges(types, world, readTypes);
 
   function show(found: NotificationType[], json: boolean | undefined): void {
     if (json) for (const type of found) world.out(jsonLine(NotificationTypeSchema, type));

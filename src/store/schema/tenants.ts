@@ -1,5 +1,5 @@
 import { sql } from "drizzle-orm";
-import { bigint, index, pgTable, primaryKey, smallint, text, uniqueIndex, uuid } from "drizzle-orm/pg-core";
+import { bigint, index, jsonb, pgTable, primaryKey, smallint, text, uniqueIndex, uuid } from "drizzle-orm/pg-core";
 import { bytea, instant } from "./columns.ts";
 
 export const tenants = pgTable("tenants", {
@@ -77,6 +77,8 @@ export const auditEntries = pgTable(
     action: text("action").notNull(),
     target: text("target").notNull(),
     reason: text("reason").notNull().default(""),
+    /** What changed, as an array of FieldChange; null: not told. */
+    changes: jsonb("changes"),
   },
   (t) => [primaryKey({ columns: [t.tenantId, t.id] })],
 );

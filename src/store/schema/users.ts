@@ -90,6 +90,22 @@ export const types = pgTable(
   (t) => [primaryKey({ columns: [t.tenantId, t.key] })],
 );
 
+/** Types as they were: the newest revisions of each. */
+export const typeRevisions = pgTable(
+  "type_revisions",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    key: text("key").notNull(),
+    revision: integer("revision").notNull(),
+    /** Encoded posthorn.v1.NotificationType. */
+    type: bytea("type").notNull(),
+    actor: text("actor").notNull(),
+    /** Against the revision before, as FieldChange in protobuf JSON. */
+    changes: jsonb("changes").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.key, t.revision] })],
+);
+
 /** What a user has set, as protobuf JSON of posthorn.v1.Preferences. */
 export const preferences = pgTable(
   "preferences",
