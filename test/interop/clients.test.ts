@@ -5,11 +5,12 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { GO, JDK, MAVEN, PYTHON, type Tool, VENV } from "#src/dev/toolchains.ts";
 import { startProxy } from "../fault/lab/proxy.ts";
 import { startTestPlatform, type TestPlatform } from "../support/platform.ts";
 import { testServices } from "../support/services.ts";
 import { type Fact, listenTo, type Story } from "./story.ts";
-import { build, type Tool } from "./toolchain.ts";
+import { build } from "./toolchain.ts";
 
 type Language = { name: string; directory: string; tools: readonly Tool[]; command: readonly string[] };
 
@@ -17,22 +18,19 @@ const LANGUAGES: readonly Language[] = [
   {
     name: "Python",
     directory: "python",
-    tools: [{ name: "Python 3.10", command: "python3", args: ["--version"], version: /Python 3\.(\d+)/, atLeast: 10 }],
+    tools: [PYTHON, VENV],
     command: ["env", "PYTHONPATH=gen", "venv/bin/python", "client.py"],
   },
   {
     name: "Go",
     directory: "go",
-    tools: [{ name: "Go 1.24", command: "go", args: ["version"], version: /go1\.(\d+)/, atLeast: 24 }],
+    tools: [GO],
     command: ["./client"],
   },
   {
     name: "Java",
     directory: "java",
-    tools: [
-      { name: "a JDK 17", command: "javac", args: ["-version"], version: /javac (\d+)/, atLeast: 17 },
-      { name: "Maven 3", command: "mvn", args: ["--version"], version: /Apache Maven (\d+)/, atLeast: 3 },
-    ],
+    tools: [JDK, MAVEN],
     command: ["java", "-cp", "target/classes:target/lib/*", "examples.Client"],
   },
 ];
