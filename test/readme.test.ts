@@ -32,8 +32,8 @@ test("every example in it is run here, or is only commands", () => {
   const examples = blocks.filter(({ language, text }) => language !== "sh" || !COMMANDS.test(text));
   const counts: Record<string, number> = {};
   for (const { language } of examples) counts[language] = (counts[language] ?? 0) + 1;
-  // Two in sh begin collectors, Python's is run by test/interop, and what is no code is a picture.
-  expect(counts).toEqual({ ts: 2, sh: 6, python: 1, mermaid: 1, "": 1 });
+  // Two in sh begin collectors, those in other languages are run by test/interop, and what is no code is a picture.
+  expect(counts).toEqual({ ts: 3, sh: 6, python: 1, go: 1, java: 1, mermaid: 1, "": 1 });
 });
 
 test("what is set where a collector is begun is a setting, or is asked for by the collector's file", () => {
@@ -93,6 +93,16 @@ test("the curl example subscribes", async () => {
   const example = run(exampleWith("sh", "application/connect+json"));
   await example.until("caughtUp");
   await arrives(example, "Hello, curl");
+});
+
+test("the gRPC-Web example lists what is unread, and marks it read", async () => {
+  await serving.world.run(["send", "ada", "-t", "Hello, gRPC-Web", "-p", "critical"]);
+  const unread = async () => (await serving.world.run("inbox --unread --json")).out;
+  await expect.poll(unread, { timeout: 60_000 }).toContainEqual(expect.stringContaining("Hello, gRPC-Web"));
+  const example = run(exampleWith("ts", "createGrpcWebTransport"));
+  expect(await example.ended, example.output()).toBe(0);
+  expect(example.output()).toContain("Hello, gRPC-Web");
+  expect(await unread()).toEqual([]);
 });
 
 test("the buf curl example subscribes", async () => {

@@ -75,8 +75,13 @@ function schemaNames(error: object): Pick<ErrorFields, "table" | "column" | "con
 }
 
 function framesOf(error: Error): string {
-  const lines = typeof error.stack === "string" ? error.stack.split("\n") : [];
-  return lines
+  return typeof error.stack === "string" ? framesIn(error.stack) : "";
+}
+
+/** The lines of a stack that say where. */
+export function framesIn(stack: string): string {
+  return stack
+    .split("\n")
     .filter((line) => /^\s+at .*(:\d+:\d+\)?|\(<anonymous>\)|native\)?)$/.test(line))
     .slice(0, 20)
     .map((line) => line.trim().slice(0, 300))

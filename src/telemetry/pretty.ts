@@ -32,7 +32,7 @@ function errorLines(error: unknown, indent: string): string[] {
     typeof stack === "string" ? stack.split("\n").map((frame) => `${indent}  ${printableText(frame)}`) : [];
   const inner = [...(cause === undefined ? [] : [cause]), ...(Array.isArray(errors) ? errors : [])];
   return [
-    `${indent}${named}: ${printableText(String(message))}`,
+    message === undefined ? `${indent}${named}` : `${indent}${named}: ${printableText(String(message))}`,
     ...frames,
     ...inner.flatMap((each) => errorLines(each, `${indent}  `)),
   ];

@@ -18,12 +18,14 @@ export type PosthornProcess = AsyncDisposable & {
 
 const ROOT = join(import.meta.dirname, "../..");
 
+/** `program`: what to run with node in the place of `posthorn serve`, and answers as it does. */
 export async function startPosthorn(
   services: ServiceUrls & { namespace: string },
   env: Record<string, string> = {},
+  program: readonly string[] = [join(ROOT, "src/cli/posthorn.js"), "serve", "--json"],
 ): Promise<PosthornProcess> {
   const operatorKey = randomBytes(24).toString("base64url");
-  const child = spawn(process.execPath, [join(ROOT, "src/cli/posthorn.js"), "serve", "--json"], {
+  const child = spawn(process.execPath, [...program], {
     env: {
       PATH: process.env.PATH ?? "",
       POSTHORN_ENV: "staging",

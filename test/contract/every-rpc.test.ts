@@ -3,6 +3,7 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ACCESS_RULES } from "#src/rpc/access-rules.ts";
+import { sinkFolder } from "../escalation/setup.ts";
 import { METHODS } from "../rpc/fakes.ts";
 import { platformOfFile } from "../support/platform.ts";
 import { ANSWERED, conversation, type Row } from "./conversation.ts";
@@ -11,7 +12,12 @@ import { type Heard, heard } from "./transcript.ts";
 import { everyTransport, type TransportCaller } from "./transports.ts";
 import { makeWorld } from "./world.ts";
 
-const node = await platformOfFile({ roles: ["api", "stream", "worker"] });
+const sink = await sinkFolder();
+const node = await platformOfFile({
+  roles: ["api", "stream", "worker"],
+  // A user of each world has one already.
+  env: { ...sink.env, POSTHORN_DEADLINES_MAX_PER_USER: "1" },
+});
 const portOf = (url: string) => Number(new URL(url.replace(/^(?!http)/, "http://")).port);
 const [first, ...others] = everyTransport({
   grpc: { port: portOf(node.platform.grpcUrl) },
@@ -110,6 +116,11 @@ describe.each(METHODS.map((method) => [`${method.parent.name}.${method.name}`] a
   });
 });
 
+test("the escalation that is cancelled goes on until then", () => {
+  const answer = transcripts[0]?.rows.get(`SendService.CancelEscalation: ${ANSWERED}`);
+  expect(answer?.messages).toEqual([{ cancelled: true }]);
+});
+
 test("the table holds the refusals that callers meet", () => {
   const reasons = new Set<string>();
   for (const { problem } of transcripts[0]?.rows.values() ?? []) {
@@ -126,9 +137,12 @@ test("the table holds the refusals that callers meet", () => {
     "INVALID_FIELD_MASK",
     "INVALID_PAGE_TOKEN",
     "INVALID_REQUEST",
+    "LIMIT_OF_CALL",
+    "NOTIFICATION_NOT_DELIVERED",
     "NOTIFICATION_NOT_OPEN",
     "NOT_FOUND",
     "SCOPE_MISSING",
+    "TOO_MANY_RESOURCES",
   ]);
 });
 

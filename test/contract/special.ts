@@ -1,8 +1,11 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { AnalyticsService, QueryCountersRequestSchema } from "#gen/posthorn/v1/analytics_service_pb.ts";
+import { ConfirmEntryRequestSchema, InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { PreferencesService, UpdatePreferencesRequestSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { ScheduleService, UpsertDeadlineRequestSchema } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import {
+  ConfirmNotificationRequestSchema,
   ListNotificationsRequestSchema,
   SendBatchRequestSchema,
   SendRequestSchema,
@@ -13,9 +16,11 @@ import { CreateTypeRequestSchema, TypeService } from "#gen/posthorn/v1/type_serv
 import { type Row, row } from "./conversation.ts";
 import type { World } from "./world.ts";
 
+const MANY = Array.from({ length: 1000 }, (_, n) => `user-${n}`);
+
 /** What only some methods are asked and refused. Comes after what is refused of all, and changes nothing. */
-export function special({ as: { key, sendKey }, fill, ids }: World): Row[] {
-  const { send, sendBatch, updateNotification, listNotifications } = SendService.method;
+export function special({ as: { key, sendKey, user }, fill, ids }: World): Row[] {
+  const { send, sendBatch, updateNotification, listNotifications, confirmNotification } = SendService.method;
   const { createType } = TypeService.method;
   const to = { userIds: ["alice"] };
   const content = { title: "Hello", body: "Là-bas ☃" };
@@ -48,6 +53,37 @@ export function special({ as: { key, sendKey }, fill, ids }: World): Row[] {
       key,
     ),
     row(
+      sendBatch,
+      "more users than one call may name",
+      create(SendBatchRequestSchema, { items: Array.from({ length: 11 }, () => sending({ to: { userIds: MANY } })) }),
+      key,
+    ),
+    row(
+      confirmNotification,
+      "one that has not come yet",
+      create(ConfirmNotificationRequestSchema, { id: ids.Notification ?? "", reason: "heard so" }),
+      key,
+    ),
+    row(
+      InboxService.method.confirmEntry,
+      "one that has not come yet",
+      create(ConfirmEntryRequestSchema, { notificationId: ids.Notification ?? "" }),
+      user,
+    ),
+    row(
+      ScheduleService.method.upsertDeadline,
+      "one more than a user may have",
+      create(UpsertDeadlineRequestSchema, {
+        deadline: {
+          userId: "alice",
+          key: "more",
+          time: timestampFromDate(new Date(Date.now() + 24 * 3_600_000)),
+          content,
+        },
+      }),
+      key,
+    ),
+    row(
       updateNotification,
       "a mask that names no field",
       changing({ id: ids.Notification, updateMask: { paths: ["nope"] } }),
@@ -74,7 +110,7 @@ export function special({ as: { key, sendKey }, fill, ids }: World): Row[] {
     ),
     row(
       AnalyticsService.method.queryCounters,
-      "more than one call may",
+      "a longer time than there are counters of",
       create(QueryCountersRequestSchema, { startTime: timestampFromDate(new Date(0)) }),
       key,
     ),

@@ -1,5 +1,6 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Scope, TokenAlgorithm } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { Channel } from "#gen/posthorn/v1/notification_pb.ts";
 import { OPERATOR_KEY, type TestPlatform } from "../support/platform.ts";
 import { until } from "../support/until.ts";
 import { type Fill, NAMED_VAULT } from "../tenancy/requests.ts";
@@ -40,7 +41,9 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
   const decided = { waitForDecision: { seconds: 10n } };
   const to = { userIds: ["alice"] };
   const first = await key.send.send({ to, type: "vault", content, idempotencyKey: "taken", ...decided });
-  await key.send.send({ to, type: "vault", content: { title: "Second" }, dedupKey: "taken", ...decided });
+  const steps = [{ channel: Channel.SMS, after: { seconds: 86_400n } }];
+  const urgent = { content: { title: "Second" }, dedupKey: "taken", escalation: { steps } };
+  const second = await key.send.send({ to, type: "vault", ...urgent, ...decided });
   const later = { case: "scheduleTime", value: timestampFromDate(new Date(Date.now() + 3 * HOURS)) } as const;
   const waiting = await key.send.send({ to, type: "vault", content, schedule: later, tags: ["vault"] });
   const batching = { batchable: true, window: { seconds: 7200n } };
@@ -78,7 +81,7 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       TokenIssuer: tokenIssuer?.id ?? "",
       Notification: scheduled,
       ConfirmNotification: delivered,
-      Escalation: delivered,
+      Escalation: second.results[0]?.notificationId ?? "",
       Fanout: fanoutId,
       Batch: batched.results[0]?.batchId ?? "",
       User: "alice",

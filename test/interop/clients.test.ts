@@ -1,39 +1,50 @@
 // Clients in other languages, generated from proto/ by each language's stock tools. Each goes through the same story, with a
 // node that limits calls, and through a connection that is cut while another node goes on sending.
 import { spawn } from "node:child_process";
-import { readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { GO, JDK, MAVEN, PYTHON, type Tool, VENV } from "#src/dev/toolchains.ts";
 import { startProxy } from "../fault/lab/proxy.ts";
 import { startTestPlatform, type TestPlatform } from "../support/platform.ts";
 import { testServices } from "../support/services.ts";
 import { type Fact, listenTo, type Story } from "./story.ts";
-import { build, type Tool } from "./toolchain.ts";
+import { build } from "./toolchain.ts";
 
-type Language = { name: string; directory: string; tools: readonly Tool[]; command: readonly string[] };
+type Language = {
+  name: string;
+  directory: string;
+  tools: readonly Tool[];
+  command: readonly string[];
+  /** The short client in the README: its file beside what was built, and what runs it. */
+  shown: { file: string; command: readonly string[] };
+};
 
 const LANGUAGES: readonly Language[] = [
   {
     name: "Python",
     directory: "python",
-    tools: [{ name: "Python 3.10", command: "python3", args: ["--version"], version: /Python 3\.(\d+)/, atLeast: 10 }],
+    tools: [PYTHON, VENV],
     command: ["env", "PYTHONPATH=gen", "venv/bin/python", "client.py"],
+    shown: {
+      file: "shown.py",
+      command: ["env", "PYTHONPATH=gen", "PYTHONUNBUFFERED=1", "venv/bin/python", "shown.py"],
+    },
   },
   {
     name: "Go",
     directory: "go",
-    tools: [{ name: "Go 1.24", command: "go", args: ["version"], version: /go1\.(\d+)/, atLeast: 24 }],
+    tools: [GO],
     command: ["./client"],
+    shown: { file: "shown/main.go", command: ["go", "run", "./shown"] },
   },
   {
     name: "Java",
     directory: "java",
-    tools: [
-      { name: "a JDK 17", command: "javac", args: ["-version"], version: /javac (\d+)/, atLeast: 17 },
-      { name: "Maven 3", command: "mvn", args: ["--version"], version: /Apache Maven (\d+)/, atLeast: 3 },
-    ],
+    tools: [JDK, MAVEN],
     command: ["java", "-cp", "target/classes:target/lib/*", "examples.Client"],
+    shown: { file: "Example.java", command: ["java", "-cp", "target/classes:target/lib/*", "Example.java"] },
   },
 ];
 
@@ -59,7 +70,8 @@ beforeAll(async () => {
   );
 }, STORIES_MS);
 
-for (const [n, { name }] of LANGUAGES.entries()) {
+for (const [n, language] of LANGUAGES.entries()) {
+  const { name } = language;
   const built = builds[n];
   if (built !== undefined && "kind" in built && built.kind === "missing") {
     test.skip(`clients in ${name} (needs ${built.what})`, () => undefined);
@@ -118,33 +130,49 @@ for (const [n, { name }] of LANGUAGES.entries()) {
       expect(story.of("reset")).toEqual([]);
     });
 
-    if (name !== "Python") return;
     test("the short one in the README sends, and prints what comes", async () => {
       if (built === undefined || built instanceof Error) throw built ?? new Error("it was not built");
       await using node = await startTestPlatform({ services });
-      using client = await runShown(built.directory, node.platform.grpcUrl, node.tenant.apiKey);
-      await expect.poll(client.said, { timeout: 60_000 }).toMatch(/^sent [0-9a-f-]{36}$/m);
+      await using client = await runShown(language, built.directory, node.platform.grpcUrl, node.tenant.apiKey);
+      await expect.poll(client.said, { timeout: 120_000 }).toMatch(/^sent [0-9a-f-]{36}$/m);
       // It does not say when it is connected.
-      const send = () => node.key.send.send({ to: { userIds: ["ada"] }, content: { title: "Hello, Python" } });
-      await expect.poll(() => send().then(client.said), { timeout: 60_000 }).toMatch(/^Hello, Python \d+$/m);
-    });
+      const send = () => node.key.send.send({ to: { userIds: ["ada"] }, content: { title: `Hello, ${name}` } });
+      await expect
+        .poll(() => send().then(client.said), { timeout: 60_000 })
+        .toMatch(new RegExp(`^Hello, ${name} \\d+$`, "m"));
+    }, 180_000);
   });
 }
 
 /** As a user would: copied into a file beside the generated code. Only the address is another. */
-async function runShown(directory: string, address: string, apiKey: string): Promise<Disposable & { said(): string }> {
+async function runShown(
+  { directory: language, shown: { file, command } }: Language,
+  directory: string,
+  address: string,
+  apiKey: string,
+): Promise<AsyncDisposable & { said(): string }> {
   const readme = await readFile(new URL("../../README.md", import.meta.url), "utf8");
-  const [, shown = ""] = /^```python\n([\s\S]*?)^```$/m.exec(readme) ?? [];
+  const [, shown = ""] = new RegExp(`^\`\`\`${language}\n([\\s\\S]*?)^\`\`\`$`, "m").exec(readme) ?? [];
   expect(shown).toContain("127.0.0.1:50051");
-  await writeFile(join(directory, "shown.py"), shown.replace("127.0.0.1:50051", address));
-  const env = { ...process.env, PYTHONPATH: "gen", PYTHONUNBUFFERED: "1", POSTHORN_API_KEY: apiKey };
-  const child = spawn("venv/bin/python", ["shown.py"], { cwd: directory, env });
+  await mkdir(dirname(join(directory, file)), { recursive: true });
+  await writeFile(join(directory, file), shown.replace("127.0.0.1:50051", address));
+  const env = { ...process.env, GOFLAGS: "-buildvcs=false", POSTHORN_API_KEY: apiKey };
+  const [program = "", ...args] = command;
+  // In a group of its own: what `go run` has built outlives it.
+  const child = spawn(program, args, { cwd: directory, env, detached: true });
+  const ended = new Promise((resolve) => child.once("close", resolve));
   let said = "";
   for (const output of [child.stdout, child.stderr])
     output.on("data", (data) => {
       said += data;
     });
-  return { said: () => said, [Symbol.dispose]: () => void child.kill("SIGKILL") };
+  return {
+    said: () => said,
+    async [Symbol.asyncDispose]() {
+      if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, "SIGKILL");
+      await ended;
+    },
+  };
 }
 
 type Told = { story: Story; sent: readonly string[]; one(fact: string): Fact };

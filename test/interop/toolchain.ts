@@ -1,9 +1,12 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { accessSync, constants } from "node:fs";
-import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { delimiter, join, relative } from "node:path";
 import { promisify } from "node:util";
+import { isHere, type Tool } from "#src/dev/toolchains.ts";
+import { isUnreachable } from "./unreachable.ts";
 
 const run = promisify(execFile);
 const root = join(import.meta.dirname, "../..");
@@ -16,9 +19,6 @@ export type Built =
   | { readonly kind: "built"; readonly directory: string }
   | { readonly kind: "missing"; readonly what: string };
 
-/** A command whose output says its version, and the least one that will do, as people say it and as a number. */
-export type Tool = { name: string; command: string; args: readonly string[]; version: RegExp; atLeast: number };
-
 /**
  * Runs `build.sh` of `test/interop/<language>` in a copy of that directory under `.cache/interop`, unless nothing of it nor of
  * the contract has changed since it last succeeded. Its tools and what they download are pinned by the files there.
@@ -26,12 +26,8 @@ export type Tool = { name: string; command: string; args: readonly string[]; ver
  * @throws when it fails for another reason than a tool or a registry that is not to be had.
  */
 export async function build(language: string, tools: readonly Tool[]): Promise<Built> {
-  for (const tool of tools) {
-    const found = await versionOf(tool);
-    if (found === undefined || found < tool.atLeast) {
-      return { kind: "missing", what: `${tool.name} or newer` };
-    }
-  }
+  for (const tool of tools)
+    if (!(await isHere(tool, { ...process.env, PATH }))) return { kind: "missing", what: `${tool.name} or newer` };
   const sources = join(import.meta.dirname, language);
   const directory = join(root, ".cache/interop", language);
   const stamp = join(directory, ".built");
@@ -46,7 +42,8 @@ export async function build(language: string, tools: readonly Tool[]): Promise<B
     await run("sh", ["build.sh"], { cwd: directory, env, maxBuffer: 1 << 26 });
   } catch (error) {
     const said = outputOf(error);
-    if (UNREACHABLE.test(said)) return { kind: "missing", what: `what ${language} needs from its package registry` };
+    if (await isUnreachable(said, () => getsWhatIsKnown(language)))
+      return { kind: "missing", what: `what ${language} needs from its package registry` };
     throw new Error(`build.sh of ${language} failed:\n${said}`);
   }
   await writeFile(stamp, current);
@@ -63,7 +60,7 @@ export async function goInstall(program: string, module: string): Promise<string
     try {
       await run("go", ["install", module], { env, maxBuffer: 1 << 26 });
     } catch (error) {
-      if (UNREACHABLE.test(outputOf(error))) return undefined;
+      if (await isUnreachable(outputOf(error), () => getsWhatIsKnown("go"))) return undefined;
       throw error;
     }
   }
@@ -74,22 +71,46 @@ export function isOnPath(program: string): boolean {
   return PATH.split(delimiter).some((directory) => isExecutable(join(directory, program)));
 }
 
-/** How the tools of the languages say that they did not get what they asked for. */
-const UNREACHABLE = new RegExp(
-  [
-    "No matching distribution|NewConnectionError|ReadTimeoutError|ensurepip is not", // pip
-    "dial tcp|i/o timeout|no such host|proxyconnect|requires go >=", // go
-    "Could not transfer|Could not find artifact|could not be resolved|Unable to resolve artifact", // Maven
-  ].join("|"),
-);
+/** Something of each registry that is there to stay, got past whatever this machine keeps. */
+const KNOWN: Readonly<Record<string, (directory: string) => [command: string, ...args: string[]]>> = {
+  python: (directory) => [
+    ...([
+      join(root, ".cache/interop/python/venv/bin/python"),
+      "-m",
+      "pip",
+      "download",
+      "--quiet",
+      "--no-cache-dir",
+      "--no-deps",
+    ] as const),
+    ...["--dest", directory, "six==1.16.0"],
+  ],
+  go: (directory) => [
+    "env",
+    `GOMODCACHE=${directory}`,
+    "GOFLAGS=-modcacherw",
+    "go",
+    "mod",
+    "download",
+    "rsc.io/quote@v1.5.2",
+  ],
+  java: (directory) => [
+    ...(["mvn", "--batch-mode", "--quiet", `-Dmaven.repo.local=${directory}`] as const),
+    ...["dependency:get", "-Dartifact=junit:junit:4.13.2", "-Dtransitive=false"],
+  ],
+};
 
-async function versionOf({ command, args, version }: Tool): Promise<number | undefined> {
+/** Whether a language's registry gives what it certainly has. */
+async function getsWhatIsKnown(language: string): Promise<boolean> {
+  const directory = await mkdtemp(join(tmpdir(), "posthorn-known-"));
   try {
-    const { stdout, stderr } = await run(command, args, { env: { ...process.env, PATH } });
-    const found = version.exec(stdout + stderr)?.[1];
-    return found === undefined ? undefined : Number(found);
+    const [command, ...args] = KNOWN[language]?.(directory) ?? ["false"];
+    await run(command, args, { cwd: directory, env: { ...process.env, PATH }, timeout: 120_000, maxBuffer: 1 << 26 });
+    return true;
   } catch {
-    return undefined;
+    return false;
+  } finally {
+    await rm(directory, { recursive: true, force: true });
   }
 }
 

@@ -69,6 +69,8 @@ const REFUSALS = [
 
 let fill: Fill;
 let ids: string[];
+/** Its first channel has it, and the next is to follow. */
+let escalating: string;
 let before: Record<string, string>;
 let seen: ReturnType<typeof openReader>;
 
@@ -109,7 +111,7 @@ beforeAll(async () => {
     key.send.send({ to: { userIds: ["alice"] }, type: "vault", content, senderId: CANARY, ...more });
   const first = await send({ idempotencyKey: "same", tags: ["vault"], groupKey: "same" });
   const escalation = { steps: [{ channel: Channel.SMS, after: { seconds: 86_400n } }] };
-  await send({ dedupKey: "same", channels: [Channel.IN_APP, Channel.EMAIL], escalation });
+  const urgent = await send({ dedupKey: "same", channels: [Channel.IN_APP, Channel.EMAIL], escalation });
   const later = { case: "scheduleTime", value: timestampFromDate(new Date(Date.now() + 3 * 3_600_000)) } as const;
   const waiting = await send({ schedule: later, collapseKey: "same", tags: ["vault"] });
   const batching = { batchable: true, window: { seconds: 7200n } };
@@ -147,8 +149,10 @@ beforeAll(async () => {
   }
   const delivered = first.results[0]?.notificationId ?? "";
   const scheduled = waiting.results[0]?.notificationId ?? "";
+  escalating = urgent.results[0]?.notificationId ?? "";
   ids = [
     delivered,
+    escalating,
     scheduled,
     fanout.fanoutId,
     batched?.results[0]?.batchId ?? "",
@@ -250,6 +254,13 @@ async function call(
   }
 }
 
+/** What a stranger names: any id where there is one, and each kind of notification. */
+function namedBy({ input }: DescMethod): Fill[] {
+  const has = (name: string) => input.fields.some((field) => field.name === name);
+  if (has("id")) return ids.map((id) => ({ id }));
+  return has("notification_id") ? [{ id: ids[0] }, { id: ids[0], notification_id: escalating }] : [{ id: ids[0] }];
+}
+
 test("every method that is served is tried", () => {
   expect(METHODS.map(([name]) => name).toSorted()).toEqual(Object.keys(ACCESS_RULES).toSorted());
 });
@@ -262,11 +273,9 @@ describe("another tenant's ids", () => {
     if (rule.user !== undefined) callers.push(await node.clientsFor("alice", other));
     const answers: Answer[] = [];
     for (const caller of callers) {
-      for (const id of ids) {
-        for (const request of requestsOf(target.method, { ...fill, id }))
+      for (const named of namedBy(target.method))
+        for (const request of requestsOf(target.method, { ...fill, ...named }))
           answers.push(await call(caller, target, request));
-        if (!target.method.input.fields.some((field) => field.name === "id")) break;
-      }
     }
     for (const answer of answers) {
       if ("refused" in answer) expect(REFUSALS).toContain(answer.refused);

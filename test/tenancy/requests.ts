@@ -4,11 +4,13 @@ import {
   type DescField,
   type DescMessage,
   type DescMethod,
+  getOption,
   type Message,
   ScalarType,
 } from "@bufbuild/protobuf";
 import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { DurationSchema, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { field as fieldRules } from "#gen/buf/validate/validate_pb.ts";
 
 /**
  * What requests are filled with, by the proto name of the field (or "Message.field", for that one only): ids that exist in
@@ -67,8 +69,6 @@ const SKIP = new Set([
   "reminder_offsets",
   "window",
   "max_window",
-  "escalation",
-  "fallbacks",
 ]);
 
 /** A schedule's request may not set these. */
@@ -114,14 +114,14 @@ function set(message: ReflectMessage, field: DescField, fill: Fill, depth: numbe
       message.set(field, ofMessage(field.message, field.name, fill, depth));
       return;
     case "enum":
-      message.set(field, anyOf(field.enum));
+      message.set(field, anyOf(field.enum, field));
       return;
     case "scalar":
       message.set(field, ofScalar(field.scalar, field, fill));
       return;
     case "list": {
       if (field.listKind === "message") message.get(field).add(ofMessage(field.message, field.name, fill, depth));
-      else if (field.listKind === "enum") message.get(field).add(anyOf(field.enum));
+      else if (field.listKind === "enum") message.get(field).add(anyOf(field.enum, field));
       else for (const item of (fill[field.name] as string[]) ?? missing(field)) message.get(field).add(item);
       return;
     }
@@ -131,6 +131,7 @@ function set(message: ReflectMessage, field: DescField, fill: Fill, depth: numbe
 }
 
 function ofMessage(desc: DescMessage, name: string, fill: Fill, depth: number): ReflectMessage {
+  if (name === "after") return reflect(desc, create(DurationSchema, { seconds: 86_400n }));
   if (desc.typeName !== "google.protobuf.Timestamp") {
     if (desc.typeName.startsWith("google.protobuf.")) return reflect(desc, create(desc));
     const whole = build(desc, fill, depth + 1);
@@ -142,8 +143,13 @@ function ofMessage(desc: DescMessage, name: string, fill: Fill, depth: number): 
   return reflect(desc, timestampFromDate(at) as Message);
 }
 
-function anyOf(desc: DescEnum): number {
-  return (desc.values.find(({ number }) => number !== 0) ?? desc.values[0])?.number ?? 0;
+/** The first value that is one and that the field may have. */
+function anyOf(desc: DescEnum, field: DescField): number {
+  const { type } = getOption(field, fieldRules);
+  const rules = type.case === "repeated" ? type.value.items?.type : type;
+  const not = rules?.case === "enum" ? rules.value.notIn : [];
+  const allowed = desc.values.filter(({ number }) => !not.includes(number));
+  return (allowed.find(({ number }) => number !== 0) ?? allowed[0])?.number ?? 0;
 }
 
 function ofScalar(type: ScalarType, field: DescField, fill: Fill): unknown {

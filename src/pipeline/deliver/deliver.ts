@@ -5,6 +5,7 @@ import type { Clock } from "#src/clock.ts";
 import { endLost, type Lost } from "#src/escalation/settle.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
+import { wordless } from "#src/telemetry/wordless.ts";
 import {
   type Claimed,
   claimDue,
@@ -106,8 +107,9 @@ async function handOver(
   const outcome = await inTime((signal) => channel.deliver(message, signal));
   if (outcome.kind === "sent") return "sent";
   const last = outcome.kind === "rejected" || attempts >= ATTEMPTS;
+  const err = wordless(outcome.cause);
   log.warn(
-    { err: outcome.cause, tenant: tenantId, notification: notificationId, channel: claimed.channel, attempts },
+    { err, tenant: tenantId, notification: notificationId, channel: claimed.channel, attempts },
     last ? "a channel does not take a notification" : "a channel did not take a notification; it is tried again",
   );
   return last ? "failed" : "retry";

@@ -5,19 +5,22 @@ import { join } from "node:path";
 import { Http2SessionManager } from "@connectrpc/connect-node";
 import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { startServices } from "#src/dev/services.ts";
 import { startProxy, type TcpProxy } from "../../fault/lab/proxy.ts";
 import { ALL_SCOPES } from "../../support/call.ts";
 import { type Clients, clientsOver } from "../../support/platform.ts";
 import { until } from "../../support/until.ts";
+import { leaksOf } from "../fuzz/judge.ts";
 import { type PosthornProcess, startPosthorn } from "../posthorn-process.ts";
 import { foundIn } from "./canaries.ts";
-import { exercise, knock, makeCanaries, PHONE } from "./exercise.ts";
+import { callsWith, exercise, knock, makeCanaries, PHONE } from "./exercise.ts";
+import { aboutWaiting, allRefused, makeWaiting, type Waiting } from "./outside.ts";
 import { filesUnder, natsHeads, postgresContent, redisContent, spanSink } from "./places.ts";
 
 // A process that says all it can, on servers of its own whose files can be read, each behind a proxy that can be cut.
-// What nobody should read is put into every field that takes it, in good times and in every kind of bad ones; then
-// everything that was written anywhere is searched.
+// What nobody should read is put into every field that takes it, in good times and in every kind of bad ones, and outside
+// channels refuse it, repeating every word; then everything that was written anywhere is searched.
 
 const canary = makeCanaries();
 const secrets: Record<string, string> = { ...canary, phone: PHONE };
@@ -33,9 +36,25 @@ let heads: { heads(): string };
 let sink: { spans(): Buffer };
 let posthorn: PosthornProcess;
 let clients: Clients;
+let asUser: Clients;
+let waiting: Waiting;
 let authorization: string;
 /** What was said to others than who wrote it, or about credentials. */
 const errors: string[] = [];
+/** What was said to who wrote it, when it was refused. */
+const refusals: string[] = [];
+
+/** Names of the caller's own that do not exist, which it is told again, and in which words. */
+const ECHOED: Readonly<Record<string, readonly string[]>> = {
+  wrongField: ["update_mask.paths[0]: there is no field `"],
+  filter: ["subscription.filter: at character 1: there is no "],
+};
+
+/** What there is to call about a user. */
+const callsAbout = (userId: string) => [
+  ...callsWith(clients, canary, userId),
+  ...aboutWaiting(clients, asUser, canary, waiting),
+];
 
 beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), "posthorn-canary-"));
@@ -60,7 +79,13 @@ beforeAll(async () => {
         POSTHORN_DEADLINE_MAX_MS: "8000",
         POSTHORN_RECONCILE_AFTER_MS: "1000",
         POSTHORN_RECONCILE_INTERVAL_MS: "500",
+        POSTHORN_SCHEDULE_TICK_MS: "100",
+        CANARY_WORDS: ["title", "email", "attribute"]
+          .map((name) => secrets[name])
+          .concat(PHONE)
+          .join(" "),
       },
+      [join(import.meta.dirname, "refusing-node.ts")],
     ),
   );
   const session = new Http2SessionManager(`http://${posthorn.grpcUrl}`);
@@ -77,29 +102,43 @@ beforeAll(async () => {
   secrets.operatorKey = posthorn.operatorKey;
   authorization = `Bearer ${secret}`;
   clients = over(secret);
-  await over(token).admin.whoAmI({});
+  asUser = over(token);
+  await asUser.admin.whoAmI({});
 }, 120_000);
 
 describe("everything is done with it", () => {
   test("in good times", async () => {
-    await exercise(clients, canary, "someone", "good");
+    waiting = await makeWaiting(clients, canary, "someone");
+    expect(Object.values(waiting).filter((id) => id === "")).toEqual([]);
+    refusals.push(...(await exercise(callsAbout("someone"), "good")));
+    await allRefused(posthorn.said);
     errors.push(...(await knock(posthorn.httpUrl, authorization, canary)).slice(0, 4));
     await until(
       () => clients.inbox.getCounts({ userId: "someone" }),
       ({ counts }) => (counts?.total ?? 0) > 1,
     );
-  });
+    // Closed by callers, they come at the next tick.
+    for (const id of [waiting.batch, waiting.digest])
+      await until(
+        () => clients.batches.getBatch({ id }),
+        ({ batch }) => batch?.state === BatchState.CLOSED,
+      );
+  }, 120_000);
 
   test("while Postgres refuses every row with a constraint", async () => {
     const sql = postgres(direct.databaseUrl, { max: 1, onnotice: () => undefined });
-    const tables = ["users", "notifications", "inbox", "topics", "types", "preferences", "api_keys", "audit_entries"];
+    const tables = [
+      ...["users", "notifications", "inbox", "topics", "types", "preferences", "api_keys", "audit_entries"],
+      ...["batches", "escalations", "hand_overs", "timeline", "schedules", "deadlines", "subscriptions", "dedup_keys"],
+    ];
     const known = await sql<{ name: string }[]>`select relname as name from pg_class where relkind in ('r', 'p')`;
     const refusing = tables.filter((table) => known.some(({ name }) => name === table));
-    expect(refusing.length).toBeGreaterThan(5);
+    expect(refusing).toEqual(tables);
     for (const table of refusing)
       await sql`alter table ${sql(table)} add constraint canary check (tenant_id is null) not valid`;
-    const said = await exercise(clients, canary, "other", "bad");
+    const said = await exercise(callsAbout("other"), "bad");
     expect(said.join("\n")).toContain("INTERNAL");
+    refusals.push(...said);
     for (const table of refusing) await sql`alter table ${sql(table)} drop constraint canary`;
     await sql.end();
   }, 60_000);
@@ -111,12 +150,11 @@ describe("everything is done with it", () => {
   ])(
     "while %s is cut off in the middle",
     async (_, proxy) => {
-      const under = exercise(clients, canary, "someone", "bad");
+      const under = exercise(callsAbout("someone"), "bad");
       await clients.admin.whoAmI({});
       await proxy().refuse("close");
       proxy().cut("rst");
-      await under;
-      await exercise(clients, canary, "third", "bad");
+      refusals.push(...(await under), ...(await exercise(callsAbout("third"), "bad")));
       await proxy().heal();
       await until(
         () =>
@@ -136,6 +174,7 @@ describe("everything is done with it", () => {
 describe("and it is not", () => {
   test("in anything that the process says, at any level", () => {
     expect(posthorn.said().length).toBeGreaterThan(200);
+    expect(posthorn.said().filter((line) => line.includes("take a notification")).length).toBeGreaterThan(4);
     const leaking = posthorn.said().filter((line) => foundIn(line, secrets).length > 0);
     expect([...new Set(leaking.map((line) => `${foundIn(line, secrets)}: ${line.slice(0, 600)}`))].slice(0, 8)).toEqual(
       [],
@@ -181,6 +220,16 @@ describe("and it is not", () => {
   });
 
   test("in what others are told", () => expect(errors.flatMap((error) => foundIn(error, secrets))).toEqual([]));
+
+  test("in what is said to who was refused, nor what the platform is built of", () => {
+    const kinds = new Set(refusals.map((text) => text.split(" ", 1)[0]));
+    for (const kind of ["Internal", "Unavailable", "InvalidArgument", "NotFound", "FailedPrecondition"])
+      expect(kinds).toContain(kind);
+    const found = (text: string) =>
+      foundIn(text, secrets).filter((name) => !(ECHOED[name] ?? []).some((words) => text.includes(words)));
+    const leaking = refusals.filter((text) => found(text).length > 0 || leaksOf(text).length > 0);
+    expect([...new Set(leaking.map((text) => `${found(text)} ${leaksOf(text)}: ${text}`))]).toEqual([]);
+  });
 });
 
 test("Postgres keeps content and contacts, and of credentials only what cannot be used", async () => {

@@ -1,5 +1,5 @@
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { ConnectError } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { TokenAlgorithm } from "#gen/posthorn/v1/admin_service_pb.ts";
 import type { Preset } from "#gen/posthorn/v1/type_service_pb.ts";
 import type { Clients } from "../../support/platform.ts";
@@ -35,6 +35,8 @@ export function makeCanaries() {
     "forgedToken",
     "wrongField",
     "filter",
+    "senderId",
+    "groupKey",
   );
 }
 
@@ -42,25 +44,24 @@ export type AllCanaries = ReturnType<typeof makeCanaries>;
 /** Digits are all a phone number has. */
 export const PHONE = "+4915199887766554".slice(0, 16);
 
-type Call = () => Promise<unknown>;
+export type Call = () => Promise<unknown>;
+
+/** Everything that sends, stores or reads a canary in one way or another, and every refusal that one can bring about. */
+export function callsWith(clients: Clients, canary: AllCanaries, userId: string): Call[] {
+  return [...storingCalls(clients, canary, userId), ...refusedCalls(clients, canary, userId)];
+}
 
 /**
- * Sends, stores and reads every canary in one way or another; the calls of bad times all at once, because each may take
- * until its deadline. Answers the error texts of what was refused.
+ * Makes all calls; those of bad times at once, because each may take until its deadline. Answers the error texts of what
+ * was refused.
  */
-export async function exercise(
-  clients: Clients,
-  canary: AllCanaries,
-  userId: string,
-  times: "good" | "bad",
-): Promise<string[]> {
+export async function exercise(calls: readonly Call[], times: "good" | "bad"): Promise<string[]> {
   const errors: string[] = [];
   const attempt = (call: Call) =>
     call().then(
       () => undefined,
       (error: unknown) => void errors.push(textOf(error)),
     );
-  const calls = [...storingCalls(clients, canary, userId), ...refusedCalls(clients, canary, userId)];
   if (times === "bad") await Promise.all(calls.map(attempt));
   else for (const call of calls) await attempt(call);
   return errors;
@@ -78,7 +79,10 @@ function storingCalls(clients: Clients, canary: AllCanaries, userId: string): Ca
     attributes: { [canary.attributeName]: canary.attribute },
   };
   const to = { userIds: [userId] };
-  const keys = { dedupKey: canary.dedupKey, collapseKey: canary.collapseKey, tags: [canary.tag] };
+  const keys = {
+    ...{ dedupKey: canary.dedupKey, collapseKey: canary.collapseKey, tags: [canary.tag] },
+    ...{ senderId: canary.senderId, groupKey: canary.groupKey },
+  };
   const { idempotencyKey } = canary;
   const issuer = {
     issuer: `https://issuer.example/${canary.wrongField}`,
@@ -129,7 +133,7 @@ function storingCalls(clients: Clients, canary: AllCanaries, userId: string): Ca
   ];
 }
 
-function contentOf(canary: AllCanaries) {
+export function contentOf(canary: AllCanaries) {
   return {
     title: canary.title,
     body: canary.body,
@@ -233,8 +237,8 @@ export async function knock(httpUrl: string, authorization: string, canary: AllC
 }
 
 function textOf(error: unknown): string {
-  const { rawMessage, details } = ConnectError.from(error);
-  return `${rawMessage} ${details.map((detail) => Buffer.from("value" in detail && detail.value instanceof Uint8Array ? detail.value : []).toString("latin1")).join(" ")}`;
+  const { code, rawMessage, details } = ConnectError.from(error);
+  return `${Code[code]} ${rawMessage} ${details.map((detail) => Buffer.from("value" in detail && detail.value instanceof Uint8Array ? detail.value : []).toString("latin1")).join(" ")}`;
 }
 
 async function* once<T>(message: T): AsyncGenerator<T> {

@@ -1,4 +1,12 @@
-import { type DescField, type DescMessage, type Message, ScalarType, toBinary, toJsonString } from "@bufbuild/protobuf";
+import {
+  type DescField,
+  type DescMessage,
+  type DescMethod,
+  type Message,
+  ScalarType,
+  toBinary,
+  toJsonString,
+} from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
@@ -6,6 +14,7 @@ import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "#gen/google/
 import { type ItemError, ItemErrorSchema } from "#gen/posthorn/v1/error_pb.ts";
 import { Code } from "#src/errors.ts";
 import type { Answer, Outgoing } from "./answer.ts";
+import { tableNames } from "./table-names.ts";
 
 /** What nobody outside should read: SQL, places in a file system, stack frames, what we are built of. */
 const LEAKS: Readonly<Record<string, RegExp>> = {
@@ -14,8 +23,7 @@ const LEAKS: Readonly<Record<string, RegExp>> = {
   "stack frame": /(^|\n|\\n)\s*at \S+ ?\(|\bat async\b/,
   library:
     /postgres|drizzle|jetstream|\bnats\b|redis|protobuf-es|@bufbuild|connectrpc\.com|connect-node|grpc-js|protovalidate|\bjose\b|undici|\bzlib\b|\bERR_[A-Z]|\bECONN|is not a function|Cannot (read|convert|mix)|undefined \(reading|Maximum call stack|Invalid time value|RangeError|TypeError|SyntaxError/i,
-  table:
-    /\b(audit_entries|token_revocations|default_preferences|topic_members|user_roles|dedup_keys|idempotency_keys|inbox_heads)\b/,
+  table: await tableNames(),
 };
 
 /** Everything that is wrong with an answer; none: it is as promised. */
@@ -23,7 +31,7 @@ export function judge(answer: Answer, outgoing: Outgoing): string[] {
   const { method } = outgoing;
   if (answer.outcome === "hung") return ["no answer in time"];
   if (answer.outcome === "broken") return [`no answer at all: ${answer.words.slice(0, 300)}`];
-  const wrong = answer.messages.flatMap((message) => ofMessage(method.output, message));
+  const wrong = answer.messages.flatMap((message) => ofMessage(method, message));
   if (answer.outcome !== 0) wrong.push(...ofRefusal(answer, answer.outcome, outgoing));
   return wrong;
 }
@@ -44,7 +52,8 @@ function ofRefusal({ status, words }: Answer, code: number, outgoing: Outgoing):
     ...Object.values(info?.metadata ?? {}),
     ...fields.flatMap((f) => [f.field, f.description]),
   ];
-  wrong.push(...defects(code, status.message, fields, outgoing), ...leaksOf(all.join("\n")));
+  const isNamed = (field: string) => isOfRequest(outgoing, field, status.message);
+  wrong.push(...defects(code, status.message, fields, isNamed), ...leaksOf(all.join("\n")));
   if (status.code !== code) wrong.push(`the status says ${status.code} and the details ${code}`);
   if (!info?.reason) wrong.push("no reason");
   if (status.message === "") wrong.push("no message");
@@ -54,13 +63,18 @@ function ofRefusal({ status, words }: Answer, code: number, outgoing: Outgoing):
 type Violation = { field: string; description: string };
 
 /** What holds for a refusal of a whole call and for that of an item in it. */
-function defects(code: number, message: string, fields: readonly Violation[], outgoing: Outgoing): string[] {
+function defects(
+  code: number,
+  message: string,
+  fields: readonly Violation[],
+  isNamed: (field: string) => boolean,
+): string[] {
   if (code === Code.INTERNAL || code === Code.UNKNOWN || code === Code.UNAVAILABLE) return [`code ${code}: ${message}`];
   if (code !== Code.INVALID_ARGUMENT) return [];
   const [first] = fields;
   if (first === undefined) return [`INVALID_ARGUMENT names no field: ${message}`];
   const wrong = fields
-    .filter(({ field }) => !exists(outgoing, field, message))
+    .filter(({ field }) => !isNamed(field))
     .map(({ field, description }) => `INVALID_ARGUMENT names "${field}", which does not exist (${description})`);
   // A long path is cut in the message as in the detail.
   if (first.field !== "" && !message.replaceAll(" ", "_").includes(first.field.replaceAll(" ", "_").slice(0, 100)))
@@ -70,11 +84,16 @@ function defects(code: number, message: string, fields: readonly Violation[], ou
 }
 
 /** Requests that are no message at all have no field to name; and some things are said in a header. */
-function exists(outgoing: Outgoing, path: string, message: string): boolean {
+function isOfRequest(outgoing: Outgoing, path: string, message: string): boolean {
   if (path === "") return message.startsWith("The request cannot be read") && hasNoField(outgoing);
   if (["posthorn-tenant", "grpc-timeout", "connect-timeout-ms"].includes(path)) return true;
   if (message.startsWith("The request cannot be read") && /is unknown|no field/.test(message)) return true;
-  let at: DescMessage | undefined = outgoing.method.input;
+  return leadsTo(outgoing.method.input, path);
+}
+
+/** Whether there is a field at the end of the path. */
+function leadsTo(desc: DescMessage, path: string): boolean {
+  let at: DescMessage | undefined = desc;
   for (const [, name = "", index] of path.matchAll(/(\w+)((?:\[[^\]]*\])?)\.?/g)) {
     if (at === undefined) return false;
     const field: DescField | undefined = at.fields.find((each) => each.name === name);
@@ -124,23 +143,20 @@ export function leaksOf(text: string): string[] {
 }
 
 /** An answer has a form in JSON as in binary, holds well-formed text, and the errors of its items are errors as any. */
-function ofMessage(desc: DescMessage, message: Message): string[] {
+function ofMessage({ input, output: desc }: DescMethod, message: Message): string[] {
   try {
     toBinary(desc, message);
     toJsonString(desc, message);
   } catch (error) {
     return [`an answer cannot be written again: ${String(error)}`];
   }
+  // Paths of an item's error begin at the item.
+  const isNamed = (field: string) => input.fields.some((each) => each.message && leadsTo(each.message, field));
   return itemErrors(desc, message).flatMap(({ code, reason, message: text, fieldViolations }) => [
-    ...defectsOfItem(code, text, fieldViolations),
+    ...defects(code, text, fieldViolations, isNamed).map((wrong) => `an item: ${wrong}`),
     ...leaksOf([text, ...fieldViolations.map(({ field, description }) => `${field} ${description}`)].join("\n")),
     ...(reason === 0 ? ["an item's error has no reason"] : []),
   ]);
-}
-
-function defectsOfItem(code: number, text: string, fields: readonly Violation[]): string[] {
-  if (code === Code.INVALID_ARGUMENT) return fields.length === 0 ? [`an item's error names no field: ${text}`] : [];
-  return code === Code.INTERNAL || code === Code.UNKNOWN ? [`an item has code ${code}: ${text}`] : [];
 }
 
 function itemErrors(desc: DescMessage, message: Message): ItemError[] {
