@@ -26,7 +26,7 @@ export function newCapHours(): CapHours {
   return { first: 0, counts: [] };
 }
 
-/** Hours that are over are forgotten. One that lies ahead by a caller's clock counts on. */
+/** Hours that are over are forgotten. One that lies a little ahead by a caller's clock counts on. */
 export function forgetHours(hours: CapHours, nowMs: number): void {
   const over = hourOf(nowMs) - hours.first;
   if (over <= 0) return;
@@ -53,27 +53,28 @@ export function countIn(hours: CapHours, { item, nowMs }: Asking, atMs: number):
   counts[at] = Math.min((counts[at] ?? 0) + 1, MAX_COUNT);
 }
 
-/** Counts it no more in the hour of the turn it had. */
-function leave({ first, counts }: CapHours, { item, nowMs }: Pick<Asking, "item" | "nowMs">): void {
+/** Counts it no more in the hour of the turn it had, if it was. */
+function leave({ first, counts }: CapHours, { item, nowMs }: Pick<Asking, "item" | "nowMs">): boolean {
   const held = heldIn(item, nowMs);
-  if (held === undefined) return;
-  const before = counts[held - first] ?? 0;
-  if (before > 0) counts[held - first] = before - 1;
+  const before = held === undefined ? 0 : (counts[held - first] ?? 0);
+  if (held === undefined || before === 0) return false;
+  counts[held - first] = before - 1;
+  return true;
 }
 
 /**
  * What becomes of one that could come at `atMs`, but for the cap. `taken`: it is to be counted there; `counted`: it is or
- * will be. Else it is refused; would expire before; or its turn is too far ahead to be given. One that had a turn keeps it.
+ * will be. Else it is refused; would expire before; or its turn is too far ahead to be given. One that had a turn keeps it,
+ * but for what is refused: that has `left` it.
  */
 export function overCap(
   hours: CapHours,
   { item, nowMs, phase }: Asking,
   atMs: number,
-): { atMs: number; counted: boolean; taken: boolean } {
+): { atMs: number; counted: boolean; taken: boolean; left?: boolean } {
   const { cap, capTurnMs = 0, expiresAtMs = Number.POSITIVE_INFINITY } = item;
   if (cap === undefined || cap.over === "digest") {
-    leave(hours, { item, nowMs });
-    return { atMs, counted: false, taken: false };
+    return { atMs, counted: false, taken: false, left: leave(hours, { item, nowMs }) };
   }
   if ((heldIn(item, nowMs) ?? 0) > hourOf(nowMs)) return { atMs: capTurnMs, counted: true, taken: false };
   let hour = Math.max(hourOf(atMs), hours.first);

@@ -3,16 +3,21 @@ import { type CapHours, countIn, forgetHours, hasRoom, newCapHours, overCap, use
 import { phaseOf } from "./phase.ts";
 import {
   catchUp,
+  closeShared,
+  copyOf,
   count,
   countAside,
   countShared,
   type Frontier,
   findTurn,
   fullWindow,
+  isAhead,
   minuteOf,
   newFrontier,
   newSharedFrontier,
+  openShared,
   type SharedFrontier,
+  secondOf,
   sharedIsFull,
   usedIn,
 } from "./place.ts";
@@ -28,54 +33,71 @@ import {
   type Wanted,
 } from "./windows.ts";
 
-/** `reserved`: what was counted lately, and its slot; 0 for what went at once, also by a clock that is behind. */
-type User = { frontier: Frontier; cap: CapHours; reserved: Map<string, Reserved> };
-type Reserved = { atMs: number; when: number; byCap: boolean };
-type Queue = { window: typeof TENANT_WINDOW | typeof GLOBAL_WINDOW; frontier: SharedFrontier };
+/** `reserved`: what was counted lately; `second`: the latest in which anything of it was changed. */
+type User = { frontier: Frontier; cap: CapHours; reserved: Map<string, Reserved>; second: number };
+/** Its slot; 0 for what went at once, also by a clock that is behind. */
+type Reserved = { atMs: number; second: number; byCap: boolean };
+type Shared = { window: typeof TENANT_WINDOW | typeof GLOBAL_WINDOW; frontier: SharedFrontier };
 
-const REMEMBER_MS = 120_000;
+/** What a chunk works on: kept only if it changes something, so that a caller that only asks leaves no trace of its clock. */
+type Opened<T> = T & { changed: boolean };
+
+const REMEMBER_SECONDS = 120;
 const MAX_REMEMBERED = 512;
+/** In what one of the remembered takes up, some 200 bytes: what all users may, and one of whom nothing is remembered. */
+const MAX_SIZE = 500_000;
+const USER_SIZE = 4;
 
 /**
  * The limits as one process can keep them by itself, while Redis is away: the same windows and the same rules, for what
- * this process sees. Bounded: the users longest unseen are forgotten first.
+ * this process sees. Bounded by users and by what is remembered of them: those longest unseen are forgotten first.
  */
-export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000) {
+export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000, maxSize = MAX_SIZE) {
   const limits = limitsOf(config);
-  const users = new LRUCache<string, User>({ max: maxUsers });
-  const tenants = new LRUCache<string, Queue>({ max: 10_000 });
-  const everyone: Queue = { window: GLOBAL_WINDOW, frontier: newSharedFrontier(config.globalPerMinute) };
+  const users = new LRUCache<string, User>({
+    max: maxUsers,
+    maxSize,
+    sizeCalculation: ({ reserved }) => USER_SIZE + reserved.size,
+  });
+  const tenants = new LRUCache<string, Shared>({ max: 10_000 });
+  let everyone: Shared = { window: GLOBAL_WINDOW, frontier: newSharedFrontier(config.globalPerMinute) };
 
   return (tenantId: string, wanted: readonly Wanted[], nowMs: number): Slot[] => {
-    const tenant = known(tenants, tenantId, () => {
-      return { window: TENANT_WINDOW, frontier: newSharedFrontier(config.perTenantPerMinute) };
-    });
-    const queues = [tenant, everyone].filter(({ frontier }) => frontier.limit > 0);
-    for (const { frontier } of queues) forgetMinutes(frontier, nowMs);
-    return wanted.map((item) => {
-      const user = known(users, `${tenantId} ${item.userId}`, newUser);
-      catchUp(user.frontier, nowMs);
-      forgetHours(user.cap, nowMs);
-      forgetOld(user, nowMs);
+    const ofTenant = tenants.get(tenantId) ?? {
+      window: TENANT_WINDOW,
+      frontier: newSharedFrontier(config.perTenantPerMinute),
+    };
+    const [tenant, all] = [open(ofTenant, nowMs), open(everyone, nowMs)];
+    const queues = [tenant, all].filter(({ frontier }) => frontier.limit > 0);
+    const own = new Map<string, Opened<User>>();
+    const slots = wanted.map((item) => {
+      const key = `${tenantId} ${item.userId}`;
+      const user = own.get(key) ?? openUser(users.get(key), nowMs);
+      own.set(key, user);
       return take(user, queues, item, nowMs);
     });
+    for (const [key, { changed, ...user }] of own) if (changed) users.set(key, closeUser(user, nowMs));
+    for (const { changed, frontier } of queues) if (changed) closeShared(frontier, nowMs);
+    if (tenant.changed) tenants.set(tenantId, tenant);
+    if (all.changed) everyone = all;
+    return slots;
   };
 
-  function take(user: User, queues: readonly Queue[], wanted: Wanted, nowMs: number): Slot {
+  function take(user: Opened<User>, queues: readonly Opened<Shared>[], wanted: Wanted, nowMs: number): Slot {
     const tag = `${wanted.id}:${wanted.attempt}`;
     const before = user.reserved.get(tag);
     // A turn that the cap gave stands only while there is none better: what the user wants may have changed.
     const item = before?.byCap ? { ...wanted, capTurnMs: before.atMs } : wanted;
     const asking = { item, nowMs, phase: () => phaseOf(item.userId) };
-    if (before?.byCap) user.reserved.delete(tag);
+    if (before?.byCap) user.changed = user.reserved.delete(tag);
     else if (before !== undefined) return slot(before.atMs, user.frontier);
     if (!hasRoom(user.cap, asking, nowMs)) return wait(nowMs);
     const shared = queues.map(({ frontier }) => frontier);
     if (item.exempt) {
       countAside(user.frontier, nowMs);
-      for (const frontier of shared) countShared(frontier, nowMs, { waits: false, nowMs });
+      countInShared(nowMs, new Set());
       countIn(user.cap, asking, nowMs);
-      user.reserved.set(tag, { atMs: 0, when: nowMs, byCap: false });
+      remember(0);
       return slot(nowMs, user.frontier);
     }
     const { atMs, frontier, waitsFor } = findTurn(user.frontier, shared, { ...asking, limits });
@@ -84,19 +106,32 @@ export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000
     const result = slot(atMs, frontier, counted);
     if (!counted) return result;
     count(frontier, atMs, nowMs);
-    for (const each of shared) countShared(each, atMs, { waits: waitsFor.has(each), nowMs });
+    countInShared(atMs, waitsFor);
     user.frontier = frontier;
     countIn(user.cap, asking, atMs);
-    user.reserved.set(tag, { atMs: atMs > nowMs ? atMs : 0, when: nowMs, byCap: false });
+    remember(atMs > nowMs ? atMs : 0);
     return result;
 
     /** The cap has no room for it when it could come otherwise. */
     function wait(couldComeMs: number): Slot {
-      const { atMs, counted, taken } = overCap(user.cap, asking, couldComeMs);
+      const { atMs, counted, taken, left } = overCap(user.cap, asking, couldComeMs);
       const limit = { window: CAP_WINDOW, usage: usedAt(user.cap, couldComeMs), limit: item.cap?.share ?? 0 };
+      if (left) user.changed = true;
       if (taken) countIn(user.cap, asking, atMs);
-      if (taken || (counted && before?.byCap)) user.reserved.set(tag, { atMs, when: nowMs, byCap: true });
+      if (taken || (counted && before?.byCap)) remember(atMs, true);
       return { atMs, counted, limit };
+    }
+
+    function remember(atMs: number, byCap = false): void {
+      user.reserved.set(tag, { atMs, second: secondOf(nowMs), byCap });
+      user.changed = true;
+    }
+
+    function countInShared(atMs: number, waitsFor: ReadonlySet<SharedFrontier>): void {
+      for (const queue of queues) {
+        countShared(queue.frontier, atMs, { waits: waitsFor.has(queue.frontier), nowMs });
+        queue.changed = true;
+      }
     }
 
     function slot(atMs: number, frontier: Frontier, counted = true): Slot {
@@ -106,7 +141,7 @@ export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000
   }
 
   /** What one waits for that comes now. */
-  function limitNow(user: Frontier, queues: readonly Queue[], nowMs: number): Limit {
+  function limitNow(user: Frontier, queues: readonly Shared[], nowMs: number): Limit {
     const full = fullWindow(user, limits, nowMs);
     if (full !== undefined) return full;
     for (const { window, frontier } of queues) {
@@ -119,28 +154,35 @@ export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000
   }
 }
 
-function newUser(): User {
-  return { frontier: newFrontier(), cap: newCapHours(), reserved: new Map() };
+function open({ window, frontier }: Shared, nowMs: number): Opened<Shared> {
+  return { window, frontier: openShared(frontier, nowMs), changed: false };
 }
 
-/** What was reserved longer ago than two minutes may be counted again. */
-function forgetOld({ reserved }: User, nowMs: number): void {
-  for (const [tag, { when }] of reserved) {
-    if (when + REMEMBER_MS >= nowMs && reserved.size <= MAX_REMEMBERED) return;
+function openUser(user: User | undefined, nowMs: number): Opened<User> {
+  const opened =
+    user === undefined || isAhead(user.second, nowMs)
+      ? { frontier: newFrontier(), cap: newCapHours(), reserved: new Map(), second: 0 }
+      : {
+          frontier: copyOf(user.frontier),
+          cap: { ...user.cap, counts: [...user.cap.counts] },
+          reserved: new Map(user.reserved),
+          second: user.second,
+        };
+  catchUp(opened.frontier, nowMs);
+  forgetHours(opened.cap, nowMs);
+  forget(opened.reserved, ({ second }) => second + REMEMBER_SECONDS < secondOf(nowMs));
+  return { ...opened, changed: false };
+}
+
+function closeUser(user: User, nowMs: number): User {
+  forget(user.reserved, () => user.reserved.size > MAX_REMEMBERED);
+  return { ...user, second: Math.max(user.second, secondOf(nowMs)) };
+}
+
+/** The oldest, as long as they are to be: what is forgotten may be counted again. */
+function forget(reserved: Map<string, Reserved>, isToBe: (each: Reserved) => boolean): void {
+  for (const [tag, each] of reserved) {
+    if (!isToBe(each)) return;
     reserved.delete(tag);
   }
-}
-
-/** All but the last minute, which callers may still be in. */
-function forgetMinutes({ counts }: SharedFrontier, nowMs: number): void {
-  const last = minuteOf(nowMs) - 1;
-  for (const minute of counts.keys()) if (minute < last) counts.delete(minute);
-}
-
-function known<T extends object>(all: LRUCache<string, T>, key: string, make: () => T): T {
-  const found = all.get(key);
-  if (found !== undefined) return found;
-  const made = make();
-  all.set(key, made);
-  return made;
 }

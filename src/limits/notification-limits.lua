@@ -1,7 +1,8 @@
 -- Gives each of a chunk of one tenant's notifications a slot: now, or the next turn behind those that wait. It is counted
 -- there in all windows of its user, of its tenant and of everyone, and in the hours of its user's cap. The rules are those
 -- of place.ts and cap.ts, in the same order.
--- Windows are fixed and aligned to the clock, the caller's clock: Redis's own is not asked.
+-- Windows are fixed and aligned to the clock, the caller's clock: Redis's own is not asked. What a caller has left whose
+-- clock is more than a minute ahead of this one's is forgotten: it would keep everybody waiting until that time has come.
 --
 -- KEYS[1]     the tenant
 -- KEYS[2]     everyone, if there is a global limit
@@ -20,18 +21,19 @@
 -- its slot, 0 if it would expire before or the cap refuses it. A slot of 0: it keeps the turn that the cap gave it.
 --
 -- A user's value: of each window the index of the one that is filled, which may lie ahead, its count, the index and count
--- of the last that was left because it was full; the last turn given; the first hour of the cap and how many follow; of
--- each of these the count; then for each of the last two minutes' its second, its 8 bytes and its slot (0: it went at once;
+-- of the last that was left because it was full; the last turn given; the first hour of the cap and how many follow; the
+-- latest second in which it was changed; of each of the cap's hours the count; then for each of the last two minutes' its second, its 8 bytes and its slot (0: it went at once;
 -- more than CAP_MARK: that much by the cap). Of a tenant and of everyone: a hash of the counts of minutes, from the
 -- last one on, and `q`: the first minute that is not known to be full, the last turn given, the last minute counted in and
 -- the minute in which former minutes were dropped.
-local HEAD = '>I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4I6I4I2'
-local HEAD_SIZE = 76
+local HEAD = '>I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4I6I4I2I4'
+local HEAD_SIZE = 80
 local RECORD = '>I4c8I6'
 local RECORD_SIZE = 18
 local QUEUE = '>I4I6I4I4'
 local ITEM_SIZE = 19
 local REMEMBER_SECONDS = 120
+local CLOCKS_APART_SECONDS = 60
 local MAX_RECORDS = 512
 local MS = { 10000, 60000, 3600000, 86400000 }
 local MINUTE, HOUR, DAY = MS[2], MS[3], MS[4]
@@ -50,7 +52,7 @@ local now1, now2, now3, now4 = floor(now / MS[1]), floor(now / MS[2]), floor(now
 local minuteNow = now2
 
 -- 1-4: index of the window that is filled; 5-8: its count; 9-12: index of the last that was left; 13-16: its count; 17:
--- the last turn; 18: the first hour of the cap; 19: how many follow.
+-- the last turn; 18: the first hour of the cap; 19: how many follow; 20: the latest second.
 local function catchUp(user, at)
   for w = 1, 4 do
     local index = floor(at / MS[w])
@@ -59,9 +61,8 @@ local function catchUp(user, at)
 end
 
 local function readUser(value)
-  local user
-  if value then
-    user = { unpack(HEAD, value) }
+  local user = value and { unpack(HEAD, value) }
+  if user and user[20] <= second + CLOCKS_APART_SECONDS then
     local from = HEAD_SIZE + 1 + 2 * user[19]
     user.hours = sub(value, HEAD_SIZE + 1, from - 1)
     while from <= #value and unpack('>I4', value, from) + REMEMBER_SECONDS < second do
@@ -69,7 +70,7 @@ local function readUser(value)
     end
     user.records = sub(value, from)
   else
-    user = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, hours = '', records = '' }
+    user = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, hours = '', records = '' }
   end
   -- catchUp(user, now), for the one call that every notification pays.
   if user[1] < now1 then user[1], user[5] = now1, 0 end
@@ -98,6 +99,9 @@ for i = 1, 2 do
     local q = { key = KEYS[i], limit = limit, window = i + 4, first = 0, last = 0, lastMinute = 0, swept = 0 }
     if found[1] then q.first, q.last, q.lastMinute, q.swept = unpack(QUEUE, found[1]) end
     q.counts, q.changed = { [minuteNow] = tonumber(found[2] or 0) }, {}
+    if q.swept > minuteNow + 1 then
+      q.first, q.last, q.lastMinute, q.swept, q.counts[minuteNow], q.anew = 0, 0, 0, 0, 0, true
+    end
     queues[#queues + 1] = q
   end
 end
@@ -138,7 +142,7 @@ end
 local function used(q, minute)
   local n = q.counts[minute]
   if not n then
-    n = tonumber(redis.call('HGET', q.key, minute) or 0)
+    n = q.anew and 0 or tonumber(redis.call('HGET', q.key, minute) or 0)
     q.counts[minute] = n
   end
   return n
@@ -347,6 +351,7 @@ end
 for i = 1, #users do
   local u = users[i]
   if u.changed then
+    if u[18] < now3 then hoursOf(u) end
     local hours = u.hours
     if u.counts then
       u[19] = #u.counts
@@ -354,7 +359,7 @@ for i = 1, #users do
       hours = table.concat(u.counts)
     end
     local head = pack(HEAD, u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
-      u[15], u[16], u[17], u[18], u[19])
+      u[15], u[16], u[17], u[18], u[19], max(u[20], second))
     local left = max((u[4] + 1) * DAY - now, (u[18] + u[19]) * HOUR - now, REMEMBER_SECONDS * 1000)
     redis.call('SET', KEYS[firstUser + i - 1], head .. hours .. sub(u.records, -MAX_RECORDS * RECORD_SIZE), 'PX', left)
   end
@@ -362,6 +367,7 @@ end
 
 for _, q in ipairs(queues) do
   if q.dirty then
+    if q.anew then redis.call('DEL', q.key) end
     if q.swept < minuteNow then
       for _, field in ipairs(redis.call('HKEYS', q.key)) do
         local minute = tonumber(field)

@@ -29,12 +29,15 @@ export type SharedFrontier = {
   /** All minutes before it were found full, or are over. */
   first: number;
   lastMs: number;
+  /** The latest minute in which it was changed. */
+  changedIn: number;
 };
 
 /** `limits`: of USER_WINDOWS. */
 export type Asked = { limits: readonly number[]; phase: () => number; nowMs: number };
 
 const MINUTE_MS = TENANT_WINDOW.ms;
+const CLOCKS_APART_SECONDS = 60;
 
 /** Turns are spread over this part of a window: the rest is for the way from the turn to the delivery. */
 const SPREAD = { part: 4, of: 5 };
@@ -44,12 +47,34 @@ export function newFrontier(): Frontier {
   return { index: none(), count: none(), leftIndex: none(), leftCount: none(), lastMs: 0 };
 }
 
-function copyOf({ index, count, leftIndex, leftCount, lastMs }: Frontier): Frontier {
+export function copyOf({ index, count, leftIndex, leftCount, lastMs }: Frontier): Frontier {
   return { index: [...index], count: [...count], leftIndex: [...leftIndex], leftCount: [...leftCount], lastMs };
 }
 
 export function newSharedFrontier(limit: number): SharedFrontier {
-  return { limit, counts: new Map(), first: 0, lastMs: 0 };
+  return { limit, counts: new Map(), first: 0, lastMs: 0, changedIn: 0 };
+}
+
+/**
+ * Whether a user's frontier was changed by a caller whose clock is more than a minute ahead of this one's. It would keep
+ * the user waiting until that time has come; so it is forgotten, and with it what waits behind it, which keeps its turns.
+ */
+export function isAhead(changedInSecond: number, nowMs: number): boolean {
+  return changedInSecond - secondOf(nowMs) > CLOCKS_APART_SECONDS;
+}
+
+/** A copy for a caller to work on, who throws it away if nothing was counted. The same goes for it. */
+export function openShared(shared: SharedFrontier, nowMs: number): SharedFrontier {
+  if (shared.changedIn > minuteOf(nowMs) + 1) return newSharedFrontier(shared.limit);
+  return { ...shared, counts: new Map(shared.counts) };
+}
+
+/** Before it is kept: without all minutes but the last, which callers may still be in. */
+export function closeShared(shared: SharedFrontier, nowMs: number): void {
+  const minute = minuteOf(nowMs);
+  if (shared.changedIn >= minute) return;
+  shared.changedIn = minute;
+  for (const each of shared.counts.keys()) if (each < minute - 1) shared.counts.delete(each);
 }
 
 /**
@@ -77,7 +102,7 @@ export function findTurn(
   return { atMs, frontier, waitsFor };
 }
 
-/** Windows that are over begin anew. One that lies ahead by a caller's clock counts on, or asking two in turn would pass. */
+/** Windows that are over begin anew. One a little ahead by a caller's clock counts on, or asking two in turn would pass. */
 export function catchUp(user: Frontier, nowMs: number): void {
   USER_WINDOWS.forEach(({ ms }, w) => {
     const index = Math.floor(nowMs / ms);
@@ -165,6 +190,10 @@ export function usedIn(shared: SharedFrontier, minute: number): number {
 /** Whether who comes now has to wait, even if their user has room. */
 export function sharedIsFull(shared: SharedFrontier, nowMs: number): boolean {
   return firstWithRoom(shared, nowMs) > minuteOf(nowMs) || shared.lastMs > nowMs;
+}
+
+export function secondOf(atMs: number): number {
+  return Math.floor(atMs / 1000);
 }
 
 export function minuteOf(atMs: number): number {

@@ -18,9 +18,9 @@ export function redisLimits(
   return async (tenantId, wanted, nowMs) => {
     // A script sees one slot of a cluster, chosen by the hash tag: a tenant's, whose limits and users' limits are counted
     // together. With a global limit everything is counted together with that.
-    const prefix = all ? `${namespace}:turns:{all}:${tenantId}` : `${namespace}:turns:{${tenantId}}`;
+    const prefix = all ? `${namespace}:places:{all}:${tenantId}` : `${namespace}:places:{${tenantId}}`;
     const { items, userIds } = pack(wanted, nowMs);
-    const shared = all ? [prefix, `${namespace}:turns:{all}`] : [prefix];
+    const shared = all ? [prefix, `${namespace}:places:{all}`] : [prefix];
     const keys = [...shared, ...userIds.map((userId) => `${prefix}:${userId}`)];
     const answer = (await takeSlots(keys, [nowMs, ...limits, items])) as number[];
     const slots = wanted.map((): Slot => ({ atMs: nowMs, counted: true, limit: undefined }));

@@ -16,8 +16,9 @@ export type Queued = { id: string; priority: number; trace?: SpanContext | undef
  * here, so callers do not wait for it.
  */
 export type Queue = {
-  /** `attempt` tells a first queueing (0) from later ones, which JetStream must not take for duplicates. */
-  enqueue(tenantId: string, items: readonly Queued[], attempt: number): Promise<void>;
+  /** The same ids for the `first` time are one message. `again` makes another, also in the same instant. */
+  enqueue(tenantId: string, items: readonly Queued[], turn: "first" | "again"): Promise<void>;
+  /** `attempt` tells the pages of a fan-out, and their resumptions, from each other. */
   enqueueFanout(
     tenantId: string,
     fanout: { id: string; priority: number; trace?: SpanContext | undefined },
@@ -35,7 +36,12 @@ export function openQueue(
 ): Queue {
   let pending = 0;
 
-  async function publish(lane: LaneName, work: Work, messageId: string, traced: TracedItems): Promise<void> {
+  async function publish(
+    lane: LaneName,
+    work: Work,
+    messageId: string | undefined,
+    traced: TracedItems,
+  ): Promise<void> {
     if (pending >= MAX_PENDING || !broker.up()) return metrics.queuePublishFailures.inc({ lane });
     pending++;
     const subject = ingestSubject(broker.namespace, lane, work.tenantId);
@@ -45,7 +51,7 @@ export function openQueue(
     if (span && carried) writeTraces(carried, span.spanContext(), traced, "ids" in work ? work.ids.length : 0);
     try {
       await broker.js.publish(subject, encodeWork(work), {
-        msgID: messageId,
+        ...(messageId === undefined ? {} : { msgID: messageId }),
         ...(carried === undefined ? {} : { headers: carried }),
       });
       metrics.queuePublished.inc({ lane });
@@ -60,14 +66,16 @@ export function openQueue(
   }
 
   return {
-    async enqueue(tenantId, items, attempt) {
+    async enqueue(tenantId, items, turn) {
       const publishes: Promise<void>[] = [];
       for (const lane of LANES) {
         const own = items.filter((item) => laneOf(item.priority) === lane);
         for (let start = 0; start < own.length; start += CHUNK) {
           const chunk = own.slice(start, start + CHUNK);
           const ids = chunk.map((item) => item.id);
-          publishes.push(publish(lane.name, { tenantId, ids }, `${ids[0]}:${attempt}`, tracedItems(chunk)));
+          // Who queues again has claimed the rows: nobody else does it with these, and it may be soon after the last time.
+          const messageId = turn === "first" ? ids[0] : undefined;
+          publishes.push(publish(lane.name, { tenantId, ids }, messageId, tracedItems(chunk)));
         }
       }
       await Promise.all(publishes);
@@ -82,14 +90,13 @@ export function openQueue(
   };
 }
 
-/** Queues rows of many tenants, each tenant's together. The instant makes the message ids differ from earlier ones. */
+/** Queues rows of many tenants again, each tenant's together. */
 export async function enqueueByTenant<R extends { tenantId: string; id: string; priority: number }>(
   queue: Queue,
   rows: readonly R[],
-  now: Date,
 ): Promise<void> {
   const trace = recordedTrace();
   const traced = trace === undefined ? rows : rows.map((row) => ({ ...row, trace }));
   const tenants = Map.groupBy(traced, (row) => row.tenantId);
-  await Promise.all([...tenants].map(([tenantId, items]) => queue.enqueue(tenantId, items, now.getTime())));
+  await Promise.all([...tenants].map(([tenantId, items]) => queue.enqueue(tenantId, items, "again")));
 }

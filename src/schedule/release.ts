@@ -25,7 +25,7 @@ export async function releaseDue(deps: { store: Store; queue: Queue }, now: Date
     ]);
     return rows;
   });
-  if (released.length > 0) await withRootSpan(requeueing("due"), () => enqueueByTenant(deps.queue, released, now));
+  if (released.length > 0) await withRootSpan(requeueing("due"), () => enqueueByTenant(deps.queue, released));
   return released;
 }
 

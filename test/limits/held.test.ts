@@ -56,7 +56,7 @@ async function release(userId: string, left: number): Promise<void> {
 }
 const dropSlots = async () => {
   const redis = new Redis(services.redisUrl);
-  const keys = await redis.keys(`${services.namespace}:turns:*`);
+  const keys = await redis.keys(`${services.namespace}:places:*`);
   if (keys.length > 0) await redis.del(keys);
   redis.disconnect();
   return keys.length;

@@ -198,7 +198,7 @@ test("with its slot one passes when its turn has come, uncounted and without ask
     },
   ]);
   for (const seconds of [10, 30, 70]) expect(allowed(await reserve(tenant, mine(), noon(seconds)))).toBe(1);
-  await cache.redis.del(await cache.redis.keys(`${namespace}:turns:*`));
+  await cache.redis.del(await cache.redis.keys(`${namespace}:places:*`));
   expect(allowed(await reserve(tenant, [...wanted(5), ...mine()], noon(70)))).toBe(6);
   expect(allowed(await reserve(tenant, mine(), noon(3599)))).toBe(1);
   // Where something else held it, it asks again: the window is full.
@@ -312,15 +312,31 @@ test("a caller whose clock is behind does not open a window anew", async () => {
   expect(allowed(await reserve(tenant, wanted(5), noon(0)))).toBe(0);
 });
 
+test("what a caller whose clock ran ahead has left keeps nobody waiting who comes at the right time", async () => {
+  const { reserve } = await limiter({ perTenantPerMinute: 12, globalPerMinute: 12 });
+  const tenant = randomUUID();
+  const cap: Cap = { perHour: 5, share: 5, over: "digest" };
+  const tomorrow = noon(86_400);
+  expect(allowed(await reserve(tenant, wanted(20, "ann", { cap }), tomorrow))).toBe(5);
+  expect(allowed(await reserve(tenant, wanted(20, "bob"), tomorrow))).toBe(5);
+  for (const hour of [3, 5]) {
+    const answers = await reserve(tenant, [...wanted(6, "ann", { cap }), ...wanted(6, "bob")], noon(hour * 3600));
+    expect(answers.map((each) => each.allowed)).toEqual(answers.map((_, n) => n % 6 < 5));
+  }
+  // With bob's sixth, who waits until the next ten seconds, there is room for one more in the tenant's minute.
+  const late = await reserve(tenant, [...wanted(1, "eve"), ...wanted(1, "joe")], noon(5 * 3600 + 1));
+  expect(late).toMatchObject([{ allowed: true }, { allowed: false, reason: Reason.TENANT_LIMIT, usage: 12 }]);
+});
+
 test("nothing stays in Redis for ever", async () => {
   const tenant = randomUUID();
   const { reserve } = await limiter({ perTenantPerMinute: 100, globalPerMinute: 100 });
   await reserve(tenant, wanted(7), noon(-43_200 + 86_390));
-  const keys = await cache.redis.keys(`${namespace}:turns:*`);
+  const keys = await cache.redis.keys(`${namespace}:places:*`);
   expect(keys.filter((key) => key.includes(tenant))).toHaveLength(2);
   for (const key of keys) expect(await cache.redis.pttl(key)).toBeGreaterThan(0);
   // Her turns reach into the next day.
-  expect(await cache.redis.pttl(`${namespace}:turns:{all}:${tenant}:ann`)).toBeLessThanOrEqual(86_410_000);
+  expect(await cache.redis.pttl(`${namespace}:places:{all}:${tenant}:ann`)).toBeLessThanOrEqual(86_410_000);
 });
 
 test("what the cap refuses goes into the digest and counts nowhere; what is to wait for it waits for an hour with room", async () => {
@@ -399,8 +415,13 @@ test("this process by itself gives the slots that Redis gives", async () => {
     expires: fc.option(fc.nat({ max: 7200 }), { nil: undefined, freq: 4 }),
   });
   const step = fc.record({
-    // Clocks of several callers: some are behind.
-    seconds: fc.oneof({ weight: 9, arbitrary: fc.integer({ min: -2, max: 400 }) }, fc.nat({ max: 9000 })),
+    // Clocks of several callers: some are behind, and some ran far ahead before.
+    seconds: fc.oneof(
+      { weight: 9, arbitrary: fc.integer({ min: -2, max: 400 }) },
+      fc.nat({ max: 9000 }),
+      fc.integer({ min: -180, max: 0 }),
+      fc.constantFrom(-90_000, -7200, 90_000),
+    ),
     tenant: fc.nat({ max: 1 }),
     items: fc.array(item, { minLength: 1, maxLength: 12 }),
   });

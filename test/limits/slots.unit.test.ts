@@ -38,21 +38,22 @@ const config = fc.record({
   globalPerMinute: fc.constantFrom(0, 2, 9),
 });
 
+const LIMITS: NotificationLimitsConfig = {
+  perUser: { burst: 5, perMinute: 10, perHour: 100, perDay: 500 },
+  perTenantPerMinute: 0,
+  globalPerMinute: 0,
+  backoffMultiplier: 2,
+  maxBackoffMs: 300_000,
+  onRedisDown: { user: "open-local", tenant: "open-local", global: "open-local" },
+};
+
 type Given = { tenantId: string; userId: string; exempt: boolean; nowMs: number; atMs: number; counted: boolean };
 
 function run(
   settings: Partial<NotificationLimitsConfig>,
   walk: typeof steps extends fc.Arbitrary<infer S> ? S : never,
 ) {
-  const take = localLimits({
-    perUser: { burst: 5, perMinute: 10, perHour: 100, perDay: 500 },
-    perTenantPerMinute: 0,
-    globalPerMinute: 0,
-    backoffMultiplier: 2,
-    maxBackoffMs: 300_000,
-    onRedisDown: { user: "open-local", tenant: "open-local", global: "open-local" },
-    ...settings,
-  });
+  const take = localLimits({ ...LIMITS, ...settings });
   const given: Given[] = [];
   const limits: { nowMs: number; usage: number; limit: number; endMs: number }[] = [];
   let nowMs = NOON;
@@ -124,6 +125,82 @@ test("under a shared limit users go in the order in which they came, where their
     }),
     { numRuns: 60 },
   );
+});
+
+test("a caller whose clock was ahead has left nothing, once somebody comes at the right time", () => {
+  const before = fc.array(fc.tuple(fc.integer({ min: -50, max: 100 }), fc.constantFrom("ann", "bob")), {
+    maxLength: 60,
+  });
+  const capped = fc.option(
+    fc.record({ share: fc.integer({ min: 1, max: 3 }), over: fc.constantFrom("digest", "wait") }),
+    {
+      nil: undefined,
+    },
+  );
+  fc.assert(
+    fc.property(config, before, fc.integer({ min: 2, max: 3000 }), capped, fc.nat({ max: 60 }), (...given) => {
+      const [settings, asked, aheadMinutes, over, many] = given;
+      const cap = over && { perHour: 3, ...(over as { share: number; over: "digest" | "wait" }) };
+      const [used, fresh] = [localLimits({ ...LIMITS, ...settings }), localLimits({ ...LIMITS, ...settings })];
+      const of = (userId: string, n: number, exempt = false) => ({ id: uuid(n), userId, attempt: 0, exempt, cap });
+      for (const [n, [hours, userId]] of asked.entries()) used("a", [of(userId, n)], NOON + hours * 3_600_000);
+      const aheadMs = NOON + (aheadMinutes + 1) * 60_000;
+      used("a", [of("ann", 100, true), of("bob", 101, true)], aheadMs);
+      const asking = Array.from({ length: many }, (_, n) => of(n % 3 === 0 ? "bob" : "ann", 200 + n));
+      expect(used("a", asking, NOON)).toEqual(fresh("a", asking, NOON));
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test("whatever clocks were before, the queue of a user goes on as fast as the limits allow", () => {
+  const clocks = fc.array(
+    fc.oneof(fc.integer({ min: -7200, max: 7200 }), fc.integer({ min: -172_800, max: 172_800 })),
+    { maxLength: 20 },
+  );
+  fc.assert(
+    fc.property(clocks, fc.integer({ min: 2, max: 5 }), (seconds, perMinute) => {
+      const perUser = { burst: 2, perMinute, perHour: 1e6, perDay: 1e6 };
+      const take = localLimits({ ...LIMITS, perUser });
+      const ann = (n: number) => ({ id: uuid(n), userId: "ann", attempt: 0, exempt: false });
+      for (const [n, at] of seconds.entries()) take("a", [ann(n)], NOON + at * 1000);
+      const slots = take(
+        "a",
+        Array.from({ length: 100 }, (_, n) => ann(100 + n)),
+        NOON,
+      );
+      const minutes = Map.groupBy(slots, ({ atMs }) => Math.floor((atMs - NOON) / 60_000));
+      // Of the twenty some may stand before them, those of a clock up to a minute ahead as well.
+      for (const minute of [13, 14, 15]) expect(minutes.get(minute)).toHaveLength(perMinute);
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test("a caller that only asks leaves no trace of its clock", () => {
+  const take = localLimits({ ...LIMITS, perUser: { burst: 1, perMinute: 2, perHour: 3, perDay: 4 } });
+  const ann = (n: number, nowMs: number) =>
+    take("a", [{ id: uuid(n), userId: "ann", attempt: 0, exempt: false }], nowMs)[0];
+  for (let n = 0; n < 4; n++) ann(n, NOON + n * 3_600_000);
+  const last = NOON + 3 * 3_600_000;
+  // The same again, by a clock that is ahead: it is known.
+  expect(ann(3, last + 100_000)).toMatchObject({ counted: true, limit: undefined });
+  expect(ann(5, last)).toMatchObject({ counted: true, limit: { usage: 4 } });
+});
+
+test("what is remembered of users is bounded: those longest unseen are forgotten first", () => {
+  const perUser = { burst: 20, perMinute: 20, perHour: 20, perDay: 20 };
+  const take = localLimits({ ...LIMITS, perUser }, 100, 60);
+  const ten = (userId: string, from: number) =>
+    take(
+      "a",
+      Array.from({ length: 10 }, (_, n) => ({ id: uuid(from + n), userId, attempt: 0, exempt: false })),
+      NOON,
+    ).filter(({ limit }) => limit === undefined).length;
+  // Each takes up 14 of the 60: four have room.
+  for (const [n, user] of ["ann", "bob", "eve", "joe", "kim"].entries()) expect(ten(user, n * 10)).toBe(10);
+  expect([ten("kim", 100), ten("kim", 110)]).toEqual([10, 0]);
+  expect([ten("ann", 120), ten("ann", 130)]).toEqual([10, 10]);
 });
 
 test("exempt ones never wait, and nobody has a turn in the past", () => {

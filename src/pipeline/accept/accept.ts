@@ -212,7 +212,7 @@ export async function queueStored(
     if (submission.fanout)
       fanouts.push(queue.enqueueFanout(tenantId, { id: submission.fanout.id, priority, trace }, 0));
   });
-  await Promise.all([queue.enqueue(tenantId, items, 0), ...fanouts]);
+  await Promise.all([queue.enqueue(tenantId, items, "first"), ...fanouts]);
 }
 
 function weigh(submission: Submission): number {

@@ -51,7 +51,7 @@ export async function runFanout(
   const trace = recordedTrace();
   const queued = stored.rows.filter((row) => row.scheduledAt === undefined).map(({ id }) => ({ id, priority, trace }));
   deps.metrics.accepted.inc({ lane: laneOf(priority).name }, stored.rows.length);
-  await deps.queue.enqueue(tenantId, queued, 0);
+  await deps.queue.enqueue(tenantId, queued, "first");
   // Should it be lost here, the reconciler goes on when the lease is over.
   if (!stored.done) await deps.queue.enqueueFanout(tenantId, { id: fanoutId, priority, trace }, stored.handled);
 }

@@ -141,7 +141,7 @@ async function closeSome(deps: CloseDeps, tenantId: string, due: readonly Due[],
     return found;
   });
   const queued = closings.flatMap((each) => (each.next === undefined ? [] : [{ tenantId, ...each.next }]));
-  if (queued.length > 0) await withRootSpan(requeueing("due"), () => enqueueByTenant(deps.queue, queued, now));
+  if (queued.length > 0) await withRootSpan(requeueing("due"), () => enqueueByTenant(deps.queue, queued));
   for (const { batch, merged, next, ended, heldUntil } of closings) {
     const { id, userId, kind, state, joined } = batch;
     if (heldUntil !== undefined)

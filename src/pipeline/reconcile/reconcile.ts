@@ -33,7 +33,7 @@ export async function reconcile(deps: ReconcileDeps, now: Date, afterMs: number)
     const before = await missedBefore(deps.broker, lane.name, new Date(now.getTime() - afterMs));
     for (;;) {
       const lost = await claimLost(deps.store, lane.priority, before, now);
-      if (lost.length > 0) await withRootSpan(requeueing("lost"), () => enqueueByTenant(deps.queue, lost, now));
+      if (lost.length > 0) await withRootSpan(requeueing("lost"), () => enqueueByTenant(deps.queue, lost));
       count += lost.length;
       deps.metrics.reconcilerRepublished.inc({ lane: lane.name }, lost.length);
       if (lost.length === 0) break;
