@@ -66,6 +66,9 @@ export const FAILPOINTS = [
 
 export type Failpoint = (typeof FAILPOINTS)[number];
 
+/** Those that are passed once a Send or a chunk; the others only by some. */
+export const OFTEN = /^(accept|decide|enqueue|work|ack|announce):/;
+
 /**
  * What a process does to itself at the n-th pass of a point, the first being 1: die, or stop and know nothing of it until it
  * is resumed. Of several points each counts from when the one before it was reached.
