@@ -28,8 +28,9 @@ export type Outcome =
  * An outside channel: the way to somebody else who takes messages to people.
  *
  * At least once. A message is handed over again when it said `retry` or threw, when it did not answer before the signal
- * aborted, and when the process was killed before the outcome was noted. The idempotency key is the same each time: a
- * channel whose provider knows such keys must pass it on, and then a user gets the message once.
+ * aborted (after ten seconds, or two after the process was asked to stop), and when the process was killed before the
+ * outcome was noted. The idempotency key is the same each time: a channel whose provider knows such keys must pass it on,
+ * and then a user gets the message once.
  *
  * A cause, or what it throws, may say what it likes: of it only the class, a code and the frames are logged, never its text,
  * because a provider repeats content and addresses.

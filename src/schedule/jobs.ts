@@ -76,8 +76,8 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     );
   const [releasing, closing] = [sizeOf("notification"), sizeOf("batch")];
   const stack = new AsyncDisposableStack();
-  const every = (name: string, ms: number, job: (now: Date) => Promise<{ more: boolean }>) =>
-    stack.use(startLoop(name, ms, () => measured(metrics, name, () => job(clock())), log, random));
+  const every = (name: string, ms: number, job: (now: Date, stopping: AbortSignal) => Promise<{ more: boolean }>) =>
+    stack.use(startLoop(name, ms, (stopping) => measured(metrics, name, () => job(clock(), stopping)), log, random));
 
   every("release", tickMs, async (now) => {
     const limit = releasing.now();
@@ -110,8 +110,8 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     metrics.schedulerReleased.inc({ kind: "step" }, moved);
     return { more: seen === batch && moved > 0 };
   });
-  every("hand-over", tickMs, async (now) => {
-    const count = await deliverDue(deps.deliver, now, CLAIM);
+  every("hand-over", tickMs, async (now, stopping) => {
+    const count = await deliverDue(deps.deliver, now, CLAIM, stopping);
     metrics.schedulerReleased.inc({ kind: "hand-over" }, count);
     return { more: count === CLAIM };
   });

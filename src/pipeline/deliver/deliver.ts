@@ -31,6 +31,8 @@ export type DeliverDeps = {
 
 /** How long a channel may take. */
 const ANSWER_MS = 10_000;
+/** How long it still may once the process is to stop: most answer by then, and need not be handed it twice. */
+const LAST_ANSWER_MS = 2_000;
 /** How long whoever has claimed hand-overs is left alone with them: they take turns, each as long as it may. */
 const LEASE_MS = 60_000;
 const SIDE_BY_SIDE = 16;
@@ -44,9 +46,12 @@ const FIRST_PAUSE_MS = 2_000;
  * noted afterwards; if this process is killed in between, whoever claims it next hands it over again, with the same
  * idempotency key. Who comes late with an outcome, because another has claimed it meanwhile, notes nothing.
  *
+ * Once `stopping` aborts nothing more is begun, and what does not answer within two seconds is cut off. Both are given
+ * back: due at once for whoever claims next, and not counted as an attempt.
+ *
  * Answers how many were claimed; `limit`: there may be more.
  */
-export async function deliverDue(deps: DeliverDeps, now: Date, limit: number): Promise<number> {
+export async function deliverDue(deps: DeliverDeps, now: Date, limit: number, stopping: AbortSignal): Promise<number> {
   const { store } = deps;
   const claimed = await store.system((tx) => claimDue(tx, now, new Date(now.getTime() + LEASE_MS), limit));
   const stored = new Map<string, ReadonlyMap<string, Stored>>();
@@ -54,11 +59,13 @@ export async function deliverDue(deps: DeliverDeps, now: Date, limit: number): P
     stored.set(tenantId, await store.tenant(tenantId, (tx) => loadMessages(tx, tenantId, own)));
   const waiting = [...claimed];
   const results: Result[] = [];
+  using cut = cutAfter(stopping, LAST_ANSWER_MS);
   await Promise.all(
     Array.from({ length: SIDE_BY_SIDE }, async () => {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
         const message = stored.get(next.tenantId)?.get(next.notificationId);
-        results.push({ claimed: next, kind: await handOver(deps, next, message, now) });
+        const kind = stopping.aborted ? "back" : await handOver(deps, next, message, now, cut.signal);
+        results.push({ claimed: next, kind });
       }
     }),
   );
@@ -89,6 +96,7 @@ async function handOver(
   claimed: Claimed,
   stored: Stored | undefined,
   now: Date,
+  cut: AbortSignal,
 ): Promise<Result["kind"]> {
   if (stored === undefined || !isWanted(claimed, stored)) return "drop";
   if (stored.expiresAt !== null && stored.expiresAt <= now) return "expired";
@@ -104,8 +112,9 @@ async function handOver(
     content: fromBinary(ContentSchema, stored.content),
     at: now,
   };
-  const outcome = await inTime((signal) => channel.deliver(message, signal));
+  const outcome = await inTime((signal) => channel.deliver(message, signal), cut);
   if (outcome.kind === "sent") return "sent";
+  if (outcome.kind === "retry" && cut.aborted) return "back";
   const last = outcome.kind === "rejected" || attempts >= ATTEMPTS;
   const err = wordless(outcome.cause);
   log.warn(
@@ -116,15 +125,40 @@ async function handOver(
 }
 
 /** What fails, or does not answer in time, may be tried again: whether it was sent nobody knows. */
-async function inTime(deliver: (signal: AbortSignal) => Promise<Outcome>): Promise<Outcome> {
-  const signal = AbortSignal.timeout(ANSWER_MS);
+async function inTime(deliver: (signal: AbortSignal) => Promise<Outcome>, cut: AbortSignal): Promise<Outcome> {
+  const over = new AbortController();
+  const { signal } = over;
+  const timer = setTimeout(() => over.abort(new Error(`no answer within ${ANSWER_MS} ms`)), ANSWER_MS);
+  const onCut = () => over.abort(cut.reason);
+  cut.addEventListener("abort", onCut, { once: true });
   const late = Promise.withResolvers<never>();
   signal.addEventListener("abort", () => late.reject(signal.reason), { once: true });
   try {
     return await Promise.race([deliver(signal), late.promise]);
   } catch (cause) {
     return { kind: "retry", cause };
+  } finally {
+    clearTimeout(timer);
+    cut.removeEventListener("abort", onCut);
   }
+}
+
+/** A signal that aborts so long after another has. */
+function cutAfter(stopping: AbortSignal, ms: number): Disposable & { signal: AbortSignal } {
+  const cut = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  const begin = () => {
+    timer = setTimeout(() => cut.abort(stopping.reason), ms);
+  };
+  if (stopping.aborted) begin();
+  else stopping.addEventListener("abort", begin, { once: true });
+  return {
+    signal: cut.signal,
+    [Symbol.dispose]() {
+      clearTimeout(timer);
+      stopping.removeEventListener("abort", begin);
+    },
+  };
 }
 
 /** Not ended meanwhile; nor, if it is a step, answered. */

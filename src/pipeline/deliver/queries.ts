@@ -18,8 +18,8 @@ export type Claimed = {
   attempts: number;
 };
 
-/** `drop`: it is no longer wanted. */
-export type Result = { claimed: Claimed; kind: "sent" | "retry" | "failed" | "expired" | "drop" };
+/** `drop`: it is no longer wanted. `back`: whoever claimed it had to stop, and nothing is known of it. */
+export type Result = { claimed: Claimed; kind: "sent" | "retry" | "back" | "failed" | "expired" | "drop" };
 
 /** Claims what is due until `until`. Each is claimed by one. */
 export async function claimDue(tx: Tx, now: Date, until: Date, limit: number): Promise<Claimed[]> {
@@ -81,7 +81,7 @@ export async function record(
   const ids = plain([...new Set(results.map(({ claimed }) => claimed.notificationId))].toSorted());
   await tx`select count(*) from (
     select from notifications where tenant_id = ${tenantId} and id = any(${ids}::uuid[]) order by id for update) locked`;
-  const mine = await noteDone(tx, tenantId, results, retryAt);
+  const mine = await noteDone(tx, tenantId, results, { now, retryAt });
   const sent = mine.filter(({ kind }) => kind === "sent");
   const failed = mine.filter(({ kind }) => kind === "failed" || kind === "expired");
   const told = [...sent, ...failed];
@@ -130,7 +130,7 @@ async function noteDone(
   tx: Tx,
   tenantId: string,
   results: readonly Result[],
-  retryAt: (attempts: number) => Date,
+  { now, retryAt }: { now: Date; retryAt(attempts: number): Date },
 ): Promise<Result[]> {
   const which = (some: readonly Result[]) => tx`unnest(
     ${plain(some.map(({ claimed }) => claimed.notificationId))}::uuid[],
@@ -142,8 +142,11 @@ async function noteDone(
   const claim = tx`h.tenant_id = ${tenantId} and h.notification_id = t.id and h.step = t.step and h.channel = t.channel
     and h.attempts = t.attempts`;
   const again = results.filter(({ kind }) => kind === "retry");
-  const done = results.filter(({ kind }) => kind !== "retry");
+  const back = results.filter(({ kind }) => kind === "back");
+  const done = results.filter(({ kind }) => kind !== "retry" && kind !== "back");
   if (again.length > 0) await tx`update hand_overs h set due_at = t.retry_at from ${which(again)} where ${claim}`;
+  if (back.length > 0)
+    await tx`update hand_overs h set due_at = ${now}, attempts = h.attempts - 1 from ${which(back)} where ${claim}`;
   if (done.length === 0) return [];
   const gone = await tx<{ key: string }[]>`
     delete from hand_overs h using ${which(done)} where ${claim}

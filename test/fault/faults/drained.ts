@@ -8,10 +8,10 @@ import { seededRandom } from "../lab/random.ts";
 const GONE_WITHIN_MS = 15_000;
 
 /** The product's own times at scale 1; a short round has no patience. */
-const asShipped = { POSTHORN_STREAM_DRAIN_MS: "10000", POSTHORN_SHUTDOWN_DRAIN_MS: "15000" };
+const ownTimes = { POSTHORN_STREAM_DRAIN_MS: "10000", POSTHORN_SHUTDOWN_DRAIN_MS: "15000" };
 const inHaste = { POSTHORN_STREAM_DRAIN_MS: "1000", POSTHORN_SHUTDOWN_DRAIN_MS: "15000" };
 
-/** Below this share of the rate that is asked for, the load was not full. */
+/** Below this share of the rate that is asked for the load was not what this is about; two cores reach no more for sure. */
 const RATE_REACHED = 0.6;
 
 /**
@@ -20,9 +20,10 @@ const RATE_REACHED = 0.6;
  */
 export const drained: FaultTest = {
   name: "drained",
-  about: "SIGTERM of one of two nodes with 2,000 streams and 2,000 sends a second",
+  about:
+    "SIGTERM of one of two nodes with 2,000 streams, asked for 2,000 sends a second and at least 1,200 of them done",
   async run(lab, { seed, scale }) {
-    const site = await lab.site(["a", "b"], scale < 0.5 ? inHaste : asShipped);
+    const site = await lab.site(["a", "b"], scale < 0.5 ? inHaste : ownTimes, { asShipped: true });
     const streams = Math.max(40, Math.round(2000 * scale));
     const perSecond = Math.max(40, Math.round(2000 * scale));
     const ledger = await openLedger(lab, site, { seed, users: streams, perSecond, deadlineMs: 30_000 });

@@ -52,7 +52,8 @@ export const jetstreamDeleted: FaultTest = {
     lab.say(`${way}, with ${waiting} waiting in ${queued} messages`);
     await WAYS[way](ground);
     const began = performance.now();
-    const worker = ground.lab.use(await faultNode("w", services, { POSTHORN_ROLES: "worker" }));
+    const own = { POSTHORN_ROLES: "worker", LAB_CHANNELS: site.channels ?? "" };
+    const worker = ground.lab.use(await faultNode("w", services, own));
     await worker.start();
     const startedMs = performance.now() - began;
     // More comes while the reconciler is at it.

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { FAILPOINTS, type Failpoint } from "../lab/failpoints.ts";
+import { FAILPOINTS, type Failpoint, OFTEN } from "../lab/failpoints.ts";
 import type { FaultTest, Lab } from "../lab/lab.ts";
 import { openLedger } from "../lab/ledger.ts";
 import type { FaultNode } from "../lab/node.ts";
@@ -7,14 +7,15 @@ import { type Random, seededRandom } from "../lab/random.ts";
 
 /** JetStream's for this test: a killed worker's chunks come back after it. */
 const ACK_WAIT_MS = 2000;
-/** A node that has not come to its failpoint after this long is killed where it is: nobody has sent to the topic. */
-const MAY_MISS_MS = { often: 30_000, seldom: 8000 };
+/** A node that has not come to its failpoint after so many milliseconds is killed where it is: nobody has sent anything that leads there. */
+const MAY_MISS = { often: 30_000, seldom: 8000 };
 /** In a short round, where little is sent. */
-const MAY_MISS_SOON_MS = { often: 5000, seldom: 2000 };
+const MAY_MISS_SOON = { often: 5000, seldom: 2000 };
+/** It falls at one of so many passes of its failpoint. */
+const PASSES = { often: 20, seldom: 2 };
+const PASSES_SOON = { often: 5, seldom: 1 };
 /** Below this so few lives end at failpoints that one node is sent to those it surely comes to, and waited for. */
 const SHORT_BELOW_SCALE = 0.05;
-/** Passed once a Send, or a chunk. */
-const OFTEN = /^(accept|decide|enqueue|work|ack|announce):/;
 const OFTEN_PASSED = FAILPOINTS.filter((point) => OFTEN.test(point));
 
 /**
@@ -36,7 +37,9 @@ export const killed: FaultTest = {
         const isShort = scale < SHORT_BELOW_SCALE;
         const points = isShort && n === 0 ? OFTEN_PASSED : FAILPOINTS;
         const next = () => points[turn++ % points.length] as Failpoint;
-        return liveAndDie(lab, node, kills, random.fork(), next, isShort && n > 0 ? MAY_MISS_SOON_MS : MAY_MISS_MS);
+        const patience = isShort && n > 0 ? MAY_MISS_SOON : MAY_MISS;
+        const passes = isShort ? PASSES_SOON : PASSES;
+        return liveAndDie(lab, node, { kills, random: random.fork(), next, patience, passes });
       }),
     );
     await ledger.send(Math.round(20_000 * scale), lives);
@@ -47,30 +50,33 @@ export const killed: FaultTest = {
   },
 };
 
+type Life = {
+  kills: number;
+  random: Random;
+  next: () => Failpoint;
+  /** In milliseconds. */
+  patience: typeof MAY_MISS;
+  passes: typeof PASSES;
+};
+
 /** Ends with the node running, and returns how often it fell at its failpoint. */
-async function liveAndDie(
-  lab: Lab,
-  node: FaultNode,
-  kills: number,
-  random: Random,
-  next: () => Failpoint,
-  mayMissMs: typeof MAY_MISS_MS,
-): Promise<number> {
+async function liveAndDie(lab: Lab, node: FaultNode, { kills, random, next, patience, passes }: Life): Promise<number> {
   let fell = 0;
-  let patience = 0;
+  let mayMissMs = 0;
   for (let n = 0; n < kills; n++) {
     if (n % 2 === 0) {
       await delay(random.int(0, 1500));
       lab.say(`killing ${node.name}`);
       await node.kill();
       const point = next();
-      const pass = OFTEN.test(point) ? random.int(1, 20) : random.int(1, 2);
-      patience = OFTEN.test(point) ? mayMissMs.often : mayMissMs.seldom;
+      const often = OFTEN.test(point) ? "often" : "seldom";
+      const pass = random.int(1, passes[often]);
+      mayMissMs = patience[often];
       const last = n === kills - 1;
       await node.start(last ? {} : { failAt: { by: "SIGKILL", points: [{ point, pass }] } });
       lab.say(`${node.name} is back${last ? "" : ` and falls at ${point}, pass ${pass}`}`);
     } else {
-      const missed = await Promise.race([node.exited().then(() => false), delay(patience, true)]);
+      const missed = await Promise.race([node.exited().then(() => false), delay(mayMissMs, true)]);
       lab.say(`${node.name} ${missed ? "missed its failpoint" : "fell"}`);
       if (!missed) fell++;
       await node.kill();

@@ -1,30 +1,46 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { type Connection, connectTo } from "../lab/connection.ts";
-import type { Failpoint } from "../lab/failpoints.ts";
+import { type Failpoint, OFTEN } from "../lab/failpoints.ts";
 import type { FaultTest, Lab } from "../lab/lab.ts";
 import { openLedger } from "../lab/ledger.ts";
 import type { FaultNode } from "../lab/node.ts";
 import { type Random, seededRandom } from "../lab/random.ts";
 
 const ACK_WAIT_MS = 1500;
-/** Longer than JetStream waits for a worker, and shorter than Postgres for a transaction or a lock. */
+/**
+ * Longer than JetStream waits for a worker and a hand-over for whoever has claimed it, and shorter than Postgres waits for a
+ * transaction or a lock.
+ */
 const PAUSE_MS = 3500;
 /** Every point is passed all the time; only a machine with no time for it takes long. */
 const REACHED_WITHIN_MS = 60_000;
 
-/** Where what a paused process knows goes stale: between reading and writing, writing and saying so, and before an ack. */
+/**
+ * Where what a paused process knows goes stale: between reading and writing, writing and saying so, and before an ack. In
+ * turns what is passed all the time, and what only some come to.
+ */
 const POINTS: readonly Failpoint[] = [
   "decide:before-write",
+  "claim:after-commit",
   "decide:before-commit",
+  "escalate:before-write",
   "decide:after-commit",
+  "hand-over:after",
   "work:before",
+  "close:before-commit",
   "ack:before",
+  "note:before-commit",
   "announce:before",
+  "join:before-commit",
   "accept:before-write",
+  "escalate:before-commit",
   "accept:before-commit",
+  "occurrence:before-commit",
   "accept:after-commit",
+  "close:before-write",
   "enqueue:before",
+  "occurrence:before-write",
 ];
 
 /**
@@ -41,10 +57,10 @@ export const paused: FaultTest = {
     await lab.shortenAckWait(ACK_WAIT_MS);
     const ledger = await openLedger(lab, site, { seed, users: Math.max(10, Math.round(200 * scale)) });
     const pauses = Math.max(2, Math.round(20 * scale));
-    const points = Array.from({ length: pauses }, (_, n) => ({
-      point: POINTS[(seed * pauses + n) % POINTS.length] as Failpoint,
-      pass: random.int(1, 10),
-    }));
+    const points = Array.from({ length: pauses }, (_, n) => {
+      const point = POINTS[(seed * pauses + n) % POINTS.length] as Failpoint;
+      return { point, pass: OFTEN.test(point) ? random.int(1, 10) : 1 };
+    });
     await pausing.kill();
     await pausing.start({ failAt: { by: "SIGSTOP", points } });
     const other = lab.use(connectTo(site.nodes[1]?.address ?? "", site.apiKey));

@@ -1,10 +1,14 @@
 // A node that kills or stops itself: `node failing-node.ts '{"by":"SIGKILL","points":[{"point":"ack:before","pass":3}]}'`, with
-// its configuration in its environment. The same platform as `posthorn serve`, with failpoints between it and its parts.
+// its configuration in its environment. The same platform as `posthorn serve`, with failpoints between it and its parts; and
+// with the lab's channels where LAB_CHANNELS names their folder, which never answer where LAB_CHANNELS_HANG is set.
 import { readConfig } from "#src/config.ts";
 import { startPlatform } from "#src/main.ts";
+import { labChannels } from "./channels.ts";
 import { type FailAt, failpoints } from "./failpoints.ts";
 
 const { by, points } = JSON.parse(process.argv[2] ?? "") as FailAt;
+const { LAB_CHANNELS, LAB_CHANNELS_HANG } = process.env;
+const channels = LAB_CHANNELS ? labChannels(LAB_CHANNELS, { hang: LAB_CHANNELS_HANG !== undefined }) : undefined;
 const waiting = points.map((each) => ({ ...each }));
 const between = failpoints((reached) => {
   const [next] = waiting;
@@ -13,7 +17,7 @@ const between = failpoints((reached) => {
   // Written before the signal acts: writing to a pipe does not wait.
   process.stdout.write(`${JSON.stringify({ reached })}\n`);
   process.kill(process.pid, by);
-});
+}, channels);
 const platform = await startPlatform(readConfig(process.env), { between });
 const end = () => void platform[Symbol.asyncDispose]().then(() => process.exit());
 process.once("SIGTERM", end);

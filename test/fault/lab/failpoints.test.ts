@@ -1,20 +1,101 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
+import { Channel } from "#gen/posthorn/v1/notification_pb.ts";
+import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { ScheduleService } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
+import { BatchRule_Mode, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import { freshServices } from "../../support/services.ts";
+import { labChannels, labFolder } from "./channels.ts";
 import { connectTo } from "./connection.ts";
-import { FAILPOINTS, failpoints } from "./failpoints.ts";
+import { FAILPOINTS, failpoints, NAMED, type Transaction } from "./failpoints.ts";
 import { nodeHere } from "./here.ts";
 
 test("a node under a little traffic comes to every failpoint", async () => {
   const missed = new Set<string>(FAILPOINTS);
   await using services = await freshServices();
-  await using node = await nodeHere("watched", services, { between: failpoints((point) => missed.delete(point)) });
+  await using lab = await labFolder();
+  const between = failpoints((point) => missed.delete(point), labChannels(lab.folder));
+  await using node = await nodeHere("watched", services, { between });
   const { apiKey } = await node.bootstrap();
   using client = connectTo(node.address, apiKey);
+  const to = { userIds: ["ada"] };
+  const content = { title: "Hello" };
+  const window = { seconds: 1n };
+  for (const [key, mode] of [
+    ["trailing", BatchRule_Mode.TRAILING],
+    ["leading", BatchRule_Mode.LEADING],
+  ] as const)
+    await client.call(TypeService.method.createType, { type: { key, batching: { batchable: true, window, mode } } });
   await client.call(TopicService.method.upsertTopic, { topic: { key: "news" } });
   await client.call(TopicService.method.addMembers, { key: "news", userIds: ["ada"] });
-  for (const to of [{ userIds: ["ada"] }, { topics: ["news"] }])
-    await client.call(SendService.method.send, { to, content: { title: "Hello" } });
-  await expect.poll(() => [...missed], { timeout: 30_000 }).toEqual([]);
+  const localStartTime = new Date(Date.now() + 3000).toISOString().slice(0, 19);
+  const recurrence = "FREQ=HOURLY";
+  const schedule = { key: "hourly", request: { to, content }, recurrence, localStartTime, timeZone: "UTC" };
+  await client.call(ScheduleService.method.createSchedule, { schedule });
+  for (const more of [
+    {},
+    { to: { topics: ["news"] } },
+    { type: "trailing" },
+    { type: "leading" },
+    { schedule: { case: "scheduleTime" as const, value: { seconds: BigInt(Math.ceil(Date.now() / 1000) + 1) } } },
+  ])
+    await client.call(SendService.method.send, { to, content, ...more });
+  const step = { channel: Channel.EMAIL, after: { seconds: 10n } };
+  const escalation = { steps: [step], confirmationRequired: true };
+  const waitForDecision = { seconds: 10n };
+  const escalating = async () =>
+    (await client.call(SendService.method.send, { to, content, escalation, waitForDecision })).results[0];
+  await escalating();
+  const { notificationId: id = "" } = (await escalating()) ?? {};
+  await client.call(SendService.method.confirmNotification, { id, reason: "a test" });
+  // Of all users: that is what the scheduler decides anew.
+  const preferences = { batching: { maxSize: 7 } };
+  await client.call(PreferencesService.method.updateDefaultPreferences, { preferences, reason: "a test" });
+  await expect.poll(() => [...missed], { timeout: 45_000 }).toEqual([]);
 });
+
+/**
+ * Where stages and jobs begin transactions, in the order in which they do, and what these are. A new one fails here until it
+ * has a name, and with it points of its own; "other" ones have the points of all that write.
+ *
+ * Calls are not here: each is one transaction that its caller repeats, and has the points of "other" at least.
+ */
+const BEGUN: Record<string, readonly (Transaction | "reads")[]> = {
+  "pipeline/accept/accept.ts": ["accept"],
+  "pipeline/accept/fanout.ts": ["reads", "fanout"],
+  // A batch that cannot be closed is dissolved by an "other".
+  "pipeline/close/close.ts": ["reads", "other", "close", "reads"],
+  "pipeline/deliver/deliver.ts": ["claim", "reads", "note"],
+  "pipeline/escalate/escalate.ts": ["reads", "escalate"],
+  "pipeline/reconcile/reconcile.ts": ["reconcile", "other"],
+  // One that fails is put behind the others, and the fence of all is raised: by no statement that writes.
+  "pipeline/reconsider/reconsider.ts": ["reads", "other", "reads", "reconsider"],
+  "pipeline/route/batching.ts": ["lead"],
+  "pipeline/route/route.ts": ["reads", "decide"],
+  // One that can never be decided is ended.
+  "pipeline/worker.ts": ["decide"],
+  "schedule/forget.ts": ["other", "other", "other", "other", "other", "other"],
+  "schedule/jobs.ts": ["other", "reads"],
+  "schedule/occurrences.ts": ["reads", "other", "other", "reads", "occurrence"],
+  "schedule/release.ts": ["release"],
+};
+
+test("every transaction of a stage or a job has its failpoints", () => {
+  const src = join(import.meta.dirname, "../../../src");
+  const begun = ["pipeline", "schedule"].flatMap((room) =>
+    readdirSync(join(src, room), { recursive: true, encoding: "utf8" })
+      .filter((file) => file.endsWith(".ts"))
+      .map((file) => join(room, file))
+      .map((file) => [file, readFileSync(join(src, file), "utf8").match(BEGINS)?.length ?? 0] as const),
+  );
+  const found = Object.fromEntries(begun.filter(([, count]) => count > 0));
+  expect(found).toEqual(Object.fromEntries(Object.entries(BEGUN).map(([file, names]) => [file, names.length])));
+  // "join" is a decision whose transaction begins otherwise; a call confirms.
+  const named = new Set<string>([...Object.values(BEGUN).flat(), "join", "confirm"]);
+  expect(NAMED.filter((name) => !named.has(name))).toEqual([]);
+});
+
+const BEGINS = /\bstore\s*\.(tenant|tenantDb|system|systemDb)\(/g;

@@ -3,42 +3,56 @@ import type { Channels, OutsideChannel } from "#src/channels/channel.ts";
 import type { Between } from "#src/main.ts";
 import type { HandleWork } from "#src/pipeline/consume.ts";
 import type { Queue } from "#src/pipeline/queue.ts";
-import type { Store, Tx } from "#src/store/store.ts";
+import type { Db, Store, Tx } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
 
 // Points around every commit, publish and ack, at which a process can be told to stop or die. None is in the product: they
 // stand between it and what it works with.
 //
 //     accept ─ commit ─▶ enqueue ─▶ work ─ read ─ decide ─ commit ─▶ announce ─▶ ack
+//                                    ├── lead ─ commit ─▶ decide
+//                                    ├── join a batch and decide ─ commit ─▶ announce ─▶ ack
 //                                    └── fanout ─ commit ─▶ enqueue
-//     release, reconcile ─ commit ─▶ enqueue
+//     release, reconcile, occurrence, close ─ commit ─▶ enqueue
+//     reconsider ─ commit ─▶ release
 //     escalate ─ commit ─▶ claim ─ commit ─▶ hand over ─▶ note ─ commit
+//     confirm, and every other transaction that writes ─ commit
 
-/** What a transaction does, told by what it writes. */
+/**
+ * What a transaction does, told by the first of its statements that is like one of these; the first that fits. One that
+ * writes and is like none is "other": no commit is without its points.
+ */
 const TRANSACTIONS = [
   ["fanout", /select from fanouts .*\s.*for update/],
-  ["accept", /insert into notifications/],
+  ["occurrence", /select from schedules .*\s.*for update skip locked/],
+  ["close", /from batches\s+where .*flush_at <= .*\s.*for update skip locked/],
+  ["join", /select key, revision from types/],
+  ["lead", /insert into batches/],
+  ["reconsider", /from rule_changes where .*for update skip locked/],
+  ["confirm", /update notifications set confirmed_at/],
+  ["escalate", /as zone\s+from notifications n\s.*\s.*for update of n skip locked/],
+  ["claim", /update hand_overs set due_at/],
+  ["note", /(delete from|update) hand_overs h /],
+  ["accept", /insert into (idempotency_keys|dedup_keys|notifications)/],
   ["decide", /insert into inbox_heads/],
-  ["release", /due_at <= /],
+  ["release", /n\.due_at <= .*\s.*for update skip locked/],
   ["reconcile", /update notifications n set queued_at/],
 ] as const;
 
-/** Those of what leads to outside channels, which only what escalates or is sent to them comes to. */
-const OUTSIDE_TRANSACTIONS = [
-  ["escalate", /update escalations e set/],
-  ["claim", /update hand_overs set due_at/],
-  ["note", /delete from hand_overs/],
-] as const;
+const OTHER = "other";
+const WRITES = /\b(insert into|delete from|update)\s+(?!of\b|skip\b|nowait\b)["\w]+/i;
 
-/** The first that fits. */
-const ALL_TRANSACTIONS = [...OUTSIDE_TRANSACTIONS, ...TRANSACTIONS];
+export type Transaction = (typeof TRANSACTIONS)[number][0] | typeof OTHER;
 
-type Transaction = (typeof ALL_TRANSACTIONS)[number][0];
+/** Their names, without that of the others. */
+export const NAMED: readonly Transaction[] = TRANSACTIONS.map(([name]) => name);
+
+const around = <T extends Transaction>(name: T) =>
+  [`${name}:before-write`, `${name}:before-commit`, `${name}:after-commit`] as const;
 
 export const FAILPOINTS = [
-  ...TRANSACTIONS.flatMap(
-    ([name]) => [`${name}:before-write`, `${name}:before-commit`, `${name}:after-commit`] as const,
-  ),
+  ...TRANSACTIONS.flatMap(([name]) => around(name)),
+  ...around(OTHER),
   "enqueue:before",
   "enqueue:after",
   "work:before",
@@ -46,17 +60,14 @@ export const FAILPOINTS = [
   "ack:after",
   "announce:before",
   "announce:after",
-] as const;
-
-export const OUTSIDE_FAILPOINTS = [
-  ...OUTSIDE_TRANSACTIONS.flatMap(
-    ([name]) => [`${name}:before-write`, `${name}:before-commit`, `${name}:after-commit`] as const,
-  ),
   "hand-over:before",
   "hand-over:after",
 ] as const;
 
-export type Failpoint = (typeof FAILPOINTS)[number] | (typeof OUTSIDE_FAILPOINTS)[number];
+export type Failpoint = (typeof FAILPOINTS)[number];
+
+/** Those that are passed once a Send or a chunk; the others only by some. */
+export const OFTEN = /^(accept|decide|enqueue|work|ack|announce):/;
 
 /**
  * What a process does to itself at the n-th pass of a point, the first being 1: die, or stop and know nothing of it until it
@@ -64,39 +75,60 @@ export type Failpoint = (typeof FAILPOINTS)[number] | (typeof OUTSIDE_FAILPOINTS
  */
 export type FailAt = { by: "SIGKILL" | "SIGSTOP"; points: readonly { point: Failpoint; pass: number }[] };
 
-/** Stands between the platform and its parts and calls `reached` at every point, in the moment it is passed. */
-export function failpoints(reached: (point: Failpoint) => void): Between {
+/**
+ * Stands between the platform and its parts and calls `reached` at every point, in the moment it is passed. `own` are
+ * channels to use instead of the platform's.
+ */
+export function failpoints(reached: (point: Failpoint) => void, own?: Channels): Between {
   return {
     store: (store) => watchedStore(store, reached),
     queue: (queue) => watchedQueue(queue, reached),
     live: (live) => watchedLive(live, reached),
     work: (handle) => watchedWork(handle, reached),
-    channels: (channels) => watchedChannels(channels, reached),
+    channels: (channels) => watchedChannels(own ?? channels, reached),
   };
 }
 
 function watchedStore(store: Store, reached: (point: Failpoint) => void): Store {
-  const watched = async <T>(run: (work: (tx: Tx) => Promise<T>) => Promise<T>, work: (tx: Tx) => Promise<T>) => {
-    let name: Transaction | undefined;
-    const hear = (statement: string) => {
-      if (name !== undefined) return;
-      name = ALL_TRANSACTIONS.find(([, writes]) => writes.test(statement))?.[0];
-      if (name !== undefined) reached(`${name}:before-write`);
+  const watching =
+    <A>(overhear: (arg: A, tell: (statement: string) => void) => A) =>
+    async <T>(run: (work: (arg: A) => Promise<T>) => Promise<T>, work: (arg: A) => Promise<T>): Promise<T> => {
+      let name: Transaction | undefined;
+      const hear = (statement: string) => {
+        if (name !== undefined) return;
+        name = nameOf(statement);
+        if (name !== undefined) reached(`${name}:before-write`);
+      };
+      const result = await run(async (arg) => {
+        const done = await work(overhear(arg, hear));
+        if (name !== undefined) reached(`${name}:before-commit`);
+        return done;
+      });
+      if (name !== undefined) reached(`${name}:after-commit`);
+      return result;
     };
-    const result = await run(async (tx) => {
-      const done = await work(overheard(tx, hear));
-      if (name !== undefined) reached(`${name}:before-commit`);
-      return done;
-    });
-    if (name !== undefined) reached(`${name}:after-commit`);
-    return result;
-  };
+  const raw = watching(overheard);
+  const drizzled = watching(overheardDb);
   return {
     ...store,
-    tenant: (tenantId, work) => watched((inner) => store.tenant(tenantId, inner), work),
-    system: (work) => watched((inner) => store.system(inner), work),
+    tenant: (tenantId, work) => raw((inner) => store.tenant(tenantId, inner), work),
+    system: (work) => raw((inner) => store.system(inner), work),
+    tenantDb: (tenantId, work) => drizzled((inner) => store.tenantDb(tenantId, inner), work),
+    systemDb: (work) => drizzled((inner) => store.systemDb(inner), work),
     [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
   };
+}
+
+/** What a transaction with this statement is; undefined: by this one it is nothing yet. */
+export function nameOf(statement: string): Transaction | undefined {
+  return TRANSACTIONS.find(([, like]) => like.test(statement))?.[0] ?? (WRITES.test(statement) ? OTHER : undefined);
+}
+
+/** The same of a transaction of Drizzle's, whose session tells each statement to its logger. */
+function overheardDb(db: Db, tell: (statement: string) => void): Db {
+  const { session } = db as unknown as { session: { logger: { logQuery(query: string): void } } };
+  session.logger = { logQuery: tell };
+  return db;
 }
 
 /** The transaction, with the text of every statement told before it is sent. */

@@ -4,11 +4,16 @@ import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ingestStream, LANES, routeConsumer, SHARDS } from "#src/pipeline/flow.ts";
 import type { TestServices } from "../../support/fresh-services.ts";
 import { withoutCap } from "../../support/without-cap.ts";
+import { labFolder } from "./channels.ts";
 import { connectTo } from "./connection.ts";
 import { type FaultNode, faultNode, OPERATOR_KEY, type Settings } from "./node.ts";
+import { shortenWaits } from "./short-waits.ts";
 
-/** A tenant with a key that may do everything in it, and the nodes that serve it. */
-export type Site<N = FaultNode> = { nodes: readonly N[]; tenantId: string; apiKey: string };
+/**
+ * A tenant with a key that may do everything in it, and the nodes that serve it. `channels`: the folder of the lab's outside
+ * channels, where they have these.
+ */
+export type Site<N = FaultNode> = { nodes: readonly N[]; tenantId: string; apiKey: string; channels?: string };
 
 /** As much of a node as clients need. */
 export type Address = Pick<FaultNode, "name" | "address">;
@@ -22,8 +27,11 @@ export type Lab = AsyncDisposable & {
   /** Ends with the lab, the last one first. */
   use<T extends AsyncDisposable | Disposable>(thing: T): T;
   defer(end: () => void | Promise<void>): void;
-  /** Nodes that run, with a tenant. */
-  site(names: readonly string[], settings?: Settings): Promise<Site>;
+  /**
+   * Nodes that run, with a tenant and the lab's outside channels. What they wait for is shortened (short-waits.ts). As
+   * shipped: by the command that users start them with, and so without channels.
+   */
+  site(names: readonly string[], settings?: Settings, options?: { asShipped: boolean }): Promise<Site>;
   /**
    * Lets JetStream give out again what a worker has been silent about for this long, instead of half a minute: what is
    * waited for is the same, only sooner. Holds until the streams are created anew.
@@ -52,6 +60,10 @@ export type FaultTest = {
   run(lab: Lab, options: FaultOptions): Promise<Facts>;
 };
 
+const STEP_MS = 1500;
+/** Longer than a hand-over takes here, shorter than any pause of a process. */
+const LEASE_MS = 2500;
+
 export function openLab(services: TestServices, say: (line: string) => void): Lab {
   const stack = new AsyncDisposableStack();
   const sql = postgres(services.databaseUrl, { max: 4, onnotice: () => undefined });
@@ -62,12 +74,16 @@ export function openLab(services: TestServices, say: (line: string) => void): La
     say,
     use: (thing) => stack.use(thing),
     defer: (end) => stack.defer(end),
-    async site(names, settings = {}) {
+    async site(names, settings = {}, { asShipped } = { asShipped: false }) {
+      const folder = asShipped ? undefined : stack.use(await labFolder()).folder;
+      const own = folder === undefined ? settings : { ...settings, LAB_CHANNELS: folder };
       const nodes: FaultNode[] = [];
-      for (const name of names) nodes.push(stack.use(await faultNode(name, services, settings)));
+      for (const name of names) nodes.push(stack.use(await faultNode(name, services, own)));
       await Promise.all(nodes.map((node) => node.start()));
+      await shortenWaits(sql, { step: STEP_MS, lease: LEASE_MS });
       const tenant = await newTenant(nodes[0]?.address ?? "");
-      return { nodes, ...(await withoutCap(services.databaseUrl, tenant)) };
+      const site = { nodes, ...(await withoutCap(services.databaseUrl, tenant)) };
+      return folder === undefined ? site : { ...site, channels: folder };
     },
     shortenAckWait: (ms) => shortenAckWait(services, ms),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),

@@ -1,11 +1,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
+import { BatchRule_Mode, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import { until } from "../../support/until.ts";
+import { yetToCome } from "./aftermath.ts";
 import { type Connection, connectTo } from "./connection.ts";
 import type { Address, Facts, Lab, Site } from "./lab.ts";
 import { seededRandom } from "./random.ts";
 import { openReaders, type Readers } from "./readers.ts";
-import { sender, TOPIC, userName } from "./sender.ts";
+import { sender, TOGETHER, TOPIC, userName } from "./sender.ts";
 import { brokenPromises } from "./verify.ts";
 
 export type LedgerOptions = {
@@ -19,7 +21,7 @@ export type LedgerOptions = {
   perSecond?: number;
   /** How long a caller waits for one answer before it asks elsewhere; default: ten seconds. */
   deadlineMs?: number;
-  /** The time as the nodes take it; default: this machine's. */
+  /** The time as the nodes take it; default: this machine's. With another there are no schedules. */
   now?: () => Date;
 };
 
@@ -38,8 +40,8 @@ export type Ledger = {
   /** Calls that failed and were tried again, by code. */
   readonly failures: ReadonlyMap<number, number>;
   /**
-   * Waits until nothing waits for a decision any more and every stream has given what its inbox holds, then compares all
-   * with the database. Returns how long the wait was.
+   * Waits until nothing waits for a decision any more and every stream has given what its inbox holds, then for what comes
+   * after decisions by itself, and compares all with the database. Returns how long the first wait was.
    *
    * @throws with every broken promise, when it does not become so in time or something is not as promised.
    */
@@ -47,19 +49,17 @@ export type Ledger = {
 };
 
 export async function openLedger(lab: Lab, site: Site<Address>, options: LedgerOptions): Promise<Ledger> {
-  const {
-    seed,
-    users,
-    streams = users,
-    callers = 16,
-    perSecond,
-    deadlineMs = 10_000,
-    now = () => new Date(),
-  } = options;
+  const { seed, users, streams = users, callers = 16, perSecond, deadlineMs = 10_000, now } = options;
   const random = seededRandom(seed);
   const connections: Connection[] = site.nodes.map(({ address }) => lab.use(connectTo(address, site.apiKey)));
-  const { account, some } = sender({ connections, random, users, name: `n${seed}`, deadlineMs, now });
+  const { account, some } = sender({
+    ...{ connections, random, users, name: `n${seed}`, deadlineMs },
+    now: now ?? (() => new Date()),
+    outside: site.channels !== undefined,
+    recurring: now === undefined,
+  });
   await fillTopic(connections[0], Math.min(users, 40));
+  await makeTypes(connections[0]);
   const readers = lab.use(await openReaders(site, streams, random.int(0, 2 ** 31 - 1)));
   let sent = 0;
   let calls = 0;
@@ -116,13 +116,19 @@ export async function openLedger(lab: Lab, site: Site<Address>, options: LedgerO
     },
     async verify(withinMs = 60_000) {
       const began = performance.now();
-      const late = await until(lacking, ({ open, behind }) => open + behind === 0, withinMs).then(
-        () => undefined,
-        (error: Error) => error.message,
-      );
+      const inTime = (work: Promise<unknown>) =>
+        work.then(
+          (): string[] => [],
+          (error: Error) => [error.message],
+        );
+      const isThere = ({ open, behind }: Awaited<ReturnType<typeof lacking>>) => open + behind === 0;
+      const late = await inTime(until(lacking, isThere, withinMs));
       const recoveryMs = Math.round(performance.now() - began);
-      const broken = await brokenPromises(lab.sql, site.tenantId, account, readers);
-      if (late !== undefined) broken.unshift(late);
+      // What takes its time by itself, and what that brings to the inboxes.
+      await Promise.all(account.confirming.values());
+      const toCome = async () => ({ ...(await lacking()), toCome: await yetToCome(lab.sql, site.tenantId) });
+      late.push(...(await inTime(until(toCome, (now) => isThere(now) && now.toCome === 0, withinMs))));
+      const broken = [...late, ...(await brokenPromises(lab.sql, site, account, readers))];
       if (broken.length > 0) throw new PromisesBroken(broken);
       const failures = [...account.failures].map(([code, count]) => `${count}×${code}`).join(" ");
       return {
@@ -150,6 +156,15 @@ async function atRate(perSecond: number, call: () => Promise<void>, more: () => 
     }
   }
   await Promise.all(underWay);
+}
+
+/** The types whose notifications come together. */
+async function makeTypes(connection: Connection | undefined): Promise<void> {
+  for (const key of Object.values(TOGETHER)) {
+    const mode = key === TOGETHER.leading ? BatchRule_Mode.LEADING : BatchRule_Mode.TRAILING;
+    const batching = { batchable: true, window: { seconds: 1n }, maxSize: 4, mode };
+    await connection?.call(TypeService.method.createType, { type: { key, batching } });
+  }
 }
 
 /** The topic that some Sends go to. */

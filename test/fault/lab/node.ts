@@ -74,6 +74,7 @@ export const SETTINGS: Settings = {
   POSTHORN_DATABASE_LOCK_TIMEOUT_MS: "5000",
 };
 
+const NEVER: FailAt = { by: "SIGKILL", points: [] };
 const CLI = join(import.meta.dirname, "../../../src/cli/posthorn.js");
 const FAILING = join(import.meta.dirname, "failing-node.ts");
 const RESOLVE_DRIZZLE = join(import.meta.dirname, "../../../src/store/resolve-drizzle.ts");
@@ -106,8 +107,10 @@ export async function faultNode(name: string, services: TestServices, own: Setti
   async function start({ failAt, settings = {} }: Parameters<FaultNode["start"]>[0] = {}): Promise<void> {
     if (child !== undefined) throw new Error(`${name} runs already`);
     const { PATH, HOME, TMPDIR } = process.env;
-    const failing = ["--import", RESOLVE_DRIZZLE, FAILING, JSON.stringify(failAt)];
-    const command = failAt === undefined ? [CLI, "serve", "--json"] : failing;
+    // Without channels and failpoints it is the very thing that is shipped.
+    const isShipped = failAt === undefined && !{ ...own, ...settings }.LAB_CHANNELS;
+    const failing = ["--import", RESOLVE_DRIZZLE, FAILING, JSON.stringify(failAt ?? NEVER)];
+    const command = isShipped ? [CLI, "serve", "--json"] : failing;
     const started = spawn(process.execPath, command, {
       env: {
         PATH,

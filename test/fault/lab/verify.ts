@@ -1,11 +1,14 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import type { Sql } from "postgres";
 import { ContentSchema, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import { wrongInAppCounters, wrongInboxes } from "../../support/recount.ts";
+import { brokenAftermath, repeated } from "./aftermath.ts";
+import type { Site } from "./lab.ts";
 import type { Readers } from "./readers.ts";
 import type { Account } from "./sender.ts";
 
-const OPEN: readonly number[] = [Status.ACCEPTED, Status.SCHEDULED, Status.HELD];
+const OPEN: readonly number[] = [Status.ACCEPTED, Status.SCHEDULED, Status.HELD, Status.BATCHED, Status.PROCESSING];
 
 /**
  * Everything that is not as promised, in words; empty when all is well:
@@ -14,18 +17,22 @@ const OPEN: readonly number[] = [Status.ACCEPTED, Status.SCHEDULED, Status.HELD]
  * - no key was stored twice for a user, whoever asked how often;
  * - inboxes are numbered without gaps, hold nothing twice, and their heads say what a recount says;
  * - each stream gave all entries of its user, once, in order;
- * - counters equal a recount.
+ * - counters equal a recount;
+ * - what comes after decisions is as promised too (aftermath.ts).
  */
 export async function brokenPromises(
   sql: Sql,
-  tenantId: string,
+  { tenantId, channels }: Pick<Site, "tenantId" | "channels">,
   account: Account,
   readers: Readers | undefined,
 ): Promise<string[]> {
   const broken = [...account.broken, ...(readers?.broken ?? [])];
-  const rows = await sql<{ id: string; userId: string; key: string; status: number; dedupKey: string | null }[]>`
-    select id, user_id as "userId", tags[1] as key, status, dedup_key as "dedupKey" from notifications
-    where tenant_id = ${tenantId}`;
+  const rows = await sql<
+    { id: string; userId: string; key: string; status: number; dedupKey: string | null; isWhole: boolean }[]
+  >`
+    select id, user_id as "userId", tags[1] as key, status, dedup_key as "dedupKey",
+      batch_role is not distinct from ${BatchRole.WHOLE} as "isWhole"
+    from notifications where tenant_id = ${tenantId}`;
   const stored = new Map(rows.map((row) => [row.id, row]));
   for (const [id, { key, userId }] of account.acknowledged) {
     const row = stored.get(id);
@@ -35,22 +42,29 @@ export async function brokenPromises(
   for (const id of account.named) if (!stored.has(id)) broken.push(`${id} stands for a duplicate and is not there`);
   for (const row of rows)
     if (OPEN.includes(row.status)) broken.push(`${row.key} to ${row.userId} is still in status ${row.status}`);
-  broken.push(...repeated(rows.map((row) => `${row.key} to ${row.userId}`)).map((which) => `${which} is there twice`));
+  // The notification of a batch has the tags of its members.
+  const sent = rows.filter(({ isWhole }) => !isWhole).map((row) => `${row.key} to ${row.userId}`);
+  broken.push(...repeated(sent).map((which) => `${which} is there twice`));
   const dedups = rows.filter((row) => row.dedupKey !== null).map((row) => `${row.dedupKey} to ${row.userId}`);
   broken.push(...repeated(dedups).map((which) => `${which} was not deduplicated`));
 
   broken.push(...(await wrongFanouts(sql, tenantId, account)));
 
+  // Each channel that delivers says so: the first of them is the end, and nothing else may be one then.
   const ends = await sql<{ id: string; ends: number }[]>`
-    select n.id, count(t.status)::int as ends from notifications n
+    select n.id, count(distinct case when t.channel > 1 then 'outside' else t.tableoid::text || t.ctid::text end)::int as ends
+    from notifications n
     left join timeline t on t.tenant_id = n.tenant_id and t.notification_id = n.id and t.status in (7, 9, 10, 11, 12)
-    where n.tenant_id = ${tenantId} and n.status not in (1, 2, 3) group by n.id having count(t.status) <> 1`;
+      and not (t.channel > 1 and n.inbox_seq is not null)
+    where n.tenant_id = ${tenantId} and not n.status = any(${OPEN as number[]}) group by n.id
+    having count(distinct case when t.channel > 1 then 'outside' else t.tableoid::text || t.ctid::text end) <> 1`;
   for (const { id, ends: count } of ends) broken.push(`${stored.get(id)?.key} has ended ${count} times`);
 
   broken.push(...(await wrongInboxes(sql)).map((row) => `inbox: ${JSON.stringify(row)}`));
   broken.push(...(await wrongInAppCounters(sql)).map((row) => `counter: ${JSON.stringify(row)}`));
   broken.push(...(await wrongTotals(sql, tenantId)).map((row) => `counter: ${JSON.stringify(row)}`));
   broken.push(...(await wrongSequences(sql, tenantId, readers)));
+  broken.push(...(await brokenAftermath(sql, tenantId, account, channels)));
   return broken;
 }
 
@@ -109,13 +123,8 @@ async function wrongTotals(sql: Sql, tenantId: string): Promise<unknown[]> {
       select 1 as status, count(*)::int as recounted from notifications where tenant_id = ${tenantId}
       union all
       select status, count(*)::int from timeline
-      where tenant_id = ${tenantId} and status in (2, 3, 7, 9, 10, 11, 12) group by status
+      where tenant_id = ${tenantId} and status > 1 group by status
     ) t using (status)
     where counted is distinct from recounted`;
   return [...rows];
-}
-
-function repeated(names: readonly string[]): string[] {
-  const seen = new Set<string>();
-  return names.filter((name) => seen.size === seen.add(name).size);
 }
