@@ -11,6 +11,7 @@ import { endOpen } from "#src/notifications/end-open.ts";
 import { recordRuleChange, touchDefaults } from "#src/preferences/rule-changes.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { maskPaths } from "#src/rpc/field-mask.ts";
+import { followType } from "#src/schedules/queries.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Db, Store } from "#src/store/store.ts";
@@ -77,7 +78,10 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
   }
 
   async function created(db: Db, call: Call, rows: readonly NotificationTypeRow[]): Promise<void> {
-    for (const { key } of rows) await audit(db, call, "type.create", key);
+    for (const { key, defaultPriority } of rows) {
+      await audit(db, call, "type.create", key);
+      await followType(db, call.tenantId, key, defaultPriority);
+    }
     await recordCreated(db, rows, call.actor);
     // Nothing waits for a type that is new; but what was decided without knowing that it must be asked for is not stored.
     if (rows.some(({ optIn }) => optIn)) await touchDefaults(db, call.tenantId, clock());
@@ -145,6 +149,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
         await recordChanged(db, stored, row, told, call.actor);
         await audit(db, call, "type.update", wanted.key, told);
         if (changesRules(changes)) await rulesChanged(db, call.tenantId, wanted.key);
+        if (changes.defaultPriority !== undefined) await followType(db, call.tenantId, row.key, row.defaultPriority);
         return { row, changes: told, created: false };
       });
       if (!request.validateOnly) invalidations.publish("type", call.tenantId, row.key);
