@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/type_service.proto.
  */
 export const file_posthorn_v1_type_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIr8GChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uIsECCglCYXRjaFJ1bGUSEQoJYmF0Y2hhYmxlGAEgASgIEhsKCG1heF9zaXplGAIgASgFQgm6SAYaBBgUKAASOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCAESMwoEbW9kZRgEIAEoDjIbLnBvc3Rob3JuLnYxLkJhdGNoUnVsZS5Nb2RlQgi6SAWCAQIQARIPCgdzbGlkaW5nGAUgASgIEj8KCm1heF93aW5kb3cYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiQQoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEQoNTU9ERV9UUkFJTElORxABEhAKDE1PREVfTEVBRElORxACIvcCCgxCYXRjaFdvcmRpbmcSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEjAKBGljb24YAyABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSOQoDdGFnGAQgASgJQiy6SCnYAQFyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fOi1dezAsNjN9JBLIAQoDdXJsGAUgASgJQroBuki2AboBewoKdXJsLnNjaGVtZRIxbXVzdCBub3QgYmUgYSBqYXZhc2NyaXB0OiwgZGF0YTogb3IgdmJzY3JpcHQ6IFVSTBo6IXRoaXMubG93ZXJBc2NpaSgpLm1hdGNoZXMoJ14oamF2YXNjcmlwdHxkYXRhfHZic2NyaXB0KTonKdgBAXIzGOwOMi5eKC98aHR0cHM/Oi8vfFthLXpBLVpdW2EtekEtWjAtOSsuLV0qOilbXlxzXSokIkgKEUNyZWF0ZVR5cGVSZXF1ZXN0EjMKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlQga6SAPIAQEiQQoSQ3JlYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlIkMKDkdldFR5cGVSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIj4KD0dldFR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSKKAQoQTGlzdFR5cGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSOQoIY2F0ZWdvcnkYAyABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCJaChFMaXN0VHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqsBChFVcGRhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhkKCHJldmlzaW9uGAQgASgFQge6SAQaAigAIkEKElVwZGF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJGChFEZWxldGVUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCIUChJEZWxldGVUeXBlUmVzcG9uc2UiRAoRTG9hZFByZXNldFJlcXVlc3QSLwoGcHJlc2V0GAEgASgOMhMucG9zdGhvcm4udjEuUHJlc2V0Qgq6SAeCAQQQASAAIlMKEkxvYWRQcmVzZXRSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSDwoHY3JlYXRlZBgCIAEoBSpYCgpEaWdlc3RSdWxlEhsKF0RJR0VTVF9SVUxFX1VOU1BFQ0lGSUVEEAASFQoRRElHRVNUX1JVTEVfTkVWRVIQARIWChJESUdFU1RfUlVMRV9BTFdBWVMQAiprCgZQcmVzZXQSFgoSUFJFU0VUX1VOU1BFQ0lGSUVEEAASFQoRUFJFU0VUX1RBU0tNQVNURVIQARIPCgtQUkVTRVRfSk9CUxACEg4KClBSRVNFVF9DUk0QAxIRCg1QUkVTRVRfT1JERVJTEAQy5QMKC1R5cGVTZXJ2aWNlEk0KCkNyZWF0ZVR5cGUSHi5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXNwb25zZRJJCgdHZXRUeXBlEhsucG9zdGhvcm4udjEuR2V0VHlwZVJlcXVlc3QaHC5wb3N0aG9ybi52MS5HZXRUeXBlUmVzcG9uc2UiA5ACARJPCglMaXN0VHlwZXMSHS5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVzcG9uc2UiA5ACARJNCgpVcGRhdGVUeXBlEh4ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVzcG9uc2USTQoKRGVsZXRlVHlwZRIeLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlc3BvbnNlEk0KCkxvYWRQcmVzZXQSHi5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVxdWVzdBofLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIr8GChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uIsECCglCYXRjaFJ1bGUSEQoJYmF0Y2hhYmxlGAEgASgIEhsKCG1heF9zaXplGAIgASgFQgm6SAYaBBgUKAASOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCAESMwoEbW9kZRgEIAEoDjIbLnBvc3Rob3JuLnYxLkJhdGNoUnVsZS5Nb2RlQgi6SAWCAQIQARIPCgdzbGlkaW5nGAUgASgIEj8KCm1heF93aW5kb3cYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiQQoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEQoNTU9ERV9UUkFJTElORxABEhAKDE1PREVfTEVBRElORxACItYECgxCYXRjaFdvcmRpbmcSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEjAKBGljb24YAyABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSOQoDdGFnGAQgASgJQiy6SCnYAQFyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fOi1dezAsNjN9JBLIAQoDdXJsGAUgASgJQroBuki2AboBewoKdXJsLnNjaGVtZRIxbXVzdCBub3QgYmUgYSBqYXZhc2NyaXB0OiwgZGF0YTogb3IgdmJzY3JpcHQ6IFVSTBo6IXRoaXMubG93ZXJBc2NpaSgpLm1hdGNoZXMoJ14oamF2YXNjcmlwdHxkYXRhfHZic2NyaXB0KTonKdgBAXIzGOwOMi5eKC98aHR0cHM/Oi8vfFthLXpBLVpdW2EtekEtWjAtOSsuLV0qOilbXlxzXSokEhYKBG1vcmUYBiABKAlCCLpIBXIDGMgBEngKDHRyYW5zbGF0aW9ucxgHIAMoCzIrLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZy5UcmFuc2xhdGlvbnNFbnRyeUI1ukgymgEvEBQiK3IpMideW0EtWmEtel17MiwzfSgtW0EtWmEtejAtOV17Miw4fSl7MCwzfSQaSwoRVHJhbnNsYXRpb25zRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYucG9zdGhvcm4udjEuQmF0Y2hUZXh0OgI4ASJUCglCYXRjaFRleHQSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEhYKBG1vcmUYAyABKAlCCLpIBXIDGMgBIkgKEUNyZWF0ZVR5cGVSZXF1ZXN0EjMKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlQga6SAPIAQEiQQoSQ3JlYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlIkMKDkdldFR5cGVSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIj4KD0dldFR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSKKAQoQTGlzdFR5cGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSOQoIY2F0ZWdvcnkYAyABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCJaChFMaXN0VHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqsBChFVcGRhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhkKCHJldmlzaW9uGAQgASgFQge6SAQaAigAIkEKElVwZGF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJGChFEZWxldGVUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCIUChJEZWxldGVUeXBlUmVzcG9uc2UiRAoRTG9hZFByZXNldFJlcXVlc3QSLwoGcHJlc2V0GAEgASgOMhMucG9zdGhvcm4udjEuUHJlc2V0Qgq6SAeCAQQQASAAIlMKEkxvYWRQcmVzZXRSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSDwoHY3JlYXRlZBgCIAEoBSpYCgpEaWdlc3RSdWxlEhsKF0RJR0VTVF9SVUxFX1VOU1BFQ0lGSUVEEAASFQoRRElHRVNUX1JVTEVfTkVWRVIQARIWChJESUdFU1RfUlVMRV9BTFdBWVMQAiprCgZQcmVzZXQSFgoSUFJFU0VUX1VOU1BFQ0lGSUVEEAASFQoRUFJFU0VUX1RBU0tNQVNURVIQARIPCgtQUkVTRVRfSk9CUxACEg4KClBSRVNFVF9DUk0QAxIRCg1QUkVTRVRfT1JERVJTEAQy5QMKC1R5cGVTZXJ2aWNlEk0KCkNyZWF0ZVR5cGUSHi5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXNwb25zZRJJCgdHZXRUeXBlEhsucG9zdGhvcm4udjEuR2V0VHlwZVJlcXVlc3QaHC5wb3N0aG9ybi52MS5HZXRUeXBlUmVzcG9uc2UiA5ACARJPCglMaXN0VHlwZXMSHS5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVzcG9uc2UiA5ACARJNCgpVcGRhdGVUeXBlEh4ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVzcG9uc2USTQoKRGVsZXRlVHlwZRIeLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlc3BvbnNlEk0KCkxvYWRQcmVzZXQSHi5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVxdWVzdBofLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * A kind of notification.
@@ -290,20 +290,25 @@ export const BatchRule_ModeSchema: GenEnum<BatchRule_Mode> = /*@__PURE__*/
  * The wording of a batch's notification; "{count}" stands for the number of its
  * members. What is empty is made from the members.
  *
+ * Digests have the wording of the tenant's type with the key "digest", if there is
+ * one: then `icon` and `url` have no default, and `title` and `body` the digest's
+ * own. Without that type they are worded in English.
+ *
  * @generated from message posthorn.v1.BatchWording
  */
 export type BatchWording = Message<"posthorn.v1.BatchWording"> & {
   /**
    * Up to 200 characters. Default: "{count} × " and the type's display name, or
-   * its key.
+   * its key; of a digest "{count} notifications".
    *
    * @generated from field: string title = 1;
    */
   title: string;
 
   /**
-   * Up to 2,000 characters. Default: the members' titles, a line each, the
-   * first ten, and how many more there are.
+   * Up to 2,000 characters. "{list}" stands, where it comes first, for the
+   * members' titles, a line each, the first ten, and how many more there are; in a
+   * digest by category, the first five of each. Default: "{list}".
    *
    * @generated from field: string body = 2;
    */
@@ -329,6 +334,25 @@ export type BatchWording = Message<"posthorn.v1.BatchWording"> & {
    * @generated from field: string url = 5;
    */
   url: string;
+
+  /**
+   * Last line of a list that does not show all; "{more}" stands for how many are
+   * left. Up to 200 characters. Default: "and {more} more".
+   *
+   * @generated from field: string more = 6;
+   */
+  more: string;
+
+  /**
+   * The same in other languages, by BCP 47 tag, at most 20; with them the whole
+   * wording has at most 32 KiB. The recipient's
+   * language (Preferences.language, as it is when the batch closes) is looked up
+   * whole, then without its last subtag, and so on (RFC 4647 §3.4): "pt-BR" finds
+   * "pt". Case does not count; of tags that differ in nothing else one is used.
+   *
+   * @generated from field: map<string, posthorn.v1.BatchText> translations = 7;
+   */
+  translations: { [key: string]: BatchText };
 };
 
 /**
@@ -337,6 +361,42 @@ export type BatchWording = Message<"posthorn.v1.BatchWording"> & {
  */
 export const BatchWordingSchema: GenMessage<BatchWording> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_type_service, 2);
+
+/**
+ * What of a batch's wording depends on the language. What is empty is as in the
+ * BatchWording that it belongs to.
+ *
+ * @generated from message posthorn.v1.BatchText
+ */
+export type BatchText = Message<"posthorn.v1.BatchText"> & {
+  /**
+   * As BatchWording.title.
+   *
+   * @generated from field: string title = 1;
+   */
+  title: string;
+
+  /**
+   * As BatchWording.body.
+   *
+   * @generated from field: string body = 2;
+   */
+  body: string;
+
+  /**
+   * As BatchWording.more.
+   *
+   * @generated from field: string more = 3;
+   */
+  more: string;
+};
+
+/**
+ * Describes the message posthorn.v1.BatchText.
+ * Use `create(BatchTextSchema)` to create a new message.
+ */
+export const BatchTextSchema: GenMessage<BatchText> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 3);
 
 /**
  * The type as it shall be.
@@ -357,7 +417,7 @@ export type CreateTypeRequest = Message<"posthorn.v1.CreateTypeRequest"> & {
  * Use `create(CreateTypeRequestSchema)` to create a new message.
  */
 export const CreateTypeRequestSchema: GenMessage<CreateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 3);
+  messageDesc(file_posthorn_v1_type_service, 4);
 
 /**
  * The type as stored.
@@ -378,7 +438,7 @@ export type CreateTypeResponse = Message<"posthorn.v1.CreateTypeResponse"> & {
  * Use `create(CreateTypeResponseSchema)` to create a new message.
  */
 export const CreateTypeResponseSchema: GenMessage<CreateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 4);
+  messageDesc(file_posthorn_v1_type_service, 5);
 
 /**
  * Which type.
@@ -399,7 +459,7 @@ export type GetTypeRequest = Message<"posthorn.v1.GetTypeRequest"> & {
  * Use `create(GetTypeRequestSchema)` to create a new message.
  */
 export const GetTypeRequestSchema: GenMessage<GetTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 5);
+  messageDesc(file_posthorn_v1_type_service, 6);
 
 /**
  * The type.
@@ -420,7 +480,7 @@ export type GetTypeResponse = Message<"posthorn.v1.GetTypeResponse"> & {
  * Use `create(GetTypeResponseSchema)` to create a new message.
  */
 export const GetTypeResponseSchema: GenMessage<GetTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 6);
+  messageDesc(file_posthorn_v1_type_service, 7);
 
 /**
  * Which types.
@@ -429,7 +489,7 @@ export const GetTypeResponseSchema: GenMessage<GetTypeResponse> = /*@__PURE__*/
  */
 export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
   /**
-   * 1 to 200; default 50.
+   * 1 to 200; default 50. A page may have fewer, so that it is not too large.
    *
    * @generated from field: int32 page_size = 1;
    */
@@ -455,7 +515,7 @@ export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
  * Use `create(ListTypesRequestSchema)` to create a new message.
  */
 export const ListTypesRequestSchema: GenMessage<ListTypesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 7);
+  messageDesc(file_posthorn_v1_type_service, 8);
 
 /**
  * One page.
@@ -483,7 +543,7 @@ export type ListTypesResponse = Message<"posthorn.v1.ListTypesResponse"> & {
  * Use `create(ListTypesResponseSchema)` to create a new message.
  */
 export const ListTypesResponseSchema: GenMessage<ListTypesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 8);
+  messageDesc(file_posthorn_v1_type_service, 9);
 
 /**
  * What to change.
@@ -525,7 +585,7 @@ export type UpdateTypeRequest = Message<"posthorn.v1.UpdateTypeRequest"> & {
  * Use `create(UpdateTypeRequestSchema)` to create a new message.
  */
 export const UpdateTypeRequestSchema: GenMessage<UpdateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 9);
+  messageDesc(file_posthorn_v1_type_service, 10);
 
 /**
  * The type as changed.
@@ -546,7 +606,7 @@ export type UpdateTypeResponse = Message<"posthorn.v1.UpdateTypeResponse"> & {
  * Use `create(UpdateTypeResponseSchema)` to create a new message.
  */
 export const UpdateTypeResponseSchema: GenMessage<UpdateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 10);
+  messageDesc(file_posthorn_v1_type_service, 11);
 
 /**
  * Which type to delete.
@@ -567,7 +627,7 @@ export type DeleteTypeRequest = Message<"posthorn.v1.DeleteTypeRequest"> & {
  * Use `create(DeleteTypeRequestSchema)` to create a new message.
  */
 export const DeleteTypeRequestSchema: GenMessage<DeleteTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 11);
+  messageDesc(file_posthorn_v1_type_service, 12);
 
 /**
  * Deleted.
@@ -582,7 +642,7 @@ export type DeleteTypeResponse = Message<"posthorn.v1.DeleteTypeResponse"> & {
  * Use `create(DeleteTypeResponseSchema)` to create a new message.
  */
 export const DeleteTypeResponseSchema: GenMessage<DeleteTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 12);
+  messageDesc(file_posthorn_v1_type_service, 13);
 
 /**
  * Which catalogue.
@@ -603,7 +663,7 @@ export type LoadPresetRequest = Message<"posthorn.v1.LoadPresetRequest"> & {
  * Use `create(LoadPresetRequestSchema)` to create a new message.
  */
 export const LoadPresetRequestSchema: GenMessage<LoadPresetRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 13);
+  messageDesc(file_posthorn_v1_type_service, 14);
 
 /**
  * What was created.
@@ -631,7 +691,7 @@ export type LoadPresetResponse = Message<"posthorn.v1.LoadPresetResponse"> & {
  * Use `create(LoadPresetResponseSchema)` to create a new message.
  */
 export const LoadPresetResponseSchema: GenMessage<LoadPresetResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 14);
+  messageDesc(file_posthorn_v1_type_service, 15);
 
 /**
  * What recipients' digests mean for a type.
@@ -780,7 +840,8 @@ export const TypeService: GenService<{
   },
   /**
    * Deletes a type. What was sent with it stays readable; what waits is
-   * suppressed (TYPE_DELETED). "general" cannot be deleted. Idempotent.
+   * suppressed (TYPE_DELETED), but for digests, which need no type "digest".
+   * "general" cannot be deleted. Idempotent.
    *
    * @generated from rpc posthorn.v1.TypeService.DeleteType
    */
