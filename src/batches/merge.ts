@@ -1,6 +1,6 @@
 import { create, fromBinary, type JsonObject } from "@bufbuild/protobuf";
 import { type Content, ContentSchema } from "#gen/posthorn/v1/notification_pb.ts";
-import type { BatchWording } from "#gen/posthorn/v1/type_service_pb.ts";
+import type { Words } from "./wording.ts";
 
 /** A notification that becomes part of another. */
 export type Part = {
@@ -35,44 +35,46 @@ const LINES = 10;
 const LINES_PER_CATEGORY = 5;
 const MAX_IDS = 100;
 const MAX_TAGS = 20;
+const MORE = "and {more} more";
 
 /** Several of one type, in the order of their ids, as the type words it. Pure. */
 export function mergeBatch(
   batchId: string,
   parts: readonly Part[],
   type: { key: string; displayName: string },
-  wording: BatchWording | undefined,
+  words: Words | undefined,
 ): Merged {
   const count = parts.length;
   const contents = parts.map(({ content }) => fromBinary(ContentSchema, content));
-  const filled = (text: string | undefined) => (text || undefined)?.replaceAll("{count}", String(count));
   const [first] = contents;
-  const icon = wording?.icon || first?.icon || "";
-  const url = filled(wording?.url) ?? same(contents.map((content) => content.url)) ?? "";
-  return merged(parts, wording?.tag, {
-    title: filled(wording?.title) ?? `${count} × ${type.displayName || type.key}`,
-    body: filled(wording?.body) ?? lines(contents, LINES, ""),
+  const icon = words?.icon || first?.icon || "";
+  const url = counted(words?.url, count) ?? same(contents.map((content) => content.url)) ?? "";
+  const list = lines(contents, LINES, "", words);
+  return merged(parts, words?.tag, {
+    title: counted(words?.title, count) ?? `${count} × ${type.displayName || type.key}`,
+    body: listing(words?.body, count, list),
     icon,
     url: url.length > MAX_URL ? "" : url,
     data: { batch: { id: batchId, kind: "batch", count, notificationIds: idsOf(parts) } },
   });
 }
 
-/** Everything of a digest, by category: the largest categories first. Pure. */
-export function mergeDigest(batchId: string, parts: readonly Part[]): Merged {
+/** Everything of a digest, by category: the largest categories first; worded by the tenant's type of that name. Pure. */
+export function mergeDigest(batchId: string, parts: readonly Part[], words: Words | undefined): Merged {
   const count = parts.length;
   const groups = [...Map.groupBy(parts, (part) => part.category)].sort(
     ([a, some], [b, others]) => others.length - some.length || (a < b ? -1 : 1),
   );
   const paragraphs = groups.map(([category, members]) => {
     const contents = members.map(({ content }) => fromBinary(ContentSchema, content));
-    return `${category} (${members.length})\n${lines(contents, LINES_PER_CATEGORY, "– ")}`;
+    return `${category} (${members.length})\n${lines(contents, LINES_PER_CATEGORY, "– ", words)}`;
   });
-  return merged(parts, undefined, {
-    title: `${count} notifications`,
-    body: paragraphs.join("\n\n"),
-    icon: "",
-    url: "",
+  const url = counted(words?.url, count) ?? "";
+  return merged(parts, words?.tag, {
+    title: counted(words?.title, count) ?? `${count} notifications`,
+    body: listing(words?.body, count, paragraphs.join("\n\n")),
+    icon: words?.icon ?? "",
+    url: url.length > MAX_URL ? "" : url,
     data: {
       batch: {
         id: batchId,
@@ -113,10 +115,21 @@ function idsOf(parts: readonly Part[]): string[] {
   return parts.slice(0, MAX_IDS).map(({ id }) => id);
 }
 
-function lines(contents: readonly Content[], most: number, mark: string): string {
+function lines(contents: readonly Content[], most: number, mark: string, words: Words | undefined): string {
   const shown = contents.slice(0, most).map(({ title }) => `${mark}${title}`);
-  const more = contents.length - shown.length;
-  return [...shown, ...(more > 0 ? [`${mark}and ${more} more`] : [])].join("\n");
+  const left = contents.length - shown.length;
+  const more = (words?.more || MORE).replaceAll("{more}", String(left));
+  return [...shown, ...(left > 0 ? [`${mark}${more}`] : [])].join("\n");
+}
+
+/** What the tenant says; undefined where it says nothing. */
+function counted(text: string | undefined, count: number): string | undefined {
+  return (text || undefined)?.replaceAll("{count}", String(count));
+}
+
+/** The list goes in last, and once: what members say is text, whatever it looks like. */
+function listing(body: string | undefined, count: number, list: string): string {
+  return counted(body, count)?.replace("{list}", () => list) ?? list;
 }
 
 /** The value that all have; undefined when they differ. */

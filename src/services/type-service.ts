@@ -3,6 +3,7 @@ import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { NotificationTypeSchema, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import { writeAudit } from "#src/audit/queries.ts";
+import { DIGEST } from "#src/batches/join.ts";
 import type { Invalidations } from "#src/broker/invalidations.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, invalidField, notFound } from "#src/errors.ts";
@@ -59,6 +60,8 @@ type Updated = { row: NotificationTypeRow; changes: Difference[]; created: boole
 
 const DEFAULT_PAGE = 50;
 const REVISIONS_PAGE = 20;
+/** Of wordings in a page: in all their languages they are by far the largest part of types. */
+const PAGE_BYTES = 2 ** 20;
 
 export function typeService({ store, invalidations, pageTokens, clock, newId }: TypeServiceDeps): Service {
   const audit = (db: Db, { tenantId, actor }: Call, action: string, key: string, changes?: Difference[]) =>
@@ -116,6 +119,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
         read: (after, limit) =>
           store.tenantDb(call.tenantId, (db) => pageTypes(db, call.tenantId, request.category, after, limit)),
         keyOf: (row) => row.key,
+        most: { bytes: PAGE_BYTES, sizeOf: ({ batchWording }) => batchWording?.byteLength ?? 0 },
       });
       return { types: items.map(toType), nextPageToken };
     },
@@ -168,6 +172,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
             return pageRevisions(db, row, after === "" ? undefined : Number(after), limit);
           }),
         keyOf: ({ revision }) => `${revision}`,
+        most: { bytes: PAGE_BYTES, sizeOf: ({ type }) => type.byteLength },
       });
       return { revisions: items.map(toRevision), nextPageToken };
     },
@@ -184,6 +189,8 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
         await rulesChanged(db, tenantId, key);
       });
       invalidations.publish("type", tenantId, key);
+      // Digests go on: they have another wording from now on, and what else was sent with their type ends as rules change.
+      if (key === DIGEST) return {};
       // Also when there was none: a call that was cut short is completed by its repetition.
       await endOpen(store, tenantId, { type: key }, { reason: Reason.TYPE_DELETED, actor, now }, signal);
       return {};

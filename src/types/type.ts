@@ -4,6 +4,7 @@ import { Channel, EscalationSchema, Priority } from "#gen/posthorn/v1/notificati
 import {
   BatchRule_Mode,
   BatchRuleSchema,
+  type BatchWording,
   BatchWordingSchema,
   DigestRule,
   type NotificationType,
@@ -188,12 +189,32 @@ function asText(value: TypeDefinition[keyof TypeDefinition]): string {
 
 /** INVALID_REQUEST for what the contract's validation cannot refuse. */
 export function checkDefinition({ displayName, description, batchWording }: TypeDefinition): void {
-  const { title, body } = fromBinary(BatchWordingSchema, batchWording ?? new Uint8Array());
+  const { title, body, more, translations } = fromBinary(BatchWordingSchema, batchWording ?? new Uint8Array());
+  const wordings = Object.entries({ "type.batch_wording": { title, body, more }, ...translationsByPath(translations) });
   const fields = textFaults({
     "type.display_name": displayName,
     "type.description": description,
-    "type.batch_wording.title": title,
-    "type.batch_wording.body": body,
+    ...Object.fromEntries(
+      wordings.flatMap(([path, { title, body, more }]) => [
+        [`${path}.title`, title],
+        [`${path}.body`, body],
+        [`${path}.more`, more],
+      ]),
+    ),
   });
+  if ((batchWording?.byteLength ?? 0) > MAX_WORDING_BYTES)
+    fields.push({
+      field: "type.batch_wording",
+      description: `must have no more than ${MAX_WORDING_BYTES} bytes in all`,
+    });
   if (fields.length > 0) throw invalidRequest(fields);
+}
+
+/** In all languages: types are read often, many at a time, and are kept in memory. */
+const MAX_WORDING_BYTES = 32_768;
+
+function translationsByPath(translations: BatchWording["translations"]): BatchWording["translations"] {
+  return Object.fromEntries(
+    Object.entries(translations).map(([tag, words]) => [`type.batch_wording.translations["${tag}"]`, words]),
+  );
 }

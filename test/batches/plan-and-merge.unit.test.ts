@@ -5,6 +5,7 @@ import { ContentSchema, Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { BatchWordingSchema } from "#gen/posthorn/v1/type_service_pb.ts";
 import { mergeBatch, mergeDigest, type Part } from "#src/batches/merge.ts";
 import { batchPlan } from "#src/batches/plan.ts";
+import { wordsIn } from "#src/batches/wording.ts";
 import { createViolations } from "#src/rpc/validate.ts";
 
 const MINUTE = 60_000;
@@ -90,13 +91,76 @@ describe("what several become", () => {
       fc.tuple(title, fc.constantFrom("a", "b", "c")).map(([text, category]) => part(text, { category })),
       { minLength: 2, maxLength: 120 },
     );
-    const wording = fc.record({ title: fc.string({ maxLength: 200 }), body: fc.string({ maxLength: 2000 }) });
+    const text = (maxLength: number) =>
+      fc.oneof(fc.string({ maxLength }), fc.constantFrom("", "{list}", "{list}{list}", "{count}", "{more}", "$&"));
+    const wording = fc.record({ title: text(200), body: text(2000), more: text(200) });
     fc.assert(
       fc.property(parts, fc.option(wording, { nil: undefined }), (members, said) => {
         const words = said && create(BatchWordingSchema, said);
-        for (const { content } of [mergeBatch("b", members, type, words), mergeDigest("b", members)])
+        for (const { content } of [mergeBatch("b", members, type, words), mergeDigest("b", members, words)])
           expect(violations(ContentSchema, content)).toEqual([]);
       }),
     );
+  });
+
+  test("says what the tenant says, and nothing of its own where the tenant has said all", () => {
+    const words = create(BatchWordingSchema, {
+      title: "{count} neue",
+      body: "Neu:\n{list}\n{list}",
+      more: "noch {more}",
+    });
+    const members = Array.from({ length: 12 }, (_, n) => part(`{count} {list} ${n}`));
+    const shown = (most: number, mark: string) =>
+      Array.from({ length: most }, (_, n) => `${mark}{count} {list} ${n}`).join("\n");
+    const { content } = mergeBatch("b", members, type, words);
+    expect(content.title).toBe("12 neue");
+    expect(content.body).toBe(`Neu:\n${shown(10, "")}\nnoch 2\n{list}`);
+    const digest = mergeDigest("b", members, words).content;
+    expect(digest.title).toBe("12 neue");
+    expect(digest.body).toBe(`Neu:\nc (12)\n${shown(5, "– ")}\n– noch 7\n{list}`);
+    expect(mergeDigest("b", members, undefined).content).toMatchObject({
+      title: "12 notifications",
+      body: expect.stringContaining("– and 7 more"),
+    });
+  });
+});
+
+describe("the wording in a language", () => {
+  const wording = create(BatchWordingSchema, {
+    title: "{count} new",
+    more: "{more} more",
+    icon: "/i.png",
+    tag: "t",
+    url: "/u",
+    translations: {
+      de: { title: "{count} neue", more: "noch {more}" },
+      "pt-BR": { title: "{count} novas" },
+      "zh-Hant": { title: "{count} 則" },
+    },
+  });
+  test.each([
+    ["de", "{count} neue"],
+    ["de-AT", "{count} neue"],
+    ["DE-at-1996", "{count} neue"],
+    ["pt-br", "{count} novas"],
+    ["pt", "{count} new"],
+    ["zh-Hant-TW", "{count} 則"],
+    ["zh-Hant-x-private", "{count} 則"],
+    ["zh", "{count} new"],
+    ["d", "{count} new"],
+    ["", "{count} new"],
+  ])("for %j is the closest there is", (language, title) => {
+    expect(wordsIn(wording, language).title).toBe(title);
+  });
+
+  test("has what it leaves empty from the one without a language", () => {
+    expect(wordsIn(wording, "pt-BR")).toEqual({
+      title: "{count} novas",
+      body: "",
+      more: "{more} more",
+      icon: "/i.png",
+      tag: "t",
+      url: "/u",
+    });
   });
 });

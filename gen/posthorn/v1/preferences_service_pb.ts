@@ -248,8 +248,9 @@ export const HourlyCapSchema: GenMessage<HourlyCap> = /*@__PURE__*/
  * a second one at the same time. A digest of one is sent as itself. What expires before the digest is due
  * expires at once; but a reminder of a deadline does not wait for a digest with
  * which it would come with less than half of the time left that it has now. The
- * digest itself is of type and category "digest", has the highest priority among
- * its members, and is decided as any other. Due in quiet hours, do not disturb or
+ * digest itself is of type and category "digest", worded as the tenant's type of
+ * that key says (BatchWording), has the highest priority among its members, and is
+ * decided as any other. Due in quiet hours, do not disturb or
  * a weekend, it stays open until their end (BatchService). Where a change of
  * preferences dissolves it, its members wait for the digest that would have been
  * theirs by the new times from the beginning; where that is past, they come

@@ -129,6 +129,7 @@ async function closeSome(deps: CloseDeps, tenantId: string, due: readonly Due[],
       const own = preferences.get(batch.userId);
       if (own === undefined) throw new Error("preferences missing for a user of a batch");
       const rules: ClosingRules = {
+        language: own.language,
         endedBy(member) {
           const known = asked.get(member.id);
           return known?.version === member.version ? known.end : deps.endedBy(member, own, now);

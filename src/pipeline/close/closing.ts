@@ -3,6 +3,7 @@ import { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
 import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { BatchWordingSchema } from "#gen/posthorn/v1/type_service_pb.ts";
 import { type Merged, mergeBatch, mergeDigest } from "#src/batches/merge.ts";
+import { wordsIn } from "#src/batches/wording.ts";
 import type { NewId } from "#src/ids.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
 import type { DueBatch, MemberRow } from "./queries.ts";
@@ -33,6 +34,8 @@ export type Becoming = Pick<
 >;
 
 export type ClosingRules = {
+  /** The recipient's. */
+  language: string;
   endedBy(member: MemberRow): { status: Status; reason: Reason } | undefined;
   heldBy(next: Becoming): { until: Date } | undefined;
 };
@@ -42,7 +45,7 @@ export function closing(
   batch: DueBatch,
   members: readonly MemberRow[],
   type: NotificationTypeRow | undefined,
-  { endedBy, heldBy }: ClosingRules,
+  { language, endedBy, heldBy }: ClosingRules,
   newId: NewId,
 ): Closing {
   const ended: Ended[] = [];
@@ -67,9 +70,10 @@ export function closing(
     return { batch, ended, merged, next: { id: first.id, priority: first.priority }, whole: undefined };
   }
   const wording = type?.batchWording == null ? undefined : fromBinary(BatchWordingSchema, type.batchWording);
+  const words = wording && wordsIn(wording, language);
   const named = { key: batch.type, displayName: type?.displayName ?? "" };
   const whole =
-    batch.kind === BatchKind.DIGEST ? mergeDigest(batch.id, merged) : mergeBatch(batch.id, merged, named, wording);
+    batch.kind === BatchKind.DIGEST ? mergeDigest(batch.id, merged, words) : mergeBatch(batch.id, merged, named, words);
   const { id, type: key, category } = batch;
   const hold = heldBy({ ...whole, id, type: key, category });
   if (hold !== undefined) return waits(hold.until);
