@@ -7,12 +7,14 @@ import { type Caller, plainSteps, type Step } from "./steps.ts";
 
 /** What makes something for the others to be about comes first, and what ends it last. */
 const MAKES = /^(Create|Upsert|Import|Load|Add|Send)/;
+/** About what waits, which a change of anybody's preferences may end. */
+const OF_WAITING = /^(Update|Cancel)Notification$/;
 const ENDS = /^(Delete|Revoke|Remove|Clear|Cancel|Reset|Unsubscribe)/;
 
 /** Whom a method is for is in the access rules; here they are tried. */
 const CALLERS: readonly Caller[] = ["key", "operator-in-tenant", "operator", "user"];
 const ROUNDS = 2;
-const TRIES = 3;
+const TRIES = 12;
 
 /**
  * Calls every method, the same way for the same seed: with a hostile request in each round, and with valid ones until one
@@ -45,5 +47,6 @@ export async function callEveryMethod(
 
 function stageOf({ name }: DescMethod): number {
   if (MAKES.test(name)) return 0;
-  return ENDS.test(name) ? 2 : 1;
+  if (OF_WAITING.test(name)) return 1;
+  return ENDS.test(name) ? 3 : 2;
 }

@@ -2,7 +2,7 @@ import { type DescEnum, type DescField, type JsonValue, ScalarType } from "@bufb
 import fc from "fast-check";
 import { INTEGERS, NO_TEXT, TEXTS, WRONG_JSON } from "./hostile.ts";
 import { type Rules, rulesOf, type TextRules } from "./rules.ts";
-import type { Pool, Value } from "./shape.ts";
+import { kindOf, type Pool, type Value } from "./shape.ts";
 
 /** Single values of a field: those its rules allow, and those they, or somebody behind them, should refuse. */
 export type Leaves = { readonly valid: fc.Arbitrary<Value>; readonly hostile: fc.Arbitrary<Value> };
@@ -45,8 +45,8 @@ export const wrong: fc.Arbitrary<Value> = fc.oneof(
   fc.constantFrom<Value>({ kind: "number", number: Number.NaN }, { kind: "number", number: Number.POSITIVE_INFINITY }),
 );
 
-export function known(pool: Pool): fc.Arbitrary<Value> {
-  return fc.nat(1000).map((at): Value => ({ kind: "known", pool, at }));
+function known(pool: Pool, field: DescField): fc.Arbitrary<Value> {
+  return fc.nat(1000).map((at): Value => ({ kind: "known", pool, at, of: kindOf(field) }));
 }
 
 function enums(of: DescEnum, rules: Rules): Leaves {
@@ -63,26 +63,42 @@ const POOLS: Readonly<Record<string, Pool>> = {
   "^[A-Za-z][A-Za-z0-9_-]{0,63}$": "key",
 };
 const NAMED: Readonly<Record<string, Pool>> = { page_token: "page_token", cursor: "cursor", etag: "etag" };
-const ZONES = ["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns", "Pacific/Apia", "Etc/GMT+12"];
+/** Texts in a language of their own. */
+const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
+  time_zone: ["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns", "Pacific/Apia", "Etc/GMT+12"],
+  recurrence: ["FREQ=DAILY", "FREQ=WEEKLY;BYDAY=MO,TU", "FREQ=MONTHLY;BYMONTHDAY=-1", "FREQ=HOURLY;INTERVAL=2"],
+  local_start_time: ["2026-01-01T09:00", "2026-03-29T02:30", "2024-02-29T23:59:59"],
+  local_schedule_time: ["2026-03-29T02:30:00", "2099-01-01T12:00:00"],
+  filter: ["data.salary >= 50000", 'priority > 1 && "a" in tags', 'type != "news"'],
+};
 
 function validText(field: DescField, rules: TextRules): fc.Arbitrary<Value> {
   const named = NAMED[field.name];
   if (named !== undefined)
-    return fc.oneof({ weight: 3, arbitrary: fc.constant(ofText("")) }, { weight: 2, arbitrary: known(named) });
+    return fc.oneof({ weight: 3, arbitrary: fc.constant(ofText("")) }, { weight: 2, arbitrary: known(named, field) });
   if (rules.form === "uuid")
-    return fc.oneof({ weight: 6, arbitrary: known("id") }, { weight: 1, arbitrary: fc.uuid().map(ofText) });
+    return fc.oneof({ weight: 6, arbitrary: known("id", field) }, { weight: 1, arbitrary: fc.uuid().map(ofText) });
   if (rules.form === "email") return fc.emailAddress({ size: "-1" }).map(ofText);
   if (rules.form === "uri") return fc.webUrl({ size: "-1" }).map(ofText);
-  if (field.name === "time_zone")
-    return fc.oneof({ weight: 4, arbitrary: fc.constantFrom(...ZONES).map(ofText) }, matching(rules.pattern ?? ""));
+  const examples = EXAMPLES[field.name];
+  if (examples !== undefined) {
+    const fresh = rules.pattern === undefined ? anyText(rules) : matching(rules.pattern);
+    return fc.oneof(
+      { weight: 4, arbitrary: fc.constantFrom(...examples).map(ofText) },
+      { weight: 1, arbitrary: fresh },
+    );
+  }
   if (rules.pattern !== undefined) {
     const pool = POOLS[rules.pattern];
     const fresh = matching(rules.pattern);
     return pool === undefined
       ? fresh
-      : fc.oneof({ weight: 6, arbitrary: known(pool) }, { weight: 1, arbitrary: fresh });
+      : fc.oneof({ weight: 6, arbitrary: known(pool, field) }, { weight: 1, arbitrary: fresh });
   }
-  const { min: minLength, max: maxLength } = rules;
+  return anyText(rules);
+}
+
+function anyText({ min: minLength, max: maxLength }: TextRules): fc.Arbitrary<Value> {
   const fits = TEXTS.filter(
     (text) => text.isWellFormed() && [...text].length >= minLength && [...text].length <= maxLength,
   );

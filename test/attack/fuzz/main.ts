@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { startServices } from "#src/dev/services.ts";
 import { startPosthorn } from "../posthorn-process.ts";
-import { fuzz } from "./fuzz.ts";
+import { fuzz, WITH_CHANNELS } from "./fuzz.ts";
 
 const { values } = parseArgs({
   options: { seed: { type: "string" }, runs: { type: "string" }, minutes: { type: "string" } },
@@ -24,7 +24,7 @@ await using services = await startServices({
   durable: false,
   log: (line) => console.error(line),
 });
-await using posthorn = await startPosthorn({ ...services, namespace: "fuzz" });
+await using posthorn = await startPosthorn({ ...services, namespace: "fuzz" }, {}, WITH_CHANNELS);
 console.log(`seed ${seed}, ${runs} sequences`);
 const before = await posthorn.residentMb();
 const report = await fuzz(posthorn, { seed, runs, ...withinMs });

@@ -11,6 +11,9 @@ export type Temper = "valid" | "mixed" | "hostile";
 const BAD: Record<Temper, number> = { valid: 0, mixed: 2, hostile: 20 };
 const GOOD = 20;
 
+/** Some callers may leave them out, and others not. */
+const ASKED = new Set(["reason"]);
+
 /** Any request of a message type. Made once for each type and temper: rules are read and patterns compiled for it. */
 export function messages(desc: DescMessage, temper: Temper): fc.Arbitrary<Shape> {
   const key = `${desc.typeName} ${temper}`;
@@ -48,7 +51,7 @@ function build(desc: DescMessage, temper: Temper): fc.Arbitrary<Shape> {
 }
 
 function presence(field: DescField, temper: Temper, filled: fc.Arbitrary<Entry[]>): fc.Arbitrary<Entry[]> {
-  const absent = rulesOf(field).required ? BAD[temper] / 2 : 2 * GOOD;
+  const absent = rulesOf(field).required || ASKED.has(field.name) ? BAD[temper] / 2 : 2 * GOOD;
   return fc.oneof({ weight: GOOD, arbitrary: filled }, { weight: absent, arbitrary: fc.constant<Entry[]>([]) });
 }
 

@@ -15,7 +15,7 @@ export type Value =
   | { readonly kind: "integer"; readonly integer: bigint }
   | { readonly kind: "number"; readonly number: number }
   /** Something an earlier answer named, or one of the names that everything is about. */
-  | { readonly kind: "known"; readonly pool: Pool; readonly at: number }
+  | { readonly kind: "known"; readonly pool: Pool; readonly at: number; readonly of: string | undefined }
   /** A google.protobuf.Timestamp this far from the moment it is sent. */
   | { readonly kind: "soon"; readonly ms: number }
   | { readonly kind: "struct"; readonly json: JsonValue }
@@ -25,8 +25,29 @@ export type Value =
 
 export type Pool = "id" | "user" | "key" | "page_token" | "cursor" | "etag";
 
-/** What a `known` value is at this moment. */
-export type Resolve = (pool: Pool, at: number) => string;
+/** What a `known` value is at this moment; `of`: the kind of thing that its field names, where that can be told. */
+export type Resolve = (pool: Pool, at: number, of: string | undefined) => string;
+
+/** As in `notification_id`, and by the message it stands in for an `id` or a `key`: `schedule` in GetScheduleRequest. */
+export function kindOf({ name, parent }: DescField): string | undefined {
+  if (name === "cursor") return name;
+  const [, named] = /^(notification|batch|fanout|subscription)_ids?$/.exec(name) ?? [];
+  if (named !== undefined) return named;
+  if (/^(type|topic)s?$/.test(name)) return name.replace(/s$/, "");
+  if (!["id", "ids", "key"].includes(name)) return undefined;
+  const about = parent.name.replace(/^[A-Z][a-z]+(?=[A-Z].*Request$)/, "").replace(/s?Request$/, "");
+  return OTHERWISE[parent.name] ?? about.toLowerCase();
+}
+
+/** Messages whose names do not say what they are about, or of which only some will do. */
+const OTHERWISE: Readonly<Record<string, string>> = {
+  AddMembersRequest: "topic",
+  RemoveMembersRequest: "topic",
+  ListMembersRequest: "topic",
+  UpdateNotificationRequest: "waiting",
+  CancelNotificationRequest: "waiting",
+  CancelNotificationsRequest: "waiting",
+};
 
 export const TIMESTAMP = "google.protobuf.Timestamp";
 export const DURATION = "google.protobuf.Duration";

@@ -42,7 +42,7 @@ function delimited(value: Exclude<Value, { kind: "integer" | "number" }>, resolv
     case "bytes":
       return value.bytes;
     case "known":
-      return utf8(resolve(value.pool, value.at));
+      return utf8(resolve(value.pool, value.at, value.of));
     case "soon":
       return timestamp(now + value.ms);
     case "struct":

@@ -35,7 +35,7 @@ function valueToJson(value: Value, field: DescField, resolve: Resolve, now: numb
     case "number":
       return Number.isFinite(value.number) ? String(value.number) : "1e400";
     case "known":
-      return JSON.stringify(resolve(value.pool, value.at));
+      return JSON.stringify(resolve(value.pool, value.at, value.of));
     case "soon":
       return JSON.stringify(new Date(Math.floor((now + value.ms) / 1000) * 1000).toISOString());
     case "struct":

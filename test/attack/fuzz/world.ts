@@ -4,6 +4,7 @@ import { createConnectTransport } from "@connectrpc/connect-node";
 import { AdminService, Scope, Tenant_State } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ALL_SCOPES } from "../../support/call.ts";
 import { textsIn } from "./judge.ts";
+import { makeOneOfEach, OWNER } from "./made.ts";
 import type { Pool, Resolve } from "./shape.ts";
 import type { Caller } from "./steps.ts";
 
@@ -90,10 +91,22 @@ export async function openWorld({ httpUrl, operatorKey }: Target): Promise<World
     credentials.set("user", `Bearer ${token}`);
   };
   await mend();
+  const made: Readonly<Record<string, readonly string[]>> = {
+    ...(await makeOneOfEach(httpUrl, credentials.get("key") ?? "", credentials.get("user") ?? "")),
+    tenant: [await newTenant("Spare")],
+  };
+  /** What there is of its kind, two times of three, and whatever else is known the third. */
+  const resolve: Resolve = (pool, at, of) => {
+    const kind = of === undefined ? [] : (made[of] ?? []);
+    const [third, n] = [at % 3, Math.floor(at / 3)];
+    if (third !== 0 && kind.length > 0) return kind[n % kind.length] ?? "";
+    if (third !== 0 && pool === "user") return OWNER;
+    return known[pool][n % known[pool].length] ?? "";
+  };
 
   return {
     mend,
-    resolve: (pool, at) => known[pool][at % known[pool].length] ?? "",
+    resolve,
     headersOf(caller) {
       switch (caller) {
         case "none":
