@@ -32,8 +32,8 @@ export type Outcome =
  * outcome was noted. The idempotency key is the same each time: a channel whose provider knows such keys must pass it on,
  * and then a user gets the message once.
  *
- * A cause, or what it throws, may say what it likes: of it only the class, a code and the frames are logged, never its text,
- * because a provider repeats content and addresses.
+ * A cause, or what it throws, may say what it likes: of it only the class, a code and the frames are logged, never its
+ * text, because a provider repeats content and addresses.
  */
 export type OutsideChannel = { deliver(message: Message, signal: AbortSignal): Promise<Outcome> };
 

@@ -9,8 +9,8 @@ const OUTSIDE = Object.entries(Channel).filter(([, channel]) => channel > Channe
 /**
  * All outside channels, for development: each appends what it is given to a file in the folder, `email.jsonl` and so on,
  * a line of JSON for every hand-over. It knows no keys: what is handed over twice is there twice, with the same
- * `idempotencyKey`. Content rests in these files, so this must not run where real people's is sent; what it makes is for
- * its own user alone to read, a folder that is there already stays as open as it is.
+ * `idempotencyKey`. Content rests in these files, so this must not run where real people's is sent; what it makes is
+ * for its own user alone to read, a folder that is there already stays as open as it is.
  */
 export function sinkChannels(folder: string): Channels {
   return new Map(

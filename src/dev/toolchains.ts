@@ -5,7 +5,7 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 
-/** A command that says its version, the least that will do (as people say it, and as a number), and its Debian package. */
+/** A command that says its version, the least that will do, as people say it and as a number, and its Debian package. */
 export type Tool = {
   readonly name: string;
   readonly command: string;

@@ -56,7 +56,7 @@ test("what apt does not have, or only an old one of, is named and keeps nobody e
   expect(calls.at(-1)).toBe("install maven");
   expect(lines).toEqual([
     "goes without Go 1.21: golang-go of apt-get is older",
-    "goes without a JDK 17: apt-get cannot install default-jdk-headless: E: Unable to locate package default-jdk-headless",
+    `goes without a JDK 17: apt-get cannot install ${JDK.apt}: E: Unable to locate package ${JDK.apt}`,
     "installed Maven 3",
   ]);
 });

@@ -1,7 +1,7 @@
 /** How the tools of the languages say that they could not ask, or that they are too old to. */
 const NOT_ASKED = new RegExp(
   [
-    "NewConnectionError|ConnectTimeoutError|ReadTimeoutError|Temporary failure in name resolution|ensurepip is not", // pip
+    "NewConnectionError|ConnectTimeoutError|ReadTimeoutError|Temporary failure in name|ensurepip is not", // pip
     "dial tcp|i/o timeout|no such host|proxyconnect|requires go >=", // go
     "Could not transfer|Unknown host|Connection refused|Connect timed out|Network is unreachable", // Maven
   ].join("|"),

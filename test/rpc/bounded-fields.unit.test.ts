@@ -26,7 +26,7 @@ test("every field of a request that can be long is bounded, what only the server
   expect([...fields].filter(([, field]) => !isBounded(field)).map(([name]) => name)).toEqual([]);
 });
 
-test("what is refused for its size before it is decoded is every list, map, Struct and text with a greatest length", () => {
+test("every list, map, Struct and text with a greatest length is refused for its size before it is decoded", () => {
   for (const [name, field] of fields) {
     const rules = getOption(field, fieldOption);
     const hasMax =

@@ -19,8 +19,8 @@ import { aboutWaiting, allRefused, makeWaiting, type Waiting } from "./outside.t
 import { filesUnder, natsHeads, postgresContent, redisContent, spanSink } from "./places.ts";
 
 // A process that says all it can, on servers of its own whose files can be read, each behind a proxy that can be cut.
-// What nobody should read is put into every field that takes it, in good times and in every kind of bad ones, and outside
-// channels refuse it, repeating every word; then everything that was written anywhere is searched.
+// What nobody should read is put into every field that takes it, in good times and in every kind of bad ones, and
+// outside channels refuse it, repeating every word; then everything that was written anywhere is searched.
 
 const canary = makeCanaries();
 const secrets: Record<string, string> = { ...canary, phone: PHONE };

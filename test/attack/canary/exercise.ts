@@ -46,14 +46,14 @@ export const PHONE = "+4915199887766554".slice(0, 16);
 
 export type Call = () => Promise<unknown>;
 
-/** Everything that sends, stores or reads a canary in one way or another, and every refusal that one can bring about. */
+/** Everything that sends, stores or reads a canary in one way or another, and every refusal that one can cause. */
 export function callsWith(clients: Clients, canary: AllCanaries, userId: string): Call[] {
   return [...storingCalls(clients, canary, userId), ...refusedCalls(clients, canary, userId)];
 }
 
 /**
- * Makes all calls; those of bad times at once, because each may take until its deadline. Answers the error texts of what
- * was refused.
+ * Makes all calls; those of bad times at once, because each may take until its deadline. Answers the error texts of
+ * what was refused.
  */
 export async function exercise(calls: readonly Call[], times: "good" | "bad"): Promise<string[]> {
   const errors: string[] = [];

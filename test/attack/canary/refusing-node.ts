@@ -1,5 +1,5 @@
-// The platform as `posthorn serve --json` runs it, with outside channels whose providers refuse, each in its own way and
-// saying all they were told, and what they know of the recipient besides: CANARY_WORDS.
+// The platform as `posthorn serve --json` runs it, with outside channels whose providers refuse, each in its own way
+// and saying all they were told, and what they know of the recipient besides: CANARY_WORDS.
 import { Channel } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Message, Outcome, OutsideChannel } from "#src/channels/channel.ts";
 import { readConfig } from "#src/config.ts";

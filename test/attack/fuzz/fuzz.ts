@@ -144,7 +144,7 @@ function openLines({ grpcUrl, httpUrl }: Target) {
   return {
     async send(step: Step, outgoing: Outgoing): Promise<Answer> {
       const answer = await once(step, outgoing);
-      // An idle connection may be closed while a request is on its way to it. What breaks by its own fault does so again.
+      // An idle connection may be closed while a request is on its way. What breaks by its own fault does so again.
       const closed = answer.outcome === "broken" && answer.words.includes("other side closed");
       return closed ? once(step, outgoing) : answer;
     },

@@ -17,8 +17,8 @@ const KEY = "orders";
 const HOUR = 3600n;
 
 /**
- * One of everything that a method may be about, by the kind of it: all of `OWNER`, so that requests that only follow the
- * contract's rules come to something now and then. The platform has outside channels.
+ * One of everything that a method may be about, by the kind of it: all of `OWNER`, so that requests that only follow
+ * the contract's rules come to something now and then. The platform has outside channels.
  */
 export async function makeOneOfEach(httpUrl: string, key: string, user: string): Promise<Record<string, string[]>> {
   const as = (authorization: string): Interceptor => {

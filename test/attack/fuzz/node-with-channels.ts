@@ -1,5 +1,5 @@
-// The platform as `posthorn serve --json` runs it, with outside channels: each takes what it is given, refuses it or fails,
-// by what it is given.
+// The platform as `posthorn serve --json` runs it, with outside channels: each takes what it is given, refuses it or
+// fails, by what it is given.
 import { Channel } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Message, Outcome, OutsideChannel } from "#src/channels/channel.ts";
 import { readConfig } from "#src/config.ts";

@@ -28,7 +28,7 @@ export type Pool = "id" | "user" | "key" | "page_token" | "cursor" | "etag";
 /** What a `known` value is at this moment; `of`: the kind of thing that its field names, where that can be told. */
 export type Resolve = (pool: Pool, at: number, of: string | undefined) => string;
 
-/** As in `notification_id`, and by the message it stands in for an `id` or a `key`: `schedule` in GetScheduleRequest. */
+/** As in `notification_id`; for an `id` or a `key` by the message it stands in: `schedule` in GetScheduleRequest. */
 export function kindOf({ name, parent }: DescField): string | undefined {
   if (name === "cursor") return name;
   const [, named] = /^(notification|batch|fanout|subscription)_ids?$/.exec(name) ?? [];

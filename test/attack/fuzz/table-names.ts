@@ -8,8 +8,8 @@ import { METHODS } from "../../support/contract.ts";
 const SCHEMA = join(import.meta.dirname, "../../../src/store/schema");
 
 /**
- * How a text says that it is about our database, whatever the schema holds now: by a table that no field of the contract is
- * called by, and that is no plain word such as "users"; or by a key, an index or a month of any table.
+ * How a text says that it is about our database, whatever the schema holds now: by a table that no field of the contract
+ * is called by, and that is no plain word such as "users"; or by a key, an index or a month of any table.
  */
 export async function tableNames(): Promise<RegExp> {
   const files = (await readdir(SCHEMA)).filter((file) => file.endsWith(".ts"));
