@@ -21,7 +21,7 @@ const GONE_WITHIN_MS = 15_000;
 /** More than are handed over side by side: without a word to them they would take turns, each of ten seconds. */
 const MANY = 40;
 
-test("a channel that hangs does not hold up the end of its process: what it was given, and what waited for that, is handed over by another at once, with the same key", async () => {
+test("who hangs holds up no stop: what was given, and what waited, goes to another process with the same keys", async () => {
   await using lab = await labFolder();
   const settings = { POSTHORN_ROLES: "scheduler", LAB_CHANNELS: lab.folder };
   await using hanging = await faultNode("hanging", services, { ...settings, LAB_CHANNELS_HANG: "yes" });

@@ -7,7 +7,10 @@ import { type Random, seededRandom } from "../lab/random.ts";
 
 /** JetStream's for this test: a killed worker's chunks come back after it. */
 const ACK_WAIT_MS = 2000;
-/** A node that has not come to its failpoint after so many milliseconds is killed where it is: nobody has sent anything that leads there. */
+/**
+ * A node that has not come to its failpoint after so many milliseconds is killed where it is: nobody has sent anything that
+ * leads there.
+ */
 const MAY_MISS = { often: 30_000, seldom: 8000 };
 /** In a short round, where little is sent. */
 const MAY_MISS_SOON = { often: 5000, seldom: 2000 };

@@ -66,6 +66,8 @@ export const paused: FaultTest = {
     const other = lab.use(connectTo(site.nodes[1]?.address ?? "", site.apiKey));
     const pausesDone = pauseAll(lab, pausing, pauses, random.fork(), other);
     await ledger.send(Math.round(10_000 * scale), pausesDone);
+    // Else what it had in hand when it stopped was given to nobody, and none of this was tried.
+    if ((await lab.ackWaitMs()) > ACK_WAIT_MS) throw new Error("JetStream waited for the node until it was resumed");
     return { pauses, ...(await ledger.verify()) };
   },
 };

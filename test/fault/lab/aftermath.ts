@@ -16,7 +16,8 @@ export async function yetToCome(sql: Sql, tenantId: string): Promise<number> {
       + (select count(*) from hand_overs where tenant_id = ${tenantId})
       + (select count(*) from escalations where tenant_id = ${tenantId} and state = ${ChainState.WAITING})
       + (select count(*) from rule_changes where tenant_id = ${tenantId})
-      + (select count(*) from schedules where tenant_id = ${tenantId} and fires_at <= now() + interval '5 seconds'))::int as n`;
+      + (select count(*) from schedules
+        where tenant_id = ${tenantId} and fires_at <= now() + interval '5 seconds'))::int as n`;
   return row.n;
 }
 

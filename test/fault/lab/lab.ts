@@ -1,4 +1,4 @@
-import { connect } from "nats";
+import { type ConsumerAPI, connect } from "nats";
 import postgres, { type Sql } from "postgres";
 import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ingestStream, LANES, routeConsumer, SHARDS } from "#src/pipeline/flow.ts";
@@ -34,9 +34,12 @@ export type Lab = AsyncDisposable & {
   site(names: readonly string[], settings?: Settings, options?: { asShipped: boolean }): Promise<Site>;
   /**
    * Lets JetStream give out again what a worker has been silent about for this long, instead of half a minute: what is
-   * waited for is the same, only sooner. Holds until the streams are created anew.
+   * waited for is the same, only sooner. Nodes of a site bring that back to what it is as they start, and then it is
+   * shortened again. Holds until the streams are created anew.
    */
   shortenAckWait(ms: number): Promise<void>;
+  /** How long JetStream waits for any worker now. */
+  ackWaitMs(): Promise<number>;
 };
 
 export type FaultOptions = {
@@ -68,6 +71,10 @@ export function openLab(services: TestServices, say: (line: string) => void): La
   const stack = new AsyncDisposableStack();
   const sql = postgres(services.databaseUrl, { max: 4, onnotice: () => undefined });
   stack.defer(() => sql.end({ timeout: 5 }));
+  let ackWaitMs: number | undefined;
+  const shortenAgain = async () => {
+    if (ackWaitMs !== undefined) await shortenAckWait(services, ackWaitMs);
+  };
   return {
     services,
     sql,
@@ -78,14 +85,18 @@ export function openLab(services: TestServices, say: (line: string) => void): La
       const folder = asShipped ? undefined : stack.use(await labFolder()).folder;
       const own = folder === undefined ? settings : { ...settings, LAB_CHANNELS: folder };
       const nodes: FaultNode[] = [];
-      for (const name of names) nodes.push(stack.use(await faultNode(name, services, own)));
+      for (const name of names) nodes.push(stack.use(await faultNode(name, services, own, shortenAgain)));
       await Promise.all(nodes.map((node) => node.start()));
       await shortenWaits(sql, { step: STEP_MS, lease: LEASE_MS });
       const tenant = await newTenant(nodes[0]?.address ?? "");
       const site = { nodes, ...(await withoutCap(services.databaseUrl, tenant)) };
       return folder === undefined ? site : { ...site, channels: folder };
     },
-    shortenAckWait: (ms) => shortenAckWait(services, ms),
+    async shortenAckWait(ms) {
+      ackWaitMs = ms;
+      await shortenAgain();
+    },
+    ackWaitMs: () => longestAckWaitMs(services),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
 }
@@ -107,13 +118,33 @@ async function newTenant(address: string): Promise<{ tenantId: string; apiKey: s
   return { tenantId, apiKey: secret };
 }
 
-async function shortenAckWait({ natsUrl, namespace }: TestServices, ms: number): Promise<void> {
+async function shortenAckWait(services: TestServices, ms: number): Promise<void> {
+  await eachConsumer(services, async (consumers, stream, name) => {
+    await consumers.update(stream, name, { ack_wait: ms * NANOS });
+  });
+}
+
+async function longestAckWaitMs(services: TestServices): Promise<number> {
+  let longest = 0;
+  await eachConsumer(services, async (consumers, stream, name) => {
+    const { config } = await consumers.info(stream, name);
+    longest = Math.max(longest, (config.ack_wait ?? 0) / NANOS);
+  });
+  return longest;
+}
+
+const NANOS = 1_000_000;
+
+async function eachConsumer(
+  { natsUrl, namespace }: TestServices,
+  visit: (consumers: ConsumerAPI, stream: string, name: string) => Promise<void>,
+): Promise<void> {
   const nats = await connect({ servers: natsUrl });
   try {
     const { consumers } = await nats.jetstreamManager();
     for (const { name } of LANES)
       for (let shard = 0; shard < SHARDS; shard++)
-        await consumers.update(ingestStream(namespace, name), routeConsumer(shard), { ack_wait: ms * 1_000_000 });
+        await visit(consumers, ingestStream(namespace, name), routeConsumer(shard));
   } finally {
     await nats.close();
   }

@@ -81,8 +81,13 @@ const RESOLVE_DRIZZLE = join(import.meta.dirname, "../../../src/store/resolve-dr
 const READY_WITHIN_MS = 180_000;
 const KEPT_LINES = 2000;
 
-/** Reserves ports for a node; it does not run yet. */
-export async function faultNode(name: string, services: TestServices, own: Settings = {}): Promise<FaultNode> {
+/** Reserves ports for a node; it does not run yet. `started` is done after each start, before that is said. */
+export async function faultNode(
+  name: string,
+  services: TestServices,
+  own: Settings = {},
+  started: () => Promise<void> = async () => undefined,
+): Promise<FaultNode> {
   const grpcPort = await freePort();
   let httpPort = await freePort();
   while (httpPort === grpcPort) httpPort = await freePort();
@@ -111,7 +116,7 @@ export async function faultNode(name: string, services: TestServices, own: Setti
     const isShipped = failAt === undefined && !{ ...own, ...settings }.LAB_CHANNELS;
     const failing = ["--import", RESOLVE_DRIZZLE, FAILING, JSON.stringify(failAt ?? NEVER)];
     const command = isShipped ? [CLI, "serve", "--json"] : failing;
-    const started = spawn(process.execPath, command, {
+    const running = spawn(process.execPath, command, {
       env: {
         PATH,
         HOME,
@@ -132,11 +137,11 @@ export async function faultNode(name: string, services: TestServices, own: Setti
       // Through the channel it hears when this process is killed, and ends as well.
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
-    child = started;
+    child = running;
     const ready = Promise.withResolvers<void>();
     reached.length = 0;
-    createInterface({ input: started.stderr as NodeJS.ReadableStream }).on("line", hear);
-    createInterface({ input: started.stdout as NodeJS.ReadableStream }).on("line", (line) => {
+    createInterface({ input: running.stderr as NodeJS.ReadableStream }).on("line", hear);
+    createInterface({ input: running.stdout as NodeJS.ReadableStream }).on("line", (line) => {
       hear(line);
       if (line.startsWith('{"reached":')) {
         reached.push(String(JSON.parse(line).reached));
@@ -144,12 +149,12 @@ export async function faultNode(name: string, services: TestServices, own: Setti
       }
       if (line.startsWith('{"server":') || line.startsWith('{"reached":')) ready.resolve();
     });
-    ended = once(started, "close").then(([code, by]) => {
+    ended = once(running, "close").then(([code, by]) => {
       child = undefined;
       return { code, signal: by, ms: performance.now() - askedAt };
     });
     const late = setTimeout(() => {
-      started.kill("SIGKILL");
+      running.kill("SIGKILL");
       ready.reject(new Error(`${name} did not answer within ${READY_WITHIN_MS} ms`));
     }, READY_WITHIN_MS);
     const gone = ended.then(({ code, signal: by }) => {
@@ -160,6 +165,7 @@ export async function faultNode(name: string, services: TestServices, own: Setti
     });
     try {
       await Promise.race([ready.promise, gone]);
+      await started();
     } finally {
       clearTimeout(late);
       gone.catch(() => undefined);
