@@ -35,6 +35,24 @@ export async function dissolveBatchesOf(
   await dissolve(db, tenantId, type === "" ? theirs : sql`${theirs} and type = ${type}`, now);
 }
 
+/**
+ * Takes back the batches that these have opened, who do not go at once after all. Whoever has joined one meanwhile is
+ * decided anew as if it had not.
+ */
+export async function dissolveLed(
+  db: Db,
+  tenantId: string,
+  { userIds, leaderIds }: { userIds: readonly string[]; leaderIds: readonly string[] },
+  now: Date,
+): Promise<void> {
+  const led = sql`user_id = any(${texts(userIds)}::text[]) and leader_id = any(${plain(leaderIds)}::uuid[])`;
+  await db.execute(sql`
+    delete from batches where tenant_id = ${tenantId}::uuid and joined = 0 and state = 1 and id = any(array(
+      select id from batches
+      where tenant_id = ${tenantId}::uuid and state = 1 and ${led} order by user_id, key, id for update))`);
+  await dissolve(db, tenantId, led, now, sql`, batched_at = null`);
+}
+
 /** Dissolves a batch that cannot be closed: its members go as themselves and join none again. */
 export async function dissolveForGood(db: Db, tenantId: string, id: string, now: Date): Promise<void> {
   await dissolve(db, tenantId, sql`id = ${id}::uuid`, now, sql`, batch_role = ${BatchRole.ALONE}`);

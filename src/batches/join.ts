@@ -26,6 +26,8 @@ export type Joined = {
   flushAt: Date;
   /** Those of the notifications that are in it. */
   members: string[];
+  /** They have opened it, though somebody was to go at once and do so. */
+  leaderless: boolean;
 };
 
 export type JoinContext = { now: Date; newId: NewId };
@@ -48,10 +50,11 @@ export async function joinBatches(
 ): Promise<Joined[]> {
   const done: Joined[] = [];
   let left = groups(joining);
+  let isFirst = true;
   while (left.size > 0) {
     const rows = await put(tx, tenantId, left, context, undefined);
     // Only now: whoever has joined with the same notifications held these rows until it had committed.
-    if (done.length === 0) left = await withdraw(tx, tenantId, rows, left);
+    if (isFirst) left = await withdraw(tx, tenantId, rows, left);
     const full = rows.filter((row) => row.joined >= row.maxSize);
     if (full.length > 0) await fill(tx, tenantId, full, context.now);
     const next = new Map<string, Joining[]>();
@@ -70,9 +73,12 @@ export async function joinBatches(
         size: Math.min(row.joined, row.maxSize),
         flushAt: isFull && row.kind === BatchKind.BATCH && row.flushAt > context.now ? context.now : row.flushAt,
         members: group.slice(0, room).map(({ id }) => id),
+        // What is more than a batch holds opens another, which nobody leads.
+        leaderless: isFirst && row.opened && group.some(({ plan }) => plan.leading),
       });
     }
     left = next;
+    isFirst = false;
   }
   return done;
 }
@@ -102,9 +108,11 @@ type Row = {
   maxSize: number;
   joined: number;
   leaderId: string | null;
+  /** By this statement. */
+  opened: boolean;
 };
 
-function put(
+async function put(
   tx: Tx,
   tenantId: string,
   groups: ReadonlyMap<string, readonly Joining[]>,
@@ -113,15 +121,17 @@ function put(
 ): Promise<Row[]> {
   const all = [...groups.values()];
   const first = all.flatMap((group) => group.slice(0, 1));
+  const ids = first.map(() => newId());
+  const made = new Set(ids);
   const soonest = (group: readonly Joining[], read: (plan: BatchPlan) => Date) =>
     new Date(Math.min(...group.map(({ plan }) => read(plan).getTime())));
-  return tx<Row[]>`
+  const rows = await tx<Omit<Row, "opened">[]>`
     insert into batches (tenant_id, id, user_id, kind, key, type, category, priority, state, opened_at, flush_at,
       latest_flush_at, max_size, joined, leader_id)
     select ${tenantId}, id, user_id, kind, key, type, category, priority, ${BatchState.OPEN}, ${now}, flush_at,
       latest_flush_at, max_size, joined, leader_id
     from unnest(
-      ${plain(first.map(() => newId()))}::uuid[],
+      ${plain(ids)}::uuid[],
       ${texts(first.map(({ userId }) => userId))}::text[],
       ${plain(first.map(({ plan }) => plan.kind))}::smallint[],
       ${texts(first.map(({ plan }) => plan.key))}::text[],
@@ -145,6 +155,7 @@ function put(
         else least(batches.flush_at, excluded.flush_at) end
     returning id, user_id as "userId", key, kind, flush_at as "flushAt", max_size as "maxSize", joined,
       leader_id as "leaderId"`;
+  return rows.map((row) => ({ ...row, opened: made.has(row.id) }));
 }
 
 /**

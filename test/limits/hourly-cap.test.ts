@@ -1,9 +1,9 @@
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
-import { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
+import { BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { Priority, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
 import { PreferenceLevel as Level } from "#gen/posthorn/v1/preferences_service_pb.ts";
-import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
+import { BatchRule_Mode, DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import { batching, HOUR, MINUTE } from "../batches/setup.ts";
 import { platformOfFile, type TestPlatform } from "../support/platform.ts";
 import { testServices } from "../support/services.ts";
@@ -294,4 +294,52 @@ test("a batch counts as one", async () => {
   await reached(members[0]?.notificationId ?? "", Status.DELIVERED);
   expect((await send(user, "general", "d")).status).toBe(Status.DELIVERED);
   expect((await send(user, "general", "e")).status).toBe(Status.BATCHED);
+});
+
+test("a leader that the cap refuses leads nobody: what follows goes where it goes, until the cap has room", async () => {
+  nextHour();
+  const user = newUser();
+  await prefer(user, { hourlyCap: { maxPerHour: 2 } });
+  await fill(user, 2);
+  const type = await newType({ batchable: true, mode: BatchRule_Mode.LEADING });
+  const leader = await send(user, type, "leader");
+  expect(leader).toMatchObject({ status: Status.BATCHED, rateLimit: { window: Reason.HOURLY_CAP } });
+  expect(await send(user, type, "second")).toMatchObject({ status: Status.BATCHED, batchId: leader.batchId });
+  // Of one chunk.
+  await key.send.sendBatch({
+    items: Array.from({ length: 3 }, (_, n) => ({ to: { userIds: [user] }, type, content: { title: `${n}` } })),
+  });
+  await until(
+    () => batchOf(leader.batchId),
+    ({ size }) => size === 5,
+  );
+  expect((await key.batches.listBatches({ userId: user })).batches).toMatchObject([{ kind: BatchKind.DIGEST }]);
+  nextHour();
+  await closed(leader.batchId);
+  expect(await send(user, type, "first")).toMatchObject({ status: Status.DELIVERED });
+  expect((await batchOf((await send(user, type, "next")).batchId)).kind).toBe(BatchKind.BATCH);
+});
+
+test("however many nodes decide at once, none waits behind a leader that the cap refused", async () => {
+  nextHour();
+  const user = newUser();
+  await prefer(user, { hourlyCap: { maxPerHour: 1 } });
+  await fill(user, 1);
+  const type = await newType({ batchable: true, mode: BatchRule_Mode.LEADING, maxSize: 20 });
+  const nodes = [key, b.clients(a.tenant.apiKey)];
+  const request = { to: { userIds: [user] }, type, content: { title: "Hi" } };
+  await Promise.all(Array.from({ length: 80 }, (_, n) => nodes[n % 2]?.send.send(request)));
+  const all = await until(
+    () => notificationsOf(user),
+    (some) => some.filter(({ status }) => status === Status.BATCHED).length === 80,
+  );
+  const [digest] = (await key.batches.listBatches({ userId: user, kind: BatchKind.DIGEST })).batches;
+  const inDigest = () =>
+    until(
+      () => batchOf(digest?.id ?? ""),
+      ({ size }) => size === 80,
+    );
+  await inDigest();
+  expect(all).toHaveLength(81);
+  expect((await key.batches.listBatches({ userId: user, state: BatchState.OPEN })).batches).toHaveLength(1);
 });

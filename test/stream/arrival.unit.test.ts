@@ -3,67 +3,36 @@ import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { LiveEvent_Kind, LiveEventSchema } from "#gen/posthorn/internal/v1/live_pb.ts";
-import { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { InboxCountsSchema, InboxEntrySchema } from "#gen/posthorn/v1/inbox_service_pb.ts";
-import { ContentSchema, Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { NotificationArrivedSchema, SubscribeResponseSchema } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { type InboxEntryRow, toEntry } from "#src/inbox/entry.ts";
 import { type Arrival, encodeLiveArrival, encodeReplayed } from "#src/stream/arrival.ts";
 import { encodeCursor } from "#src/stream/cursor.ts";
 import { ReceivedEvent } from "#src/stream/live-event.ts";
+import { batch, content, count, counts, date, entryRow, priority, sequence, text } from "../support/entry-rows.ts";
 
 // The hand-written encoding against the library's.
-
-const text = fc.string({ unit: "binary", maxLength: 200 });
-const date = fc.date({ min: new Date(0), max: new Date("9999-12-31T23:59:59.999Z"), noInvalidDate: true });
-const count = fc.oneof(fc.nat(), fc.nat({ max: 3 }));
-const content = fc.record({ title: text, body: text }).map((value) => create(ContentSchema, value));
-
-const batch = fc.record({
-  id: fc.uuid(),
-  kind: fc.constantFrom(BatchKind.BATCH, BatchKind.DIGEST),
-  size: fc.nat(),
-  notificationIds: fc.array(fc.uuid(), { maxLength: 4 }),
-});
 
 const arrival: fc.Arbitrary<Arrival> = fc.record({
   notificationId: fc.uuid(),
   userId: text,
-  seq: fc.oneof(count, fc.maxSafeNat()),
+  seq: sequence,
   epoch: count,
   type: text,
   category: text,
-  priority: fc.constantFrom(Priority.LOW, Priority.CRITICAL),
-  content: content.map((value) => toBinary(ContentSchema, value)),
+  priority,
+  content,
   tags: fc.array(text, { maxLength: 4 }),
   senderId: text,
   arrivedAt: date,
   expiresAt: fc.option(date, { nil: undefined }),
   batch: fc.option(batch),
   confirmationRequired: fc.option(fc.boolean()),
-  counts: fc.record({ unread: count, unseen: count, total: count, archived: count, snoozed: count }),
+  counts,
 });
 
-const row: fc.Arbitrary<InboxEntryRow> = fc.record({
-  userId: text,
-  notificationId: fc.uuid(),
-  seq: count,
-  type: text,
-  category: text,
-  priority: fc.constantFrom(Priority.LOW, Priority.CRITICAL),
-  tags: fc.option(fc.array(text, { maxLength: 4 })),
-  senderId: fc.option(text),
-  arrivedAt: date,
-  readAt: fc.option(date),
-  archivedAt: fc.option(date),
-  snoozedUntil: fc.option(date),
-  expiresAt: fc.option(date),
-  seen: fc.boolean(),
-  confirmationRequired: fc.option(fc.boolean()),
-  confirmedAt: fc.option(date),
-  content: fc.option(content.map((value) => toBinary(ContentSchema, value))),
-  batch: fc.option(batch),
-});
+const row: fc.Arbitrary<InboxEntryRow> = entryRow({});
 
 function asWritten(of: Arrival) {
   const row = { readAt: null, archivedAt: null, snoozedUntil: null, seen: false };

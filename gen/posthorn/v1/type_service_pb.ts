@@ -268,7 +268,9 @@ export const BatchRule_Mode = {
 
   /**
    * The first goes at once and opens the window; those that follow within it
-   * are batched. After the batch has closed the next goes at once again.
+   * are batched. After the batch has closed the next goes at once again. Where
+   * the recipient's hourly cap sends the first into the digest, it opens no
+   * window: those that follow go there too while the cap has no room.
    *
    * @generated from enum value: MODE_LEADING = 2;
    */

@@ -1,16 +1,17 @@
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { type Joined, type Joining, joinBatches, openLeading } from "#src/batches/join.ts";
+import { type Joined, type Joining, joinBatches } from "#src/batches/join.ts";
 import type { NewId } from "#src/ids.ts";
+import type { Reservation } from "#src/limits/notification-limits.ts";
 import { texts } from "#src/store/arrays.ts";
-import type { Store, Tx } from "#src/store/store.ts";
+import type { Tx } from "#src/store/store.ts";
 import { takeFence } from "./commit.ts";
 import { concludeBatched } from "./conclude.ts";
-import type { Conclusion, Reservation } from "./conclusion.ts";
+import type { Conclusion } from "./conclusion.ts";
 import type { ChannelVerdict } from "./gates/decide.ts";
 import type { Waiting } from "./load.ts";
 
 /** A batch that notifications of a chunk have joined, for its user's streams. */
-export type BatchJoined = Omit<Joined, "members">;
+export type BatchJoined = Omit<Joined, "members" | "leaderless">;
 
 /** Of a chunk, each at the same index; `types`: the revisions that were asked. */
 export type Decisions = {
@@ -21,38 +22,13 @@ export type Decisions = {
   types: ReadonlyMap<string, { revision: number }>;
 };
 
-/**
- * Lets those through that go at once because no batch of theirs is open: each opens its batch, in a transaction of its
- * own, before the limits are asked for it. Chunks without such a type cost nothing here.
- */
-export async function lead(
-  deps: { store: Store; newId: NewId },
-  tenantId: string,
-  waiting: readonly Waiting[],
-  verdicts: readonly ChannelVerdict[][],
-  now: Date,
-): Promise<readonly ChannelVerdict[][]> {
-  const wanting = waiting.flatMap((row, index) => {
-    const plan = verdicts[index]?.find((verdict) => verdict.kind === "batch")?.plan;
-    return plan?.leading ? [joining(row, plan)] : [];
-  });
-  if (wanting.length === 0) return verdicts;
-  const { newId } = deps;
-  const leaders = await deps.store.tenant(tenantId, (tx) => openLeading(tx, tenantId, wanting, { now, newId }));
-  return verdicts.map((own, index) =>
-    leaders.has(waiting[index]?.id ?? "")
-      ? own.map((each) => (each.kind === "batch" ? { channel: each.channel, kind: "deliver" } : each))
-      : own,
-  );
-}
-
 /** Undoes a transaction in which somebody has joined a batch by rules, or in a state, that are no longer so. */
 export class Outdated extends Error {}
 
 /**
  * Finds the BATCHED among the conclusions their batches. In the transaction that commits them, before it does; then call
- * `mustHaveJoined`. Throws Outdated when types have changed since their rules were read: those of the users are compared
- * by the commit.
+ * `mustHaveJoined`. Throws Outdated when types have changed since their rules were read (those of the users are compared
+ * by the commit), or when the batch has ended whose leader they would have followed: one of them leads.
  */
 export async function joinTheirBatches(
   { newId }: { newId: NewId },
@@ -69,6 +45,7 @@ export async function joinTheirBatches(
   await takeFence(tx, tenantId, conclusions);
   await mustBeCurrent(tx, tenantId, new Map(wanting.map(({ type }) => [type, types.get(type)?.revision ?? 0])));
   const joined = await joinBatches(tx, tenantId, wanting, { now, newId });
+  if (joined.some(({ leaderless }) => leaderless)) throw new Outdated();
   const batches = new Map(joined.flatMap((batch) => batch.members.map((id) => [id, batch])));
   const final = conclusions.map((conclusion, index) => {
     if (conclusion.status !== Status.BATCHED) return conclusion;
@@ -95,7 +72,7 @@ async function mustBeCurrent(tx: Tx, tenantId: string, revisions: ReadonlyMap<st
   for (const [key, revision] of revisions) if ((current.get(key) ?? 0) !== revision) throw new Outdated();
 }
 
-function joining(row: Waiting, plan: Joining["plan"]): Joining {
+export function joining(row: Waiting, plan: Joining["plan"]): Joining {
   const { id, userId, type, category, priority, version } = row;
   return { id, userId, type, category, priority, version, plan };
 }

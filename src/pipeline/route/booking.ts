@@ -1,6 +1,7 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { SLOT_KEPT_MS } from "#src/limits/hold.ts";
-import type { Conclusion, Reservation } from "./conclusion.ts";
+import type { Reservation } from "#src/limits/notification-limits.ts";
+import type { Conclusion } from "./conclusion.ts";
 
 /**
  * The turn under the limits that a notification has after a decision: the one it was given now; or that of before, if a

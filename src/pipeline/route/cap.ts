@@ -2,10 +2,10 @@ import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import { type BatchPlan, hourlyPlan, isTooLateFor } from "#src/batches/plan.ts";
 import { budget } from "#src/limits/budget.ts";
+import type { Reservation } from "#src/limits/notification-limits.ts";
 import { CAP_WINDOW, type Cap, windowEnd } from "#src/limits/windows.ts";
 import { isReminder } from "#src/notifications/own-tags.ts";
 import { USUAL_WORTH } from "#src/types/type.ts";
-import type { Reservation } from "./conclusion.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 
 /**

@@ -8,7 +8,8 @@ import {
   TimelineEntrySchema,
   VerdictKind,
 } from "#gen/posthorn/v1/notification_pb.ts";
-import type { Conclusion, Refusal, Reservation } from "./conclusion.ts";
+import type { Reservation } from "#src/limits/notification-limits.ts";
+import type { Conclusion, Refusal } from "./conclusion.ts";
 import type { ChannelVerdict } from "./gates/decide.ts";
 
 /**

@@ -1,26 +1,9 @@
-import type { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { BatchPlan } from "#src/batches/plan.ts";
 import type { EscalationPlan } from "#src/escalation/plan.ts";
 import type { Grouped } from "#src/inbox/group.ts";
+import type { Reservation } from "#src/limits/notification-limits.ts";
 import type { RulesVersion } from "#src/preferences/fence.ts";
-
-/**
- * What the limits said about one notification that no gate held back. `slot`: `until` is its own turn. `digest`: the user's
- * hourly cap has no room, and it goes into the digest; `perHour`: that cap, where it is what refused or holds it.
- */
-export type Reservation =
-  | { allowed: true }
-  | {
-      allowed: false;
-      reason: Reason;
-      until: Date;
-      slot: boolean;
-      usage: number;
-      limit: number;
-      resetAt: Date;
-      digest?: boolean;
-      perHour?: number;
-    };
 
 export type Refusal = Extract<Reservation, { allowed: false }>;
 

@@ -5,7 +5,7 @@ import { BatchRole } from "#src/batches/role.ts";
 import type { Clock } from "#src/clock.ts";
 import { planFor } from "#src/escalation/plan.ts";
 import { madeAtMs, type NewId } from "#src/ids.ts";
-import type { Request } from "#src/limits/notification-limits.ts";
+import type { Request, Reservation } from "#src/limits/notification-limits.ts";
 import { channelsFor } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { Store } from "#src/store/store.ts";
@@ -14,15 +14,16 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type NotificationTypeRow, rulesOf, type TypeRules } from "#src/types/type.ts";
 import { laneOf } from "../flow.ts";
-import { type BatchJoined, joinTheirBatches, lead, mustHaveJoined, Outdated } from "./batching.ts";
+import { type BatchJoined, joinTheirBatches, mustHaveJoined, Outdated } from "./batching.ts";
 import { bookingAfter } from "./booking.ts";
 import { capOf, collected, rankOf } from "./cap.ts";
 import { commitDecisions, type Placed } from "./commit.ts";
 import { conclude } from "./conclude.ts";
-import type { Conclusion, Reservation } from "./conclusion.ts";
+import type { Conclusion } from "./conclusion.ts";
 import { decideInSlices } from "./decide-in-slices.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 import { handOver } from "./hand-over.ts";
+import { followRefused, lead } from "./lead.ts";
 import { loadWaiting, type Waiting } from "./load.ts";
 import { logDecisions, measureChunk } from "./measure.ts";
 
@@ -87,8 +88,10 @@ export async function route(
     ? await decideInSlices(deps, facts, now)
     : facts.map((each) => deps.decide(each, now));
   const led = await lead(deps, tenantId, waiting, decisions, now);
-  const reservations = await reserveFor(deps, tenantId, waiting, facts, led, now);
-  const verdicts = facts.map((each, index) => collected(led[index] ?? [], reservations[index], each, now));
+  const asked = await reserveFor(deps, tenantId, waiting, facts, led.verdicts, now);
+  const answered = { led, before: decisions, reservations: asked };
+  const { verdicts: settled, reservations } = await followRefused(deps, tenantId, waiting, answered, now);
+  const verdicts = facts.map((each, index) => collected(settled[index] ?? [], reservations[index], each, now));
   const conclusions = waiting.map((row, index) => {
     const conclusion = conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt);
     return {

@@ -2,8 +2,8 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { Channel, Reason, Status, TimelineEntrySchema, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Reservation } from "#src/limits/notification-limits.ts";
 import { conclude } from "#src/pipeline/route/conclude.ts";
-import type { Reservation } from "#src/pipeline/route/conclusion.ts";
 import type { ChannelVerdict } from "#src/pipeline/route/gates/decide.ts";
 
 const OTHER = 2 as Channel;
