@@ -57,8 +57,8 @@ export type JobConfig = {
   inbox: { persistDays: number };
 };
 
-/** Schedules looked at in one go. */
-const OCCURRENCES = 200;
+/** Schedules seen to in one go, before it is looked whether more urgent ones have come. */
+const OCCURRENCES = 500;
 const SNOOZE_MS = 1000;
 /** What is younger may still be on its way to the queue. */
 const JUST_ACCEPTED_MS = 1000;
@@ -95,7 +95,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
   every("occurrences", tickMs, async (now) => {
     const count = await sendOccurrences(deps.occurrences, now, OCCURRENCES);
     metrics.schedulerReleased.inc({ kind: "occurrence" }, count);
-    return { more: count === OCCURRENCES };
+    return { more: count > 0 };
   });
   let isClosing = false;
   deps.memory.holder(() => isClosing);

@@ -1,99 +1,224 @@
-import { takeSteps } from "#src/breathe.ts";
-import { Code, Fault } from "#src/errors.ts";
+import { breathe, type Steps, takeSteps } from "#src/breathe.ts";
 import { scheduleTag } from "#src/notifications/own-tags.ts";
-import type { AcceptDeps } from "#src/pipeline/accept/accept.ts";
-import { sendByItself } from "#src/pipeline/accept/by-itself.ts";
+import { type AcceptDeps, claims, queueStored } from "#src/pipeline/accept/accept.ts";
+import { submissionByItself } from "#src/pipeline/accept/by-itself.ts";
+import { commitGroup, type Stored } from "#src/pipeline/accept/commit.ts";
+import type { Submission } from "#src/pipeline/accept/submission.ts";
 import { laneOf } from "#src/pipeline/flow.ts";
-import { claimFiring, type Due, dueSchedules, moveOn, putAside, putOff, readFiring } from "#src/schedules/queries.ts";
+import { presentZones } from "#src/preferences/present-zones.ts";
+import { claimFirings, dueTenants, type Firing, type Move, moveOn, putAside, putOff } from "#src/schedules/due.ts";
 import { requestOf, timingOf } from "#src/schedules/schedule.ts";
-import { firesAt, GRACE_MS, step } from "#src/schedules/timing.ts";
+import { firesAt, GRACE_MS, type Step, skippedBefore, step, type Timing } from "#src/schedules/timing.ts";
+import type { Tx } from "#src/store/store.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
+import { type Turn, turnsOf } from "./turns.ts";
 
 export type OccurrenceDeps = { accept: AcceptDeps; slot: number; log: Logger };
 
-/** Schedules worked on at the same time: each is two short transactions. */
+/** Turns taken at the same time: while one waits for Postgres, another looks for its next occurrences. */
 const SIDE_BY_SIDE = 4;
+/**
+ * Steps of looking for next occurrences that one transaction takes; the others of its turn are left for a later one. Most
+ * rules need two or three, and one may need hundreds, in which nobody could change what is claimed.
+ */
+const STEPS = 300;
 
 /**
- * Sends what schedules are due to send. Each occurrence once, however many schedulers run and whatever is killed: it is
- * stored in the transaction that moves its schedule on. Answers how many were due; fewer than `limit`: no more are.
+ * Sends what schedules are due to send, the most urgent first, and of each tenant its share (see turns.ts). Each occurrence
+ * once, however many schedulers run and whatever is killed: it is claimed, stored and moved on in one transaction. Answers
+ * how many schedules were seen to, at most `limit`; none: no more are due, or others have them at hand.
  */
 export async function sendOccurrences(deps: OccurrenceDeps, now: Date, limit: number): Promise<number> {
   const { store } = deps.accept;
-  const due = await store.system((tx) => dueSchedules(tx, now, limit));
+  const due = await store.system((tx) => dueTenants(tx, now, limit));
   const { waiting = [], suspended = [] } = Object.groupBy(due, (each) => (each.suspended ? "suspended" : "waiting"));
-  if (suspended.length > 0) await store.system((tx) => putAside(tx, suspended, now));
+  let count = 0;
+  if (suspended.length > 0) {
+    const tenantIds = suspended.map(({ tenantId }) => tenantId);
+    count += await store.system((tx) => putAside(tx, tenantIds, now, limit));
+  }
   let failure: unknown;
-  await Promise.all(
-    Array.from({ length: SIDE_BY_SIDE }, async () => {
-      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
-        // One that cannot be sent must not keep the others from it.
-        try {
-          await sendOccurrence(deps, next, now);
-        } catch (error) {
-          if (isLasting(error)) await putOffBroken(deps, next, now, error);
-          else failure ??= error;
+  for (const turns of Map.groupBy(turnsOf(waiting, limit), ({ lane }) => lane).values()) {
+    await Promise.all(
+      Array.from({ length: SIDE_BY_SIDE }, async () => {
+        for (let turn = turns.shift(); turn !== undefined; turn = turns.shift()) {
+          try {
+            const done = await takeTurn(deps, turn, now);
+            count += done;
+          } catch (error) {
+            // One tenant's must not keep the others' from being sent.
+            failure ??= error;
+          }
         }
-      }
-    }),
-  );
+      }),
+    );
+  }
   if (failure !== undefined) throw failure;
-  return due.length;
+  return count;
 }
 
-/** Whether trying again at once would fail again: the schedule itself is at fault, not what it is sent with. */
-function isLasting(error: unknown): boolean {
-  const refused = error instanceof Fault && error.code === Code.INVALID_ARGUMENT;
-  return refused || error instanceof RangeError;
+/** A schedule that is at fault itself keeps no other from being sent: it is put off. */
+async function takeTurn(deps: OccurrenceDeps, turn: Turn & { key?: string }, now: Date): Promise<number> {
+  const claimed: string[] = [];
+  try {
+    return await sendTogether(deps, turn, now, claimed);
+  } catch (error) {
+    if (!isUnstorable(error)) throw error;
+    const [key] = claimed;
+    if (claimed.length > 1) {
+      let count = 0;
+      for (const key of claimed) count += await takeTurn(deps, { ...turn, size: 1, key }, now);
+      return count;
+    }
+    if (key === undefined) throw error;
+    const { accept } = deps;
+    await accept.store.tenant(turn.tenantId, (tx) => putOff(tx, turn.tenantId, [key], later(now), now));
+    tellBroken(deps, turn.tenantId, key, error);
+    return 1;
+  }
+}
+
+/** Sends one turn's in one transaction; `claimed` are told before anything is stored. */
+async function sendTogether(
+  deps: OccurrenceDeps,
+  { tenantId, lane, size, key }: Turn & { key?: string },
+  now: Date,
+  claimed: string[],
+): Promise<number> {
+  const { accept, slot, log } = deps;
+  const { broken, moves, submissions, stored } = await accept.store.tenant(tenantId, async (tx) => {
+    const firings = await claimFirings(tx, { tenantId, lane, size, key }, now);
+    claimed.splice(0, claimed.length, ...firings.map((firing) => firing.key));
+    const broken: Broken[] = [];
+    const planned = await plan(firings, now, broken);
+    const { submissions, moves } = await drafted(tx, tenantId, planned, accept, now, broken);
+    const stored: Stored[] = [];
+    for (const group of apart(submissions))
+      stored.push(...(await commitGroup(tx, tenantId, group, { now, slot, idempotencyTtlMs: 0 })));
+    const keys = broken.map((each) => each.key);
+    await Promise.all([moveOn(tx, tenantId, moves, now), putOff(tx, tenantId, keys, later(now), now)]);
+    return { broken, moves, submissions, stored };
+  });
+  for (const { key, error } of broken) tellBroken(deps, tenantId, key, error);
+  for (const { key, missed } of moves) {
+    if (missed > 0)
+      log.warn({ tenant: tenantId, schedule: key, missed }, "a schedule had occurrences nobody could get");
+  }
+  for (const { draft, rows } of submissions)
+    accept.metrics.accepted.inc({ lane: laneOf(draft.priority).name }, rows.length);
+  await queueStored(accept.queue, tenantId, submissions, stored, (trace) => trace);
+  return moves.length + broken.length;
+}
+
+/** A schedule that cannot be sent as it is: what failed would fail again. */
+type Broken = { key: string; error: unknown };
+
+type Planned = { firing: Firing; timing: Timing; step: Step & { firesAt: Date | undefined } };
+
+/** What becomes of each occurrence, as far as there are steps to take for it. */
+async function plan(firings: readonly Firing[], now: Date, broken: Broken[]): Promise<Planned[]> {
+  const planned: Planned[] = [];
+  // Everybody chooses nine o'clock: for thousands of schedules there is then one step to take.
+  const common = new Map<string, Step & { firesAt: Date | undefined }>();
+  let steps = 0;
+  function* counted<T>(work: Steps<T>): Steps<T> {
+    for (;;) {
+      const next = work.next();
+      if (next.done) return next.value;
+      steps++;
+      yield;
+    }
+  }
+  for (const firing of firings) {
+    if (steps >= STEPS) break;
+    try {
+      const { rule, timeZone, occurrence, notBefore } = firing;
+      const timing = timingOf(firing);
+      const name = timing.recurrence.isCommon
+        ? [rule, timeZone, occurrence, skippedBefore(notBefore, now).getTime()].join(" ")
+        : undefined;
+      const known = name === undefined ? undefined : common.get(name);
+      const taken = known ?? (await takeSteps(counted(step(timing, occurrence, notBefore, now))));
+      const { next } = taken;
+      const moved = known ?? { ...taken, firesAt: next === undefined ? undefined : firesAt(timing, next) };
+      if (name !== undefined) common.set(name, moved);
+      planned.push({ firing, timing, step: moved });
+    } catch (error) {
+      broken.push({ key: firing.key, error });
+    }
+  }
+  return planned;
+}
+
+/** What is to be stored for each: its Send, and how it goes on. */
+async function drafted(
+  tx: Tx,
+  tenantId: string,
+  planned: readonly Planned[],
+  { newId, dedupWindowMs }: AcceptDeps,
+  now: Date,
+  broken: Broken[],
+): Promise<{ submissions: Submission[]; moves: Move[] }> {
+  const local = planned.filter(({ timing, step }) => timing.zone === "" && step.send !== undefined);
+  const userIds = new Set(local.flatMap(({ firing }) => firing.userIds));
+  const zones = userIds.size === 0 ? undefined : await presentZones(tx, tenantId, [...userIds]);
+  const zoneOf = (userId: string) => zones?.get(userId) ?? "UTC";
+  const submissions: Submission[] = [];
+  const moves: Move[] = [];
+  for (const { firing, timing, step } of planned) {
+    const pause = breathe();
+    if (pause !== undefined) await pause;
+    const { send, skipBefore, missed, next } = step;
+    const { key, notBefore, type } = firing;
+    try {
+      const request = requestOf(firing);
+      // With a zone of its own it is due now; else every recipient's clock says when.
+      if (send !== undefined && timing.zone === "") request.schedule = { case: "localScheduleTime", value: send };
+      const how = { tag: scheduleTag(key), skipBefore, notBefore, now, newId, dedupWindowMs, zoneOf };
+      const outcome = send === undefined ? undefined : submissionByItself(request, type ?? undefined, how);
+      const submission = typeof outcome === "object" ? outcome : undefined;
+      moves.push({
+        key,
+        next,
+        firesAt: step.firesAt,
+        sent: submission && send,
+        missed: missed + (outcome === "nothing" ? 1 : 0),
+        lane: request.priority || (type?.defaultPriority ?? firing.lane),
+      });
+      if (submission !== undefined) submissions.push(submission);
+    } catch (error) {
+      broken.push({ key, error });
+    }
+  }
+  return { submissions, moves };
+}
+
+/** In groups of which none holds two that claim the same, as commitGroup asks for; earlier ones first. */
+function apart(submissions: readonly Submission[]): Submission[][] {
+  const groups: { members: Submission[]; claimed: Set<string> }[] = [];
+  for (const submission of submissions) {
+    const wanted = claims(submission);
+    const last = groups.at(-1);
+    if (last === undefined || wanted.some((claim) => last.claimed.has(claim)))
+      groups.push({ members: [submission], claimed: new Set(wanted) });
+    else {
+      last.members.push(submission);
+      for (const claim of wanted) last.claimed.add(claim);
+    }
+  }
+  return groups.map(({ members }) => members);
+}
+
+/** SQLSTATE classes of what Postgres will never store: data exceptions, broken constraints, limits. */
+function isUnstorable(error: unknown): boolean {
+  return error instanceof Error && "code" in error && /^(22|23|54)...$/.test(String(error.code));
 }
 
 /** Until it is too late for the occurrence: then it is missed, like any other, and the next one is tried. */
-async function putOffBroken(
-  { accept, log }: OccurrenceDeps,
-  { tenantId, key }: Due,
-  now: Date,
-  err: unknown,
-): Promise<void> {
-  log.error(
-    { err, tenant: tenantId, schedule: key },
-    "a schedule cannot be sent as it is; it is tried again in an hour",
-  );
-  await accept.store.tenant(tenantId, (tx) => putOff(tx, tenantId, key, new Date(now.getTime() + GRACE_MS + 1), now));
+function later(now: Date): Date {
+  return new Date(now.getTime() + GRACE_MS + 1);
 }
 
-async function sendOccurrence({ accept, slot, log }: OccurrenceDeps, { tenantId, key }: Due, now: Date): Promise<void> {
-  const firing = await accept.store.tenant(tenantId, (tx) => readFiring(tx, tenantId, key, now));
-  if (firing === undefined) return;
-  const timing = timingOf(firing);
-  const { occurrence, notBefore } = firing;
-  const { send, skipBefore, missed, next } = await takeSteps(step(timing, occurrence, notBefore, now));
-  const request = requestOf(firing);
-  // With a zone of its own it is due now; else every recipient's clock says when.
-  if (send !== undefined && timing.zone === "") request.schedule = { case: "localScheduleTime", value: send };
-  const outcome =
-    send === undefined
-      ? undefined
-      : await sendByItself(accept, tenantId, request, { tag: scheduleTag(key), skipBefore, notBefore, now });
-  const sending = typeof outcome === "object" ? outcome : undefined;
-  const leftOut = missed + (outcome === "nothing" ? 1 : 0);
-  const stored = await accept.store.tenant(tenantId, async (tx) => {
-    if (!(await claimFiring(tx, tenantId, firing))) return undefined;
-    const stored = (await sending?.store(tx, slot)) ?? [];
-    const moved = {
-      next,
-      firesAt: next === undefined ? null : firesAt(timing, next),
-      missed: leftOut,
-      sent: sending === undefined ? null : (send ?? null),
-    };
-    await moveOn(tx, tenantId, key, moved, now);
-    return stored;
-  });
-  if (stored === undefined) return;
-  if (leftOut > 0) {
-    log.warn({ tenant: tenantId, schedule: key, missed: leftOut }, "a schedule had occurrences that nobody could get");
-  }
-  if (sending === undefined) return;
-  const { draft, rows } = sending.submission;
-  accept.metrics.accepted.inc({ lane: laneOf(draft.priority).name }, rows.length);
-  await sending.queue(stored);
+function tellBroken({ log }: OccurrenceDeps, tenant: string, schedule: string, err: unknown): void {
+  log.error({ err, tenant, schedule }, "a schedule cannot be sent as it is; it is tried again in an hour");
 }

@@ -1,11 +1,10 @@
 import { and, asc, eq, gt, isNotNull, isNull, lte, ne, sql } from "drizzle-orm";
-import { Tenant_State } from "#gen/posthorn/v1/admin_service_pb.ts";
+import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
-import { plain, texts } from "#src/store/arrays.ts";
 import { schedules } from "#src/store/schema/schedules.ts";
-import type { Db, Tx } from "#src/store/store.ts";
+import { types } from "#src/store/schema/users.ts";
+import type { Db } from "#src/store/store.ts";
 import type { ScheduleDefinition, ScheduleRow, Standing } from "./schedule.ts";
-import type { Step } from "./timing.ts";
 
 /** Lets nobody else add a schedule to the tenant until the transaction ends, so that they can be counted. */
 export async function lockSchedules(db: Db, tenantId: string): Promise<void> {
@@ -32,7 +31,11 @@ export async function insertSchedule(
 ): Promise<ScheduleRow | undefined> {
   const [row] = await db
     .insert(schedules)
-    .values({ tenantId, ...definition, ...standing, revision: 1, createdAt: now, updatedAt: now })
+    .values({
+      tenantId,
+      ...{ ...definition, ...standing, lane: laneOf(tenantId, definition) },
+      ...{ revision: 1, createdAt: now, updatedAt: now },
+    })
     .onConflictDoNothing()
     .returning();
   return row;
@@ -90,7 +93,12 @@ export async function changeSchedule(
 ): Promise<ScheduleRow> {
   const [changed] = await db
     .update(schedules)
-    .set({ ...changes, revision: row.revision + 1, updatedAt: now })
+    .set({
+      ...changes,
+      lane: laneOf(row.tenantId, { ...row, ...changes }),
+      revision: row.revision + 1,
+      updatedAt: now,
+    })
     .where(one(row.tenantId, row.key))
     .returning();
   if (changed === undefined) throw new Error("a locked schedule is gone");
@@ -136,35 +144,25 @@ export async function leaveSchedules(
   return left;
 }
 
-export type Due = { tenantId: string; key: string };
-
-/** Schedules of which an occurrence has come, the longest due first, of all tenants. Claims nothing. */
-export function dueSchedules(tx: Tx, now: Date, limit: number): Promise<(Due & { suspended: boolean })[]> {
-  return tx<(Due & { suspended: boolean })[]>`
-    select tenant_id as "tenantId", key,
-      exists (select from tenants t where t.id = s.tenant_id and t.state = ${Tenant_State.SUSPENDED}) as suspended
-    from schedules s where fires_at <= ${now} order by fires_at limit ${limit}`;
-}
-
-/**
- * Puts due schedules of suspended tenants aside, so that nobody comes by them at each look. The tenants stay as they are
- * meanwhile: whoever resumes one finds what was put aside before (`bringBack`), and nothing is after.
- */
-export async function putAside(tx: Tx, due: readonly Due[], now: Date): Promise<void> {
-  if (due.length === 0) return;
-  const tenants = plain([...new Set(due.map(({ tenantId }) => tenantId))].sort());
-  await tx`
-    with suspended as materialized (
-      select id from tenants where id = any(${tenants}::uuid[]) and state = ${Tenant_State.SUSPENDED} order by id for share
-    ), mine as materialized (
-      select s.tenant_id, s.key from unnest(
-        ${plain(due.map(({ tenantId }) => tenantId))}::uuid[], ${texts(due.map(({ key }) => key))}::text[]
-      ) as d (tenant_id, key)
-      join suspended on suspended.id = d.tenant_id
-      join schedules s on s.tenant_id = d.tenant_id and s.key = d.key
-      where s.fires_at <= ${now} for update of s skip locked
-    )
-    update schedules s set fires_at = null from mine where s.tenant_id = mine.tenant_id and s.key = mine.key`;
+/** Has the schedules that go by a type's priority looked for by another one from now on. */
+export async function followType(db: Db, tenantId: string, type: string, priority: number): Promise<void> {
+  const following = and(
+    eq(schedules.tenantId, tenantId),
+    eq(schedules.type, type),
+    eq(schedules.priority, 0),
+    ne(schedules.lane, priority),
+  );
+  // In the order in which others lock several.
+  const found = db
+    .select({ key: schedules.key })
+    .from(schedules)
+    .where(following)
+    .orderBy(asc(schedules.key))
+    .for("update");
+  await db
+    .update(schedules)
+    .set({ lane: priority })
+    .where(and(eq(schedules.tenantId, tenantId), sql`${schedules.key} = any (array(${found}))`));
 }
 
 /** Has what was put aside looked at again: call it in the transaction that resumes the tenant. */
@@ -182,52 +180,13 @@ export async function bringBack(db: Db, tenantId: string, now: Date): Promise<vo
     );
 }
 
-export type Firing = Pick<
-  ScheduleRow,
-  "key" | "request" | "userIds" | "rule" | "startTime" | "timeZone" | "finalTime" | "notBefore"
-> & {
-  occurrence: string;
-  /** Of the row (xmin): another one after any change, or when it was deleted and another made with its key. */
-  version: string;
-};
-
-/** What is to fire now; undefined when it has, or no longer is to. */
-export async function readFiring(tx: Tx, tenantId: string, key: string, now: Date): Promise<Firing | undefined> {
-  const [row] = await tx<Firing[]>`
-    select key, request, user_ids as "userIds", rule, start_time as "startTime", time_zone as "timeZone", final_time as "finalTime",
-      not_before as "notBefore", occurrence, xmin::text as version
-    from schedules where tenant_id = ${tenantId} and key = ${key} and fires_at <= ${now}`;
-  return row;
-}
-
-/** Whether the occurrence is the caller's, until the transaction ends. Nobody else's, nor changed since it was read. */
-export async function claimFiring(tx: Tx, tenantId: string, firing: Firing): Promise<boolean> {
-  const mine = await tx`
-    select from schedules where tenant_id = ${tenantId} and key = ${firing.key} and xmin = ${firing.version}::xid
-    for update skip locked`;
-  return mine.length > 0;
-}
-
-/** Moves a claimed schedule on. It is ACTIVE (1), and ENDED (3) when there is no next occurrence. */
-export async function moveOn(
-  tx: Tx,
-  tenantId: string,
-  key: string,
-  { next, firesAt, missed, sent }: Pick<Step, "next" | "missed"> & { firesAt: Date | null; sent: string | null },
-  now: Date,
-): Promise<void> {
-  const ended = next === undefined;
-  await tx`
-    update schedules set occurrence = ${next ?? null}, fires_at = ${firesAt}, state = ${ended ? 3 : 1},
-      ended_at = ${ended ? now : null}, last_occurrence = coalesce(${sent}, last_occurrence),
-      fired = fired + ${sent === null ? 0 : 1}, missed = missed + ${missed}
-    where tenant_id = ${tenantId} and key = ${key}`;
-}
-
-/** Looks at a due schedule again only at an instant. Its occurrence stays what it is. */
-export async function putOff(tx: Tx, tenantId: string, key: string, until: Date, now: Date): Promise<void> {
-  await tx`
-    update schedules set fires_at = ${until} where tenant_id = ${tenantId} and key = ${key} and fires_at <= ${now}`;
+/** The priority with which a schedule's occurrences are sent, as its type is now. */
+function laneOf(tenantId: string, { type, priority }: Pick<ScheduleRow, "type" | "priority">) {
+  if (priority !== 0) return priority;
+  return sql<number>`coalesce(
+    (select ${types.defaultPriority} from ${types} where ${eq(types.tenantId, tenantId)} and ${eq(types.key, type)}),
+    ${Priority.NORMAL}
+  )`;
 }
 
 function one(tenantId: string, key: string) {

@@ -17,6 +17,8 @@ export type Recurrence = {
   after(local: string): Steps<string | undefined>;
   /** With a COUNT: the last occurrence. */
   readonly final: string | undefined;
+  /** Whether what follows an occurrence is the same for all schedules with this rule, whenever they began. */
+  readonly isCommon: boolean;
 };
 
 const FIRST_YEAR = 2000;
@@ -40,8 +42,14 @@ export class TooSeldom extends Error {}
  * when it is no rule.
  */
 export function recurrence(text: string, startTime: string, final: string | undefined): Recurrence {
-  const { search } = openRule(readRule(text), startOf(startTime));
-  return limited(search, final);
+  const rule = readRule(text);
+  const { search } = openRule(rule, startOf(startTime));
+  return limited(search, final, goesOnFromAny(rule));
+}
+
+/** Not where the library counts from where the rule began, nor where a year's first week begins in the year before. */
+function goesOnFromAny({ interval, parts, count }: Rule): boolean {
+  return interval === 1 && count === undefined && !parts.has("BYSETPOS") && !parts.has("BYWEEKNO");
 }
 
 /**
@@ -57,14 +65,15 @@ export function* newRecurrence(text: string, startTime: string): Steps<Recurrenc
   yield;
   checkSense(rule, start);
   const { search, before } = openRule(rule, start);
-  return limited(search, yield* lastOf(rule.count, before, search));
+  return limited(search, yield* lastOf(rule.count, before, search), goesOnFromAny(rule));
 }
 
 type Search = (from: Temporal.PlainDateTime) => Steps<string | undefined>;
 
-function limited(search: Search, final: string | undefined): Recurrence {
+function limited(search: Search, final: string | undefined, isCommon: boolean): Recurrence {
   return {
     final,
+    isCommon,
     *after(local) {
       const next = yield* search(Temporal.PlainDateTime.from(local));
       return next === undefined || (final !== undefined && next > final) ? undefined : next;
@@ -75,7 +84,7 @@ function limited(search: Search, final: string | undefined): Recurrence {
 function openRule(asked: Rule, start: Temporal.PlainDateTime): { search: Search; before: Temporal.PlainDateTime } {
   const rule = byDays(asked, start);
   const periods = periodsOfStep(rule);
-  const rules = libraryRule(rule, start, periods);
+  let opened: ReturnType<typeof libraryRule> | undefined;
   const before = start.subtract({ seconds: 1 });
   const stride = { [UNITS[rule.freq]]: Math.min((periods - OVERLAP) * rule.interval, MAX_STRIDE) };
   function* search(from: Temporal.PlainDateTime): Steps<string | undefined> {
@@ -83,7 +92,8 @@ function openRule(asked: Rule, start: Temporal.PlainDateTime): { search: Search;
     for (let n = 0; n < SEARCH_STEPS; n++) {
       yield;
       try {
-        const next = rules.next(dateOf(at), false);
+        opened ??= libraryRule(rule, start, periods);
+        const next = opened.next(dateOf(at), false);
         return next == null || next.year > LAST_YEAR ? undefined : canonical(next.toPlainDateTime());
       } catch (error) {
         // None that a calendar holds.

@@ -10,6 +10,7 @@ import { RecipientsSchema, type SendRequest, SendRequestSchema } from "#gen/post
 import type { Steps } from "#src/breathe.ts";
 import { invalidField } from "#src/errors.ts";
 import type { schedules } from "#src/store/schema/schedules.ts";
+import { GENERAL } from "#src/types/type.ts";
 import { isTimeZone } from "#src/users/time-zone.ts";
 import { newRecurrence, recurrence, TooSeldom, wallTime } from "./recurrence.ts";
 import { firesAt, firstAfter, type Timing, upcoming } from "./timing.ts";
@@ -25,7 +26,7 @@ export type ScheduleRow = typeof schedules.$inferSelect;
 /** What a caller says about a schedule. */
 export type ScheduleDefinition = Pick<
   ScheduleRow,
-  "key" | "request" | "userIds" | "usersOnly" | "rule" | "startTime" | "timeZone"
+  "key" | "request" | "userIds" | "usersOnly" | "type" | "priority" | "rule" | "startTime" | "timeZone"
 >;
 
 /** Where a schedule stands, which follows from its definition and the time. */
@@ -42,6 +43,8 @@ export function definitionOf({ key, request, recurrence, localStartTime, timeZon
     request: toBinary(SendRequestSchema, { ...rest, to: audience }),
     userIds: [...new Set(to?.userIds)],
     usersOnly: !audience.everyone && audience.topics.length === 0 && audience.roles.length === 0,
+    type: rest.type || GENERAL,
+    priority: rest.priority,
     rule: recurrence,
     startTime: wallTime("schedule.local_start_time", localStartTime),
     timeZone,

@@ -86,7 +86,7 @@ export type Step = {
  * clock moves onto the instant of the one before. `notBefore`: when the schedule was made, changed or resumed.
  */
 export function* step(timing: Timing, occurrence: string, notBefore: Date, now: Date): Steps<Step> {
-  const skipBefore = new Date(Math.max(notBefore.getTime(), now.getTime() - GRACE_MS));
+  const skipBefore = skippedBefore(notBefore, now);
   let missed = 0;
   let at: string | undefined = occurrence;
   while (at !== undefined && comesLast(timing, at) < skipBefore.getTime() && missed < MOST_PASSED) {
@@ -100,6 +100,11 @@ export function* step(timing: Timing, occurrence: string, notBefore: Date, now: 
   let next = yield* nextOf(timing, at);
   while (next !== undefined && firesAt(timing, next).getTime() <= sent) next = yield* nextOf(timing, next);
   return { send: at, skipBefore, missed, next };
+}
+
+/** Occurrences that are before are left out. `notBefore` decides nothing else. */
+export function skippedBefore(notBefore: Date, now: Date): Date {
+  return new Date(Math.max(notBefore.getTime(), now.getTime() - GRACE_MS));
 }
 
 /** One that cannot be found ends the schedule: whoever looked again would not find it either. */

@@ -11,6 +11,7 @@ import { endOpen } from "#src/notifications/end-open.ts";
 import { recordRuleChange, touchDefaults } from "#src/preferences/rule-changes.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { maskPaths } from "#src/rpc/field-mask.ts";
+import { followType } from "#src/schedules/queries.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Db, Store } from "#src/store/store.ts";
@@ -55,7 +56,10 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
   }
 
   async function created(db: Db, call: Call, rows: readonly NotificationTypeRow[]): Promise<void> {
-    for (const { key } of rows) await audit(db, call, "type.create", key);
+    for (const { key, defaultPriority } of rows) {
+      await audit(db, call, "type.create", key);
+      await followType(db, call.tenantId, key, defaultPriority);
+    }
     // Nothing waits for a type that is new; but what was decided without knowing that it must be asked for is not stored.
     if (rows.some(({ optIn }) => optIn)) await touchDefaults(db, call.tenantId, clock());
   }
@@ -114,7 +118,10 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
         if (Object.keys(changes).length === 0) return stored;
         await audit(db, call, "type.update", wanted.key);
         if (changesRules(changes)) await rulesChanged(db, call.tenantId, wanted.key);
-        return changeType(db, stored, changes, clock());
+        const changed = await changeType(db, stored, changes, clock());
+        if (changes.defaultPriority !== undefined)
+          await followType(db, call.tenantId, changed.key, changed.defaultPriority);
+        return changed;
       });
       invalidations.publish("type", call.tenantId, row.key);
       return { type: toType(row) };

@@ -1,7 +1,8 @@
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { describe, expect, test } from "vitest";
+import postgres from "postgres";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { Tenant_State } from "#gen/posthorn/v1/admin_service_pb.ts";
-import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { type Schedule, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { localTimeOf } from "#src/notifications/local-time.ts";
 import { OPERATOR_KEY, platformOfFile } from "../support/platform.ts";
@@ -322,4 +323,29 @@ describe("a schedule", () => {
   ])("is refused with %s", async (_, more) => {
     expect((await refusalOf(made(more))).reason).toBe("INVALID_REQUEST");
   });
+});
+
+test("a schedule is looked for by its own priority, or its type's as it is now", async () => {
+  const sql = postgres(services.databaseUrl, { max: 1 });
+  onTestFinished(() => sql.end());
+  const laneOf = async ({ key }: Schedule) =>
+    (await sql`select lane::int from schedules where tenant_id = ${a.tenant.tenantId} and key = ${key}`)[0]?.lane;
+  const type = { key: "urgent", displayName: "Urgent", defaultPriority: Priority.HIGH };
+  await types.createType({ type });
+  const to = { userIds: ["ann"] };
+  const own = await made({ request: { to, content, type: "urgent", priority: Priority.LOW } });
+  const inherits = await made({ request: { to, content, type: "urgent" } });
+  const other = await made({ request: { to, content } });
+  const all = () => Promise.all([own, inherits, other].map(laneOf));
+  expect(await all()).toEqual([Priority.LOW, Priority.HIGH, Priority.NORMAL]);
+  await types.updateType({ type: { ...type, defaultPriority: Priority.CRITICAL } });
+  expect(await all()).toEqual([Priority.LOW, Priority.CRITICAL, Priority.NORMAL]);
+  await schedules.updateSchedule({
+    schedule: { key: own.key, request: { to, content, type: "urgent" } },
+    updateMask: { paths: ["request"] },
+  });
+  expect(await all()).toEqual([Priority.CRITICAL, Priority.CRITICAL, Priority.NORMAL]);
+  await types.deleteType({ key: "urgent" });
+  await types.createType({ type: { ...type, defaultPriority: Priority.LOW } });
+  expect(await all()).toEqual([Priority.LOW, Priority.LOW, Priority.NORMAL]);
 });

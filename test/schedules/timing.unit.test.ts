@@ -348,3 +348,29 @@ describe("what a rule costs", () => {
     expect(steps).toBe(SEARCH_STEPS);
   });
 });
+
+test("what follows an occurrence of a common rule is the same wherever the rule began", () => {
+  const days = ["", ";BYDAY=MO,TU,WE,TH,FR", ";BYMONTH=1,3,12", ";BYMONTH=3;BYDAY=SU", ";BYHOUR=9,17;BYMINUTE=0,30"];
+  const rules = ["YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY"].flatMap((freq) =>
+    days.map((day) => `FREQ=${freq}${day}`),
+  );
+  const others = ["FREQ=MONTHLY;BYDAY=-1FR", "FREQ=MONTHLY;BYMONTHDAY=-1,15", "FREQ=YEARLY;BYYEARDAY=60,-1"];
+  const starts = fc.date({ min: new Date("2020-01-01"), max: new Date("2031-12-31"), noInvalidDate: true });
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...rules, ...others),
+      starts,
+      fc.integer({ min: 0, max: 6 }),
+      (rule, start, further) => {
+        const from = start.toISOString().slice(0, 19);
+        const one = recurrence(rule, from, undefined);
+        expect(one.isCommon).toBe(true);
+        let at = next(one, from);
+        for (let n = 0; n < further && at !== undefined; n++) at = next(one, at);
+        if (at !== undefined) expect(next(recurrence(rule, at, undefined), at)).toBe(next(one, at));
+      },
+    ),
+  );
+  for (const rule of ["FREQ=DAILY;INTERVAL=2", "FREQ=MONTHLY;BYDAY=MO,TU;BYSETPOS=-1", "FREQ=YEARLY;BYWEEKNO=1,53"])
+    expect(recurrence(rule, "2026-01-01T09:00:00", undefined).isCommon).toBe(false);
+});

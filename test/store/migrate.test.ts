@@ -1,6 +1,14 @@
 import { randomBytes } from "node:crypto";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { drizzle } from "drizzle-orm/postgres-js";
+import { migrate as applyMigrations } from "drizzle-orm/postgres-js/migrator";
 import postgres from "postgres";
 import { expect, inject, onTestFinished, test } from "vitest";
+import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import { SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import { maintainPartitions, migrate } from "#src/store/migrate.ts";
 import { PARTITIONED } from "#src/store/partitions.ts";
 import { insertion, months, rowOf, tenantTables } from "../support/tenant-tables.ts";
@@ -97,3 +105,53 @@ test("a row lands in its month, from the first millisecond to the last, and nowh
     }
   }
 });
+
+test("schedules that were there before they had a lane get it from what they send", async () => {
+  const { url, sql } = await empty();
+  await migrateBefore("0010", url);
+  const types = { task: Priority.HIGH, general: Priority.LOW };
+  for (const [key, priority] of Object.entries(types)) {
+    await sql`insert into types (tenant_id, key, category, default_priority, default_channels, revision, created_at, updated_at)
+      values (${TENANT}, ${key}, 'general', ${priority}, '{1}', 1, ${NOW}, ${NOW})`;
+  }
+  const content = { title: "Hi", body: "long ".repeat(100), data: { deep: [{ in: "it" }] } };
+  const requests = {
+    named: { type: "task", content, priority: Priority.CRITICAL },
+    of_type: { to: { topics: ["a"] }, content, tags: ["x"], type: "task", dedupWindow: { seconds: -1n } },
+    plain: { content },
+    typeless: { content, type: "gone" },
+  };
+  const encoded = Object.entries(requests).map(
+    ([key, request]) => [key, toBinary(SendRequestSchema, create(SendRequestSchema, request))] as const,
+  );
+  for (const [key, request] of [...encoded, ["broken", Buffer.from("broken")] as const]) {
+    await sql`insert into schedules (tenant_id, key, request, user_ids, users_only, rule, start_time, time_zone, state,
+        not_before, revision, created_at, updated_at)
+      values (${TENANT}, ${key}, ${Buffer.from(request)}, '{}', true, '', '', '', 1, ${NOW}, 1, ${NOW}, ${NOW})`;
+  }
+  await migrate(url, NOW);
+  const filled = await sql`select key, type, priority::int, lane::int from schedules order by key`;
+  expect(filled).toEqual([
+    { key: "broken", type: "general", priority: 0, lane: Priority.LOW },
+    { key: "named", type: "task", priority: Priority.CRITICAL, lane: Priority.CRITICAL },
+    { key: "of_type", type: "task", priority: 0, lane: Priority.HIGH },
+    { key: "plain", type: "general", priority: 0, lane: Priority.LOW },
+    { key: "typeless", type: "gone", priority: 0, lane: Priority.NORMAL },
+  ]);
+});
+
+/** Applies the migrations up to one, that one left out. */
+async function migrateBefore(tag: string, url: string): Promise<void> {
+  const all = join(import.meta.dirname, "../../src/store/migrations");
+  const some = await mkdtemp(join(tmpdir(), "migrations-"));
+  onTestFinished(() => rm(some, { recursive: true }));
+  await cp(all, some, { recursive: true });
+  const file = join(some, "meta/_journal.json");
+  const journal = JSON.parse(await readFile(file, "utf8")) as { entries: { tag: string }[] };
+  journal.entries = journal.entries.filter((entry) => entry.tag < tag);
+  await writeFile(file, JSON.stringify(journal));
+  // Of its own: Drizzle replaces the parsers of the client it is given.
+  const sql = postgres(url, { max: 1, onnotice: () => undefined });
+  await applyMigrations(drizzle(sql), { migrationsFolder: some });
+  await sql.end();
+}

@@ -219,7 +219,7 @@ function weigh(submission: Submission): number {
   return Math.max(1, submission.rows.length);
 }
 
-function claims({ idempotency, draft, rows }: Submission): string[] {
+export function claims({ idempotency, draft, rows }: Submission): string[] {
   const keys = idempotency ? [`i${idempotency.key}`] : [];
   if (draft.dedup !== undefined) for (const row of rows) keys.push(`d${row.userId}\0${draft.dedup.key}`);
   return keys;

@@ -14,6 +14,12 @@ export const schedules = pgTable(
     userIds: text("user_ids").array().notNull(),
     /** The request names no topic, role or everyone. */
     usersOnly: boolean("users_only").notNull(),
+    /** Of the request. */
+    type: text("type").notNull(),
+    /** Of the request; 0: the type's. */
+    priority: smallint("priority").notNull(),
+    /** What that comes to, by which due schedules are looked for. Follows the type. */
+    lane: smallint("lane").notNull(),
     rule: text("rule").notNull(),
     /** Wall-clock time of the first occurrence. */
     startTime: text("start_time").notNull(),
@@ -41,7 +47,8 @@ export const schedules = pgTable(
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.key] }),
-    index("schedules_due").on(t.firesAt).where(sql`fires_at is not null`),
+    index("schedules_due").on(t.lane, t.firesAt, t.tenantId).where(sql`fires_at is not null`),
+    index("schedules_due_of").on(t.tenantId, t.lane, t.firesAt).where(sql`fires_at is not null`),
     index("schedules_ended").on(t.endedAt).where(sql`ended_at is not null`),
   ],
 );
