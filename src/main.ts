@@ -38,10 +38,8 @@ import {
   announceConclusion,
   announceWaiting,
 } from "#src/pipeline/route/announce.ts";
-import { decideCounting } from "#src/pipeline/route/decide-in-slices.ts";
-import { endingBy } from "#src/pipeline/route/ended-by.ts";
+import { rulesForClosing } from "#src/pipeline/route/for-closing.ts";
 import { deciding } from "#src/pipeline/route/gates/decide.ts";
-import { holdingBy } from "#src/pipeline/route/held-by.ts";
 import type { RouteDeps } from "#src/pipeline/route/route.ts";
 import { worker } from "#src/pipeline/worker.ts";
 import { preferenceCache } from "#src/preferences/cache.ts";
@@ -187,19 +185,20 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     },
   });
 
+  const limits = notificationLimits({
+    cache,
+    config: config.notificationLimits,
+    clock: () => clock().getTime(),
+    metrics,
+    onAlert: (state, err) =>
+      state === "recovered"
+        ? log.info("the limits are kept in Redis again")
+        : log.error({ err }, "Redis is away; the limits follow their policy for that"),
+  });
+
   // accept → route → the user's inbox and streams.
   if (has("worker")) {
     const keepWithinLimit = unreadLimit({ store, inbox }, config.inbox.maxUnread);
-    const limits = notificationLimits({
-      cache,
-      config: config.notificationLimits,
-      clock: () => clock().getTime(),
-      metrics,
-      onAlert: (state, err) =>
-        state === "recovered"
-          ? log.info("the limits are kept in Redis again")
-          : log.error({ err }, "Redis is away; the limits follow their policy for that"),
-    });
     const handle = worker({
       route: {
         store,
@@ -235,8 +234,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   if (has("scheduler")) {
     const close = {
       ...{ store, queue, newId, findType, log },
-      endedBy: endingBy((facts, at) => decideCounting({ decide, metrics }, facts, at)),
-      heldBy: holdingBy(decide),
+      ...rulesForClosing({ decide, metrics }, limits.reserve),
       slot: firstSlot,
       loadPreferences: preferences.load,
       reloadPreferences: preferences.reload,

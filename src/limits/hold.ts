@@ -7,6 +7,14 @@ export const SLOT_KEPT_MS = 60_000;
 export type Given = { at: Date; reason: number };
 
 /**
+ * The turn of one that the limits have let through, to be handed in where they would be asked again: they count it once. It
+ * lies back a little, so that it has come by a clock that is behind, too.
+ */
+export function turnThatHasCome(now: Date): Given {
+  return { at: new Date(now.getTime() - SLOT_KEPT_MS / 2), reason: USER_WINDOWS[0].reason };
+}
+
+/**
  * What becomes of a slot that was taken when the notification was held: it is still ahead, it is there, or it was missed,
  * and a new one has to be asked for. Missed is what comes more than a minute late because something else held it; what
  * only a limit held is late through the platform, and is let through until the hour of its slot has ended. Pure.

@@ -15,8 +15,11 @@ import { type Turn, turnsOf } from "./turns.ts";
 
 export type OccurrenceDeps = { accept: AcceptDeps; slot: number; log: Logger };
 
-/** Turns taken at the same time: while one waits for Postgres, another looks for its next occurrences. */
-const SIDE_BY_SIDE = 4;
+/**
+ * Turns taken at the same time: while one waits for Postgres, another looks for its next occurrences. Each holds one of the
+ * connections that sends and deliveries need too, so no more than that.
+ */
+const SIDE_BY_SIDE = 2;
 /**
  * Steps of looking for next occurrences that one transaction takes; the others of its turn are left for a later one. Most
  * rules need two or three, and one may need hundreds, in which nobody could change what is claimed.

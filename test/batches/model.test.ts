@@ -161,6 +161,7 @@ class Real {
     findType: () => this.#type,
     loadPreferences: this.#loadPreferences,
     reloadPreferences: this.#loadPreferences,
+    turnsOf: async () => new Map(),
     closed: () => undefined,
     waits: () => undefined,
   };

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { SLOT_KEPT_MS, slotNow, waitForLimiter } from "#src/limits/hold.ts";
+import { SLOT_KEPT_MS, slotNow, turnThatHasCome, waitForLimiter } from "#src/limits/hold.ts";
 import { localLimits } from "#src/limits/local-limits.ts";
 import { type NotificationLimitsConfig, USER_WINDOWS, windowEnd } from "#src/limits/windows.ts";
 import { bookingAfter } from "#src/pipeline/route/booking.ts";
@@ -273,4 +273,13 @@ test("the wait for a limiter that is away grows with the attempts, up to its max
     5500, 6000, 9000, 155_000, 155_000,
   ]);
   expect(waitForLimiter(5, settings, 0)).toBe(5000);
+});
+
+test("the turn of one that was let through has come, by clocks that differ by up to half a minute", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 0, max: 86_400_000 }), fc.integer({ min: -30_000, max: 30_000 }), (at, skew) => {
+      const given = turnThatHasCome(new Date(NOON + at));
+      expect(slotNow(given, NOON + at + skew)).toBe("here");
+    }),
+  );
 });

@@ -389,7 +389,7 @@ export const BatchState = {
 
   /**
    * Has all the members it may have. A batch closes at once (in quiet hours, at
-   * their end), a digest at its time.
+   * their end; over a limit, in its turn), a digest at its time.
    *
    * @generated from enum value: BATCH_STATE_FULL = 2;
    */
@@ -439,11 +439,12 @@ export const BatchStateSchema: GenEnum<BatchState> = /*@__PURE__*/
  *
  * Where quiet hours, do not disturb or a weekend would hold what it becomes, a
  * batch that is due or full does not close but stays as it is until the first
- * instant at which all three allow it (`flush_time`): its members can still be
+ * instant at which all three allow it (`flush_time`). Where the HourlyCap or a
+ * limit would, it stays until its turn, which it keeps. Its members can still be
  * changed, moved, cancelled and expire, and one that is no longer wanted then is
- * left out. What a batch has become is delivered whole: while a limit or the
- * HourlyCap holds it, which is short, its members are in it whatever happens to
- * them.
+ * left out; the only one that is left has the turn. A batch of which all would
+ * expire before its turn closes at once, and is EXPIRED. What a batch has become
+ * is delivered whole.
  *
  * Where the rules change while a batch is open (the recipient's preferences, the
  * type), the batch is DISSOLVED: its members are decided anew by the new rules.
@@ -474,7 +475,8 @@ export const BatchService: GenService<{
   /**
    * Closes an OPEN or FULL batch or digest before its time: nobody joins it any
    * more, and its members become one at the next tick
-   * (POSTHORN_SCHEDULE_TICK_MS), or when quiet hours and their like end. What comes for the recipient after that opens
+   * (POSTHORN_SCHEDULE_TICK_MS), or when quiet hours and their like end, or when
+   * its turn under a limit has come. What comes for the recipient after that opens
    * another. Idempotent: one that is due or has ended is answered as it stands.
    * For API keys with SCOPE_SEND; written to the audit log.
    *

@@ -205,11 +205,12 @@ export const BatchingSchema: GenMessage<Batching> = /*@__PURE__*/
  * What finds no room goes into the digest (REASON_HOURLY_CAP), which is due at the
  * next full hour of the user's wall clock, with all that Digest says of digests.
  * What its type keeps out of digests (DIGEST_RULE_NEVER), what escalates, and
- * batches, digests and what was left alone in one, are held instead, and given a
- * turn in the next hour that has room, at most a week ahead. What expires before
- * is EXPIRED at once (REASON_HOURLY_CAP). A reminder of a deadline passes, and is
- * counted, where it would come with less than half of the time left that it has
- * now: for one that expires within the hour nobody would be told otherwise.
+ * what was left alone in a batch or digest, are held instead, and given a turn in
+ * the next hour that has room, at most a week ahead; batches and digests stay open
+ * until theirs. What expires before is EXPIRED at once (REASON_HOURLY_CAP). A
+ * reminder of a deadline passes, and is counted, where it would come with less
+ * than half of the time left that it has now: for one that expires within the hour
+ * nobody would be told otherwise.
  *
  * CRITICAL passes and is counted. SendRequest.bypass_rate_limit does not pass:
  * this is the user's own word, not a limit of the platform. While the servers that

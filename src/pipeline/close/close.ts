@@ -2,6 +2,8 @@ import type { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
 import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { dissolveForGood } from "#src/batches/dissolve.ts";
 import type { NewId } from "#src/ids.ts";
+import type { Given } from "#src/limits/hold.ts";
+import type { Reservation } from "#src/limits/notification-limits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import { isDependencyDown } from "#src/rpc/dependency-errors.ts";
 import type { Store } from "#src/store/store.ts";
@@ -11,8 +13,17 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import { withRootSpan } from "#src/telemetry/work-spans.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
 import { enqueueByTenant, type Queue } from "../queue.ts";
-import { type Becoming, type Closing, type ClosingRules, closing, type Ended } from "./closing.ts";
-import { applyClosings, type DueBatch, findDue, lockDue, lockMembers, type MemberRow, readMembers } from "./queries.ts";
+import { type Becoming, type Closing, type ClosingRules, closing, type Ended, turnOf } from "./closing.ts";
+import {
+  applyClosings,
+  type DueBatch,
+  findDue,
+  lockDue,
+  lockMembers,
+  type MemberRow,
+  readDue,
+  readMembers,
+} from "./queries.ts";
 
 export type CloseDeps = {
   store: Store;
@@ -32,10 +43,26 @@ export type CloseDeps = {
   ): { status: Status; reason: Reason } | undefined;
   /** What of the clock would hold what it becomes; undefined: nothing. */
   heldBy(next: Becoming, preferences: CompiledPreferences, now: Date): { until: Date } | undefined;
+  /**
+   * Finds what batches would become their turns under the limits, by the batches' ids; nothing for what passes them all.
+   * Idempotent by id and attempt.
+   */
+  turnsOf(tenantId: string, wholes: readonly AskingWhole[], now: Date): Promise<ReadonlyMap<string, Reservation>>;
   /** Tells the streams that a batch stays open, until then. Called after the commit, as is `closed`. */
   waits(tenantId: string, batch: WaitingBatch, at: Date): void;
   closed(tenantId: string, batch: ClosedBatch, at: Date): void;
   log: Pick<Logger, "error">;
+};
+
+export type AskingWhole = {
+  batchId: string;
+  userId: string;
+  becoming: Becoming & { tags: readonly string[] };
+  preferences: CompiledPreferences;
+  /** Of a batch; a digest has none. */
+  type: NotificationTypeRow | undefined;
+  attempts: number;
+  slot: Given | undefined;
 };
 
 export type ClosedBatch = {
@@ -61,8 +88,10 @@ export type WaitingBatch = Pick<DueBatch, "id" | "userId" | "kind" | "state"> & 
  * row; whoever comes second finds it closed, and whoever dies before the commit has done nothing. That they are queued
  * afterwards is a hint, as after every accept: the reconciler finds what it misses.
  *
- * One whose notification would only wait for a time of day stays open until then: what has closed is as it is, what is
- * open can lose the members that are cancelled, changed or no longer wanted before anybody is told of them.
+ * One whose notification would only wait, for a time of day or for its turn under a limit, stays open until then: what has
+ * closed is as it is, what is open can lose the members that are cancelled, changed or no longer wanted before anybody is
+ * told of them. The limits are asked before the locks are taken, and a notification that they let through is not asked
+ * about again.
  *
  * Any number of processes may do this. It looks at `limit` batches, and closes in one transaction those of `limit` members
  * together, unless a single one has more. Answers how many it looked at (`limit`: there may be more), and of how many
@@ -114,8 +143,25 @@ async function closeSome(deps: CloseDeps, tenantId: string, due: readonly Due[],
   const preferences = await currentPreferences(deps, tenantId, [...new Set(due.map(({ userId }) => userId))]);
   const types = new Map<string, NotificationTypeRow | undefined>();
   for (const type of new Set(due.map((batch) => batch.type))) types.set(type, await deps.findType(tenantId, type));
-  const asked = await askFilters(deps, tenantId, due, preferences, now);
   const ids = due.map(({ id }) => id);
+  const [seen, present] = await deps.store.tenant(tenantId, (tx) =>
+    Promise.all([readDue(tx, tenantId, ids, now), readMembers(tx, tenantId, ids)]),
+  );
+  const asked = await askFilters(deps, present, preferences, now);
+  const rulesFor = (userId: string, turn: Reservation | undefined): ClosingRules => {
+    const own = preferences.get(userId);
+    if (own === undefined) throw new Error("preferences missing for a user of a batch");
+    return {
+      language: own.language,
+      endedBy(member) {
+        const known = asked.get(member.id);
+        return known?.version === member.version ? known.end : deps.endedBy(member, own, now);
+      },
+      heldBy: (next) => deps.heldBy(next, own, now),
+      turn,
+    };
+  };
+  const turns = await askLimits(deps, tenantId, { batches: seen, members: present, types, preferences, rulesFor }, now);
   const closings = await deps.store.tenant(tenantId, async (tx): Promise<Closing[]> => {
     const batches = await lockDue(tx, tenantId, ids, now);
     if (batches.length === 0) return [];
@@ -126,17 +172,8 @@ async function closeSome(deps: CloseDeps, tenantId: string, due: readonly Due[],
     );
     const members = Map.groupBy(rows, (row) => row.batchId);
     const found = batches.map((batch) => {
-      const own = preferences.get(batch.userId);
-      if (own === undefined) throw new Error("preferences missing for a user of a batch");
-      const rules: ClosingRules = {
-        language: own.language,
-        endedBy(member) {
-          const known = asked.get(member.id);
-          return known?.version === member.version ? known.end : deps.endedBy(member, own, now);
-        },
-        heldBy: (next) => deps.heldBy(next, own, now),
-      };
-      return closing(batch, members.get(batch.id) ?? [], types.get(batch.type), rules, deps.newId);
+      const rules = rulesFor(batch.userId, turns.get(batch.id));
+      return closing(batch, members.get(batch.id) ?? [], types.get(batch.type), rules, { newId: deps.newId, now });
     });
     await applyClosings(tx, tenantId, found, { now, slot: deps.slot });
     return found;
@@ -167,23 +204,49 @@ async function currentPreferences(
   return new Map([...cached, ...(await deps.reloadPreferences(tenantId, clocked))]);
 }
 
+type Seen = {
+  batches: readonly DueBatch[];
+  members: readonly MemberRow[];
+  types: ReadonlyMap<string, NotificationTypeRow | undefined>;
+  preferences: ReadonlyMap<string, CompiledPreferences>;
+  rulesFor(userId: string, turn: Reservation | undefined): ClosingRules;
+};
+
+/** What the limits say about the notifications that several would become, as these are now. */
+async function askLimits(
+  deps: CloseDeps,
+  tenantId: string,
+  { batches, members, types, preferences, rulesFor }: Seen,
+  now: Date,
+): Promise<ReadonlyMap<string, Reservation>> {
+  const membersOf = Map.groupBy(members, (row) => row.batchId);
+  const wholes = batches.flatMap((batch): AskingWhole[] => {
+    const { id: batchId, userId, category, attempts } = batch;
+    const type = types.get(batch.type);
+    const own = preferences.get(userId);
+    const rules = rulesFor(userId, undefined);
+    const { whole } = closing(batch, membersOf.get(batchId) ?? [], type, rules, { newId: () => batchId, now });
+    if (whole === undefined || own === undefined) return [];
+    const becoming = { ...whole, id: batchId, type: batch.type, category };
+    return [{ batchId, userId, becoming, preferences: own, type, attempts, slot: turnOf(batch) }];
+  });
+  return wholes.length === 0 ? new Map() : deps.turnsOf(tenantId, wholes, now);
+}
+
 /**
  * What the members of users with filters are ended by: asked before the locks are taken, because filters take their time. Who
  * is updated in between is asked again.
  */
 async function askFilters(
   deps: CloseDeps,
-  tenantId: string,
-  due: readonly Due[],
+  members: readonly MemberRow[],
   preferences: ReadonlyMap<string, CompiledPreferences>,
   now: Date,
 ): Promise<Map<string, { version: string; end: ReturnType<CloseDeps["endedBy"]> }>> {
   const asked: Awaited<ReturnType<typeof askFilters>> = new Map();
-  const filtered = due.flatMap(({ id, userId }) => (preferences.get(userId)?.wishes === undefined ? [] : [id]));
-  if (filtered.length === 0) return asked;
-  for (const member of await deps.store.tenant(tenantId, (tx) => readMembers(tx, tenantId, filtered))) {
+  for (const member of members) {
     const own = preferences.get(member.userId);
-    if (own === undefined) continue;
+    if (own?.wishes === undefined) continue;
     await readyFilters(own.wishes, member);
     asked.set(member.id, { version: member.version, end: deps.endedBy(member, own, now) });
   }

@@ -5,6 +5,8 @@ import { BatchWordingSchema } from "#gen/posthorn/v1/type_service_pb.ts";
 import { type Merged, mergeBatch, mergeDigest } from "#src/batches/merge.ts";
 import { wordsIn } from "#src/batches/wording.ts";
 import type { NewId } from "#src/ids.ts";
+import { type Given, turnThatHasCome } from "#src/limits/hold.ts";
+import type { Reservation } from "#src/limits/notification-limits.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
 import type { DueBatch, MemberRow } from "./queries.ts";
 
@@ -25,6 +27,10 @@ export type Closing = {
   /** The notification they become, where there is more than one. */
   whole: Merged | undefined;
   heldUntil?: Date;
+  /** The turn under a limit, if any: of one that waits for it; of one that closes, what goes on hands it in. */
+  turn?: Given | undefined;
+  /** It waits for a limit. */
+  limited?: boolean;
 };
 
 /** What is known of that before it closes; `id` is the batch's where it is a notification that is yet to be made. */
@@ -38,15 +44,22 @@ export type ClosingRules = {
   language: string;
   endedBy(member: MemberRow): { status: Status; reason: Reason } | undefined;
   heldBy(next: Becoming): { until: Date } | undefined;
+  /** What the limits say about the notification of several; undefined: they were not asked. */
+  turn: Reservation | undefined;
 };
+
+/** The turn under a limit that a batch was given when it waited for that. */
+export function turnOf({ bookedAt, bookedFor }: DueBatch): Given | undefined {
+  return bookedAt === null || bookedFor === null ? undefined : { at: bookedAt, reason: bookedFor };
+}
 
 /** Closes one batch: see `Closing`. Pure but for the id. `members` come in the order of their ids. */
 export function closing(
   batch: DueBatch,
   members: readonly MemberRow[],
   type: NotificationTypeRow | undefined,
-  { language, endedBy, heldBy }: ClosingRules,
-  newId: NewId,
+  { language, endedBy, heldBy, turn }: ClosingRules,
+  { newId, now }: { newId: NewId; now: Date },
 ): Closing {
   const ended: Ended[] = [];
   const merged = members.filter((member) => {
@@ -67,7 +80,8 @@ export function closing(
   if (merged.length === 1) {
     const hold = heldBy(first);
     if (hold !== undefined) return waits(hold.until);
-    return { batch, ended, merged, next: { id: first.id, priority: first.priority }, whole: undefined };
+    const next = { id: first.id, priority: first.priority };
+    return { batch, ended, merged, next, whole: undefined, turn: turnOf(batch) };
   }
   const wording = type?.batchWording == null ? undefined : fromBinary(BatchWordingSchema, type.batchWording);
   const words = wording && wordsIn(wording, language);
@@ -77,5 +91,11 @@ export function closing(
   const { id, type: key, category } = batch;
   const hold = heldBy({ ...whole, id, type: key, category });
   if (hold !== undefined) return waits(hold.until);
-  return { batch, ended, merged, next: { id: newId(), priority: whole.priority }, whole };
+  // What cannot come in time is not kept waiting for that: it closes, and is EXPIRED when it is decided.
+  if (turn?.allowed === false && (whole.expiresAt === null || turn.until < whole.expiresAt)) {
+    const { until, reason, slot } = turn;
+    return { ...waits(until), limited: true, turn: slot ? { at: until, reason } : undefined };
+  }
+  const come = turn?.allowed ? turnThatHasCome(now) : turnOf(batch);
+  return { batch, ended, merged, next: { id: newId(), priority: whole.priority }, whole, turn: come };
 }

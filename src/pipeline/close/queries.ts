@@ -16,6 +16,10 @@ export type DueBatch = {
   category: string;
   state: typeof BatchState.OPEN | typeof BatchState.FULL;
   joined: number;
+  /** How often a limit had it wait, and the turn that it gave. */
+  attempts: number;
+  bookedAt: Date | null;
+  bookedFor: number | null;
 };
 
 /** `version`: differs after every change of the row. */
@@ -34,10 +38,21 @@ export function findDue(
 
 /** Takes those that are still to be closed and that nobody else is closing. */
 export function lockDue(tx: Tx, tenantId: string, ids: readonly string[], now: Date): Promise<DueBatch[]> {
-  return tx<DueBatch[]>`
-    select id, user_id as "userId", kind, type, category, state, joined from batches
+  return tx<DueBatch[]>`${due(tx, tenantId, ids, now)} for update skip locked`;
+}
+
+/** The same as they are now. */
+export function readDue(tx: Tx, tenantId: string, ids: readonly string[], now: Date): Promise<DueBatch[]> {
+  return tx<DueBatch[]>`${due(tx, tenantId, ids, now)}`;
+}
+
+function due(tx: Tx, tenantId: string, ids: readonly string[], now: Date) {
+  return tx`
+    select id, user_id as "userId", kind, type, category, state, joined, attempts, booked_at as "bookedAt",
+      booked_for as "bookedFor"
+    from batches
     where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) and state in (1, 2) and flush_at <= ${now}
-    order by user_id, key, id for update skip locked`;
+    order by user_id, key, id`;
 }
 
 /**
@@ -76,18 +91,20 @@ export async function applyClosings(
   closings: readonly Closing[],
   { now, slot }: { now: Date; slot: number },
 ): Promise<void> {
-  const members = closings.flatMap(({ ended, merged, whole }) => [
-    ...ended.map((end) => ({ ...end, role: BatchRole.MEMBER })),
+  const members = closings.flatMap(({ ended, merged, whole, turn }) => [
+    ...ended.map((end) => ({ ...end, role: BatchRole.MEMBER, bookedAt: undefined })),
     ...merged.map(({ id }) =>
       whole === undefined
-        ? { id, status: Status.ACCEPTED, reason: 0, role: BatchRole.ALONE }
-        : { id, status: Status.BATCHED, reason: undefined, role: BatchRole.MERGED },
+        ? { id, status: Status.ACCEPTED, reason: turn?.reason ?? 0, role: BatchRole.ALONE, bookedAt: turn?.at }
+        : { id, status: Status.BATCHED, reason: undefined, role: BatchRole.MERGED, bookedAt: undefined },
     ),
   ]);
   const ids = plain(members.map(({ id }) => id));
   const ending = closings.filter(({ heldUntil }) => heldUntil === undefined);
   const waiting = closings.filter(({ heldUntil }) => heldUntil !== undefined);
-  const wholes = closings.flatMap(({ batch, whole, next }) => (whole && next ? [{ batch, whole, id: next.id }] : []));
+  const wholes = closings.flatMap(({ batch, whole, next, turn }) =>
+    whole && next ? [{ batch, whole, id: next.id, turn }] : [],
+  );
   await Promise.all([
     tx`
       with outcome as materialized (
@@ -95,11 +112,13 @@ export async function applyClosings(
           ${ids}::uuid[],
           ${plain(members.map(({ status }) => status))}::smallint[],
           ${plain(members.map(({ reason }) => reason))}::smallint[],
-          ${plain(members.map(({ role }) => role))}::smallint[]
-        ) as t (id, status, reason, role)
+          ${plain(members.map(({ role }) => role))}::smallint[],
+          ${instants(members.map(({ bookedAt }) => bookedAt))}::timestamptz[]
+        ) as t (id, status, reason, role, booked_at)
       ), moved as (
         update notifications n
         set status = o.status, reason = coalesce(o.reason, n.reason), batch_role = o.role, due_at = null,
+          booked_at = o.booked_at,
           queued_at = case when o.status = ${Status.ACCEPTED} then ${now} else n.queued_at end, updated_at = ${now}
         from outcome o
         where n.tenant_id = ${tenantId} and n.id = o.id and n.id = any(${ids}::uuid[])
@@ -128,11 +147,15 @@ export async function applyClosings(
         and id = any(${plain(ending.flatMap(({ batch, next }) => (next ? [] : [batch.id])))}::uuid[])`.execute(),
     waiting.length > 0 &&
       tx`
-        update batches b set flush_at = t.until, latest_flush_at = t.until
+        update batches b set flush_at = t.until, latest_flush_at = t.until, booked_at = t.booked_at,
+          booked_for = t.booked_for, attempts = least(b.attempts + t.limited::int, 32767)
         from unnest(
           ${plain(waiting.map(({ batch }) => batch.id))}::uuid[],
-          ${instants(waiting.map(({ heldUntil }) => heldUntil))}::timestamptz[]
-        ) as t (id, until)
+          ${instants(waiting.map(({ heldUntil }) => heldUntil))}::timestamptz[],
+          ${instants(waiting.map(({ turn }) => turn?.at))}::timestamptz[],
+          ${plain(waiting.map(({ turn }) => turn?.reason))}::smallint[],
+          ${plain(waiting.map(({ limited = false }) => limited))}::boolean[]
+        ) as t (id, until, booked_at, booked_for, limited)
         where b.tenant_id = ${tenantId} and b.id = t.id`.execute(),
   ]);
 }
@@ -140,7 +163,7 @@ export async function applyClosings(
 async function insertWholes(
   tx: Tx,
   tenantId: string,
-  wholes: readonly { batch: DueBatch; whole: NonNullable<Closing["whole"]>; id: string }[],
+  wholes: readonly { batch: DueBatch; whole: NonNullable<Closing["whole"]>; id: string; turn: Closing["turn"] }[],
   now: Date,
   slot: number,
 ): Promise<void> {
@@ -148,9 +171,9 @@ async function insertWholes(
   await tx`
     with added as (
       insert into notifications (tenant_id, id, user_id, type, category, priority, status, channels, content, tags,
-        bypass_limits, expires_at, updated_at, sender_id, batch_id, batch_role)
+        bypass_limits, expires_at, updated_at, sender_id, batch_id, batch_role, booked_at, reason)
       select ${tenantId}, id, user_id, type, category, priority, ${Status.ACCEPTED}, channels, content, tags::text[],
-        bypass, expires_at, ${now}, sender_id, batch_id, ${BatchRole.WHOLE}
+        bypass, expires_at, ${now}, sender_id, batch_id, ${BatchRole.WHOLE}, booked_at, coalesce(booked_for, 0)
       from unnest(
         ${plain(wholes.map(({ id }) => id))}::uuid[],
         ${texts(wholes.map(({ batch }) => batch.userId))}::text[],
@@ -163,8 +186,11 @@ async function insertWholes(
         ${plain(wholes.map(({ whole }) => whole.bypassLimits))}::boolean[],
         ${instants(wholes.map(({ whole }) => whole.expiresAt))}::timestamptz[],
         ${texts(wholes.map(({ whole }) => whole.senderId))}::text[],
-        ${plain(wholes.map(({ batch }) => batch.id))}::uuid[]
-      ) as t (id, user_id, type, category, priority, channels, content, tags, bypass, expires_at, sender_id, batch_id)
+        ${plain(wholes.map(({ batch }) => batch.id))}::uuid[],
+        ${instants(wholes.map(({ turn }) => turn?.at))}::timestamptz[],
+        ${plain(wholes.map(({ turn }) => turn?.reason))}::smallint[]
+      ) as t (id, user_id, type, category, priority, channels, content, tags, bypass, expires_at, sender_id, batch_id,
+        booked_at, booked_for)
       returning type
     )
     insert into counters (tenant_id, hour, type, channel, status, slot, count)

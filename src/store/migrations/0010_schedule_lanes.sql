@@ -55,4 +55,7 @@ DROP FUNCTION pg_temp.field(bytea, int);--> statement-breakpoint
 DROP FUNCTION pg_temp.varint(bytea, int);--> statement-breakpoint
 DROP INDEX "schedules_due";--> statement-breakpoint
 CREATE INDEX "schedules_due" ON "schedules" USING btree ("lane","fires_at","tenant_id") WHERE fires_at is not null;--> statement-breakpoint
-CREATE INDEX "schedules_due_of" ON "schedules" USING btree ("tenant_id","lane","fires_at") WHERE fires_at is not null;
+CREATE INDEX "schedules_due_of" ON "schedules" USING btree ("tenant_id","lane","fires_at") WHERE fires_at is not null;--> statement-breakpoint
+ALTER TABLE "batches" ADD COLUMN "booked_at" timestamp (3) with time zone;--> statement-breakpoint
+ALTER TABLE "batches" ADD COLUMN "booked_for" smallint;--> statement-breakpoint
+ALTER TABLE "batches" ADD COLUMN "attempts" smallint DEFAULT 0 NOT NULL;

@@ -29,6 +29,10 @@ export const batches = pgTable(
     size: integer("size").notNull().default(0),
     /** LEADING: the notification that went at once and opened it. */
     leaderId: uuid("leader_id"),
+    /** Its turn under a limit, and the Reason of that; null: it has none. How often the limits have had it wait. */
+    bookedAt: instant("booked_at"),
+    bookedFor: smallint("booked_for"),
+    attempts: smallint("attempts").notNull().default(0),
     /** What became of it. */
     notificationId: uuid("notification_id"),
     endedAt: instant("ended_at"),

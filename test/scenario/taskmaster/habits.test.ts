@@ -73,15 +73,14 @@ test("the batch record tells size, when it opened and closed, how many arrived a
 });
 
 test("a batch that does not arrive is recorded with its failures", async () => {
-  // It closes when the hour is full, and is cancelled before the next.
+  // It is due when the hour is full, and would come too late in the next.
   await prefer("dora", { hourlyCap: { enabled: true, maxPerHour: 1 }, batching: { window: { seconds: 600n } } });
   expect(await send("dora", "TASK_ASSIGNED", "Review")).toMatchObject({ status: Status.DELIVERED });
-  for (const title of ["Sing", "Dance"]) await send("dora", "HABIT_REMINDER", title);
+  const expiry = { case: "ttl", value: { seconds: 900n } } as const;
+  for (const title of ["Sing", "Dance"]) await send("dora", "HABIT_REMINDER", title, { expiry });
   await goTo("2027-03-01T07:40Z");
   const [batch] = await batchesOf("dora");
-  const whole = batch?.notificationId ?? "";
-  expect(await get(whole)).toMatchObject({ status: Status.HELD, reason: Reason.HOURLY_CAP });
-  await key().send.cancelNotification({ id: whole });
+  expect(await get(batch?.notificationId ?? "")).toMatchObject({ status: Status.EXPIRED, reason: Reason.HOURLY_CAP });
   expect((await batchesOf("dora"))[0]).toMatchObject({ size: 2, delivered: 0, failed: 2 });
   expect((await inbox("dora")).map(([, title]) => title)).toEqual(["Review"]);
 });

@@ -3,7 +3,7 @@ import { type Timestamp, timestampDate, timestampFromDate } from "@bufbuild/prot
 import postgres from "postgres";
 import { afterAll, expect } from "vitest";
 import { Dimension } from "#gen/posthorn/v1/analytics_service_pb.ts";
-import { type Batch, BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
+import { type Batch, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import {
   type Channel,
   ChannelSchema,
@@ -66,11 +66,7 @@ export async function taskmaster(from: string, options: Pick<TestPlatformOptions
     const closing = async () => {
       const states = [BatchState.OPEN, BatchState.FULL];
       const answers = await Promise.all(states.map((state) => key().batches.listBatches({ state, pageSize: 200 })));
-      return answers
-        .flatMap(({ batches }) => batches)
-        .filter(
-          ({ state, kind, flushTime }) => isDue(flushTime) || (state === BatchState.FULL && kind === BatchKind.BATCH),
-        );
+      return answers.flatMap(({ batches }) => batches).filter(({ flushTime }) => isDue(flushTime));
     };
     // What closes becomes a notification to decide, which does not join a batch again: so it is looked for before and after.
     await until(
