@@ -2,38 +2,30 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { afterAll, expect, onTestFinished, test } from "vitest";
 import { readConfig } from "#src/config.ts";
-import { type Serving, startServing } from "./cli/serving.ts";
+import { startServing } from "./cli/serving.ts";
+import { type Block, blocks } from "./support/readme.ts";
 import { testServices } from "./support/services.ts";
 
 const root = join(import.meta.dirname, "..");
-const readme = readFileSync(join(root, "README.md"), "utf8");
-const blocks = [...readme.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language = "", text = ""]) => ({
-  language,
-  text,
-}));
 
-/** What gets and generates, which other tests run or nothing can. */
+/** What gets and generates, and Posthorn's own commands: test/readme-commands.test.ts. */
 const COMMANDS = /^(npm|npx posthorn|pip|go get) /;
 /** What begins a collector that is not to be had here; what else it says is looked at. */
 const COLLECTORS = /^(docker|TRACES_OTLP_ENDPOINT=\S+ otelcol) /;
 
 const services = await testServices();
-let serving: Serving;
-let token: string;
-beforeAll(async () => {
-  serving = await startServing(services);
-  token = (await serving.world.run("token ada")).out[0] ?? "";
-  return () => serving[Symbol.asyncDispose]();
-});
+const serving = await startServing(services);
+afterAll(() => serving[Symbol.asyncDispose]());
+const token = (await serving.world.run("token ada")).out[0] ?? "";
 
 test("every example in it is run here, or is only commands", () => {
   const examples = blocks.filter(({ language, text }) => language !== "sh" || !COMMANDS.test(text));
   const counts: Record<string, number> = {};
   for (const { language } of examples) counts[language] = (counts[language] ?? 0) + 1;
   // Two in sh begin collectors, those in other languages are run by test/interop, and what is no code is a picture.
-  expect(counts).toEqual({ ts: 3, sh: 6, python: 1, go: 1, java: 1, mermaid: 1, "": 1 });
+  expect(counts).toEqual({ ts: 3, sh: 7, python: 1, go: 1, java: 1, json: 1, mermaid: 1, "": 1 });
 });
 
 test("what is set where a collector is begun is a setting, or is asked for by the collector's file", () => {
@@ -65,9 +57,22 @@ test("the TypeScript example sends", async () => {
 });
 
 test("the curl example sends", async () => {
-  const example = run(exampleWith("sh", "curl -s http"));
+  const example = run(exampleWith("sh", "SendService/Send \\"));
   expect(await example.ended).toBe(0);
   expect(JSON.parse(example.output())).toMatchObject({ results: [{ status: "STATUS_DELIVERED", userId: "ada" }] });
+});
+
+test("the curl example changes a user's preferences, and takes them back", async () => {
+  const own = (await serving.world.run("token ben")).out[0];
+  const example = run(exampleWith("sh", "UpdatePreferences"), own);
+  expect(await example.ended).toBe(0);
+  // Two answers, one after the other.
+  const [changed, reset] = example.output().replaceAll("}{", "}\n{").split("\n");
+  expect(JSON.parse(changed ?? "")).toMatchObject({
+    preferences: { digest: { mode: "MODE_DAILY" }, types: { HABIT_REMINDER: { enabled: false } } },
+    changedFields: expect.arrayContaining(["time_zone", "quiet_hours.enabled", "digest.time"]),
+  });
+  expect(JSON.parse(reset ?? "")).toMatchObject({ etag: expect.any(String), reconciled: {} });
 });
 
 test("the grpcurl example's request is one the server understands", async () => {
@@ -127,10 +132,10 @@ async function arrives(example: Example, title: string): Promise<void> {
     .toContain(title);
 }
 
-function exampleWith(language: string, words: string): { language: string; text: string } {
+function exampleWith(language: string, words: string): Block {
   const found = blocks.filter((block) => block.language === language && block.text.includes(words));
   expect(found, `examples with ${words}`).toHaveLength(1);
-  return found[0] as { language: string; text: string };
+  return found[0] as Block;
 }
 
 type Example = { ended: Promise<number | null>; output(): string; until(words: string): Promise<void> };
@@ -139,7 +144,7 @@ const scratch = join(root, `.cache/readme-${process.pid}`);
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 /** Starts an example; it is ended with the test. */
-function run({ language, text }: { language: string; text: string }): Example {
+function run({ language, text }: Block, as = token): Example {
   const { state } = serving;
   const here = text.replaceAll("127.0.0.1:50051", state.server).replaceAll("http://127.0.0.1:8080", state.httpUrl);
   mkdirSync(scratch, { recursive: true });
@@ -147,7 +152,7 @@ function run({ language, text }: { language: string; text: string }): Example {
   writeFileSync(file, here);
   const child: ChildProcess = spawn(language === "ts" ? "node" : "bash", [file], {
     cwd: root,
-    env: { ...process.env, POSTHORN_API_KEY: state.apiKey, TOKEN: token },
+    env: { ...process.env, POSTHORN_API_KEY: state.apiKey, TOKEN: as },
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],
   });

@@ -6,7 +6,8 @@ import { wrongInAppCounters, wrongInboxes } from "../support/recount.ts";
 import { testServices } from "../support/services.ts";
 import { until } from "../support/until.ts";
 
-// POSTHORN_TEST_SCALE=10 schedules 100,000, for a machine that does nothing else: only then the first second is asserted.
+// Each fires once, in the order of priorities, and other work is not kept waiting for it. POSTHORN_TEST_SCALE=10 schedules
+// 100,000 and tells how long it took, for a machine that does nothing else: that is no test's business otherwise.
 const { POSTHORN_TEST_SCALE: scale = "1" } = process.env;
 const SCALE = Number(scale);
 const COUNT = 10_000 * SCALE;
@@ -45,11 +46,9 @@ test(
 
     // Other work, all the while.
     const stop = new AbortController();
-    const waits: number[] = [];
     const others: string[] = [];
     const sendOthers = async () => {
       while (!stop.signal.aborted) {
-        const began = performance.now();
         const sent = await nodes[0].send({
           to: { userIds: ["somebody"] },
           content: { title: "meanwhile" },
@@ -57,7 +56,6 @@ test(
           waitForDecision: { seconds: 10n },
         });
         others.push(sent.results[0]?.notificationId ?? "");
-        waits.push(performance.now() - began);
       }
     };
     const open = async () =>
@@ -80,13 +78,11 @@ test(
       select count(*)::int as count, count(distinct n.id)::int as distinct,
         (extract(epoch from min(t.at) - ${due}::timestamptz) * 1000)::int as "firstMs",
         (extract(epoch from max(t.at) - ${due}::timestamptz) * 1000)::int as "lastMs",
-        (extract(epoch from max(t.at) filter (where n.priority = ${Priority.CRITICAL}) - ${due}::timestamptz) * 1000)::int as "criticalMs",
         max(t.xmin::text::bigint) filter (where n.priority = ${Priority.CRITICAL})::int as "lastCritical",
         min(t.xmin::text::bigint) filter (where n.priority = ${Priority.LOW})::int as "firstLow"
       from notifications n join timeline t on t.tenant_id = n.tenant_id and t.notification_id = n.id
       where n.scheduled_at = ${due} and t.status = ${Status.ACCEPTED}`;
     expect(fired).toMatchObject({ count: COUNT, distinct: COUNT });
-    if (SCALE >= 10) expect(fired?.firstMs).toBeLessThan(1000);
     expect(fired?.lastCritical).toBeLessThan(fired?.firstLow ?? 0);
     const [delivered] = await sql`
       select count(*)::int as count, count(distinct n.id)::int as distinct
@@ -95,15 +91,14 @@ test(
     expect(delivered).toEqual({ count: COUNT, distinct: COUNT });
     expect(await wrongInboxes(sql)).toEqual([]);
     expect(await wrongInAppCounters(sql)).toEqual([]);
-    const [ended] = await sql<[{ ms: number }]>`
-      select (extract(epoch from max(delivered_at) - ${due}::timestamptz) * 1000)::int as ms from notifications
-      where scheduled_at = ${due}`;
-    waits.sort((x, y) => x - y);
-    console.log(
-      `${COUNT} due at once: first released after ${fired?.firstMs} ms, last CRITICAL ${fired?.criticalMs} ms, all ` +
-        `${fired?.lastMs} ms, all delivered ${ended.ms} ms; ${waits.length} other CRITICAL sends meanwhile, median ` +
-        `${Math.round(waits[waits.length >> 1] ?? 0)} ms, slowest ${Math.round(waits.at(-1) ?? 0)} ms`,
-    );
+    // Other work was not kept until all of it was done.
+    const [beside] = await sql`
+      select count(*)::int as count from notifications
+      where id = any(${others}::uuid[]) and delivered_at < (
+        select max(delivered_at) from notifications where scheduled_at = ${due} and priority < ${Priority.CRITICAL})`;
+    expect(beside?.count).toBeGreaterThan(0);
+    if (SCALE >= 10)
+      console.log(`first of ${COUNT} released after ${fired?.firstMs} ms, the last after ${fired?.lastMs} ms`);
   },
   120_000 * SCALE,
 );

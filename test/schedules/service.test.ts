@@ -214,6 +214,28 @@ describe("a schedule", () => {
     expect((await refusalOf(stale)).reason).toBe("ETAG_MISMATCH");
   });
 
+  test("goes on after what was sent, though it is still to come to some, when it is changed, paused or moved to a zone", async () => {
+    await users.upsertUser({ user: { id: "pia", timeZone: WEST } });
+    const wall = at(30 * 60_000, "Europe/Berlin");
+    const daily = await made({ timeZone: "", localStartTime: wall }, { userIds: ["pia"] });
+    expect(
+      (
+        await until(
+          () => sentBy(daily),
+          ({ length }) => length > 0,
+        )
+      )[0]?.status,
+    ).toBe(Status.SCHEDULED);
+    const { key } = daily;
+    const follows = (schedule: Schedule | undefined) =>
+      expect(schedule?.nextOccurrences[0]?.localTime.localeCompare(wall)).toBe(1);
+    follows((await schedules.updateSchedule({ schedule: { key, recurrence: "FREQ=DAILY;INTERVAL=2" } })).schedule);
+    await schedules.pauseSchedule({ key });
+    follows((await schedules.resumeSchedule({ key })).schedule);
+    follows((await schedules.updateSchedule({ schedule: { key, timeZone: WEST } })).schedule);
+    expect(await sentBy(daily)).toHaveLength(1);
+  });
+
   test("loses a user who is deleted, and takes no change made from what it was before", async () => {
     await users.upsertUser({ user: { id: "gone" } });
     const before = await made({ localStartTime: at(HOUR) }, { userIds: ["gone", "ann"] });

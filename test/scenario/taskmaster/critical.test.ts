@@ -7,13 +7,16 @@ import { platformOfFile, startTestPlatform } from "../../support/platform.ts";
 import { wrongInAppCounters, wrongInboxes } from "../../support/recount.ts";
 import { testServices } from "../../support/services.ts";
 
-// POSTHORN_TEST_SCALE=10 makes the backlog 200,000. That a critical one takes less than 500 ms is what the benchmark
-// `critical` measures; here it is the order that counts.
+// TaskMaster's word is "critical notifications within 500 ms". How long they take depends on the machine, and is measured by
+// `npm run bench -- critical`, with 100,000 others before them. Here it is told what makes it so on any machine: they are
+// decided by their order and their queue, while all but few of the backlog still wait. POSTHORN_TEST_SCALE=10 makes it 200,000.
 const { POSTHORN_TEST_SCALE: scale = "1" } = process.env;
 const SCALE = Number(scale);
 const BACKLOG = 20_000 * SCALE;
 const BATCH = 1000;
 const CRITICAL = 10;
+/** Of the backlog: what two workers may have in hand while a critical one is decided, and no share of what waits. */
+const FEW = 4000;
 
 const services = await testServices();
 const api = await platformOfFile({ services, roles: ["api", "stream"] });
@@ -60,12 +63,9 @@ test(
     await using _first = await startTestPlatform({ services, tenant, roles });
     await using _second = await startTestPlatform({ services, tenant, roles });
     // Others come while it lasts.
-    const waits: number[] = [];
     while ((await delivered()) < BACKLOG) {
-      const sentAt = performance.now();
       const { results } = await send("meanwhile", 10n);
       expect(results[0]?.status).toBe(Status.DELIVERED);
-      waits.push(performance.now() - sentAt);
     }
 
     const [{ before, critical }] = await sql<[{ before: number; critical: number }]>`
@@ -77,15 +77,17 @@ test(
         where type = 'WEEKLY_REPORT' and delivered_at <= critical.last) as before
       from critical`;
     expect(critical).toBe(CRITICAL);
-    // By lanes that are worked on side by side: a few chunks of the backlog, and not the half of it.
-    expect(before).toBeLessThan(BACKLOG / 2);
+    // In the lanes below, which are worked on side by side, a few chunks were begun before them: see `FEW`.
+    expect(before).toBeLessThan(FEW);
+    // Of what waited before those that came meanwhile, as few had their turn from their acceptance (their ids say when) on.
+    const overtaking = await sql<{ before: number }[]>`
+      select (select count(*)::int from notifications where type = 'WEEKLY_REPORT' and delivered_at <= c.delivered_at
+        and delivered_at >= to_timestamp(('x' || left(replace(c.id::text, '-', ''), 12))::bit(48)::bigint / 1000.0)) as before
+      from notifications c where c.content like ${"%meanwhile%"}::bytea`;
+    expect(overtaking.length).toBeGreaterThan(0);
+    expect(Math.max(...overtaking.map(({ before }) => before))).toBeLessThan(FEW);
     expect(await wrongInboxes(sql)).toEqual([]);
     expect(await wrongInAppCounters(sql)).toEqual([]);
-    waits.sort((x, y) => x - y);
-    console.log(
-      `${CRITICAL} critical ones arrived when ${before} of ${BACKLOG} before them had; ${waits.length} more meanwhile: ` +
-        `median ${Math.round(waits[waits.length >> 1] ?? 0)} ms, slowest ${Math.round(waits.at(-1) ?? 0)} ms`,
-    );
   },
   180_000 * SCALE,
 );

@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
-import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { Digest_Mode, PreferenceLevel } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { refusalOf } from "../../support/refusal.ts";
 import { taskmaster } from "./setup.ts";
 
 // What TaskMaster's users find before they have changed anything, and how far they may go.
-const story = await taskmaster("2027-03-01T07:00Z");
+const story = await taskmaster("2027-03-01T07:00Z", { hourlyCap: true });
 const { key, user, balance } = story;
 
 test("the types of TaskMaster are there, as urgent as they are, and all but two come without being asked for", async () => {
@@ -40,7 +40,10 @@ test("who has set nothing has sensible defaults, and sees where each comes from"
     emergencyContacts: { enabled: false, userIds: [] },
     batching: { enabled: true, maxSize: 5, window: { seconds: 30n * 60n } },
     digest: { mode: Digest_Mode.IMMEDIATE, time: "09:00", days: [1] },
-    grouping: { enabled: true, maxSize: 10 },
+    hourlyCap: { enabled: true, maxPerHour: 10 },
+    grouping: { enabled: true, maxSize: 10, window: { seconds: 3600n } },
+    delivery: { method: Channel.IN_APP, fallbacks: [], confirmationRequired: false },
+    timing: { intelligentTiming: true, learning: true, personalisedQuietHours: false },
   });
   await ann.preferences.updatePreferences({ preferences: { batching: { maxSize: 3 } } });
   const after = await ann.preferences.getEffectivePreferences({});
@@ -56,6 +59,10 @@ test.each([
   ["a batch of more than 20", { batching: { maxSize: 21 } }, "preferences.batching.max_size"],
   ["a window of no minute", { batching: { window: { seconds: 0n } } }, "preferences.batching.window"],
   ["a window of more than two hours", { batching: { window: { seconds: 7201n } } }, "preferences.batching.window"],
+  ["a cap of none", { hourlyCap: { maxPerHour: 0 } }, "preferences.hourly_cap.max_per_hour"],
+  ["a cap of more than a hundred", { hourlyCap: { maxPerHour: 101 } }, "preferences.hourly_cap.max_per_hour"],
+  ["a group of none", { grouping: { maxSize: 0 } }, "preferences.grouping.max_size"],
+  ["a fallback to the inbox", { delivery: { fallbacks: [Channel.IN_APP] } }, "preferences.delivery.fallbacks[0]"],
   ["a digest at a time that is none", { digest: { time: "24:00" } }, "preferences.digest.time"],
   ["a digest on an eighth day", { digest: { days: [7] } }, "preferences.digest.days[0]"],
   ["quiet hours without minutes", { quietHours: { startTime: "22" } }, "preferences.quiet_hours.start_time"],
