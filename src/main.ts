@@ -171,8 +171,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     announceCancelled(live, tenantId, notifications, at);
   const reconcileReminders = reconcilingReminders({ newId, store: storeReminders, cancelled });
   const inbox = openInbox({
-    store,
-    clock,
+    ...{ store, clock, metrics, log },
     counterSlots: slots,
     inboxChanged: live.inboxChanged,
     notificationsRead(tenantId, userId, ids, at) {
@@ -234,7 +233,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   // What happens by itself.
   if (has("scheduler")) {
     const close = {
-      ...{ store, queue, newId, findType, log },
+      ...{ store, queue, newId, findType, log, metrics },
       endedBy: endingBy((facts, at) => decideCounting({ decide, metrics }, facts, at)),
       heldBy: holdingBy(decide),
       slot: firstSlot,
@@ -247,7 +246,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     const jobs = { ...given, databaseUrl: postgres.url, reconsider, close, memory };
     const occurrences = { accept: acceptDeps, slot: firstSlot, log };
     const load = { loadPreferences: preferences.load, reloadPreferences: preferences.reload };
-    const outside = outsideWork({ store, clock, live, log, channels, slot: firstSlot, ...load, decide });
+    const outside = outsideWork({ store, clock, live, log, metrics, channels, slot: firstSlot, ...load, decide });
     stack.use(startJobs({ ...jobs, ...outside, occurrences }, config));
     if (config.encryption.previousKeys.length > 0) {
       void resealSecrets(store, seals).then(
@@ -278,7 +277,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     apiServices({
       ...shared,
       ...{ inbox, violations, slots, slot: firstSlot, cancelled, membershipChanged, reconcile, reconcileReminders },
-      accept: accepting({ ...acceptDeps, memory }, config.accept, slots),
+      ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
       findType: types.get,
       config: config.schedule,
       aboutToChange: preferences.aboutToChange,

@@ -7,7 +7,9 @@ import { laneOf } from "#src/pipeline/flow.ts";
 import { claimFiring, type Due, dueSchedules, moveOn, putAside, putOff, readFiring } from "#src/schedules/queries.ts";
 import { requestOf, timingOf } from "#src/schedules/schedule.ts";
 import { firesAt, GRACE_MS, step } from "#src/schedules/timing.ts";
+import { scheduled } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
+import { withRootSpan } from "#src/telemetry/work-spans.ts";
 
 export type OccurrenceDeps = { accept: AcceptDeps; slot: number; log: Logger };
 
@@ -29,7 +31,8 @@ export async function sendOccurrences(deps: OccurrenceDeps, now: Date, limit: nu
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
         // One that cannot be sent must not keep the others from it.
         try {
-          await sendOccurrence(deps, next, now);
+          const due = next;
+          await withRootSpan(scheduled("send occurrence", due.tenantId), () => sendOccurrence(deps, due, now));
         } catch (error) {
           if (isLasting(error)) await putOffBroken(deps, next, now, error);
           else failure ??= error;
@@ -58,6 +61,7 @@ async function putOffBroken(
     { err, tenant: tenantId, schedule: key },
     "a schedule cannot be sent as it is; it is tried again in an hour",
   );
+  accept.metrics.occurrences.inc({ outcome: "put_off" });
   await accept.store.tenant(tenantId, (tx) => putOff(tx, tenantId, key, new Date(now.getTime() + GRACE_MS + 1), now));
 }
 
@@ -89,11 +93,15 @@ async function sendOccurrence({ accept, slot, log }: OccurrenceDeps, { tenantId,
     return stored;
   });
   if (stored === undefined) return;
+  const { metrics } = accept;
+  metrics.schedulerLagSeconds.observe({ kind: "occurrence" }, (now.getTime() - firing.firesAt.getTime()) / 1000);
+  if (leftOut > 0) metrics.occurrences.inc({ outcome: "missed" }, leftOut);
+  if (sending !== undefined) metrics.occurrences.inc({ outcome: "sent" });
   if (leftOut > 0) {
     log.warn({ tenant: tenantId, schedule: key, missed: leftOut }, "a schedule had occurrences that nobody could get");
   }
   if (sending === undefined) return;
   const { draft, rows } = sending.submission;
-  accept.metrics.accepted.inc({ lane: laneOf(draft.priority).name }, rows.length);
+  metrics.accepted.inc({ lane: laneOf(draft.priority).name }, rows.length);
   await sending.queue(stored);
 }

@@ -187,6 +187,8 @@ export type Firing = Pick<
   "key" | "request" | "userIds" | "rule" | "startTime" | "timeZone" | "finalTime" | "notBefore"
 > & {
   occurrence: string;
+  /** Since when it may be sent. */
+  firesAt: Date;
   /** Of the row (xmin): another one after any change, or when it was deleted and another made with its key. */
   version: string;
 };
@@ -195,7 +197,7 @@ export type Firing = Pick<
 export async function readFiring(tx: Tx, tenantId: string, key: string, now: Date): Promise<Firing | undefined> {
   const [row] = await tx<Firing[]>`
     select key, request, user_ids as "userIds", rule, start_time as "startTime", time_zone as "timeZone", final_time as "finalTime",
-      not_before as "notBefore", occurrence, xmin::text as version
+      not_before as "notBefore", occurrence, fires_at as "firesAt", xmin::text as version
     from schedules where tenant_id = ${tenantId} and key = ${key} and fires_at <= ${now}`;
   return row;
 }

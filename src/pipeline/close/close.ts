@@ -1,17 +1,20 @@
 import type { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
 import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { dissolveForGood } from "#src/batches/dissolve.ts";
+import { measureDissolved } from "#src/batches/measure.ts";
 import type { NewId } from "#src/ids.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import { isDependencyDown } from "#src/rpc/dependency-errors.ts";
 import type { Store } from "#src/store/store.ts";
 import { readyFilters } from "#src/subscriptions/rules.ts";
-import { requeueing } from "#src/telemetry/conventions.ts";
+import { ATTR, scheduled } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
 import { withRootSpan } from "#src/telemetry/work-spans.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
 import { enqueueByTenant, type Queue } from "../queue.ts";
 import { type Becoming, type Closing, type ClosingRules, closing, type Ended } from "./closing.ts";
+import { measureClosings } from "./measure.ts";
 import { applyClosings, type DueBatch, findDue, lockDue, lockMembers, type MemberRow, readMembers } from "./queries.ts";
 
 export type CloseDeps = {
@@ -36,6 +39,7 @@ export type CloseDeps = {
   waits(tenantId: string, batch: WaitingBatch, at: Date): void;
   closed(tenantId: string, batch: ClosedBatch, at: Date): void;
   log: Pick<Logger, "error">;
+  metrics: Pick<Metrics, "batchesClosed" | "batchItems" | "schedulerLagSeconds">;
 };
 
 export type ClosedBatch = {
@@ -79,7 +83,9 @@ export async function closeDue(deps: CloseDeps, now: Date, limit: number): Promi
         return index === 0 || members <= limit;
       });
       rest = rest.slice(some.length);
-      done += await closeOrGiveUp(deps, tenantId, some, now);
+      done += await withRootSpan(scheduled("close batches", tenantId, { [ATTR.batches]: some.length }), () =>
+        closeOrGiveUp(deps, tenantId, some, now),
+      );
     }
   }
   return { seen: due.length, done };
@@ -104,7 +110,8 @@ async function closeOrGiveUp(deps: CloseDeps, tenantId: string, due: readonly Du
     }
     const [{ id }] = due as readonly [Due];
     deps.log.error({ err, tenant: tenantId, batch: id }, "a batch cannot be closed; its members go as themselves");
-    await deps.store.tenantDb(tenantId, (db) => dissolveForGood(db, tenantId, id, now));
+    const gone = await deps.store.tenantDb(tenantId, (db) => dissolveForGood(db, tenantId, id, now));
+    measureDissolved(deps.metrics, gone);
     return 1;
   }
 }
@@ -141,7 +148,8 @@ async function closeSome(deps: CloseDeps, tenantId: string, due: readonly Due[],
     return found;
   });
   const queued = closings.flatMap((each) => (each.next === undefined ? [] : [{ tenantId, ...each.next }]));
-  if (queued.length > 0) await withRootSpan(requeueing("due"), () => enqueueByTenant(deps.queue, queued, now));
+  if (queued.length > 0) await enqueueByTenant(deps.queue, queued, now);
+  measureClosings(deps.metrics, closings, now);
   for (const { batch, merged, next, ended, heldUntil } of closings) {
     const { id, userId, kind, state, joined } = batch;
     if (heldUntil !== undefined)

@@ -16,6 +16,8 @@ export type DueBatch = {
   category: string;
   state: typeof BatchState.OPEN | typeof BatchState.FULL;
   joined: number;
+  maxSize: number;
+  flushAt: Date;
 };
 
 /** `version`: differs after every change of the row. */
@@ -35,7 +37,8 @@ export function findDue(
 /** Takes those that are still to be closed and that nobody else is closing. */
 export function lockDue(tx: Tx, tenantId: string, ids: readonly string[], now: Date): Promise<DueBatch[]> {
   return tx<DueBatch[]>`
-    select id, user_id as "userId", kind, type, category, state, joined from batches
+    select id, user_id as "userId", kind, type, category, state, joined, max_size as "maxSize", flush_at as "flushAt"
+    from batches
     where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) and state in (1, 2) and flush_at <= ${now}
     order by user_id, key, id for update skip locked`;
 }
