@@ -169,8 +169,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     announceCancelled(live, tenantId, notifications, at);
   const reconcileReminders = reconcilingReminders({ newId, store: storeReminders, cancelled });
   const inbox = openInbox({
-    store,
-    clock,
+    ...{ store, clock, metrics, log },
     counterSlots: slots,
     inboxChanged: live.inboxChanged,
     notificationsRead(tenantId, userId, ids, at) {
@@ -233,7 +232,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   // What happens by itself.
   if (has("scheduler")) {
     const close = {
-      ...{ store, queue, newId, findType, log },
+      ...{ store, queue, newId, findType, log, metrics },
       ...rulesForClosing({ decide, metrics }, limits.reserve),
       slot: firstSlot,
       loadPreferences: preferences.load,
@@ -245,7 +244,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     const jobs = { ...given, databaseUrl: postgres.url, reconsider, close, memory };
     const occurrences = { accept: acceptDeps, slot: firstSlot, log };
     const load = { loadPreferences: preferences.load, reloadPreferences: preferences.reload };
-    const outside = outsideWork({ store, clock, live, log, channels, slot: firstSlot, ...load, decide });
+    const outside = outsideWork({ store, clock, live, log, metrics, channels, slot: firstSlot, ...load, decide });
     stack.use(startJobs({ ...jobs, ...outside, occurrences }, config));
     if (config.encryption.previousKeys.length > 0) {
       void resealSecrets(store, seals).then(
@@ -276,7 +275,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     apiServices({
       ...shared,
       ...{ inbox, violations, slots, slot: firstSlot, cancelled, membershipChanged, reconcile, reconcileReminders },
-      accept: accepting({ ...acceptDeps, memory }, config.accept, slots),
+      ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
       findType: types.get,
       config: config.schedule,
       aboutToChange: preferences.aboutToChange,

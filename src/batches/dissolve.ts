@@ -1,5 +1,5 @@
 import { type SQL, sql } from "drizzle-orm";
-import { BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
+import { type BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { plain, texts } from "#src/store/arrays.ts";
 import type { Db } from "#src/store/store.ts";
@@ -9,12 +9,20 @@ import { BatchRole } from "./role.ts";
 // release has them decided anew. Deciding at once what can be, and counting it, is the other (pipeline/reconsider), which
 // calls this first.
 
+/** The kinds of batches that were dissolved, one for each. */
+export type Dissolved = readonly BatchKind[];
+
 /**
  * Dissolves the users' open batches, because the rules that brought their members together may no longer hold. Call it in
  * the transaction that changes these, before that locks notifications.
  */
-export async function dissolveBatches(db: Db, tenantId: string, userIds: readonly string[], now: Date): Promise<void> {
-  await dissolve(db, tenantId, sql`user_id = any(${texts(userIds)}::text[])`, now);
+export async function dissolveBatches(
+  db: Db,
+  tenantId: string,
+  userIds: readonly string[],
+  now: Date,
+): Promise<Dissolved> {
+  return dissolve(db, tenantId, sql`user_id = any(${texts(userIds)}::text[])`, now);
 }
 
 /**
@@ -26,13 +34,13 @@ export async function dissolveBatchesOf(
   tenantId: string,
   { notificationIds, type }: { notificationIds: readonly string[]; type: string },
   now: Date,
-): Promise<void> {
+): Promise<Dissolved> {
   const ids = plain(notificationIds);
   const theirs = sql`id = any(array(
     select distinct n.batch_id from notifications n
     where n.tenant_id = ${tenantId}::uuid and n.id = any(${ids}::uuid[]) and n.status = ${Status.BATCHED}
       and n.batch_role = ${BatchRole.MEMBER}))`;
-  await dissolve(db, tenantId, type === "" ? theirs : sql`${theirs} and type = ${type}`, now);
+  return dissolve(db, tenantId, type === "" ? theirs : sql`${theirs} and type = ${type}`, now);
 }
 
 /**
@@ -54,21 +62,21 @@ export async function dissolveLed(
 }
 
 /** Dissolves a batch that cannot be closed: its members go as themselves and join none again. */
-export async function dissolveForGood(db: Db, tenantId: string, id: string, now: Date): Promise<void> {
-  await dissolve(db, tenantId, sql`id = ${id}::uuid`, now, sql`, batch_role = ${BatchRole.ALONE}`);
+export async function dissolveForGood(db: Db, tenantId: string, id: string, now: Date): Promise<Dissolved> {
+  return dissolve(db, tenantId, sql`id = ${id}::uuid`, now, sql`, batch_role = ${BatchRole.ALONE}`);
 }
 
-async function dissolve(db: Db, tenantId: string, which: SQL, now: Date, also: SQL = sql``): Promise<void> {
+async function dissolve(db: Db, tenantId: string, which: SQL, now: Date, also: SQL = sql``): Promise<Dissolved> {
   const at = sql`${now.toISOString()}::timestamptz`;
   // The batches first, then their members by id: the order in which everybody locks these. In two statements, because
   // the second has to see who joined while the first waited.
-  const gone = await db.execute<{ id: string }>(sql`
+  const gone = await db.execute<{ id: string; kind: BatchKind }>(sql`
     update batches set state = ${BatchState.DISSOLVED}, ended_at = ${at}
     where tenant_id = ${tenantId}::uuid and id = any(array(
       select id from batches
       where tenant_id = ${tenantId}::uuid and state in (1, 2) and ${which} order by user_id, key, id for update))
-    returning id`);
-  if (gone.length === 0) return;
+    returning id, kind`);
+  if (gone.length === 0) return [];
   await db.execute(sql`
     update notifications set due_at = ${at} ${also}
     where tenant_id = ${tenantId}::uuid and id = any(array(
@@ -76,4 +84,5 @@ async function dissolve(db: Db, tenantId: string, which: SQL, now: Date, also: S
       where tenant_id = ${tenantId}::uuid and batch_id = any(${plain(gone.map(({ id }) => id))}::uuid[])
         and status = ${Status.BATCHED} and batch_role = ${BatchRole.MEMBER}
       order by id for update))`);
+  return gone.map(({ kind }) => kind);
 }

@@ -8,8 +8,15 @@ import { advance, ChainState } from "./state.ts";
 
 const CONFIRMED = toBinary(TimelineEntrySchema, create(TimelineEntrySchema, { confirmed: true }));
 
-/** `first`: it is this confirmation that counts. */
-export type Confirmed = { userId: string; status: Status; confirmedAt: Date; first: boolean };
+/** `first`: it is this confirmation that counts; `escalated`: it has ended an escalation. */
+export type Confirmed = {
+  userId: string;
+  type: string;
+  status: Status;
+  confirmedAt: Date;
+  first: boolean;
+  escalated: boolean;
+};
 
 /**
  * Notes that the recipient has confirmed a notification, and ends its escalation. Throws NOT_FOUND when there is none, or
@@ -21,13 +28,13 @@ export async function confirm(
   id: string,
   { userId, actor, now }: { userId: string | undefined; actor: string; now: Date },
 ): Promise<Confirmed> {
-  const [row] = await tx<{ userId: string; status: Status; confirmedAt: Date | null }[]>`
-    select user_id as "userId", status, confirmed_at as "confirmedAt" from notifications
+  const [row] = await tx<(Pick<Confirmed, "userId" | "type" | "status"> & { confirmedAt: Date | null })[]>`
+    select user_id as "userId", type, status, confirmed_at as "confirmedAt" from notifications
     where tenant_id = ${tenantId} and id = ${id} for update`;
   if (row === undefined || (userId !== undefined && row.userId !== userId)) throw notFound("notification");
   const { status, confirmedAt } = row;
   if (status !== Status.DELIVERED && status !== Status.READ) throw notDelivered(status);
-  if (confirmedAt !== null) return { userId: row.userId, status, confirmedAt, first: false };
+  if (confirmedAt !== null) return { ...row, confirmedAt, first: false, escalated: false };
   await tx`update notifications set confirmed_at = ${now} where tenant_id = ${tenantId} and id = ${id}`;
   await tx`insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor, detail)
     values (${tenantId}, ${id}, ${now}, 0, 0, 0, ${actor}, ${CONFIRMED})`;
@@ -36,7 +43,8 @@ export async function confirm(
     const { chain } = advance(open.chain, { kind: "confirmed" }, now);
     await storeChains(tx, tenantId, [{ ...open, chain }], now);
   }
-  return { userId: row.userId, status, confirmedAt: now, first: true };
+  const escalated = open?.chain.state === ChainState.WAITING;
+  return { ...row, confirmedAt: now, first: true, escalated };
 }
 
 /** Ends the escalation of a notification; whether one went on. Throws NOT_FOUND when there is no such notification. */

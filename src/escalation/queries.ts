@@ -9,24 +9,28 @@ import { type Chain, ChainState, type Step } from "./state.ts";
 
 export type OpenChain = { notificationId: string; userId: string; chain: Chain };
 
+/** The recorded trace that is to go on with a row, as `traceparent`. */
+type Traced = { trace: string | undefined };
+
 /** Stores chains that begin. */
-export async function openChains(tx: Tx, tenantId: string, chains: readonly OpenChain[]): Promise<void> {
+export async function openChains(tx: Tx, tenantId: string, chains: readonly (OpenChain & Traced)[]): Promise<void> {
   if (chains.length === 0) return;
   await tx`
     insert into escalations
-      (tenant_id, notification_id, user_id, steps, confirmation_required, state, taken, due_at, turn_at)
-    select ${tenantId}, id, user_id, steps::jsonb, confirmation, ${ChainState.WAITING}, 0, due_at, due_at
+      (tenant_id, notification_id, user_id, steps, confirmation_required, state, taken, due_at, turn_at, trace)
+    select ${tenantId}, id, user_id, steps::jsonb, confirmation, ${ChainState.WAITING}, 0, due_at, due_at, trace
     from unnest(
       ${plain(chains.map(({ notificationId }) => notificationId))}::uuid[],
       ${texts(chains.map(({ userId }) => userId))}::text[],
       ${texts(chains.map(({ chain }) => JSON.stringify(chain.steps)))}::text[],
       ${plain(chains.map(({ chain }) => chain.confirmationRequired))}::boolean[],
-      ${instants(chains.map(({ chain }) => chain.dueAt))}::timestamptz[]
-    ) as t (id, user_id, steps, confirmation, due_at)
+      ${instants(chains.map(({ chain }) => chain.dueAt))}::timestamptz[],
+      ${texts(chains.map(({ trace }) => trace))}::text[]
+    ) as t (id, user_id, steps, confirmation, due_at, trace)
     on conflict do nothing`;
 }
 
-export type HandOver = { notificationId: string; userId: string; step: number; channel: Channel };
+export type HandOver = { notificationId: string; userId: string; step: number; channel: Channel } & Traced;
 
 /** Has outside channels handed something, from now on. What is there already stays as it is. */
 export async function queueHandOvers(
@@ -37,14 +41,15 @@ export async function queueHandOvers(
 ): Promise<void> {
   if (messages.length === 0) return;
   await tx`
-    insert into hand_overs (tenant_id, notification_id, user_id, step, channel, attempts, due_at)
-    select ${tenantId}, id, user_id, step, channel, 0, ${now}
+    insert into hand_overs (tenant_id, notification_id, user_id, step, channel, attempts, due_at, trace)
+    select ${tenantId}, id, user_id, step, channel, 0, ${now}, trace
     from unnest(
       ${plain(messages.map(({ notificationId }) => notificationId))}::uuid[],
       ${texts(messages.map(({ userId }) => userId))}::text[],
       ${plain(messages.map(({ step }) => step))}::smallint[],
-      ${plain(messages.map(({ channel }) => channel))}::smallint[]
-    ) as t (id, user_id, step, channel)
+      ${plain(messages.map(({ channel }) => channel))}::smallint[],
+      ${texts(messages.map(({ trace }) => trace))}::text[]
+    ) as t (id, user_id, step, channel, trace)
     on conflict do nothing`;
 }
 

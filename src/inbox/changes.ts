@@ -41,6 +41,8 @@ export type Changed = {
   notificationIds: string[];
   /** Of them, those that went from DELIVERED to READ. */
   becameRead: string[];
+  /** How many escalations that ended. */
+  answered: number;
   /** The inbox after it; undefined for a user to whom nothing has arrived. */
   head: Head | undefined;
 };
@@ -58,7 +60,7 @@ export async function changeEntries(tx: Tx, owner: Owner, which: Which, change: 
     tx<Head[]>`
       select ${headColumns(tx)} from inbox_heads h
       where h.tenant_id = ${owner.tenantId} and h.user_id = ${owner.userId} for update`.execute(),
-    tx<(Head & { ids: string[]; becameRead: string[] | null; wholes: MaybeWhole[] | null; moved: boolean })[]>`
+    tx<(Head & Told)[]>`
       with target as materialized (
         ${"places" in which ? placed(tx, owner, which.places) : located(tx, owner, ids)} ${qualifies(tx, change)}
       ), changed as (
@@ -80,16 +82,26 @@ export async function changeEntries(tx: Tx, owner: Owner, which: Which, change: 
       ) ${consequences(tx, owner, ids, change, now)}
       select (select coalesce(array_agg(notification_id), '{}') from changed) as ids,
         ${change.kind === "read" ? tx`(select array_agg(id) from became)` : tx`null::uuid[]`} as "becameRead",
+        ${change.kind === "read" ? tx`(select count(*)::int from answered)` : tx`0`} as answered,
         ${change.kind === "read" ? wholesOf(tx) : tx`null::json`} as wholes,
         h.seq is not null as moved, ${headColumns(tx)}
       from (select) one left join head h on true`.execute(),
   ]);
-  if (after === undefined) return { notificationIds: [], becameRead: [], head: before };
-  const { ids: notificationIds, becameRead, wholes, moved, ...head } = after;
+  if (after === undefined) return { notificationIds: [], becameRead: [], answered: 0, head: before };
+  const { ids: notificationIds, becameRead, answered, wholes, moved, ...head } = after;
   if (change.kind === "read" && wholes !== null)
     await followWholes(tx, owner.tenantId, wholes, now, change.counterSlot);
-  return { notificationIds, becameRead: becameRead ?? [], head: moved ? head : before };
+  return { notificationIds, becameRead: becameRead ?? [], answered, head: moved ? head : before };
 }
+
+/** What the statement says beside the head. */
+type Told = {
+  ids: string[];
+  becameRead: string[] | null;
+  answered: number;
+  wholes: MaybeWhole[] | null;
+  moved: boolean;
+};
 
 /** READ and deletion write to notifications as well; what is READ already will not change again by being read. */
 function lockNotifications(tx: Tx, { tenantId, userId }: Owner, ids: readonly string[], change: Change) {
@@ -194,6 +206,7 @@ function consequences(tx: Tx, { tenantId }: Owner, ids: readonly string[], chang
         update escalations e set state = ${ChainState.READ}, due_at = null, turn_at = null, ended_at = ${now}
         where e.tenant_id = ${tenantId} and e.notification_id = any(array(select id from became))
           and e.state = ${ChainState.WAITING} and not e.confirmation_required
+        returning 1
       ), history as (
         insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
         select ${tenantId}::uuid, id, ${now}::timestamptz, ${Status.READ}, ${Channel.IN_APP}, 0, ${change.actor}::text

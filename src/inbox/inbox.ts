@@ -4,7 +4,10 @@ import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { InboxChanged_Change, type InboxChangedSchema } from "#gen/posthorn/v1/stream_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
 import { confirm } from "#src/escalation/confirm.ts";
+import { statusName } from "#src/notifications/names.ts";
 import type { Store, Tx } from "#src/store/store.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type Change, type Changed, changeEntries, findPlaces, moveSeen } from "./changes.ts";
 import { type Head, toCounts } from "./entry.ts";
 import { type EntryFilter, WHOLE_INBOX } from "./filter.ts";
@@ -13,6 +16,8 @@ import { type Fragment, matching, type Owner } from "./queries.ts";
 export type InboxDeps = {
   store: Store;
   clock: Clock;
+  metrics: Pick<Metrics, "confirmations" | "escalationsEnded">;
+  log: Pick<Logger, "debug">;
   /** Counter slots of this process, taken in turn so that its own calls seldom wait for each other. */
   counterSlots: readonly number[];
   /** Tells the user's streams, after the commit. Must not throw. */
@@ -60,7 +65,7 @@ export type Inbox = {
 const ENTRIES_PER_TRANSACTION = 1000;
 
 export function openInbox(deps: InboxDeps): Inbox {
-  const { store, clock, counterSlots } = deps;
+  const { store, clock, counterSlots, metrics, log } = deps;
   let turn = 0;
 
   function inFull(change: EntryChange): Change {
@@ -68,8 +73,13 @@ export function openInbox(deps: InboxDeps): Inbox {
     return { ...change, counterSlot: counterSlots[turn++ % counterSlots.length] ?? 0 };
   }
 
-  function announceRead(owner: Owner, notificationIds: readonly string[], at: Date): void {
-    if (notificationIds.length > 0) deps.notificationsRead(owner.tenantId, owner.userId, notificationIds, at);
+  function announceRead(
+    owner: Owner,
+    { becameRead, answered }: Pick<Changed, "becameRead" | "answered">,
+    at: Date,
+  ): void {
+    if (becameRead.length > 0) deps.notificationsRead(owner.tenantId, owner.userId, becameRead, at);
+    if (answered > 0) metrics.escalationsEnded.inc({ outcome: "read" }, answered);
   }
 
   function announceChange({ tenantId, userId }: Owner, kind: Change["kind"], done: Changed): void {
@@ -97,7 +107,7 @@ export function openInbox(deps: InboxDeps): Inbox {
         });
         changed += step.notificationIds.length;
         head = step.head;
-        announceRead(owner, step.becameRead, now);
+        announceRead(owner, step, now);
         if (places.length < ENTRIES_PER_TRANSACTION) return { changed, head };
         before = places.at(-1)?.seq;
       }
@@ -118,7 +128,7 @@ export function openInbox(deps: InboxDeps): Inbox {
       const done = await store.tenant(owner.tenantId, (tx) =>
         changeEntries(tx, owner, { notificationIds }, inFull(change), now),
       );
-      announceRead(owner, done.becameRead, now);
+      announceRead(owner, done, now);
       if (done.notificationIds.length > 0) announceChange(owner, change.kind, done);
       return { changed: done.notificationIds.length, head: done.head };
     },
@@ -145,10 +155,16 @@ export function openInbox(deps: InboxDeps): Inbox {
         return { confirmed, ...(await changeEntries(tx, owner, { notificationIds: [id] }, read, now)) };
       });
       const owner = { tenantId, userId: confirmed.userId };
-      announceRead(owner, done.becameRead, now);
+      announceRead(owner, done, now);
       if (done.notificationIds.length > 0) announceChange(owner, "read", done);
       const status = done.becameRead.length > 0 ? Status.READ : confirmed.status;
-      if (confirmed.first) deps.notificationConfirmed(tenantId, owner.userId, id, status, now);
+      if (confirmed.first) {
+        deps.notificationConfirmed(tenantId, owner.userId, id, status, now);
+        metrics.confirmations.inc();
+        if (confirmed.escalated) metrics.escalationsEnded.inc({ outcome: "confirmed" });
+        const about = { tenant: tenantId, user: owner.userId, notification: id, type: confirmed.type };
+        log.debug({ ...about, status: statusName(status) }, "confirmed");
+      }
       return { confirmedAt: confirmed.confirmedAt, head: done.head };
     },
     clear: (owner, archivedOnly, signal) =>

@@ -45,7 +45,7 @@ export type NotificationLimitsDeps = {
   config: NotificationLimitsConfig;
   /** Ms from any start, for the pause after a failure. */
   clock: () => number;
-  metrics: Pick<Metrics, "limiterDecisions" | "limiterFallback" | "redisSeconds">;
+  metrics: Pick<Metrics, "limiterDecisions" | "limiterFallback" | "redisSeconds" | "hourlyCap">;
   /** Told when Redis stops and starts to answer. */
   onAlert: (state: "redis-down" | "recovered", error?: unknown) => void;
 };
@@ -133,6 +133,7 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
     }
     const slots = counted ?? inProcess(tenantId, wanted, nowMs);
     const answers = slots.map((slot, index) => reservationOf(slot, wanted[index]?.cap, nowMs));
+    measureCap(metrics, wanted, slots);
     const digested = answers.filter((answer) => !answer.allowed && answer.digest).length;
     if (digested > 0) counter.inc({ limit: CAP_WINDOW.name, decision: "digest" }, digested);
     for (const [limit = "none", ofLimit] of Map.groupBy(slots, (slot) => slot.limit?.window.name)) {
@@ -161,6 +162,24 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
       return reservations.map((known) => known ?? answers.next().value ?? ALLOWED);
     },
   };
+}
+
+/**
+ * Counts what the caps said of those that have one. Who waits for another limit is within it, and who passes it is
+ * counted by it all the same: both are "allowed".
+ */
+function measureCap(
+  metrics: Pick<Metrics, "hourlyCap">,
+  wanted: readonly Pick<Wanted, "cap">[],
+  slots: readonly Pick<Slot, "limit">[],
+): void {
+  const counts = { allowed: 0, held: 0, digest: 0 };
+  wanted.forEach(({ cap }, index) => {
+    if (cap === undefined) return;
+    const isOver = slots[index]?.limit?.window === CAP_WINDOW;
+    counts[!isOver ? "allowed" : cap.over === "digest" ? "digest" : "held"]++;
+  });
+  for (const [decision, count] of Object.entries(counts)) if (count > 0) metrics.hourlyCap.inc({ decision }, count);
 }
 
 /** A limit whose policy is to wait holds everything that it would have counted; one that is off has no policy. */

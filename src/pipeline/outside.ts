@@ -3,6 +3,7 @@ import type { Clock } from "#src/clock.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
 import type { DeliverDeps } from "./deliver/deliver.ts";
 import type { EscalateDeps } from "./escalate/escalate.ts";
 import { announceDelivered, announceLost } from "./route/announce.ts";
@@ -15,18 +16,22 @@ export function outsideWork(deps: {
   clock: Clock;
   live: Live;
   log: Logger;
+  metrics: Metrics;
   channels: Channels;
   slot: number;
   loadPreferences: EscalateDeps["loadPreferences"];
   reloadPreferences: EscalateDeps["reloadPreferences"];
   decide(facts: Facts, now: Date): ChannelVerdict[];
 }): { escalate: EscalateDeps; deliver: DeliverDeps } {
-  const { store, clock, live, log, channels, slot, loadPreferences, reloadPreferences } = deps;
+  const { store, clock, live, log, metrics, channels, slot, loadPreferences, reloadPreferences } = deps;
   const ended: EscalateDeps["ended"] = (tenantId, lost, at) => announceLost(live, tenantId, lost, at);
   return {
-    escalate: { store, slot, loadPreferences, reloadPreferences, askChannel: askingChannel(deps.decide), ended },
+    escalate: {
+      ...{ store, slot, log, metrics, loadPreferences, reloadPreferences, ended },
+      askChannel: askingChannel(deps.decide),
+    },
     deliver: {
-      ...{ store, clock, slot, log, channels, ended },
+      ...{ store, clock, slot, log, metrics, channels, ended },
       delivered: (tenantId, delivered, at) => announceDelivered(live, tenantId, delivered, at),
     },
   };

@@ -29,6 +29,7 @@ import {
   forgetSchedules,
 } from "./forget.ts";
 import { startLoop } from "./loop.ts";
+import { measureDue } from "./measure-due.ts";
 import { type OccurrenceDeps, sendOccurrences } from "./occurrences.ts";
 import { releaseDue } from "./release.ts";
 
@@ -134,7 +135,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
   });
   stack.defer(() => back[Symbol.dispose]());
   every("queues", QUEUES_MS, async (now) => {
-    await measureQueues(deps.broker, metrics, now);
+    await Promise.all([measureQueues(deps.broker, metrics, now), measureDue(store, metrics, now)]);
     return { more: false };
   });
   every("sweep", SWEEP_MS, async (now) => {

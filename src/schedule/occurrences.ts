@@ -10,7 +10,10 @@ import { claimFirings, dueTenants, type Firing, type Move, moveOn, putAside, put
 import { requestOf, timingOf } from "#src/schedules/schedule.ts";
 import { firesAt, GRACE_MS, type Step, skippedBefore, step, type Timing } from "#src/schedules/timing.ts";
 import type { Tx } from "#src/store/store.ts";
+import { scheduled } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
+import { withRootSpan } from "#src/telemetry/work-spans.ts";
 import { type Turn, turnsOf } from "./turns.ts";
 
 export type OccurrenceDeps = { accept: AcceptDeps; slot: number; log: Logger };
@@ -46,7 +49,10 @@ export async function sendOccurrences(deps: OccurrenceDeps, now: Date, limit: nu
       Array.from({ length: SIDE_BY_SIDE }, async () => {
         for (let turn = turns.shift(); turn !== undefined; turn = turns.shift()) {
           try {
-            const done = await takeTurn(deps, turn, now);
+            const mine = turn;
+            const done = await withRootSpan(scheduled("send occurrences", turn.tenantId), () =>
+              takeTurn(deps, mine, now),
+            );
             count += done;
           } catch (error) {
             // One tenant's must not keep the others' from being sent.
@@ -77,6 +83,7 @@ async function takeTurn(deps: OccurrenceDeps, turn: Turn & { key?: string }, now
     const { accept } = deps;
     await accept.store.tenant(turn.tenantId, (tx) => putOff(tx, turn.tenantId, [key], later(now), now));
     tellBroken(deps, turn.tenantId, key, error);
+    accept.metrics.occurrences.inc({ outcome: "put_off" });
     return 1;
   }
 }
@@ -89,7 +96,7 @@ async function sendTogether(
   claimed: string[],
 ): Promise<number> {
   const { accept, slot, log } = deps;
-  const { broken, moves, submissions, stored } = await accept.store.tenant(tenantId, async (tx) => {
+  const { firings, broken, moves, submissions, stored } = await accept.store.tenant(tenantId, async (tx) => {
     const firings = await claimFirings(tx, { tenantId, lane, size, key }, now);
     claimed.splice(0, claimed.length, ...firings.map((firing) => firing.key));
     const broken: Broken[] = [];
@@ -100,9 +107,10 @@ async function sendTogether(
       stored.push(...(await commitGroup(tx, tenantId, group, { now, slot, idempotencyTtlMs: 0 })));
     const keys = broken.map((each) => each.key);
     await Promise.all([moveOn(tx, tenantId, moves, now), putOff(tx, tenantId, keys, later(now), now)]);
-    return { broken, moves, submissions, stored };
+    return { firings, broken, moves, submissions, stored };
   });
   for (const { key, error } of broken) tellBroken(deps, tenantId, key, error);
+  measureTurn(accept.metrics, { firings, moves, broken: broken.length }, now);
   for (const { key, missed } of moves) {
     if (missed > 0)
       log.warn({ tenant: tenantId, schedule: key, missed }, "a schedule had occurrences nobody could get");
@@ -111,6 +119,23 @@ async function sendTogether(
     accept.metrics.accepted.inc({ lane: laneOf(draft.priority).name }, rows.length);
   await queueStored(accept.queue, tenantId, submissions, stored, (trace) => trace);
   return moves.length + broken.length;
+}
+
+/** Counts what came of a turn; how late it was, of those that have moved on by it. */
+function measureTurn(
+  { schedulerLagSeconds, occurrences }: Pick<Metrics, "schedulerLagSeconds" | "occurrences">,
+  { firings, moves, broken }: { firings: readonly Firing[]; moves: readonly Move[]; broken: number },
+  now: Date,
+): void {
+  const moved = new Set(moves.map(({ key }) => key));
+  for (const { key, firesAt } of firings)
+    if (moved.has(key))
+      schedulerLagSeconds.observe({ kind: "occurrence" }, Math.max(0, now.getTime() - firesAt.getTime()) / 1000);
+  const missed = moves.reduce((sum, move) => sum + move.missed, 0);
+  const sent = moves.filter((move) => move.sent !== undefined).length;
+  if (missed > 0) occurrences.inc({ outcome: "missed" }, missed);
+  if (sent > 0) occurrences.inc({ outcome: "sent" }, sent);
+  if (broken > 0) occurrences.inc({ outcome: "put_off" }, broken);
 }
 
 /** A schedule that cannot be sent as it is: what failed would fail again. */

@@ -51,6 +51,8 @@ export type Firing = Pick<
   "key" | "request" | "userIds" | "rule" | "startTime" | "timeZone" | "finalTime" | "notBefore" | "lane"
 > & {
   occurrence: string;
+  /** Since when it may be sent. */
+  firesAt: Date;
   /** As it is now; null: there is none. */
   type: FiringType | null;
 };
@@ -84,7 +86,7 @@ export function claimFirings(
       window earlier as (order by fires_at, key rows between unbounded preceding and 1 preceding)
     )
     select s.key, s.request, s.user_ids as "userIds", s.rule, s.start_time as "startTime", s.time_zone as "timeZone",
-      s.final_time as "finalTime", s.not_before as "notBefore", s.occurrence, s.lane,
+      s.final_time as "finalTime", s.not_before as "notBefore", s.occurrence, s.lane, s.fires_at as "firesAt",
       case when t.key is not null then jsonb_build_object('key', t.key, 'category', t.category,
         'defaultPriority', t.default_priority, 'defaultChannels', t.default_channels,
         'defaultTtlMs', t.default_ttl_ms, 'group', t.group_similar) end as type

@@ -48,6 +48,7 @@ import type { Violations } from "#src/rpc/validate.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Store, Tx } from "#src/store/store.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
 
 export type SendServiceDeps = {
   store: Store;
@@ -55,6 +56,7 @@ export type SendServiceDeps = {
   clock: Clock;
   pageTokens: PageTokens;
   inbox: Pick<Inbox, "confirm">;
+  metrics: Pick<Metrics, "escalationsEnded">;
   newId: NewId;
   violations: Violations;
   /** Counter slot of this process's single changes. */
@@ -243,10 +245,13 @@ export function sendService(deps: SendServiceDeps): Service {
       return { notification: toNotification(await store.tenant(tenantId, (tx) => one(tx, call, id))) };
     },
 
-    cancelEscalation: ({ id }, call) =>
-      store.tenant(call.tenantId, async (tx) => ({
-        cancelled: await cancelEscalation(tx, call.tenantId, id, { actor: call.actor, now: clock() }),
-      })),
+    async cancelEscalation({ id }, { tenantId, actor }) {
+      const cancelled = await store.tenant(tenantId, (tx) =>
+        cancelEscalation(tx, tenantId, id, { actor, now: clock() }),
+      );
+      if (cancelled) deps.metrics.escalationsEnded.inc({ outcome: "cancelled" });
+      return { cancelled };
+    },
 
     getFanout: ({ id }, call) =>
       store.tenant(call.tenantId, async (tx) => {

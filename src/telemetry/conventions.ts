@@ -27,12 +27,15 @@ export const ATTR = {
   messagingDestinationTemplate: "messaging.destination.template",
   messagingPartition: "messaging.destination.partition.id",
   messagingConsumerGroup: "messaging.consumer.group.name",
+  messagingMessageId: "messaging.message.id",
   /** Why a call was refused: a value of ErrorReason. */
   reason: "posthorn.reason",
   tenant: "posthorn.tenant.id",
   notification: "posthorn.notification.id",
   /** Notifications in one chunk, whoever sent them. */
   items: "posthorn.notification.count",
+  /** Batches and digests that are closed together. */
+  batches: "posthorn.batch.count",
   /** Sends in one commit. */
   sends: "posthorn.send.count",
   /** How often the chunk has been given out. */
@@ -42,6 +45,12 @@ export const ATTR = {
   sequence: "posthorn.inbox.sequence",
   /** Streams of this process that the event was given to. */
   streams: "posthorn.streams",
+  /** The number of an escalation's step; 0: of the decision. */
+  step: "posthorn.escalation.step",
+  /** How often a hand-over has been tried, this time included. */
+  handOverAttempt: "posthorn.hand_over.attempt",
+  /** What came of a hand-over: the label `outcome` of posthorn_hand_overs_total. */
+  outcome: "posthorn.outcome",
 } as const;
 
 export type SpanShape = { readonly name: string; readonly kind: SpanKind; readonly attributes: Attributes };
@@ -58,6 +67,27 @@ export function acceptCommit(tenantId: string, sends: number): SpanShape {
 /** What puts notifications on the queue again. */
 export function requeueing(why: "due" | "lost"): SpanShape {
   return { name: `requeue ${why}`, kind: SpanKind.INTERNAL, attributes: { [ATTR.requeued]: why } };
+}
+
+/** Work of the scheduler on some of a tenant's due rows: "escalate", "close batches", "send occurrence", "reconsider". */
+export function scheduled(name: string, tenantId: string, more: Attributes = {}): SpanShape {
+  return { name, kind: SpanKind.INTERNAL, attributes: { [ATTR.tenant]: tenantId, ...more } };
+}
+
+/** A message given to an outside channel. No context goes with it, hence CLIENT and not PRODUCER. */
+export function handingOver(channel: string, messageId: string, more: Attributes): SpanShape {
+  return {
+    name: `send ${channel}`,
+    kind: SpanKind.CLIENT,
+    attributes: {
+      [ATTR.messagingSystem]: channel,
+      [ATTR.messagingOperation]: "send",
+      [ATTR.messagingOperationType]: "send",
+      [ATTR.messagingDestination]: channel,
+      [ATTR.messagingMessageId]: messageId,
+      ...more,
+    },
+  };
 }
 
 /** A message given to NATS. `template` is the subject without what varies: `ingest.high`. */

@@ -55,6 +55,21 @@ export function readTraces(headers: Headers | undefined, size: number): TracedIt
   return traced;
 }
 
+/**
+ * Traces that rows were stored with, by their text. One that many rows are of is one object: work-spans.ts compares by
+ * identity.
+ */
+export function storedTraces(
+  rows: readonly { readonly trace: string | null }[],
+): ReadonlyMap<string | null, SpanContext> {
+  const traces = new Map<string | null, SpanContext>();
+  for (const { trace } of rows) {
+    const found = trace === null || traces.has(trace) ? undefined : parse(trace);
+    if (found !== undefined) traces.set(trace, found);
+  }
+  return traces;
+}
+
 export function format({ traceId, spanId }: SpanContext): string {
   return `00-${traceId}-${spanId}-01`;
 }

@@ -48,11 +48,25 @@ export async function withWorkSpans<T>(
 }
 
 /** Begins a trace of its own for work that nobody called for, as the sampler decides. */
-export async function withRootSpan<T>(shape: SpanShape, work: () => Promise<T>): Promise<T> {
-  const { name, ...options } = shape;
-  const span = trace.getTracer("posthorn").startSpan(name, { ...options, root: true });
+export function withRootSpan<T>(shape: SpanShape, work: (span: Span) => Promise<T>): Promise<T> {
+  return withSpanIn(undefined, shape, work);
+}
+
+/** Goes on within the trace that the running code belongs to; without a span where that is not recorded. */
+export function withStepSpan<T>(shape: () => SpanShape, work: () => Promise<T>): Promise<T> {
+  const parent = recordedTrace();
+  return parent === undefined ? work() : withSpanIn(parent, shape(), work);
+}
+
+/** Goes on with a trace that has come from elsewhere; without one it begins its own. */
+export async function withSpanIn<T>(
+  parent: SpanContext | undefined,
+  shape: SpanShape,
+  work: (span: Span) => Promise<T>,
+): Promise<T> {
+  const span = parent === undefined ? rootSpan(shape) : spanIn(parent, shape);
   try {
-    return await context.with(trace.setSpan(ROOT_CONTEXT, span), work);
+    return await context.with(trace.setSpan(ROOT_CONTEXT, span), () => work(span));
   } catch (error) {
     markFailed(span, error);
     throw error;
@@ -64,6 +78,10 @@ export async function withRootSpan<T>(shape: SpanShape, work: () => Promise<T>):
 /** A span of a trace that has come from elsewhere. The caller ends it. */
 export function spanIn(parent: SpanContext, { name, ...options }: SpanShape): Span {
   return trace.getTracer("posthorn").startSpan(name, options, trace.setSpanContext(ROOT_CONTEXT, parent));
+}
+
+function rootSpan({ name, ...options }: SpanShape): Span {
+  return trace.getTracer("posthorn").startSpan(name, { ...options, root: true });
 }
 
 function openSpans(shape: SpanShape, parents: ReadonlySet<SpanContext>): Map<SpanContext, Span> {

@@ -155,7 +155,7 @@ class Real {
     batchJoined: () => undefined,
   };
   readonly #close: CloseDeps = {
-    ...{ store: this.#mortal, newId, endedBy: endingBy(decide), heldBy: holdingBy(decide), log, slot: 0 },
+    ...{ store: this.#mortal, newId, endedBy: endingBy(decide), heldBy: holdingBy(decide), log, metrics, slot: 0 },
     // What is queued may be lost: `settle` looks for it as the reconciler does.
     queue: { enqueue: async () => undefined, enqueueFanout: async () => undefined },
     findType: () => this.#type,

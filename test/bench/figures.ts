@@ -12,6 +12,12 @@ export function written(figure: string, value: unknown): string {
   return number(value);
 }
 
+/** The middle one of several runs. */
+export function medianOf(figures: readonly Readonly<Record<string, unknown>>[], name: string): number {
+  const values = figures.map((each) => Number(each[name])).sort((a, b) => a - b);
+  return values[Math.floor(values.length / 2)] ?? Number.NaN;
+}
+
 /** Of which more is better. */
 export function isRate(figure: string): boolean {
   return figure === "rate" || figure.endsWith("PerSecond");

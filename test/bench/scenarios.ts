@@ -8,6 +8,7 @@ import { history } from "./scenarios/history.ts";
 import { latency } from "./scenarios/latency.ts";
 import { neighbour } from "./scenarios/neighbour.ts";
 import { resume } from "./scenarios/resume.ts";
+import { rules } from "./scenarios/rules.ts";
 import { streams } from "./scenarios/streams.ts";
 import { tracing } from "./scenarios/tracing.ts";
 
@@ -25,4 +26,4 @@ export const scenarios: readonly Scenario[] = [
 ];
 
 /** Those that run only when named: what they measure is not one figure beside others. */
-export const onRequest: readonly Scenario[] = [growth, tracing];
+export const onRequest: readonly Scenario[] = [growth, tracing, rules];

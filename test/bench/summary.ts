@@ -93,7 +93,9 @@ function nameOf({ scenario, adjusted, quiet, faults }: Result): string {
 
 function peersOf(result: Result): string {
   const { figure = "" } = result.compared ?? {};
-  const skipped = Object.entries(result.peers).flatMap(([name, peer]) => (isSkipped(peer) ? [`${name} skipped`] : []));
+  const skipped = Object.entries(result.peers).flatMap(([name, peer]) =>
+    isSkipped(peer) ? [`${name} skipped (${reasonOf(peer)})`] : [],
+  );
   const own = result.bars.some((goal) => goal.figure === figure)
     ? ""
     : ` (${figure} ${written(figure, result[figure])})`;
@@ -101,6 +103,15 @@ function peersOf(result: Result): string {
     ({ peer, theirs, advantage }) => `${peer} ${written(figure, theirs)}: ${factor(advantage)}`,
   );
   return [...met, ...skipped].join("; ") + (met.length > 0 ? own : "");
+}
+
+/** Longer ones would make a table of one cell. */
+const MOST_OF_REASON = 120;
+
+/** Why a peer was not measured, in a line. */
+function reasonOf({ skipped }: Skipped): string {
+  const [line = ""] = skipped.trim().split("\n");
+  return line.length > MOST_OF_REASON ? `${line.slice(0, MOST_OF_REASON).toWellFormed()}…` : line;
 }
 
 export function factor(advantage: number): string {

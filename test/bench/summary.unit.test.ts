@@ -45,11 +45,19 @@ test("a figure that was not measured compares with nothing", () => {
 test("the table says what was reached, how peers did, and which was skipped", () => {
   const table = summaryTable([result(), throughput(9_000)]);
   expect(table).toContain(
-    "| `latency` | p99Ms | 20 ms | 50 ms | 15 ms | bar | 67.5 ms: aim | socket-stack 50 ms: 2.5× ahead; nchan 2 ms: 10× behind; gone skipped |",
+    "| `latency` | p99Ms | 20 ms | 50 ms | 15 ms | bar | 67.5 ms: aim | socket-stack 50 ms: 2.5× ahead; nchan 2 ms: 10× behind; gone skipped (no apt) |",
   );
   expect(table).toContain(
     "| `accept` | rate | 9,000/s | 5,000/s | 8,000/s | aim | 3,704/s: aim | grpc-echo 20,000/s: 2.2× behind |",
   );
+});
+
+test("why a peer was skipped is said in one line that does not break the table", () => {
+  const skipped = `client: read tcp | reset ${"x".repeat(200)}\n  more of it`;
+  const [, , row = ""] = summaryTable([result({ peers: { gone: { skipped } } })]).split("\n");
+  expect(row).toContain("gone skipped (client: read tcp \\| reset xxx");
+  expect(row).not.toContain("more of it");
+  expect(row.length).toBeLessThan(260);
 });
 
 test("what is the same on every machine has no other bar, and without the yardstick nothing has", () => {

@@ -1,5 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import postgres from "postgres";
+import { Registry } from "prom-client";
 import { afterAll, afterEach, expect } from "vitest";
 import type { InboxChangedSchema } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { newIds } from "#src/ids.ts";
@@ -8,6 +9,7 @@ import { WHOLE_INBOX } from "#src/inbox/filter.ts";
 import { openInbox } from "#src/inbox/inbox.ts";
 import { listEntries, type Owner, readHeads } from "#src/inbox/queries.ts";
 import { openStore } from "#src/store/store.ts";
+import { createMetrics } from "#src/telemetry/metrics.ts";
 import { type Arrival, arrive } from "../support/arrive.ts";
 import { wrongInAppCounters, wrongInboxes } from "../support/recount.ts";
 import { testServices } from "../support/services.ts";
@@ -39,6 +41,8 @@ export async function inboxOnPostgres() {
   const inbox = openInbox({
     store,
     clock,
+    metrics: createMetrics(new Registry()),
+    log: { debug: () => undefined },
     counterSlots: [0, 1, 2],
     inboxChanged: (tenantId, userId, event) => void announced.push({ tenantId, userId, ...event }),
     notificationsRead: (tenantId, userId, ids) => void read.push({ tenantId, userId, ids }),

@@ -1,10 +1,12 @@
 import { randomBytes } from "node:crypto";
-import { SpanKind } from "@opentelemetry/api";
+import { SpanKind, SpanStatusCode } from "@opentelemetry/api";
 import { InMemorySpanExporter, type ReadableSpan, SimpleSpanProcessor } from "@opentelemetry/sdk-trace-node";
 import { connect } from "nats";
 import { afterAll, beforeEach, expect, test } from "vitest";
-import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Channels } from "#src/channels/channel.ts";
 import { startTracing } from "#src/telemetry/traces.ts";
+import { steppedClock } from "../batches/setup.ts";
 import { platformOfFile } from "../support/platform.ts";
 import { testServices } from "../support/services.ts";
 import { openReader } from "../support/stream-reader.ts";
@@ -18,8 +20,16 @@ const tracing = startTracing(
   { processor: new SimpleSpanProcessor(exporter) },
 );
 const services = await testServices();
-const api = await platformOfFile({ services, roles: ["api"] });
-await platformOfFile({ services, roles: ["worker", "scheduler"], tenant: api.tenant });
+const { clock, step } = steppedClock();
+const between = {
+  channels: (): Channels =>
+    new Map([
+      [Channel.EMAIL, { deliver: async () => ({ kind: "sent" }) }],
+      [Channel.SMS, { deliver: async () => ({ kind: "rejected", cause: new Error("no such number") }) }],
+    ]),
+};
+const api = await platformOfFile({ services, roles: ["api"], between });
+await platformOfFile({ services, roles: ["worker", "scheduler"], tenant: api.tenant, clock, between });
 const stream = await platformOfFile({ services, roles: ["stream"], tenant: api.tenant });
 const { key } = api;
 const watching = stream.clients(api.tenant.apiKey);
@@ -189,4 +199,39 @@ test("what is not recorded leaves no span and nothing in the queue's headers", a
   expect(seen).toEqual([false, false]);
   expect(exporter.getFinishedSpans()).toEqual([]);
   await nats.close();
+});
+
+test("a trace goes on into the hand-overs of its notification, and into a step of its escalation whenever it is taken", async () => {
+  const traceId = newTrace();
+  const after = { seconds: 3600n };
+  const escalation = { steps: [{ channel: Channel.SMS, after }], confirmationRequired: true };
+  const channels = [Channel.IN_APP, Channel.EMAIL];
+  await key.send.send({ ...to("grace"), channels, escalation, priority: Priority.HIGH }, from(traceId));
+  const email = await until(
+    async () => named(spansOf(traceId), "send email")[0],
+    (span) => span !== undefined,
+  );
+  expect(wayTo(email, spansOf(traceId))).toEqual([...WAY.slice(0, -1), "send email"]);
+  expect(email?.kind).toBe(SpanKind.CLIENT);
+  expect(email?.status.code).toBe(SpanStatusCode.UNSET);
+  expect(email?.attributes).toMatchObject({
+    "messaging.system.name": "email",
+    "messaging.operation.name": "send",
+    "messaging.operation.type": "send",
+    "messaging.destination.name": "email",
+    "messaging.message.id": expect.stringMatching(/^[0-9a-f-]{36}$/),
+    "posthorn.escalation.step": 0,
+    "posthorn.hand_over.attempt": 1,
+    "posthorn.outcome": "sent",
+  });
+  expect(named(spansOf(traceId), "escalate")).toEqual([]);
+  step(3_600_000);
+  const sms = await until(
+    async () => named(spansOf(traceId), "send sms")[0],
+    (span) => span !== undefined,
+  );
+  expect(wayTo(sms, spansOf(traceId))).toEqual([...WAY.slice(0, -1), "escalate", "send sms"]);
+  expect(sms?.attributes).toMatchObject({ "posthorn.escalation.step": 1, "posthorn.outcome": "refused" });
+  expect(sms?.status.code).toBe(SpanStatusCode.ERROR);
+  expect(JSON.stringify(spansOf(traceId).map(({ attributes }) => attributes))).not.toMatch(/canary|grace|number/);
 });

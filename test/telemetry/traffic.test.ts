@@ -40,6 +40,34 @@ test("what was counted is what was done", async () => {
   }
 });
 
+test("what leads outside, what is collected and what is due by itself is counted by what came of it", () => {
+  const all = families();
+  const values = (name: string, label: string) =>
+    new Set(all.flatMap((node) => node.get(name)?.samples.map(({ labels }) => labels[label]) ?? []));
+  const pairs = (name: string, ...labels: string[]) =>
+    new Set(
+      all.flatMap(
+        (node) => node.get(name)?.samples.map((sample) => labels.map((label) => sample.labels[label]).join(" ")) ?? [],
+      ),
+    );
+  expect(pairs("posthorn_hand_overs_total", "channel", "outcome")).toEqual(
+    new Set(["email sent", "push sent", "push retry", "push expired", "sms refused"]),
+  );
+  expect(values("posthorn_hand_over_seconds", "channel")).toEqual(new Set(["email", "push", "sms"]));
+  expect(pairs("posthorn_escalation_steps_total", "channel", "outcome")).toEqual(new Set(["email taken"]));
+  expect(values("posthorn_escalations_ended_total", "outcome")).toEqual(
+    new Set(["confirmed", "read", "cancelled", "missing"]),
+  );
+  expect(pairs("posthorn_batches_closed_total", "kind", "reason")).toEqual(
+    new Set(["batch size", "batch window", "batch early", "batch dissolved"]),
+  );
+  expect(values("posthorn_hourly_cap_total", "decision")).toEqual(new Set(["allowed", "held", "digest"]));
+  expect(values("posthorn_occurrences_total", "outcome")).toEqual(new Set(["sent"]));
+  const kinds = ["notification", "step", "hand-over", "batch", "occurrence"];
+  expect(values("posthorn_scheduler_lag_seconds", "kind")).toEqual(new Set(kinds));
+  expect(values("posthorn_scheduler_waiting", "kind")).toEqual(new Set(kinds));
+});
+
 /** Series of one process. A label's value that a caller chooses would pass it soon. */
 const MOST_SERIES = 1500;
 
@@ -111,6 +139,38 @@ test("the log has the fields that searches rely on, the trace in every line of a
   });
   const held = decided.find(({ status }) => status === "held");
   expect(held).toMatchObject({ reason: "user_burst_limit" });
+  const about = {
+    level: "debug",
+    service: "posthorn",
+    instance: "front",
+    tenant: front.tenant.tenantId,
+    user: expect.stringMatching(/^outside-/),
+    notification: expect.stringMatching(/^[0-9a-f-]{36}$/),
+    type: "general",
+    trace_id: expect.stringMatching(/^[0-9a-f]{32}$/),
+    span_id: expect.stringMatching(/^[0-9a-f]{16}$/),
+  };
+  const told = (message: string) =>
+    lines.filter(({ msg }) => msg === message).map(({ time: _, msg: __, ...line }) => line);
+  const handed = told("handed over");
+  expect(handed).toContainEqual({
+    ...about,
+    channels: ["email"],
+    step: 0,
+    attempts: 1,
+    status: "delivered",
+    outcome: "sent",
+  });
+  const late = { status: "processing", outcome: "expired", reason: "expired" };
+  expect(handed).toContainEqual({ ...about, channels: ["push"], step: 0, attempts: 2, ...late });
+  const [refused] = told("a channel does not take a notification");
+  expect(refused).toMatchObject({ level: "warn", user: "outside-2", type: "general", channels: ["sms"] });
+  expect(refused).toMatchObject({ status: "processing", outcome: "refused", reason: "channel_unavailable" });
+  const steps = told("a step of an escalation");
+  expect(steps).toContainEqual({ ...about, channels: ["email"], step: 1, status: "delivered", outcome: "taken" });
+  const missing = { outcome: "missing", reason: "confirmation_missing" };
+  expect(steps).toContainEqual({ ...about, channels: [], status: "delivered", ...missing });
+  expect(told("confirmed")).toEqual([{ ...about, user: "outside-5", status: "read" }]);
   const calls = lines.filter(({ msg, method }) => msg === "call ended" && method === "posthorn.v1.SendService/Send");
   expect(calls.length).toBeGreaterThan(5);
   for (const call of calls)

@@ -10,6 +10,7 @@ import { testServices } from "../support/services.ts";
 import { openReader } from "../support/stream-reader.ts";
 import { until } from "../support/until.ts";
 import { type Collector, startCollector } from "./collector.ts";
+import { rulesTraffic, trafficChannels } from "./rules-traffic.ts";
 import { type Family, scrape } from "./scrape.ts";
 
 /** What stands in what is sent, and must not come out where it is watched. */
@@ -36,6 +37,7 @@ export async function traffic(): Promise<Traffic> {
   const collector = await startCollector();
   afterAll(() => collector[Symbol.asyncDispose]());
   const lines: Record<string, unknown>[] = [];
+  const between = { channels: trafficChannels };
   const log = (instanceId: string) =>
     createLogger(
       { serviceName: "posthorn", logLevel: "debug", logFormat: "json", instanceId },
@@ -59,6 +61,7 @@ export async function traffic(): Promise<Traffic> {
     roles: ["api", "stream", "scheduler"],
     env: env("front"),
     log: log("front"),
+    between,
   });
   const watch = watching([front]);
   await fill(front);
@@ -68,11 +71,13 @@ export async function traffic(): Promise<Traffic> {
     roles: ["worker"],
     env: env("back"),
     log: log("back"),
+    between,
     tenant: front.tenant,
   });
   watch.nodes.push(back);
   await live(front);
   await resume(front);
+  await rulesTraffic(front, CANARY, watch.seen);
   await slow(front, watch);
   await lose(front, watch);
   await proxy.refuse("close");

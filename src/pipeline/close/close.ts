@@ -1,6 +1,7 @@
 import type { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
 import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { dissolveForGood } from "#src/batches/dissolve.ts";
+import { measureDissolved } from "#src/batches/measure.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Given } from "#src/limits/hold.ts";
 import type { Reservation } from "#src/limits/notification-limits.ts";
@@ -8,12 +9,14 @@ import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import { isDependencyDown } from "#src/rpc/dependency-errors.ts";
 import type { Store } from "#src/store/store.ts";
 import { readyFilters } from "#src/subscriptions/rules.ts";
-import { requeueing } from "#src/telemetry/conventions.ts";
+import { ATTR, scheduled } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
 import { withRootSpan } from "#src/telemetry/work-spans.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
 import { enqueueByTenant, type Queue } from "../queue.ts";
 import { type Becoming, type Closing, type ClosingRules, closing, type Ended, turnOf } from "./closing.ts";
+import { measureClosings } from "./measure.ts";
 import {
   applyClosings,
   type DueBatch,
@@ -52,6 +55,7 @@ export type CloseDeps = {
   waits(tenantId: string, batch: WaitingBatch, at: Date): void;
   closed(tenantId: string, batch: ClosedBatch, at: Date): void;
   log: Pick<Logger, "error">;
+  metrics: Pick<Metrics, "batchesClosed" | "batchItems" | "schedulerLagSeconds">;
 };
 
 export type AskingWhole = {
@@ -108,7 +112,9 @@ export async function closeDue(deps: CloseDeps, now: Date, limit: number): Promi
         return index === 0 || members <= limit;
       });
       rest = rest.slice(some.length);
-      done += await closeOrGiveUp(deps, tenantId, some, now);
+      done += await withRootSpan(scheduled("close batches", tenantId, { [ATTR.batches]: some.length }), () =>
+        closeOrGiveUp(deps, tenantId, some, now),
+      );
     }
   }
   return { seen: due.length, done };
@@ -133,7 +139,8 @@ async function closeOrGiveUp(deps: CloseDeps, tenantId: string, due: readonly Du
     }
     const [{ id }] = due as readonly [Due];
     deps.log.error({ err, tenant: tenantId, batch: id }, "a batch cannot be closed; its members go as themselves");
-    await deps.store.tenantDb(tenantId, (db) => dissolveForGood(db, tenantId, id, now));
+    const gone = await deps.store.tenantDb(tenantId, (db) => dissolveForGood(db, tenantId, id, now));
+    measureDissolved(deps.metrics, gone);
     return 1;
   }
 }
@@ -179,7 +186,8 @@ async function closeSome(deps: CloseDeps, tenantId: string, due: readonly Due[],
     return found;
   });
   const queued = closings.flatMap((each) => (each.next === undefined ? [] : [{ tenantId, ...each.next }]));
-  if (queued.length > 0) await withRootSpan(requeueing("due"), () => enqueueByTenant(deps.queue, queued));
+  if (queued.length > 0) await enqueueByTenant(deps.queue, queued);
+  measureClosings(deps.metrics, closings, now);
   for (const { batch, merged, next, ended, heldUntil } of closings) {
     const { id, userId, kind, state, joined } = batch;
     if (heldUntil !== undefined)

@@ -16,6 +16,8 @@ export type DueBatch = {
   category: string;
   state: typeof BatchState.OPEN | typeof BatchState.FULL;
   joined: number;
+  maxSize: number;
+  flushAt: Date;
   /** How often a limit had it wait, and the turn that it gave. */
   attempts: number;
   bookedAt: Date | null;
@@ -48,8 +50,8 @@ export function readDue(tx: Tx, tenantId: string, ids: readonly string[], now: D
 
 function due(tx: Tx, tenantId: string, ids: readonly string[], now: Date) {
   return tx`
-    select id, user_id as "userId", kind, type, category, state, joined, attempts, booked_at as "bookedAt",
-      booked_for as "bookedFor"
+    select id, user_id as "userId", kind, type, category, state, joined, max_size as "maxSize", flush_at as "flushAt", attempts,
+      booked_at as "bookedAt", booked_for as "bookedFor"
     from batches
     where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) and state in (1, 2) and flush_at <= ${now}
     order by user_id, key, id`;

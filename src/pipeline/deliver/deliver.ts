@@ -1,11 +1,24 @@
 import { fromBinary } from "@bufbuild/protobuf";
+import { type SpanContext, SpanStatusCode } from "@opentelemetry/api";
 import { type Channel, ContentSchema, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Channels, Message, Outcome } from "#src/channels/channel.ts";
 import type { Clock } from "#src/clock.ts";
 import { endLost, type Lost } from "#src/escalation/settle.ts";
 import type { Store } from "#src/store/store.ts";
+import { ATTR } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
+import { storedTraces } from "#src/telemetry/message-traces.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
 import { wordless } from "#src/telemetry/wordless.ts";
+import { withSpanIn } from "#src/telemetry/work-spans.ts";
+import {
+  type HandedOver,
+  handOverFields,
+  handOverSpan,
+  hasFailed,
+  measureClaimed,
+  measureHandOver,
+} from "./measure.ts";
 import {
   type Claimed,
   claimDue,
@@ -23,7 +36,8 @@ export type DeliverDeps = {
   channels: Channels;
   /** Counter slot of this process. */
   slot: number;
-  log: Pick<Logger, "warn">;
+  log: Pick<Logger, "debug" | "warn">;
+  metrics: Pick<Metrics, "handOvers" | "handOverSeconds" | "schedulerLagSeconds">;
   /** Tell the streams. Called after the commit. */
   delivered(tenantId: string, delivered: Delivered, at: Date): void;
   ended(tenantId: string, lost: Lost, at: Date): void;
@@ -54,6 +68,8 @@ const FIRST_PAUSE_MS = 2_000;
 export async function deliverDue(deps: DeliverDeps, now: Date, limit: number, stopping: AbortSignal): Promise<number> {
   const { store } = deps;
   const claimed = await store.system((tx) => claimDue(tx, now, new Date(now.getTime() + LEASE_MS), limit));
+  measureClaimed(deps.metrics, claimed, now);
+  const traces = storedTraces(claimed);
   const stored = new Map<string, ReadonlyMap<string, Stored>>();
   for (const [tenantId, own] of Map.groupBy(claimed, (each) => each.tenantId))
     stored.set(tenantId, await store.tenant(tenantId, (tx) => loadMessages(tx, tenantId, own)));
@@ -64,7 +80,9 @@ export async function deliverDue(deps: DeliverDeps, now: Date, limit: number, st
     Array.from({ length: SIDE_BY_SIDE }, async () => {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
         const message = stored.get(next.tenantId)?.get(next.notificationId);
-        const kind = stopping.aborted ? "back" : await handOver(deps, next, message, now, cut.signal);
+        const kind = stopping.aborted
+          ? "back"
+          : await followed(deps, next, message, traces.get(next.trace), { now, cut: cut.signal });
         results.push({ claimed: next, kind });
       }
     }),
@@ -91,18 +109,41 @@ async function note(
   for (const each of lost) deps.ended(tenantId, each, now);
 }
 
+/** When what is due was claimed, and what aborts when this process can wait for no channel any more. */
+type Turn = { now: Date; cut: AbortSignal };
+
+/** Hands one over as a part of its trace, and counts what came of it. */
+function followed(
+  deps: DeliverDeps,
+  claimed: Claimed,
+  stored: Stored | undefined,
+  trace: SpanContext | undefined,
+  turn: Turn,
+): Promise<Result["kind"]> {
+  return withSpanIn(trace, handOverSpan(claimed), async (span) => {
+    const { kind, outcome } = await handOver(deps, claimed, stored, turn);
+    measureHandOver(deps.metrics, claimed, outcome, deps.clock());
+    span.setAttribute(ATTR.outcome, outcome);
+    if (hasFailed(outcome)) span.setStatus({ code: SpanStatusCode.ERROR }).setAttribute(ATTR.errorType, outcome);
+    return kind;
+  });
+}
+
 async function handOver(
   { channels, log }: DeliverDeps,
   claimed: Claimed,
   stored: Stored | undefined,
-  now: Date,
-  cut: AbortSignal,
-): Promise<Result["kind"]> {
-  if (stored === undefined || !isWanted(claimed, stored)) return "drop";
-  if (stored.expiresAt !== null && stored.expiresAt <= now) return "expired";
+  { now, cut }: Turn,
+): Promise<HandedOver> {
+  const tell = (handed: HandedOver): HandedOver => {
+    log.debug(handOverFields(claimed, stored, handed.outcome), "handed over");
+    return handed;
+  };
+  if (stored === undefined || !isWanted(claimed, stored)) return tell({ kind: "drop", outcome: "dropped" });
+  if (stored.expiresAt !== null && stored.expiresAt <= now) return tell({ kind: "expired", outcome: "expired" });
   const { tenantId, notificationId, userId, step, attempts } = claimed;
   const channel = channels.get(claimed.channel as Channel);
-  if (channel === undefined) return "failed";
+  if (channel === undefined) return tell({ kind: "failed", outcome: "unavailable" });
   const message: Message = {
     idempotencyKey: `${notificationId}:${step}:${claimed.channel}`,
     ...{ tenantId, notificationId, userId, step },
@@ -113,15 +154,21 @@ async function handOver(
     at: now,
   };
   const outcome = await inTime((signal) => channel.deliver(message, signal), cut);
-  if (outcome.kind === "sent") return "sent";
-  if (outcome.kind === "retry" && cut.aborted) return "back";
-  const last = outcome.kind === "rejected" || attempts >= ATTEMPTS;
-  const err = wordless(outcome.cause);
+  if (outcome.kind === "sent") return tell({ kind: "sent", outcome: "sent" });
+  if (outcome.kind === "retry" && cut.aborted) return tell({ kind: "back", outcome: "given_back" });
+  const handed = failing(outcome.kind, attempts);
   log.warn(
-    { err, tenant: tenantId, notification: notificationId, channel: claimed.channel, attempts },
-    last ? "a channel does not take a notification" : "a channel did not take a notification; it is tried again",
+    { err: wordless(outcome.cause), ...handOverFields(claimed, stored, handed.outcome) },
+    handed.kind === "failed"
+      ? "a channel does not take a notification"
+      : "a channel did not take a notification; it is tried again",
   );
-  return last ? "failed" : "retry";
+  return handed;
+}
+
+function failing(kind: "retry" | "rejected", attempts: number): HandedOver {
+  if (kind === "rejected") return { kind: "failed", outcome: "refused" };
+  return attempts >= ATTEMPTS ? { kind: "failed", outcome: "given_up" } : { kind: "retry", outcome: "retry" };
 }
 
 /** What fails, or does not answer in time, may be tried again: whether it was sent nobody knows. */

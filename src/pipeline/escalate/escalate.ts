@@ -1,3 +1,4 @@
+import type { SpanContext } from "@opentelemetry/api";
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { lockChains, type OpenChain, queueHandOvers, storeChains } from "#src/escalation/queries.ts";
 import { endLost, type Lost } from "#src/escalation/settle.ts";
@@ -5,12 +6,20 @@ import { type Answer, advance, type Chain, ChainState, type Command } from "#src
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { RulesVersion } from "#src/preferences/fence.ts";
 import type { Store } from "#src/store/store.ts";
+import { ATTR, scheduled } from "#src/telemetry/conventions.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
+import { format, storedTraces } from "#src/telemetry/message-traces.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
+import { type NextIn, recordedTrace, withRootSpan, withWorkSpans } from "#src/telemetry/work-spans.ts";
+import { logSteps, measureSteps } from "./measure.ts";
 import { type Due, dueChains, lockDue, type Subject, tellSteps } from "./queries.ts";
 
 export type EscalateDeps = {
   store: Store;
   /** Counter slot of this process. */
   slot: number;
+  log: Logger;
+  metrics: Pick<Metrics, "escalationSteps" | "escalationsEnded" | "schedulerLagSeconds">;
   loadPreferences: LoadPreferences;
   /** The same, not from a cache. */
   reloadPreferences: LoadPreferences;
@@ -31,7 +40,7 @@ export type AskedVerdict =
   | { kind: "suppress"; reason: Reason };
 
 /** What one of them is to become. */
-type Moved = OpenChain & { commands: readonly Command[] };
+export type Moved = OpenChain & { commands: readonly Command[]; subject: Subject; dueAt: Date | undefined };
 
 /** Notifications locked by one transaction. */
 const TOGETHER = 250;
@@ -52,15 +61,38 @@ export async function escalateDue(
   let moved = 0;
   for (const [tenantId, chains] of Map.groupBy(due, (chain) => chain.tenantId)) {
     for (let from = 0; from < chains.length; from += TOGETHER)
-      moved += await escalateSome(deps, tenantId, chains.slice(from, from + TOGETHER), now);
+      moved += await withTheirSpans(tenantId, chains.slice(from, from + TOGETHER), (some, traceOf) =>
+        escalateSome(deps, tenantId, some, traceOf, now),
+      );
   }
   return { seen: due.length, moved };
+}
+
+function carried(trace: SpanContext | undefined): string | undefined {
+  return trace && format(trace);
+}
+
+/** What the hand-overs of one's steps go on with. */
+type TraceOf = (due: Due) => string | undefined;
+
+/** In each trace that is recorded there is a span of it, which its hand-overs follow; where none is, it begins one. */
+function withTheirSpans<T>(
+  tenantId: string,
+  due: readonly Due[],
+  work: (due: readonly Due[], traceOf: TraceOf) => Promise<T>,
+): Promise<T> {
+  const traces = storedTraces(due);
+  const shape = () => scheduled("escalate", tenantId, { [ATTR.items]: due.length });
+  const following = (next: NextIn) => work(due, ({ trace }) => carried(next(traces.get(trace))));
+  if (traces.size > 0) return withWorkSpans(shape, traces.values(), following);
+  return withRootSpan(shape(), () => following(recordedTrace));
 }
 
 async function escalateSome(
   deps: EscalateDeps,
   tenantId: string,
   due: readonly Due[],
+  traceOf: TraceOf,
   now: Date,
   load = deps.loadPreferences,
 ): Promise<number> {
@@ -82,14 +114,16 @@ async function escalateSome(
         outdated.add(subject.id);
         return [];
       }
-      return [
-        { ...open, ...inTurn(open.chain, (channel) => deps.askChannel(subject, channel, own, now), subject, now) },
-      ];
+      const turn = inTurn(open.chain, (channel) => deps.askChannel(subject, channel, own, now), subject, now);
+      return [{ ...open, ...turn, subject, dueAt: open.chain.dueAt }];
     });
+    const traces = new Map(due.map((each) => [each.notificationId, traceOf(each)]));
     const messages = moved.flatMap(({ notificationId, userId, commands }) =>
-      commands.flatMap((command) =>
-        command.kind === "handOver" ? [{ notificationId, userId, step: command.step, channel: command.channel }] : [],
-      ),
+      commands.flatMap((command) => {
+        if (command.kind !== "handOver") return [];
+        const { step, channel } = command;
+        return [{ notificationId, userId, step, channel, trace: traces.get(notificationId) }];
+      }),
     );
     await storeChains(tx, tenantId, moved, now);
     await queueHandOvers(tx, tenantId, messages, now);
@@ -106,12 +140,14 @@ async function escalateSome(
       over.map(({ notificationId }) => notificationId),
       { now, slot: deps.slot },
     );
-    return { lost, moved: moved.length, outdated };
+    return { lost, moved, outdated };
   });
   for (const each of lost) deps.ended(tenantId, each, now);
-  if (outdated.size === 0) return moved;
+  measureSteps(deps.metrics, moved, now);
+  logSteps(deps.log, tenantId, moved);
+  if (outdated.size === 0) return moved.length;
   const again = due.filter(({ notificationId }) => outdated.has(notificationId));
-  return moved + (await escalateSome(deps, tenantId, again, now, deps.reloadPreferences));
+  return moved.length + (await escalateSome(deps, tenantId, again, traceOf, now, deps.reloadPreferences));
 }
 
 function isDrawnFrom({ version }: CompiledPreferences, { user, tenant, zone }: RulesVersion): boolean {

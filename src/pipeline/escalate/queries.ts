@@ -7,12 +7,18 @@ import { fenceNames, type RulesVersion, sharedFence } from "#src/preferences/fen
 import { bytes, plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 
-export type Due = { tenantId: string; notificationId: string; userId: string };
+export type Due = {
+  tenantId: string;
+  notificationId: string;
+  userId: string;
+  /** The recorded trace that goes on in its steps. */
+  trace: string | null;
+};
 
 /** Chains that are due, the longest due first, without their locks. */
 export async function dueChains(tx: Tx, now: Date, limit: number): Promise<Due[]> {
   return tx<Due[]>`
-    select tenant_id as "tenantId", notification_id as "notificationId", user_id as "userId" from escalations
+    select tenant_id as "tenantId", notification_id as "notificationId", user_id as "userId", trace from escalations
     where due_at <= ${now} order by due_at limit ${limit}`;
 }
 

@@ -1,6 +1,7 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { dissolveBatches, dissolveBatchesOf } from "#src/batches/dissolve.ts";
+import { type Dissolved, dissolveBatches, dissolveBatchesOf } from "#src/batches/dissolve.ts";
+import { measureDissolved } from "#src/batches/measure.ts";
 import { endHolds, endHoldsOfAll } from "#src/escalation/queries.ts";
 import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
 import { raiseFence } from "#src/preferences/fence.ts";
@@ -22,7 +23,10 @@ import type { Db, Store } from "#src/store/store.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { FilterEvaluator } from "#src/subscriptions/evaluate.ts";
 import { readyFilters, wishesOf } from "#src/subscriptions/rules.ts";
+import { ATTR, scheduled } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
+import { withRootSpan, withStepSpan } from "#src/telemetry/work-spans.ts";
 import { findTypes } from "#src/types/queries.ts";
 import { rulesOf as rulesOfType } from "#src/types/type.ts";
 import { type DecideDeps, decideCounting } from "../route/decide-in-slices.ts";
@@ -42,6 +46,7 @@ export type ReconsiderDeps = DecideDeps & {
   clockOf(zone: string): ZoneClock;
   filters: FilterEvaluator;
   live: Pick<Live, "statusChanged">;
+  metrics: Pick<Metrics, "batchesClosed">;
 };
 
 /** Notifications that one transaction looks at: it holds their locks, and a call that changes rules waits for it. */
@@ -66,17 +71,23 @@ export type RestDeps = ReconsiderDeps & { store: Store; log: Pick<Logger, "warn"
 export function reconciling(deps: ReconsiderDeps): Reconcile {
   return async (db, tenantId, userIds, now, fresh = NONE) => {
     await raiseFence(db, tenantId, userIds);
-    await dissolveBatches(db, tenantId, userIds, now);
+    const dissolved = await dissolveBatches(db, tenantId, userIds, now);
     const rows = await lockWaitingOfUsers(db, tenantId, userIds, FIRST, PAGE + 1);
     const page = rows.slice(0, PAGE).filter(({ id }) => !fresh.has(id));
-    const { decided, seen } = await reconsiderPage(deps, db, tenantId, page, now);
+    const { decided, seen } = await withStepSpan(
+      () => scheduled("reconsider", tenantId, { [ATTR.items]: page.length }),
+      () => reconsiderPage(deps, db, tenantId, page, now),
+    );
     await endHolds(db, tenantId, userIds);
     const last = seen.length < page.length ? seen.at(-1) : rows.slice(0, PAGE).at(-1);
     const more = (rows.length > PAGE || seen.length < page.length) && last !== undefined;
     if (more) await recordRest(db, tenantId, userIds, last.id, now);
     return {
       counts: { ...countsOf(seen, decided), more },
-      announce: () => announce(deps, tenantId, decided, now),
+      announce: () => {
+        measureDissolved(deps.metrics, dissolved);
+        announce(deps, tenantId, decided, now);
+      },
     };
   };
 }
@@ -92,7 +103,10 @@ export async function reconsiderRest(deps: RestDeps, now: Date): Promise<{ looke
   let ended = 0;
   let unfinished = false;
   for (const change of changes) {
-    const page = await reconsiderNext(deps, change, now).catch((err: unknown) => postpone(deps, change, now, err));
+    const span = scheduled("reconsider", change.tenantId);
+    const page = await withRootSpan(span, () => reconsiderNext(deps, change, now)).catch((err: unknown) =>
+      postpone(deps, change, now, err),
+    );
     // Somebody else is at it, or it failed.
     if (page === undefined) continue;
     looked += page.looked;
@@ -126,20 +140,21 @@ async function reconsiderNext(
     if (userId !== "") await raiseFence(db, tenantId, [userId]);
     const progress = await takeRuleChange(db, change);
     if (progress === undefined) return undefined;
-    const { rows, looked, last } = await (userId === ""
+    const { rows, looked, last, dissolved } = await (userId === ""
       ? takeWaiting(db, change, progress, now)
       : lockPageOfUser(db, tenantId, userId, progress.after));
     const { decided, seen } = await reconsiderPage(deps, db, tenantId, rows, now);
     const next = nextProgress(change, progress, seen.length < rows.length ? seen.at(-1)?.id : last);
     await moveRuleChange(db, change, next, now);
-    return { looked, done: next === undefined, decided };
+    return { looked, done: next === undefined, decided, dissolved };
   });
   if (page === undefined) return undefined;
+  measureDissolved(deps.metrics, page.dissolved);
   announce(deps, tenantId, page.decided, now);
   return page;
 }
 
-type Taken = { rows: WaitingRow[]; looked: number; last: string | undefined };
+type Taken = { rows: WaitingRow[]; looked: number; last: string | undefined; dissolved: Dissolved };
 
 /**
  * A page of what waits for all users. The batches that its members are in are dissolved with it, a batch with all of its
@@ -148,17 +163,21 @@ type Taken = { rows: WaitingRow[]; looked: number; last: string | undefined };
  */
 async function takeWaiting(db: Db, change: RuleChange, progress: Progress, now: Date): Promise<Taken> {
   const { tenantId, type } = change;
-  if (progress.status === DECIDED) return { rows: [], ...(await endHoldsOfAll(db, change, progress.after, PAGE)) };
+  if (progress.status === DECIDED) {
+    return { rows: [], dissolved: [], ...(await endHoldsOfAll(db, change, progress.after, PAGE)) };
+  }
   const { ids, looked, last } = await lookAtWaiting(db, change, progress, PAGE);
   // Batches are locked before notifications.
-  if (progress.status === Status.BATCHED && ids.length > 0)
-    await dissolveBatchesOf(db, tenantId, { notificationIds: ids, type }, now);
-  return { rows: await lockWaiting(db, tenantId, progress.status, ids), looked, last };
+  const dissolved =
+    progress.status === Status.BATCHED && ids.length > 0
+      ? await dissolveBatchesOf(db, tenantId, { notificationIds: ids, type }, now)
+      : [];
+  return { rows: await lockWaiting(db, tenantId, progress.status, ids), looked, last, dissolved };
 }
 
 async function lockPageOfUser(db: Db, tenantId: string, userId: string, after: string): Promise<Taken> {
   const rows = await lockWaitingOfUsers(db, tenantId, [userId], after, PAGE);
-  return { rows, looked: rows.length, last: rows.length < PAGE ? undefined : rows.at(-1)?.id };
+  return { rows, looked: rows.length, last: rows.length < PAGE ? undefined : rows.at(-1)?.id, dissolved: [] };
 }
 
 function nextProgress({ userId }: RuleChange, { status }: Progress, last: string | undefined): Progress | undefined {

@@ -1,11 +1,13 @@
+import type { SpanContext } from "@opentelemetry/api";
 import { openChains, queueHandOvers } from "#src/escalation/queries.ts";
 import { beginning } from "#src/escalation/state.ts";
 import type { Tx } from "#src/store/store.ts";
+import { format } from "#src/telemetry/message-traces.ts";
 import type { Conclusion } from "./conclusion.ts";
 
 /**
  * Stores what is to follow a decision: hand-overs to outside channels, and escalations. In the transaction that commits
- * it; a chunk without any has no statement here.
+ * it; a chunk without any has no statement here. `traces`: of those whose trace goes on with them.
  */
 export async function handOver(
   tx: Tx,
@@ -13,7 +15,7 @@ export async function handOver(
   waiting: readonly { id: string; userId: string }[],
   conclusions: readonly Conclusion[],
   decided: ReadonlySet<string>,
-  now: Date,
+  { now, traces }: { now: Date; traces: ReadonlyMap<string, SpanContext> | undefined },
 ): Promise<void> {
   const following = conclusions.flatMap(({ id, handOver, escalation }, index) =>
     (handOver ?? escalation) === undefined || !decided.has(id)
@@ -21,12 +23,16 @@ export async function handOver(
       : [{ id, userId: waiting[index]?.userId ?? "", handOver, escalation }],
   );
   if (following.length === 0) return;
+  const traceOf = (id: string) => {
+    const trace = traces?.get(id);
+    return trace && format(trace);
+  };
   const messages = following.flatMap(({ id, userId, handOver = [] }) =>
-    handOver.map((channel) => ({ notificationId: id, userId, step: 0, channel })),
+    handOver.map((channel) => ({ notificationId: id, userId, step: 0, channel, trace: traceOf(id) })),
   );
   const chains = following.flatMap(({ id, userId, escalation }) => {
     const chain = escalation && beginning(escalation.steps, escalation.confirmationRequired, now);
-    return chain === undefined ? [] : [{ notificationId: id, userId, chain }];
+    return chain === undefined ? [] : [{ notificationId: id, userId, chain, trace: traceOf(id) }];
   });
   const asking = following.flatMap(({ id, escalation }) => (escalation?.confirmationRequired ? [id] : []));
   await queueHandOvers(tx, tenantId, messages, now);

@@ -1,6 +1,7 @@
-import { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { madeAtMs } from "#src/ids.ts";
 import { channelsOf } from "#src/notifications/channel-bits.ts";
+import { channelName, reasonName, statusName } from "#src/notifications/names.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { laneOf } from "../flow.ts";
@@ -28,15 +29,11 @@ export function logDecisions(log: Logger, tenant: string, { waiting, conclusions
     const row = waiting[index];
     if (row === undefined || !decided.has(id)) return;
     const { userId: user, type } = row;
-    const channels = channelsOf(row.channels).map((channel) => CHANNEL_NAMES.get(channel));
-    const why = reason === Reason.UNSPECIFIED ? {} : { reason: REASON_NAMES.get(reason) };
-    log.debug({ tenant, user, notification: id, type, channels, status: STATUS_NAMES.get(status), ...why }, "decided");
+    const channels = channelsOf(row.channels).map(channelName);
+    const why = reason === Reason.UNSPECIFIED ? {} : { reason: reasonName(reason) };
+    log.debug({ tenant, user, notification: id, type, channels, status: statusName(status), ...why }, "decided");
   });
 }
-
-const CHANNEL_NAMES = namesOf(Channel);
-const STATUS_NAMES = namesOf(Status);
-const REASON_NAMES = namesOf(Reason);
 
 /** Counts what became of a chunk, which was committed at `now`. */
 export function measureChunk(metrics: Metrics, chunk: Measured, steps: Steps, now: Date): void {
@@ -48,8 +45,10 @@ export function measureChunk(metrics: Metrics, chunk: Measured, steps: Steps, no
   metrics.routeStepSeconds.observe({ step: "decide" }, seconds(steps.loaded, steps.concluded));
   metrics.routeStepSeconds.observe({ step: "commit" }, seconds(steps.concluded, steps.committed));
   const counts = new Map<number, number>();
-  for (const { id, status, reason } of chunk.conclusions) {
+  let begun = 0;
+  for (const { id, status, reason, escalation } of chunk.conclusions) {
     if (!chunk.decided.has(id)) continue;
+    if (escalation !== undefined && escalation.steps.length > 0) begun++;
     const key = status * 1000 + reason;
     counts.set(key, (counts.get(key) ?? 0) + 1);
   }
@@ -57,10 +56,10 @@ export function measureChunk(metrics: Metrics, chunk: Measured, steps: Steps, no
     const [status, reason] = [Math.floor(key / 1000), key % 1000];
     // With the decision only the inbox is delivered to.
     const channel = status === Status.DELIVERED ? "in_app" : "none";
-    metrics.decided.inc({ channel, status: STATUS_NAMES.get(status) ?? "unknown", lane }, count);
-    if (reason !== Reason.UNSPECIFIED)
-      metrics.verdicts.inc({ reason: REASON_NAMES.get(reason) ?? "unknown", lane }, count);
+    metrics.decided.inc({ channel, status: statusName(status), lane }, count);
+    if (reason !== Reason.UNSPECIFIED) metrics.verdicts.inc({ reason: reasonName(reason), lane }, count);
   }
+  if (begun > 0) metrics.escalationsBegun.inc(begun);
   measureWay(metrics, chunk, lane, now);
 }
 
@@ -88,8 +87,4 @@ function measureWay(metrics: Metrics, { waiting, conclusions, decided }: Measure
     count++;
   });
   tell();
-}
-
-function namesOf(values: Readonly<Record<string, number>>): Map<number, string> {
-  return new Map(Object.entries(values).map(([name, value]) => [value, name.toLowerCase()]));
 }

@@ -19,6 +19,8 @@ export const escalations = pgTable(
     dueAt: instant("due_at"),
     turnAt: instant("turn_at"),
     endedAt: instant("ended_at"),
+    /** The recorded trace that goes on in its steps. */
+    trace: text("trace"),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.notificationId] }),
@@ -42,6 +44,8 @@ export const handOvers = pgTable(
     attempts: smallint("attempts").notNull(),
     /** When it may be claimed. */
     dueAt: instant("due_at").notNull(),
+    /** The recorded trace that goes on with it. */
+    trace: text("trace"),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.notificationId, t.step, t.channel] }),

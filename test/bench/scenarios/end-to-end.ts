@@ -4,7 +4,7 @@ import { loadOn } from "../load-on.ts";
 import { type Outcome, outcomeOf } from "../outcome.ts";
 import { simply } from "../peers/peer.ts";
 import { socketStack } from "../peers/socket-stack.ts";
-import { startTwo } from "../posthorn.ts";
+import { type Server, startTwo } from "../posthorn.ts";
 import { type Figures, ratiosOf, type Scenario, type Skipped } from "../scenario.ts";
 import { yardstick } from "../yardstick.ts";
 
@@ -47,9 +47,15 @@ export function loadOf({ wishes, client }: Lab): Load {
   };
 }
 
-/** With these settings of the server's. */
-export async function through(lab: Lab, load: Load, settings: Record<string, string>): Promise<Outcome> {
+/** With these settings of the server's, and its tenant made ready. */
+export async function through(
+  lab: Lab,
+  load: Load,
+  settings: Record<string, string>,
+  prepare: (server: Server) => Promise<void> = async () => undefined,
+): Promise<Outcome> {
   await using server = await startTwo(lab, settings);
+  await prepare(server);
   const { child, worker, address, apiKey } = server;
   const target = { name: "server", pid: child.pid, child, worker, profile: lab.wishes.profile };
   return outcomeOf(await loadOn(lab, { ...load, protocol: "grpc", address, apiKey }, target));

@@ -41,8 +41,8 @@ export const growth: Scenario = {
         ["p99Ms", "a message to all, until the last has it"],
       ]),
       ...rowsOf("rows", inSteps(await at(history, { rows, users: undefined, count: undefined })), [
-        ["p50Ms", "a page of an inbox, at any depth"],
-        ["countsP50Ms", "its counts"],
+        ["p50Ms", "a page of an inbox, at any depth (median)"],
+        ["countsP50Ms", "its counts (median)"],
       ]),
       ...rowsOf("backlog", await both(backlog, queued, (count) => ({ count, users: undefined })), [
         ["rssMb", "memory of the worker"],

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { medianOf } from "../figures.ts";
 import type { Figures, Scenario } from "../scenario.ts";
 import { loadOf, through } from "./end-to-end.ts";
 
@@ -54,11 +55,6 @@ export const tracing: Scenario = {
     };
   },
 };
-
-function medianOf(figures: readonly Figures[], name: string): number {
-  const values = figures.map((each) => Number(each[name])).sort((a, b) => a - b);
-  return values[Math.floor(values.length / 2)] ?? Number.NaN;
-}
 
 /** Takes what is sent by OTLP over HTTP and forgets it. Its own work is not counted, as a collector's is not the server's. */
 async function startCollector(): Promise<AsyncDisposable & { url: string; bytes(): number }> {

@@ -1,0 +1,85 @@
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { channelName, reasonName, statusName } from "#src/notifications/names.ts";
+import { ATTR, handingOver, type SpanShape } from "#src/telemetry/conventions.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
+import type { Claimed, Result, Stored } from "./queries.ts";
+
+/**
+ * What came of a hand-over, for metrics, logs and spans. `retry`: not now; `refused`: never; `given_up`: not once in all its
+ * attempts; `unavailable`: this server has no such channel; `dropped`: it was no longer wanted; `given_back`: the server was
+ * asked to stop before the channel answered, and leaves it to another.
+ */
+export type HandOverOutcome =
+  | "sent"
+  | "retry"
+  | "refused"
+  | "given_up"
+  | "unavailable"
+  | "expired"
+  | "dropped"
+  | "given_back";
+
+/** What became of it, and the same more exactly. */
+export type HandedOver = { kind: Result["kind"]; outcome: HandOverOutcome };
+
+/** Counts the start of hand-overs. */
+export function measureClaimed(
+  metrics: Pick<Metrics, "schedulerLagSeconds">,
+  claimed: readonly Claimed[],
+  now: Date,
+): void {
+  for (const { dueAt } of claimed)
+    metrics.schedulerLagSeconds.observe({ kind: "hand-over" }, (now.getTime() - dueAt.getTime()) / 1000);
+}
+
+/** Counts a hand-over; the time it took only where the channel was asked. */
+export function measureHandOver(
+  metrics: Pick<Metrics, "handOvers" | "handOverSeconds">,
+  { channel: number, dueAt }: Claimed,
+  outcome: HandOverOutcome,
+  now: Date,
+): void {
+  const channel = channelName(number);
+  metrics.handOvers.inc({ channel, outcome });
+  if (ASKED.has(outcome))
+    metrics.handOverSeconds.observe({ channel }, Math.max(0, now.getTime() - dueAt.getTime()) / 1000);
+}
+
+const ASKED: ReadonlySet<HandOverOutcome> = new Set(["sent", "retry", "refused", "given_up"]);
+
+/** The fields of its line in the log. `status`: of the notification, once the outcome is stored. */
+export function handOverFields(claimed: Claimed, stored: Stored | undefined, outcome: HandOverOutcome) {
+  const { tenantId: tenant, userId: user, notificationId: notification, channel, step, attempts } = claimed;
+  const about = { tenant, user, notification, type: stored?.type, channels: [channelName(channel)], step, attempts };
+  const before = stored === undefined ? undefined : statusName(stored.status);
+  const isFirst = outcome === "sent" && stored?.status === Status.PROCESSING;
+  const reason = REASONS[outcome];
+  return {
+    ...about,
+    status: isFirst ? statusName(Status.DELIVERED) : before,
+    outcome,
+    ...(reason === undefined ? {} : { reason: reasonName(reason) }),
+  };
+}
+
+const REASONS: Partial<Record<HandOverOutcome, Reason>> = {
+  retry: Reason.CHANNEL_UNAVAILABLE,
+  refused: Reason.CHANNEL_UNAVAILABLE,
+  given_up: Reason.CHANNEL_UNAVAILABLE,
+  unavailable: Reason.CHANNEL_UNAVAILABLE,
+  expired: Reason.EXPIRED,
+};
+
+export function handOverSpan({ tenantId, notificationId, channel, step, attempts }: Claimed): SpanShape {
+  return handingOver(channelName(channel), notificationId, {
+    [ATTR.tenant]: tenantId,
+    [ATTR.notification]: notificationId,
+    [ATTR.step]: step,
+    [ATTR.handOverAttempt]: attempts,
+  });
+}
+
+/** Whether the span of it tells of a failure. */
+export function hasFailed(outcome: HandOverOutcome): boolean {
+  return outcome !== "sent" && outcome !== "dropped" && outcome !== "given_back";
+}
