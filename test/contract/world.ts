@@ -116,6 +116,7 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       reason: "said so",
       title: "Titre à l’ancienne",
       body: "☃",
+      more: "☃",
       display_name: "Another",
       description: "Another",
       email: "by@example.com",

@@ -192,6 +192,7 @@ beforeAll(async () => {
     reason: "by another",
     title: "By another",
     body: "By another",
+    more: "By another",
     display_name: "By another",
     description: "By another",
     email: "by@example.com",

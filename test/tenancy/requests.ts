@@ -126,7 +126,7 @@ function set(message: ReflectMessage, field: DescField, fill: Fill, depth: numbe
       return;
     }
     case "map":
-      return; // Preferences' scopes: names of types and categories, which need not exist.
+      return; // Preferences' scopes and a wording's languages: what they name need not exist.
   }
 }
 
