@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander";
 import { batchesCommand } from "./commands/batches.ts";
 import { confirmCommand } from "./commands/confirm.ts";
 import { deadlinesCommand } from "./commands/deadlines.ts";
+import { explainCommand } from "./commands/explain.ts";
 import { inboxCommand } from "./commands/inbox.ts";
 import { keyCommand } from "./commands/key.ts";
 import { migrateCommand } from "./commands/migrate.ts";
@@ -83,6 +84,7 @@ Begin with:
   sendCommand(program, world);
   tailCommand(program, world);
   inboxCommand(program, world);
+  explainCommand(program, world);
   confirmCommand(program, world);
   batchesCommand(program, world);
   subscriptionsCommand(program, world);

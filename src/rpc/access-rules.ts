@@ -71,6 +71,7 @@ export const ACCESS_RULES = {
   "posthorn.v1.SendService.SendBatch": send,
   "posthorn.v1.SendService.SendStream": send,
   "posthorn.v1.SendService.GetNotification": readNotifications,
+  "posthorn.v1.SendService.ExplainNotification": readNotifications,
   "posthorn.v1.SendService.ListNotifications": readNotifications,
   "posthorn.v1.SendService.UpdateNotification": send,
   "posthorn.v1.SendService.CancelNotification": send,

@@ -21,8 +21,15 @@ import { cancelEscalation } from "#src/escalation/confirm.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Inbox } from "#src/inbox/inbox.ts";
 import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
+import { explained } from "#src/notifications/explain.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
-import { latestDecision, type NotificationRow, toNotification, toTimeline } from "#src/notifications/notification.ts";
+import {
+  isBypass,
+  latestDecision,
+  type NotificationRow,
+  toNotification,
+  toTimeline,
+} from "#src/notifications/notification.ts";
 import {
   cancelByFilter,
   cancelByIds,
@@ -32,6 +39,7 @@ import {
   pageNotifications,
   queuePosition,
   readTimeline,
+  readTimelineEnds,
   recordScheduled,
   updateOpen,
 } from "#src/notifications/queries.ts";
@@ -41,6 +49,7 @@ import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/f
 import { checkedTime } from "#src/pipeline/accept/prepare.ts";
 import { changesOf, checkExpiry, localTimeOf } from "#src/pipeline/accept/requested-changes.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
+import { zoneOf } from "#src/preferences/zone-of.ts";
 import { hasScope, scopeMissing } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { itemError } from "#src/rpc/item-error.ts";
@@ -67,6 +76,8 @@ const MAX_QUEUE_POSITION = 1000;
 const MAX_USERS_OF_BATCH = 10_000;
 const CANCEL_PER_TRANSACTION = 1000;
 const CANCEL_PER_CALL = 10_000;
+/** Of what follows the acceptance. */
+const EXPLAINED = { first: 99, last: 400 };
 
 export function sendService(deps: SendServiceDeps): Service {
   const { store, accept, clock, slot } = deps;
@@ -151,6 +162,21 @@ export function sendService(deps: SendServiceDeps): Service {
           notification.queuePosition = await queuePosition(tx, call.tenantId, id, row.priority, MAX_QUEUE_POSITION);
         }
         return { notification, timeline };
+      }),
+
+    explainNotification: ({ id }, call) =>
+      store.tenant(call.tenantId, async (tx) => {
+        const [row, { rows, omitted }] = await Promise.all([
+          one(tx, call, id),
+          readTimelineEnds(tx, call.tenantId, id, EXPLAINED),
+        ]);
+        return {
+          notification: { ...toNotification(row), ...latestDecision(toTimeline(row, rows)) },
+          timeZone: await zoneOf(tx, call.tenantId, row.userId),
+          bypassedBy: rows.find(isBypass)?.actor ?? "",
+          timeline: explained(row, rows),
+          omitted,
+        };
       }),
 
     async listNotifications(request, call) {

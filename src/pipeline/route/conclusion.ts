@@ -3,6 +3,7 @@ import type { BatchPlan } from "#src/batches/plan.ts";
 import type { EscalationPlan } from "#src/escalation/plan.ts";
 import type { Grouped } from "#src/inbox/group.ts";
 import type { RulesVersion } from "#src/preferences/fence.ts";
+import type { Recorded } from "./record.ts";
 
 /**
  * What the limits said about one notification that no gate held back. `slot`: `until` is its own turn. `digest`: the user's
@@ -43,7 +44,9 @@ export type Conclusion = {
   /** BATCHED: into which batch it shall go, and, once it is known, which that is. */
   plan?: BatchPlan | undefined;
   batch?: { id: string; flushAt: Date } | undefined;
-  /** Encoded TimelineEntry with verdicts and rate_limit; none where the status says it all. */
+  /** BATCHED, until its batch is known: what will be kept with it. */
+  recorded?: Recorded | undefined;
+  /** Encoded TimelineEntry with verdicts and rate_limit, none where the status says it all; then a DecisionRecord. */
   detail: Uint8Array | undefined;
   /** DELIVERED, PROCESSING: the outside channels that are to take it. */
   handOver?: readonly Channel[] | undefined;
