@@ -42,7 +42,7 @@ export async function sendByItself(
     fanout: fansOut(request) ? { id: deps.newId(), request, skipBefore } : undefined,
     idempotency: undefined,
     actor: "posthorn",
-    auditId: "",
+    bypass: undefined,
     submittedAt: performance.now(),
     trace: recordedTrace(),
   };
