@@ -15,6 +15,7 @@ import { tailCommand } from "./commands/tail.ts";
 import { tenantCommand } from "./commands/tenant.ts";
 import { tokenCommand } from "./commands/token.ts";
 import { typesCommand } from "./commands/types.ts";
+import { whatIfCommand } from "./commands/what-if.ts";
 import { whoamiCommand } from "./commands/whoami.ts";
 import { hostOf } from "./connection.ts";
 import { failureJson, failureLines, failureOf } from "./failure.ts";
@@ -85,6 +86,7 @@ Begin with:
   tailCommand(program, world);
   inboxCommand(program, world);
   explainCommand(program, world);
+  whatIfCommand(program, world);
   confirmCommand(program, world);
   batchesCommand(program, world);
   subscriptionsCommand(program, world);

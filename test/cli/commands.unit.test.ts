@@ -19,6 +19,7 @@ import {
 import { ScheduleService, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import {
   type ConfirmNotificationRequest,
+  type PreviewSendRequest,
   type SendBatchRequest,
   type SendRequest,
   SendService,
@@ -185,6 +186,56 @@ test("explain shows what was asked in words, for each channel, on the recipient'
     timeZone: "Europe/Berlin",
     timeline: [{}, { decision: {} }],
   });
+});
+
+test("what-if asks about one Send, with every option, and shows what would happen", async () => {
+  let request: PreviewSendRequest | undefined;
+  let duplicateOf = "";
+  const { server } = await serving((router) =>
+    router.rpc(SendService.method.previewSend, (received) => {
+      request = received;
+      const entry = {
+        time: timestampFromDate(new Date("2026-11-27T22:10:00Z")),
+        status: Status.ACCEPTED,
+        actor: "posthorn",
+      };
+      return { timeZone: "Asia/Kolkata", duplicateOf, timeline: duplicateOf === "" ? [{ entry }] : [] };
+    }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const options = [
+    ..."what-if ada --type news --at 2026-11-27T22:10Z -p high --channel email,sms --tag a --sender bob --ttl 1h".split(
+      " ",
+    ),
+    ..."--dedup-key d --schedule-local 2026-11-28T09:00 --no-batch --bypass-rate-limit --data".split(" "),
+    '{"n":1}',
+  ];
+  const { exitCode, out } = await w.run(options);
+  expect({ exitCode, out }).toEqual({
+    exitCode: 0,
+    out: ["Sat 2026-11-28 03:40:00 Asia/Kolkata (2026-11-27T22:10:00Z)  accepted"],
+  });
+  expect(request).toMatchObject({
+    request: {
+      to: { userIds: ["ada"] },
+      type: "news",
+      content: { title: "What if", data: { n: 1 } },
+      priority: Priority.HIGH,
+      channels: [Channel.EMAIL, Channel.SMS],
+      tags: ["a"],
+      senderId: "bob",
+      expiry: { case: "ttl", value: { seconds: 3600n } },
+      dedupKey: "d",
+      schedule: { case: "localScheduleTime", value: "2026-11-28T09:00" },
+      batchable: false,
+      bypassRateLimit: true,
+    },
+    time: timestampFromDate(new Date("2026-11-27T22:10:00Z")),
+  });
+  const asJson = await w.run("what-if ada --json");
+  expect(JSON.parse(asJson.out[0] ?? "")).toMatchObject({ timeZone: "Asia/Kolkata" });
+  duplicateOf = ID;
+  expect((await w.run("what-if ada")).out).toEqual([`not sent: ${ID} stands for it (dedup key)`]);
 });
 
 test("send --escalate names channels and their times, --confirm asks for a confirmation; without either, nothing", async () => {

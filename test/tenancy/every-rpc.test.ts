@@ -58,6 +58,9 @@ const OWN = new Set(
   }),
 );
 
+/** What has to be filled in differently for a request to get past validation. */
+const OTHERWISE: Readonly<Record<string, Fill>> = { PreviewSend: { topics: [], roles: [], collapse_key: "" } };
+
 const REFUSALS = [
   "NOT_FOUND",
   "INVALID_REQUEST",
@@ -262,7 +265,7 @@ describe("another tenant's ids", () => {
     const answers: Answer[] = [];
     for (const caller of callers) {
       for (const id of ids) {
-        for (const request of requestsOf(target.method, { ...fill, id }))
+        for (const request of requestsOf(target.method, { ...fill, id, ...OTHERWISE[target.method.name] }))
           answers.push(await call(caller, target, request));
         if (!target.method.input.fields.some((field) => field.name === "id")) break;
       }
