@@ -1,10 +1,10 @@
 import { clone, type MessageInitShape } from "@bufbuild/protobuf";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
 import { Redis } from "ioredis";
 import { connect } from "nats";
 import postgres from "postgres";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { type ExplainedEntry, ExplainedEntrySchema, Gate, GateAnswer } from "#gen/posthorn/v1/explain_pb.ts";
 import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
@@ -12,7 +12,7 @@ import { Digest_Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import type { SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import { BatchRule_Mode, DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import { batching, HOUR, MINUTE } from "../batches/setup.ts";
-import { platformOfFile } from "../support/platform.ts";
+import { platformOfFile, startTestPlatform } from "../support/platform.ts";
 import { refusalOf } from "../support/refusal.ts";
 import { testServices } from "../support/services.ts";
 import { contentOf } from "../support/tenant-tables.ts";
@@ -21,14 +21,15 @@ import { until } from "../support/until.ts";
 // What is foreseen for a Send is what then happens, and foreseeing it leaves no trace. The clock stands still until it is
 // moved, so that both are asked about the same instant.
 
+const LIMITED = { POSTHORN_USER_BURST: "3", POSTHORN_USER_MAX_PER_MINUTE: "4", POSTHORN_USER_MAX_PER_HOUR: "6" };
 const services = await testServices();
 let now = new Date("2026-12-01T10:20:00Z");
 const node = await platformOfFile({
   services,
   clock: () => now,
-  env: { POSTHORN_USER_BURST: "3", POSTHORN_USER_MAX_PER_MINUTE: "4", POSTHORN_USER_MAX_PER_HOUR: "6" },
+  env: LIMITED,
 });
-const { key, tenant } = node;
+const { key } = node;
 const { newType, newUser, prefer, send } = batching(node);
 const sql = postgres(services.databaseUrl, { max: 2, onnotice: () => undefined });
 afterAll(() => sql.end());
@@ -115,6 +116,25 @@ function firstDecision(timeline: readonly ExplainedEntry[], opens: boolean): Exp
   return entry;
 }
 
+/** Foresees a Send, sends it then, and compares; answers the decision. */
+async function comesTrue(
+  user: string,
+  type: string,
+  request: Partial<Request>,
+  ms: number,
+): Promise<ExplainedEntry | undefined> {
+  const at = new Date(now.getTime() + ms);
+  const { timeline } = await preview(user, { type, ...request }, at);
+  now = at;
+  await quiet(user);
+  const { notificationId: id } = await send(user, type, "Hi", request);
+  const happened = (await key.send.explainNotification({ id })).timeline;
+  const opens = timeline.some(({ entry }) => entry?.verdicts.some(({ until, batchId }) => until && batchId === ""));
+  const foreseen = firstDecision(timeline, false);
+  expect(foreseen).toEqual(firstDecision(happened, opens));
+  return foreseen;
+}
+
 test("what is foreseen for an instant is what then happens, and why", async () => {
   const outcomes = new Map<string, number>();
   await fc.assert(
@@ -136,17 +156,7 @@ test("what is foreseen for an instant is what then happens, and why", async () =
           ...(batchable === undefined ? {} : { batchable }),
           ...(ttlMs === undefined ? {} : { expiry: { case: "ttl", value: { seconds: BigInt(ttlMs / 1000) } } }),
         };
-        const at = new Date(now.getTime() + ms);
-        const { timeline } = await preview(user, request, at);
-        now = at;
-        await quiet(user);
-        const { notificationId: id } = await send(user, TYPES[kind], "Hi", request);
-        const happened = (await key.send.explainNotification({ id })).timeline;
-        const opens = timeline.some(({ entry }) =>
-          entry?.verdicts.some(({ until, batchId }) => until && batchId === ""),
-        );
-        const foreseen = firstDecision(timeline, false);
-        expect(foreseen).toEqual(firstDecision(happened, opens));
+        const foreseen = await comesTrue(user, TYPES[kind], request, ms);
         const { status = 0, reason = 0 } = foreseen?.entry ?? {};
         outcomes.set(`${status} ${reason}`, (outcomes.get(`${status} ${reason}`) ?? 0) + 1);
       },
@@ -157,63 +167,93 @@ test("what is foreseen for an instant is what then happens, and why", async () =
   expect(outcomes.size).toBeGreaterThanOrEqual(5);
 }, 600_000);
 
-describe("without a trace", () => {
-  const redis = new Redis(services.redisUrl, { maxRetriesPerRequest: 1 });
-  redis.on("error", () => undefined);
-  afterAll(() => redis.disconnect());
+test.each(["batched", "sliding", "leading"] as const)("it joins what is open: %s", async (kind) => {
+  step(HOUR);
+  const user = newUser();
+  const seen = [];
+  for (let n = 0; n < 4; n++) {
+    const decided = await comesTrue(user, TYPES[kind], {}, 2 * MINUTE);
+    const [verdict] = decided?.entry?.verdicts ?? [];
+    seen.push([decided?.entry?.status, verdict?.until && timestampDate(verdict.until).getTime() - now.getTime()]);
+  }
+  // Full with the third; or moved on with each; or led by the first.
+  const minutes = { batched: [20, 18, 0, 20], sliding: [15, 15, 15, 15], leading: [undefined, 18, 16, 14] }[kind];
+  expect(seen).toEqual(
+    minutes.map((left) => [left === undefined ? Status.DELIVERED : Status.BATCHED, left && left * MINUTE]),
+  );
+});
+
+test("limits, caps, batches, keys, queues, caches, counters and the audit log stay as they are", async () => {
+  // Where nobody else is about.
+  await using alone = await startTestPlatform({ clock: () => now, env: LIMITED });
+  const own = batching(alone);
+  await using redis = disposed(new Redis(alone.services.redisUrl), (each) => each.disconnect());
+  await using nats = disposed(await connect({ servers: alone.services.natsUrl }), (each) => each.close());
+  await using tables = disposed(postgres(alone.services.databaseUrl, { max: 1, onnotice: () => undefined }), (each) =>
+    each.end(),
+  );
+  const { namespace } = alone.services;
 
   async function inRedis(): Promise<Record<string, string>> {
-    const keys = (await redis.keys(`${services.namespace}:*`)).sort();
-    const values = await Promise.all(keys.map((each) => redis.dumpBuffer(each)));
+    const keys = (await redis.it.keys(`${namespace}:*`)).sort();
+    const values = await Promise.all(keys.map((each) => redis.it.dumpBuffer(each)));
     return Object.fromEntries(keys.map((each, n) => [each, values[n]?.toString("base64") ?? ""]));
   }
 
-  async function inQueues(): Promise<Record<string, unknown>> {
-    const connection = await connect({ servers: services.natsUrl });
-    try {
-      const manager = await connection.jetstreamManager();
-      const streams: Record<string, unknown> = {};
-      for await (const { config, state } of manager.streams.list())
-        if (
-          config.name.includes(services.namespace) ||
-          config.subjects.some((each) => each.includes(services.namespace))
-        )
-          streams[config.name] = [state.messages, state.last_seq];
-      return streams;
-    } finally {
-      await connection.close();
-    }
+  async function inQueues(): Promise<Record<string, number[]>> {
+    const streams: Record<string, number[]> = {};
+    for await (const { config, state } of (await nats.it.jetstreamManager()).streams.list())
+      if (config.subjects.some((each) => each.includes(namespace)))
+        streams[config.name] = [state.messages, state.last_seq];
+    return streams;
   }
 
-  test("limits, caps, batches, keys, queues, caches, counters and the audit log stay as they are", async () => {
-    const user = newUser();
-    await prefer(user, { hourlyCap: { enabled: true, maxPerHour: 2 } });
-    for (const kind of ["batched", "leading", "plain", "cheap"] as const) await send(user, TYPES[kind], "Before");
-    await send(user, TYPES.plain, "Before", { dedupKey: "taken" });
-    await quiet(user);
-    const state = async () => ({
-      tables: await contentOf(sql, tenant.tenantId),
-      redis: await inRedis(),
-      queues: await inQueues(),
-    });
-    const was = await state();
-    expect(Object.keys(was.redis).length).toBeGreaterThan(0);
-    expect(Object.keys(was.queues).length).toBeGreaterThan(0);
-    for (const who of [user, newUser()]) {
-      for (const type of Object.values(TYPES)) {
-        for (const ms of [0, 30_000, 5 * HOUR]) {
-          await preview(who, { type, dedupKey: "new" }, new Date(now.getTime() + ms));
-          await preview(who, { type, bypassRateLimit: true, channels: [Channel.IN_APP, Channel.EMAIL] });
-        }
-      }
-    }
-    expect((await preview(user, { dedupKey: "taken" })).duplicateOf).not.toBe("");
-    const is = await state();
-    // What has expired meanwhile would have done so anyway.
-    const left = Object.entries(was.redis).filter(([name]) => name in is.redis);
-    expect(is).toEqual({ ...was, redis: Object.fromEntries(left) });
+  const types = {
+    plain: await own.newType(undefined),
+    digested: await own.newType(undefined, { digest: DigestRule.ALWAYS }),
+    batched: await own.newType({ batchable: true, maxSize: 3, window: { seconds: 1200n } }),
+    leading: await own.newType({ batchable: true, mode: BatchRule_Mode.LEADING, window: { seconds: 1200n } }),
+  };
+  const user = own.newUser();
+  await own.prefer(user, { hourlyCap: { enabled: true, maxPerHour: 2 } });
+  for (const type of Object.values(types)) await own.send(user, type, "Before");
+  await own.send(user, types.plain, "Before", { dedupKey: "taken" });
+  // What was decided is acknowledged a little later.
+  await until(inQueues, (queues) => Object.values(queues).every(([messages]) => messages === 0));
+  const state = async () => ({
+    tables: await contentOf(tables.it, alone.tenant.tenantId),
+    redis: await inRedis(),
+    queues: await inQueues(),
   });
+  const was = await state();
+  expect(Object.keys(was.redis).length).toBeGreaterThan(0);
+  expect(Object.keys(was.queues).length).toBeGreaterThan(0);
+  const foresee = (who: string, more: Partial<Request>, ms = 0) =>
+    alone.key.send.previewSend({
+      request: { to: { userIds: [who] }, content: { title: "Hi" }, ...more },
+      time: timestampFromDate(new Date(now.getTime() + ms)),
+    });
+  for (const who of [user, own.newUser()]) {
+    for (const type of Object.values(types)) {
+      for (const ms of [0, 30_000, 5 * HOUR]) await foresee(who, { type, dedupKey: "new" }, ms);
+      await foresee(who, { type, bypassRateLimit: true, channels: [Channel.IN_APP, Channel.EMAIL] });
+    }
+  }
+  expect((await foresee(user, { dedupKey: "taken" })).duplicateOf).not.toBe("");
+  const is = await state();
+  // What has expired meanwhile would have done so anyway.
+  const left = Object.entries(was.redis).filter(([name]) => name in is.redis);
+  expect(is).toEqual({ ...was, redis: Object.fromEntries(left) });
 });
+
+function disposed<T>(it: T, close: (it: T) => unknown): { it: T } & AsyncDisposable {
+  return {
+    it,
+    async [Symbol.asyncDispose]() {
+      await close(it);
+    },
+  };
+}
 
 test("a hold is followed to its end", async () => {
   const user = newUser();
