@@ -21,7 +21,7 @@ import { newIds } from "#src/ids.ts";
 import { openInbox } from "#src/inbox/inbox.ts";
 import { unreadLimit } from "#src/inbox/unread-limit.ts";
 import { createApiLimits } from "#src/limits/api-limits.ts";
-import { notificationLimits } from "#src/limits/notification-limits.ts";
+import { lookingAtLimits, notificationLimits } from "#src/limits/notification-limits.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
 import { storeReminders } from "#src/pipeline/accept/reminders.ts";
 import type { ClosedBatch, WaitingBatch } from "#src/pipeline/close/close.ts";
@@ -29,6 +29,7 @@ import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
 import { PROCESS_BYTES, startMemoryGuard, thresholdOf } from "#src/pipeline/memory.ts";
 import { outsideWork } from "#src/pipeline/outside.ts";
+import { previewing } from "#src/pipeline/preview.ts";
 import { openQueue, type Queue } from "#src/pipeline/queue.ts";
 import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
 import {
@@ -276,6 +277,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       ...shared,
       ...{ inbox, violations, slots, slot: firstSlot, cancelled, membershipChanged, reconcile, reconcileReminders },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
+      preview: previewing({ ...acceptDeps, ...reconsider, look: lookingAtLimits(cache, config.notificationLimits) }),
       findType: types.get,
       config: config.schedule,
       aboutToChange: preferences.aboutToChange,

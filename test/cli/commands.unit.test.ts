@@ -7,16 +7,19 @@ import { BadRequestSchema, ErrorInfoSchema } from "#gen/google/rpc/error_details
 import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { BatchKind, BatchService, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Gate, GateAnswer } from "#gen/posthorn/v1/explain_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
-import { Channel, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   type CreateSubscriptionRequest,
+  PreferenceLevel,
   PreferencesService,
   type UnsubscribeAllRequest,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { ScheduleService, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import {
   type ConfirmNotificationRequest,
+  type PreviewSendRequest,
   type SendBatchRequest,
   type SendRequest,
   SendService,
@@ -102,6 +105,137 @@ test("without --idempotency-key each send gets a new one; --no-wait does not wai
   expect(new Set(requests.map(({ idempotencyKey }) => idempotencyKey)).size).toBe(2);
   expect(requests.map(({ waitForDecision }) => waitForDecision?.seconds)).toEqual([undefined, 5n]);
   expect(requests.map(({ batchable }) => batchable)).toEqual([false, undefined]);
+});
+
+test("explain shows what was asked in words, for each channel, on the recipient's clock and in UTC", async () => {
+  const at = (time: string) => timestampFromDate(new Date(time));
+  const passed = (gate: Gate) => ({ gate, answer: GateAnswer.PASSED });
+  const quiet = {
+    gate: Gate.QUIET_HOURS,
+    answer: GateAnswer.HELD,
+    reason: Reason.QUIET_HOURS,
+    until: at("2026-11-28T07:00:00Z"),
+    rule: { level: PreferenceLevel.USER, startTime: "22:00", endTime: "08:00" },
+  };
+  const unavailable = {
+    gate: Gate.CHANNEL_AVAILABLE,
+    answer: GateAnswer.SUPPRESSED,
+    reason: Reason.CHANNEL_UNAVAILABLE,
+  };
+  const response = {
+    notification: {
+      id: ID,
+      userId: "ada",
+      type: "news",
+      priority: Priority.NORMAL,
+      status: Status.HELD,
+      reason: Reason.QUIET_HOURS,
+    },
+    timeZone: "Europe/Berlin",
+    bypassedBy: "key:k1",
+    timeline: [
+      { entry: { time: at("2026-11-27T22:10:00Z"), status: Status.ACCEPTED, actor: "key:k1" } },
+      {
+        entry: {
+          time: at("2026-11-27T22:10:00.02Z"),
+          status: Status.HELD,
+          reason: Reason.QUIET_HOURS,
+          actor: "posthorn",
+        },
+        decision: {
+          timeZone: "Europe/Berlin",
+          versions: { preferences: 3, type: 1 },
+          channels: [
+            {
+              channel: Channel.IN_APP,
+              gates: [passed(Gate.CHANNEL_AVAILABLE), quiet, { gate: Gate.RATE_LIMITS, answer: GateAnswer.NOT_ASKED }],
+            },
+            { channel: Channel.EMAIL, gates: [unavailable, { gate: Gate.QUIET_HOURS, answer: GateAnswer.NOT_ASKED }] },
+          ],
+        },
+      },
+    ],
+  };
+  const { server } = await serving((router) => router.rpc(SendService.method.explainNotification, () => response));
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const { exitCode, out } = await w.run(`explain ${ID}`);
+  expect(exitCode).toBe(0);
+  expect(out.join("\n").split("\n")).toEqual(
+    [
+      `${ID}  ada  news  normal  held (quiet-hours)  `,
+      "limits passed by bypass, by key:k1",
+      "",
+      "Fri 2026-11-27 23:10:00 Europe/Berlin (2026-11-27T22:10:00Z)  accepted, by key:k1",
+      "",
+      "Fri 2026-11-27 23:10:00 Europe/Berlin (2026-11-27T22:10:00Z)  held (quiet-hours)",
+      "  by the user's preferences (revision 3), the tenant's (none), the type (revision 1)",
+      "                            inbox                                                             email",
+      "  the channel is there      yes                                                               NO: never",
+      "  no quiet hours            NO: held until Sat 2026-11-28 08:00 (22:00–08:00, set by the user)  -",
+      "  the rate limits have room  -                                                                 -",
+    ].map((line) =>
+      expect.stringMatching(
+        new RegExp(
+          `^${line.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&").replaceAll(/ {2,}/g, " +")}$`.replace(/ \+\$$/, " *$"),
+        ),
+      ),
+    ),
+  );
+  const asJson = await w.run(`explain ${ID} --json`);
+  expect(JSON.parse(asJson.out[0] ?? "")).toMatchObject({
+    timeZone: "Europe/Berlin",
+    timeline: [{}, { decision: {} }],
+  });
+});
+
+test("what-if asks about one Send, with every option, and shows what would happen", async () => {
+  let request: PreviewSendRequest | undefined;
+  let duplicateOf = "";
+  const { server } = await serving((router) =>
+    router.rpc(SendService.method.previewSend, (received) => {
+      request = received;
+      const entry = {
+        time: timestampFromDate(new Date("2026-11-27T22:10:00Z")),
+        status: Status.ACCEPTED,
+        actor: "posthorn",
+      };
+      return { timeZone: "Asia/Kolkata", duplicateOf, timeline: duplicateOf === "" ? [{ entry }] : [] };
+    }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const options = [
+    ..."what-if ada --type news --at 2026-11-27T22:10Z -p high --channel email,sms --tag a --sender bob --ttl 1h".split(
+      " ",
+    ),
+    ..."--dedup-key d --schedule-local 2026-11-28T09:00 --no-batch --bypass-rate-limit --data".split(" "),
+    '{"n":1}',
+  ];
+  const { exitCode, out } = await w.run(options);
+  expect({ exitCode, out }).toEqual({
+    exitCode: 0,
+    out: ["Sat 2026-11-28 03:40:00 Asia/Kolkata (2026-11-27T22:10:00Z)  accepted"],
+  });
+  expect(request).toMatchObject({
+    request: {
+      to: { userIds: ["ada"] },
+      type: "news",
+      content: { title: "What if", data: { n: 1 } },
+      priority: Priority.HIGH,
+      channels: [Channel.EMAIL, Channel.SMS],
+      tags: ["a"],
+      senderId: "bob",
+      expiry: { case: "ttl", value: { seconds: 3600n } },
+      dedupKey: "d",
+      schedule: { case: "localScheduleTime", value: "2026-11-28T09:00" },
+      batchable: false,
+      bypassRateLimit: true,
+    },
+    time: timestampFromDate(new Date("2026-11-27T22:10:00Z")),
+  });
+  const asJson = await w.run("what-if ada --json");
+  expect(JSON.parse(asJson.out[0] ?? "")).toMatchObject({ timeZone: "Asia/Kolkata" });
+  duplicateOf = ID;
+  expect((await w.run("what-if ada")).out).toEqual([`not sent: ${ID} stands for it (dedup key)`]);
 });
 
 test("send --escalate names channels and their times, --confirm asks for a confirmation; without either, nothing", async () => {

@@ -58,6 +58,9 @@ const OWN = new Set(
   }),
 );
 
+/** What has to be filled in differently for a request to get past validation. */
+const OTHERWISE: Readonly<Record<string, Fill>> = { PreviewSend: { topics: [], roles: [], collapse_key: "" } };
+
 const REFUSALS = [
   "NOT_FOUND",
   "INVALID_REQUEST",
@@ -275,7 +278,7 @@ describe("another tenant's ids", () => {
     const answers: Answer[] = [];
     for (const caller of callers) {
       for (const named of namedBy(target.method))
-        for (const request of requestsOf(target.method, { ...fill, ...named }))
+        for (const request of requestsOf(target.method, { ...fill, ...named, ...OTHERWISE[target.method.name] }))
           answers.push(await call(caller, target, request));
     }
     for (const answer of answers) {

@@ -95,7 +95,7 @@ export function accepting(
     request: SendRequest,
     draft: Draft,
     zones: ReadonlyMap<string, string>,
-    call: Pick<Submission, "submittedAt" | "trace">,
+    { callId, ...call }: Pick<Submission, "submittedAt" | "trace"> & { callId: string },
   ): Submission => ({
     ...call,
     draft,
@@ -106,7 +106,7 @@ export function accepting(
     fanout: fansOut(request) ? { id: deps.newId(), request } : undefined,
     idempotency: request.idempotencyKey === "" ? undefined : { key: request.idempotencyKey, hash: hashOf(request) },
     actor: sender.actor,
-    auditId: draft.bypassLimits ? deps.newId() : "",
+    bypass: draft.bypassLimits ? { auditIds: { notification: deps.newId(), fanout: deps.newId() }, callId } : undefined,
   });
 
   return async (sender, requests) => {
@@ -117,7 +117,8 @@ export function accepting(
       orFault(() => prepare(request, types.get(request.type || DEFAULT_TYPE), now, deps.dedupWindowMs)),
     );
     const zones = await zonesOf(deps, tenantId, requests, drafts);
-    const call = { submittedAt: performance.now(), trace: recordedTrace() };
+    const callId = requests.some(({ bypassRateLimit }) => bypassRateLimit) ? deps.newId() : "";
+    const call = { submittedAt: performance.now(), trace: recordedTrace(), callId };
     const submissions = await mapInSlices(requests, (request, index) => {
       const draft = drafts[index] ?? notFound("type");
       return draft instanceof Fault ? draft : submissionOf(sender, request, draft, zones, call);
