@@ -67,6 +67,7 @@ import { watchSources } from "#src/telemetry/sources.ts";
 import { startTelemetry } from "#src/telemetry/telemetry.ts";
 import { createTenantWithKey } from "#src/tenants/tenants.ts";
 import { typeCatalogue } from "#src/types/catalogue.ts";
+import { judging } from "#src/types/payload/judging.ts";
 
 /** A running process of Posthorn. Disposing drains it first. */
 export type Platform = AsyncDisposable & {
@@ -143,6 +144,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const publishing = openQueue(broker, log, metrics);
   const queue = between.queue?.(publishing) ?? publishing;
   const seals = sealer(config.encryption.key, config.encryption.previousKeys, randomBytes);
+  const judge = judging();
   const types = stack.use(typeCatalogue({ store, invalidations, listening: broker.up, ticks }));
   const findType: RouteDeps["findType"] = (tenantId, key) => {
     const known = types.peek(tenantId, key);
@@ -270,7 +272,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       config.auth,
     ),
   );
-  const shared = { store, invalidations, pageTokens: pageTokens(config.encryption.key), clock, newId };
+  const shared = { store, invalidations, pageTokens: pageTokens(config.encryption.key), clock, newId, judging: judge };
   const violations = createViolations();
   const membershipChanged = (tenantId: string, _topic: string, userIds: readonly string[]) =>
     live.membershipChanged(tenantId, userIds);

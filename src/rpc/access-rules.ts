@@ -159,6 +159,9 @@ export const ACCESS_RULES = {
   "posthorn.v1.TypeService.UpdateType": writeTypes,
   "posthorn.v1.TypeService.DeleteType": writeTypes,
   "posthorn.v1.TypeService.LoadPreset": writeTypes,
+  "posthorn.v1.TypeService.PushPayload": writeTypes,
+  "posthorn.v1.TypeService.GetPayload": readTypes,
+  "posthorn.v1.TypeService.ListPayloads": readTypes,
 
   "posthorn.v1.BatchService.GetBatch": readNotifications,
   "posthorn.v1.BatchService.ListBatches": readNotifications,

@@ -14,6 +14,11 @@ import { maskPaths } from "#src/rpc/field-mask.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Db, Store } from "#src/store/store.ts";
+import { completeSet } from "#src/types/payload/contract.ts";
+import type { Judging } from "#src/types/payload/judging.ts";
+import { toContract } from "#src/types/payload/present.ts";
+import { pushContract } from "#src/types/payload/push.ts";
+import { findContract, pageContracts, removeContracts } from "#src/types/payload/queries.ts";
 import { presetTypes } from "#src/types/presets.ts";
 import { changeType, findType, findTypes, insertTypes, lockType, pageTypes, removeType } from "#src/types/queries.ts";
 import {
@@ -33,11 +38,14 @@ export type TypeServiceDeps = {
   pageTokens: PageTokens;
   clock: Clock;
   newId: NewId;
+  judging: Judging;
 };
 
 const DEFAULT_PAGE = 50;
+/** Beyond every version. */
+const NEWEST = 2 ** 31 - 1;
 
-export function typeService({ store, invalidations, pageTokens, clock, newId }: TypeServiceDeps): Service {
+export function typeService({ store, invalidations, pageTokens, clock, newId, judging }: TypeServiceDeps): Service {
   const audit = (db: Db, call: Call, action: string, key: string) =>
     writeAudit(db, { tenantId: call.tenantId, id: newId(), actor: call.actor, action, target: `type:${key}` });
 
@@ -127,6 +135,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
       const now = clock();
       await store.tenantDb(tenantId, async (db) => {
         if (!(await removeType(db, tenantId, key))) return;
+        await removeContracts(db, tenantId, key);
         await audit(db, call, "type.delete", key);
         await rulesChanged(db, tenantId, key);
       });
@@ -147,6 +156,40 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
       });
       for (const { key } of added) invalidations.publish("type", call.tenantId, key);
       return { types: rows.map(toType), created: added.length };
+    },
+
+    async pushPayload(request, call) {
+      const { type, descriptorSet, message, version } = request;
+      const pushed = { tenantId: call.tenantId, actor: call.actor, type, descriptorSet, message, version };
+      const { row, created } = await pushContract({ store, clock, newId, judging }, pushed, (db) =>
+        audit(db, call, "type.push_payload", type),
+      );
+      invalidations.publish("type", call.tenantId, type);
+      return { contract: toContract(row), created };
+    },
+
+    async getPayload({ type, version }, call) {
+      const row = await store.tenantDb(call.tenantId, async (db) => {
+        const current = version || (await findType(db, call.tenantId, type))?.payloadVersion;
+        return current ? findContract(db, call.tenantId, type, current) : undefined;
+      });
+      if (row === undefined) throw notFound("payload_contract");
+      return { contract: toContract(row), descriptorSet: completeSet(row.descriptorSet) };
+    },
+
+    async listPayloads(request, call) {
+      const { items, nextPageToken } = await keysetPage(pageTokens, {
+        query: [call.tenantId, "ListPayloads", request.type],
+        pageToken: request.pageToken,
+        pageSize: request.pageSize || DEFAULT_PAGE,
+        read: (after, limit) =>
+          store.tenantDb(call.tenantId, async (db) => {
+            if ((await findType(db, call.tenantId, request.type)) === undefined) throw notFound("type");
+            return pageContracts(db, call.tenantId, request.type, after === "" ? NEWEST : Number(after), limit);
+          }),
+        keyOf: (row) => String(row.version),
+      });
+      return { contracts: items.map(toContract), nextPageToken };
     },
   });
 }

@@ -22,9 +22,10 @@ import {
   SendService,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
-import { TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { type PushPayloadRequest, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import { type LocalState, stateFile, writeState } from "#src/cli/state.ts";
 import type { World } from "#src/cli/world.ts";
+import { shipped } from "../support/descriptors.ts";
 import { fakeServer } from "./fake-server.ts";
 import { testWorld } from "./world.ts";
 
@@ -454,6 +455,43 @@ test("types load reads presets and files", async () => {
   ]);
   expect(seen).toEqual(["invoice true", "receipt true"]);
   expect((await w.run("types load ./nowhere.json")).exitCode).toBe(2);
+});
+
+test("types push sends descriptors without their comments; types show tells fields and versions", async () => {
+  const set = shipped(
+    "string order = 1; // Its number.\n repeated string parcels = 2; map<string, int32> weights = 3;",
+  );
+  const pushed: PushPayloadRequest[] = [];
+  const contract = { version: 2, message: "acme.Shipped", creator: "key:1" };
+  const { server } = await serving((router) =>
+    router
+      .rpc(TypeService.method.pushPayload, (request) => {
+        pushed.push(request);
+        return { contract, created: true };
+      })
+      .rpc(TypeService.method.getPayload, () => ({ contract, descriptorSet: set }))
+      .rpc(TypeService.method.listPayloads, () => ({ contracts: [contract, { ...contract, version: 1 }] })),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  mkdirSync(w.dataDir, { recursive: true });
+  const file = join(w.dataDir, "set.binpb");
+  writeFileSync(file, set);
+  const push = (more = "") => w.run(`types push order --descriptor-set ${file} --message acme.Shipped ${more}`.trim());
+  expect((await push("--if-version 1")).out).toEqual(["order: acme.Shipped is now its payload contract, version 2"]);
+  expect(pushed[0]).toMatchObject({ type: "order", message: "acme.Shipped", version: 1 });
+  expect(pushed[0]?.descriptorSet.byteLength).toBeLessThan(set.byteLength);
+  expect(Buffer.from(pushed[0]?.descriptorSet ?? []).includes("Its number")).toBe(false);
+  expect(Buffer.from(set).includes("Its number")).toBe(true);
+  const shown = (await w.run("types show order")).out;
+  expect(shown.slice(0, 4)).toEqual([
+    "acme.Shipped, version 2",
+    "  1  order    string",
+    "  2  parcels  string …",
+    expect.stringMatching(/^ {2}3 {2}weights {2}map of /),
+  ]);
+  expect(shown.slice(5).map((line) => line[0])).toEqual(["2", "1"]);
+  writeFileSync(file, "none");
+  expect((await push()).exitCode).toBe(2);
 });
 
 test("tail resumes after a cut from the last cursor and prints each notification once", async () => {

@@ -69,6 +69,10 @@ const SKIP = new Set([
   "max_window",
   "escalation",
   "fallbacks",
+  "payload",
+  "typed",
+  "payload_message",
+  "payload_version",
 ]);
 
 /** A schedule's request may not set these. */

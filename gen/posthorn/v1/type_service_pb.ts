@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/type_service.proto.
  */
 export const file_posthorn_v1_type_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIr8GChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uIsECCglCYXRjaFJ1bGUSEQoJYmF0Y2hhYmxlGAEgASgIEhsKCG1heF9zaXplGAIgASgFQgm6SAYaBBgUKAASOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCAESMwoEbW9kZRgEIAEoDjIbLnBvc3Rob3JuLnYxLkJhdGNoUnVsZS5Nb2RlQgi6SAWCAQIQARIPCgdzbGlkaW5nGAUgASgIEj8KCm1heF93aW5kb3cYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiQQoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEQoNTU9ERV9UUkFJTElORxABEhAKDE1PREVfTEVBRElORxACIvcCCgxCYXRjaFdvcmRpbmcSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEjAKBGljb24YAyABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSOQoDdGFnGAQgASgJQiy6SCnYAQFyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fOi1dezAsNjN9JBLIAQoDdXJsGAUgASgJQroBuki2AboBewoKdXJsLnNjaGVtZRIxbXVzdCBub3QgYmUgYSBqYXZhc2NyaXB0OiwgZGF0YTogb3IgdmJzY3JpcHQ6IFVSTBo6IXRoaXMubG93ZXJBc2NpaSgpLm1hdGNoZXMoJ14oamF2YXNjcmlwdHxkYXRhfHZic2NyaXB0KTonKdgBAXIzGOwOMi5eKC98aHR0cHM/Oi8vfFthLXpBLVpdW2EtekEtWjAtOSsuLV0qOilbXlxzXSokIkgKEUNyZWF0ZVR5cGVSZXF1ZXN0EjMKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlQga6SAPIAQEiQQoSQ3JlYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlIkMKDkdldFR5cGVSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIj4KD0dldFR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSKKAQoQTGlzdFR5cGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSOQoIY2F0ZWdvcnkYAyABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCJaChFMaXN0VHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqsBChFVcGRhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhkKCHJldmlzaW9uGAQgASgFQge6SAQaAigAIkEKElVwZGF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJGChFEZWxldGVUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCIUChJEZWxldGVUeXBlUmVzcG9uc2UiRAoRTG9hZFByZXNldFJlcXVlc3QSLwoGcHJlc2V0GAEgASgOMhMucG9zdGhvcm4udjEuUHJlc2V0Qgq6SAeCAQQQASAAIlMKEkxvYWRQcmVzZXRSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSDwoHY3JlYXRlZBgCIAEoBSpYCgpEaWdlc3RSdWxlEhsKF0RJR0VTVF9SVUxFX1VOU1BFQ0lGSUVEEAASFQoRRElHRVNUX1JVTEVfTkVWRVIQARIWChJESUdFU1RfUlVMRV9BTFdBWVMQAiprCgZQcmVzZXQSFgoSUFJFU0VUX1VOU1BFQ0lGSUVEEAASFQoRUFJFU0VUX1RBU0tNQVNURVIQARIPCgtQUkVTRVRfSk9CUxACEg4KClBSRVNFVF9DUk0QAxIRCg1QUkVTRVRfT1JERVJTEAQy5QMKC1R5cGVTZXJ2aWNlEk0KCkNyZWF0ZVR5cGUSHi5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXNwb25zZRJJCgdHZXRUeXBlEhsucG9zdGhvcm4udjEuR2V0VHlwZVJlcXVlc3QaHC5wb3N0aG9ybi52MS5HZXRUeXBlUmVzcG9uc2UiA5ACARJPCglMaXN0VHlwZXMSHS5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVzcG9uc2UiA5ACARJNCgpVcGRhdGVUeXBlEh4ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVzcG9uc2USTQoKRGVsZXRlVHlwZRIeLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlc3BvbnNlEk0KCkxvYWRQcmVzZXQSHi5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVxdWVzdBofLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIvEGChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEhcKD3BheWxvYWRfbWVzc2FnZRgVIAEoCRIXCg9wYXlsb2FkX3ZlcnNpb24YFiABKAUigwEKD1BheWxvYWRDb250cmFjdBIPCgd2ZXJzaW9uGAEgASgFEg8KB21lc3NhZ2UYAiABKAkSLwoLY3JlYXRlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2NyZWF0b3IYBCABKAkSDAoEc2l6ZRgFIAEoBSLBAgoJQmF0Y2hSdWxlEhEKCWJhdGNoYWJsZRgBIAEoCBIbCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYFCgAEjoKBndpbmRvdxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIoDgyAggBEjMKBG1vZGUYBCABKA4yGy5wb3N0aG9ybi52MS5CYXRjaFJ1bGUuTW9kZUIIukgFggECEAESDwoHc2xpZGluZxgFIAEoCBI/CgptYXhfd2luZG93GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAggBIkEKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEhEKDU1PREVfVFJBSUxJTkcQARIQCgxNT0RFX0xFQURJTkcQAiL3AgoMQmF0Y2hXb3JkaW5nEhcKBXRpdGxlGAEgASgJQgi6SAVyAxjIARIWCgRib2R5GAIgASgJQgi6SAVyAxjQDxIwCgRpY29uGAMgASgJQiK6SB/YAQFyGhjQDzIVXigvfGh0dHBzPzovLylbXlxzXSokEjkKA3RhZxgEIAEoCUIsukgp2AEBciQyIl5bQS1aYS16MC05XVtBLVphLXowLTkuXzotXXswLDYzfSQSyAEKA3VybBgFIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjsDjIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJCJIChFDcmVhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBIkEKEkNyZWF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJDCg5HZXRUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCI+Cg9HZXRUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiigEKEExpc3RUeXBlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjIASgAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAMgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiWgoRTGlzdFR5cGVzUmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKrAQoRVXBkYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoNYWxsb3dfbWlzc2luZxgDIAEoCBIZCghyZXZpc2lvbhgEIAEoBUIHukgEGgIoACJBChJVcGRhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiRgoRRGVsZXRlVHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiFAoSRGVsZXRlVHlwZVJlc3BvbnNlIkQKEUxvYWRQcmVzZXRSZXF1ZXN0Ei8KBnByZXNldBgBIAEoDjITLnBvc3Rob3JuLnYxLlByZXNldEIKukgHggEEEAEgACJTChJMb2FkUHJlc2V0UmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg8KB2NyZWF0ZWQYAiABKAUi2gEKElB1c2hQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSJAoOZGVzY3JpcHRvcl9zZXQYAiABKAxCDLpICXoHEAEYgICAARJQCgdtZXNzYWdlGAMgASgJQj+6SDxyOjI4XltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKXswLDMxfSQSGAoHdmVyc2lvbhgEIAEoBUIHukgEGgIoACJWChNQdXNoUGF5bG9hZFJlc3BvbnNlEi4KCGNvbnRyYWN0GAEgASgLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0Eg8KB2NyZWF0ZWQYAiABKAgiYQoRR2V0UGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEhgKB3ZlcnNpb24YAiABKAVCB7pIBBoCKAAiXAoSR2V0UGF5bG9hZFJlc3BvbnNlEi4KCGNvbnRyYWN0GAEgASgLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMIoYBChNMaXN0UGF5bG9hZHNSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciYAoUTGlzdFBheWxvYWRzUmVzcG9uc2USLwoJY29udHJhY3RzGAEgAygLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSpYCgpEaWdlc3RSdWxlEhsKF0RJR0VTVF9SVUxFX1VOU1BFQ0lGSUVEEAASFQoRRElHRVNUX1JVTEVfTkVWRVIQARIWChJESUdFU1RfUlVMRV9BTFdBWVMQAiprCgZQcmVzZXQSFgoSUFJFU0VUX1VOU1BFQ0lGSUVEEAASFQoRUFJFU0VUX1RBU0tNQVNURVIQARIPCgtQUkVTRVRfSk9CUxACEg4KClBSRVNFVF9DUk0QAxIRCg1QUkVTRVRfT1JERVJTEAQy5QUKC1R5cGVTZXJ2aWNlEk0KCkNyZWF0ZVR5cGUSHi5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXNwb25zZRJJCgdHZXRUeXBlEhsucG9zdGhvcm4udjEuR2V0VHlwZVJlcXVlc3QaHC5wb3N0aG9ybi52MS5HZXRUeXBlUmVzcG9uc2UiA5ACARJPCglMaXN0VHlwZXMSHS5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVzcG9uc2UiA5ACARJNCgpVcGRhdGVUeXBlEh4ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVzcG9uc2USTQoKRGVsZXRlVHlwZRIeLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlc3BvbnNlEk0KCkxvYWRQcmVzZXQSHi5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVxdWVzdBofLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXNwb25zZRJQCgtQdXNoUGF5bG9hZBIfLnBvc3Rob3JuLnYxLlB1c2hQYXlsb2FkUmVxdWVzdBogLnBvc3Rob3JuLnYxLlB1c2hQYXlsb2FkUmVzcG9uc2USUgoKR2V0UGF5bG9hZBIeLnBvc3Rob3JuLnYxLkdldFBheWxvYWRSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuR2V0UGF5bG9hZFJlc3BvbnNlIgOQAgESWAoMTGlzdFBheWxvYWRzEiAucG9zdGhvcm4udjEuTGlzdFBheWxvYWRzUmVxdWVzdBohLnBvc3Rob3JuLnYxLkxpc3RQYXlsb2Fkc1Jlc3BvbnNlIgOQAgFCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * A kind of notification.
@@ -162,6 +162,22 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
    * @generated from field: posthorn.v1.Escalation escalation = 19;
    */
   escalation?: Escalation | undefined;
+
+  /**
+   * Set by the server: full name of the message that its payloads are. Empty: it
+   * has no payload contract. See PushPayload.
+   *
+   * @generated from field: string payload_message = 21;
+   */
+  payloadMessage: string;
+
+  /**
+   * Set by the server: the current version of its payload contract; 0: it has
+   * none.
+   *
+   * @generated from field: int32 payload_version = 22;
+   */
+  payloadVersion: number;
 };
 
 /**
@@ -170,6 +186,57 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
  */
 export const NotificationTypeSchema: GenMessage<NotificationType> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_type_service, 0);
+
+/**
+ * A version of a type's payload contract: the message that Content.payload or
+ * Content.data of its notifications must be. Versions never change; they are
+ * deleted with their type.
+ *
+ * @generated from message posthorn.v1.PayloadContract
+ */
+export type PayloadContract = Message<"posthorn.v1.PayloadContract"> & {
+  /**
+   * 1, 2, 3 … in the order in which they were pushed.
+   *
+   * @generated from field: int32 version = 1;
+   */
+  version: number;
+
+  /**
+   * Full name of the message, such as "acme.orders.v1.OrderShipped".
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+
+  /**
+   * When it was pushed.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 3;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * Who pushed it: "key:<id>".
+   *
+   * @generated from field: string creator = 4;
+   */
+  creator: string;
+
+  /**
+   * Bytes of its descriptors, as they are stored.
+   *
+   * @generated from field: int32 size = 5;
+   */
+  size: number;
+};
+
+/**
+ * Describes the message posthorn.v1.PayloadContract.
+ * Use `create(PayloadContractSchema)` to create a new message.
+ */
+export const PayloadContractSchema: GenMessage<PayloadContract> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 1);
 
 /**
  * How notifications of a type to one user become one. Only those of the same
@@ -242,7 +309,7 @@ export type BatchRule = Message<"posthorn.v1.BatchRule"> & {
  * Use `create(BatchRuleSchema)` to create a new message.
  */
 export const BatchRuleSchema: GenMessage<BatchRule> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 1);
+  messageDesc(file_posthorn_v1_type_service, 2);
 
 /**
  * What happens to the first.
@@ -284,7 +351,7 @@ export type BatchRule_Mode = (typeof BatchRule_Mode)[keyof typeof BatchRule_Mode
  * Describes the enum posthorn.v1.BatchRule.Mode.
  */
 export const BatchRule_ModeSchema: GenEnum<BatchRule_Mode> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_type_service, 1, 0);
+  enumDesc(file_posthorn_v1_type_service, 2, 0);
 
 /**
  * The wording of a batch's notification; "{count}" stands for the number of its
@@ -336,7 +403,7 @@ export type BatchWording = Message<"posthorn.v1.BatchWording"> & {
  * Use `create(BatchWordingSchema)` to create a new message.
  */
 export const BatchWordingSchema: GenMessage<BatchWording> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 2);
+  messageDesc(file_posthorn_v1_type_service, 3);
 
 /**
  * The type as it shall be.
@@ -357,7 +424,7 @@ export type CreateTypeRequest = Message<"posthorn.v1.CreateTypeRequest"> & {
  * Use `create(CreateTypeRequestSchema)` to create a new message.
  */
 export const CreateTypeRequestSchema: GenMessage<CreateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 3);
+  messageDesc(file_posthorn_v1_type_service, 4);
 
 /**
  * The type as stored.
@@ -378,7 +445,7 @@ export type CreateTypeResponse = Message<"posthorn.v1.CreateTypeResponse"> & {
  * Use `create(CreateTypeResponseSchema)` to create a new message.
  */
 export const CreateTypeResponseSchema: GenMessage<CreateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 4);
+  messageDesc(file_posthorn_v1_type_service, 5);
 
 /**
  * Which type.
@@ -399,7 +466,7 @@ export type GetTypeRequest = Message<"posthorn.v1.GetTypeRequest"> & {
  * Use `create(GetTypeRequestSchema)` to create a new message.
  */
 export const GetTypeRequestSchema: GenMessage<GetTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 5);
+  messageDesc(file_posthorn_v1_type_service, 6);
 
 /**
  * The type.
@@ -420,7 +487,7 @@ export type GetTypeResponse = Message<"posthorn.v1.GetTypeResponse"> & {
  * Use `create(GetTypeResponseSchema)` to create a new message.
  */
 export const GetTypeResponseSchema: GenMessage<GetTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 6);
+  messageDesc(file_posthorn_v1_type_service, 7);
 
 /**
  * Which types.
@@ -455,7 +522,7 @@ export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
  * Use `create(ListTypesRequestSchema)` to create a new message.
  */
 export const ListTypesRequestSchema: GenMessage<ListTypesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 7);
+  messageDesc(file_posthorn_v1_type_service, 8);
 
 /**
  * One page.
@@ -483,7 +550,7 @@ export type ListTypesResponse = Message<"posthorn.v1.ListTypesResponse"> & {
  * Use `create(ListTypesResponseSchema)` to create a new message.
  */
 export const ListTypesResponseSchema: GenMessage<ListTypesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 8);
+  messageDesc(file_posthorn_v1_type_service, 9);
 
 /**
  * What to change.
@@ -525,7 +592,7 @@ export type UpdateTypeRequest = Message<"posthorn.v1.UpdateTypeRequest"> & {
  * Use `create(UpdateTypeRequestSchema)` to create a new message.
  */
 export const UpdateTypeRequestSchema: GenMessage<UpdateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 9);
+  messageDesc(file_posthorn_v1_type_service, 10);
 
 /**
  * The type as changed.
@@ -546,7 +613,7 @@ export type UpdateTypeResponse = Message<"posthorn.v1.UpdateTypeResponse"> & {
  * Use `create(UpdateTypeResponseSchema)` to create a new message.
  */
 export const UpdateTypeResponseSchema: GenMessage<UpdateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 10);
+  messageDesc(file_posthorn_v1_type_service, 11);
 
 /**
  * Which type to delete.
@@ -567,7 +634,7 @@ export type DeleteTypeRequest = Message<"posthorn.v1.DeleteTypeRequest"> & {
  * Use `create(DeleteTypeRequestSchema)` to create a new message.
  */
 export const DeleteTypeRequestSchema: GenMessage<DeleteTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 11);
+  messageDesc(file_posthorn_v1_type_service, 12);
 
 /**
  * Deleted.
@@ -582,7 +649,7 @@ export type DeleteTypeResponse = Message<"posthorn.v1.DeleteTypeResponse"> & {
  * Use `create(DeleteTypeResponseSchema)` to create a new message.
  */
 export const DeleteTypeResponseSchema: GenMessage<DeleteTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 12);
+  messageDesc(file_posthorn_v1_type_service, 13);
 
 /**
  * Which catalogue.
@@ -603,7 +670,7 @@ export type LoadPresetRequest = Message<"posthorn.v1.LoadPresetRequest"> & {
  * Use `create(LoadPresetRequestSchema)` to create a new message.
  */
 export const LoadPresetRequestSchema: GenMessage<LoadPresetRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 13);
+  messageDesc(file_posthorn_v1_type_service, 14);
 
 /**
  * What was created.
@@ -631,7 +698,208 @@ export type LoadPresetResponse = Message<"posthorn.v1.LoadPresetResponse"> & {
  * Use `create(LoadPresetResponseSchema)` to create a new message.
  */
 export const LoadPresetResponseSchema: GenMessage<LoadPresetResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 14);
+  messageDesc(file_posthorn_v1_type_service, 15);
+
+/**
+ * What a type's payloads shall be.
+ *
+ * @generated from message posthorn.v1.PushPayloadRequest
+ */
+export type PushPayloadRequest = Message<"posthorn.v1.PushPayloadRequest"> & {
+  /**
+   * Key of the type, which must be there.
+   *
+   * @generated from field: string type = 1;
+   */
+  type: string;
+
+  /**
+   * A google.protobuf.FileDescriptorSet that holds the message's file and all
+   * that it imports, as `buf build -o FILE` or `protoc --include_imports
+   * --descriptor_set_out=FILE` write it. The files of google/protobuf and
+   * buf/validate may be left out; the server's own are taken. Of the rest, what
+   * the message's file does not need is left out, and comments are. What remains
+   * may have 256 KiB, 200 files, 1,000 messages, 5,000 fields and as many values
+   * of enums.
+   *
+   * Validation rules (protovalidate) count, those in CEL with: up to 2,000
+   * characters and 200 nodes each, no macro inside another, `matches` with a
+   * pattern that stands in the expression; patterns up to 1,000 characters.
+   *
+   * @generated from field: bytes descriptor_set = 2;
+   */
+  descriptorSet: Uint8Array;
+
+  /**
+   * Full name of a message in it.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+
+  /**
+   * Push only if this is still the current version; else ABORTED. 0: in any
+   * case.
+   *
+   * @generated from field: int32 version = 4;
+   */
+  version: number;
+};
+
+/**
+ * Describes the message posthorn.v1.PushPayloadRequest.
+ * Use `create(PushPayloadRequestSchema)` to create a new message.
+ */
+export const PushPayloadRequestSchema: GenMessage<PushPayloadRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 16);
+
+/**
+ * The contract as it stands.
+ *
+ * @generated from message posthorn.v1.PushPayloadResponse
+ */
+export type PushPayloadResponse = Message<"posthorn.v1.PushPayloadResponse"> & {
+  /**
+   * The current version now.
+   *
+   * @generated from field: posthorn.v1.PayloadContract contract = 1;
+   */
+  contract?: PayloadContract | undefined;
+
+  /**
+   * Whether it is new: false when the same was current already.
+   *
+   * @generated from field: bool created = 2;
+   */
+  created: boolean;
+};
+
+/**
+ * Describes the message posthorn.v1.PushPayloadResponse.
+ * Use `create(PushPayloadResponseSchema)` to create a new message.
+ */
+export const PushPayloadResponseSchema: GenMessage<PushPayloadResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 17);
+
+/**
+ * Which version.
+ *
+ * @generated from message posthorn.v1.GetPayloadRequest
+ */
+export type GetPayloadRequest = Message<"posthorn.v1.GetPayloadRequest"> & {
+  /**
+   * Key of the type.
+   *
+   * @generated from field: string type = 1;
+   */
+  type: string;
+
+  /**
+   * 0: the current one.
+   *
+   * @generated from field: int32 version = 2;
+   */
+  version: number;
+};
+
+/**
+ * Describes the message posthorn.v1.GetPayloadRequest.
+ * Use `create(GetPayloadRequestSchema)` to create a new message.
+ */
+export const GetPayloadRequestSchema: GenMessage<GetPayloadRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 18);
+
+/**
+ * A version with its descriptors.
+ *
+ * @generated from message posthorn.v1.GetPayloadResponse
+ */
+export type GetPayloadResponse = Message<"posthorn.v1.GetPayloadResponse"> & {
+  /**
+   * The version.
+   *
+   * @generated from field: posthorn.v1.PayloadContract contract = 1;
+   */
+  contract?: PayloadContract | undefined;
+
+  /**
+   * A google.protobuf.FileDescriptorSet that can be built by itself, each file
+   * after those that it imports, without comments.
+   *
+   * @generated from field: bytes descriptor_set = 2;
+   */
+  descriptorSet: Uint8Array;
+};
+
+/**
+ * Describes the message posthorn.v1.GetPayloadResponse.
+ * Use `create(GetPayloadResponseSchema)` to create a new message.
+ */
+export const GetPayloadResponseSchema: GenMessage<GetPayloadResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 19);
+
+/**
+ * Whose versions.
+ *
+ * @generated from message posthorn.v1.ListPayloadsRequest
+ */
+export type ListPayloadsRequest = Message<"posthorn.v1.ListPayloadsRequest"> & {
+  /**
+   * Key of the type.
+   *
+   * @generated from field: string type = 1;
+   */
+  type: string;
+
+  /**
+   * 1 to 200; default 50.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * From the previous answer; the type must be the same.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message posthorn.v1.ListPayloadsRequest.
+ * Use `create(ListPayloadsRequestSchema)` to create a new message.
+ */
+export const ListPayloadsRequestSchema: GenMessage<ListPayloadsRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 20);
+
+/**
+ * One page.
+ *
+ * @generated from message posthorn.v1.ListPayloadsResponse
+ */
+export type ListPayloadsResponse = Message<"posthorn.v1.ListPayloadsResponse"> & {
+  /**
+   * Newest first; the first of all is the current one.
+   *
+   * @generated from field: repeated posthorn.v1.PayloadContract contracts = 1;
+   */
+  contracts: PayloadContract[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message posthorn.v1.ListPayloadsResponse.
+ * Use `create(ListPayloadsResponseSchema)` to create a new message.
+ */
+export const ListPayloadsResponseSchema: GenMessage<ListPayloadsResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 21);
 
 /**
  * What recipients' digests mean for a type.
@@ -799,6 +1067,37 @@ export const TypeService: GenService<{
     methodKind: "unary";
     input: typeof LoadPresetRequestSchema;
     output: typeof LoadPresetResponseSchema;
+  },
+  /**
+   * Makes a protobuf message the payload contract of a type, or a new version of
+   * it the current one. Idempotent: what is current already is not pushed again.
+   *
+   * @generated from rpc posthorn.v1.TypeService.PushPayload
+   */
+  pushPayload: {
+    methodKind: "unary";
+    input: typeof PushPayloadRequestSchema;
+    output: typeof PushPayloadResponseSchema;
+  },
+  /**
+   * Gets a version of a type's payload contract, with its descriptors.
+   *
+   * @generated from rpc posthorn.v1.TypeService.GetPayload
+   */
+  getPayload: {
+    methodKind: "unary";
+    input: typeof GetPayloadRequestSchema;
+    output: typeof GetPayloadResponseSchema;
+  },
+  /**
+   * Lists the versions of a type's payload contract, newest first.
+   *
+   * @generated from rpc posthorn.v1.TypeService.ListPayloads
+   */
+  listPayloads: {
+    methodKind: "unary";
+    input: typeof ListPayloadsRequestSchema;
+    output: typeof ListPayloadsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_posthorn_v1_type_service, 0);
