@@ -149,6 +149,16 @@ export function invalidRequest(fields: readonly FieldFault[]): Fault {
   });
 }
 
+/** What `work` refuses of fields, with the path of what they are in before theirs. */
+export function within<T>(path: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof Fault) || error.fields.length === 0) throw error;
+    throw invalidRequest(error.fields.map(({ field, description }) => ({ field: `${path}.${field}`, description })));
+  }
+}
+
 /** TOO_MANY_RESOURCES of a kind; `mend` says what helps. */
 export function tooMany(resource: string, limit: number, mend: string): Fault {
   return new Fault(ErrorReason.TOO_MANY_RESOURCES, {

@@ -67,6 +67,7 @@ import { watchSources } from "#src/telemetry/sources.ts";
 import { startTelemetry } from "#src/telemetry/telemetry.ts";
 import { createTenantWithKey } from "#src/tenants/tenants.ts";
 import { typeCatalogue } from "#src/types/catalogue.ts";
+import { contracts, findingTyped } from "#src/types/payload/contracts.ts";
 import { judging } from "#src/types/payload/judging.ts";
 
 /** A running process of Posthorn. Disposing drains it first. */
@@ -151,13 +152,16 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     return known === undefined ? types.get(tenantId, key) : (known ?? undefined);
   };
   const preferences = stack.use(preferenceCache({ store, cache, invalidations, connected: broker.up, clock, newId }));
+  const payloads = contracts({ store, judging: judge });
+  const findTyped = findingTyped(findType, payloads);
   const acceptDeps: AcceptDeps = {
     store,
     queue,
     clock,
     newId,
     metrics,
-    findType,
+    findType: findTyped,
+    reloadType: async (tenantId, key) => findingTyped(types.reload, payloads)(tenantId, key),
     dedupWindowMs: config.accept.dedupWindowSeconds * 1000,
     async zonesOf(tenantId, userIds) {
       const known = await preferences.load(tenantId, userIds);
@@ -281,7 +285,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       ...shared,
       ...{ inbox, violations, slots, slot: firstSlot, cancelled, membershipChanged, reconcile, reconcileReminders },
       accept: accepting({ ...acceptDeps, memory }, config.accept, slots),
-      findType: types.get,
+      findType: findTyped,
       config: config.schedule,
       aboutToChange: preferences.aboutToChange,
       preferencesChanged: live.preferencesChanged,

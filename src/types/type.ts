@@ -79,7 +79,7 @@ export type TypeDefinition = Omit<
   NotificationTypeRow,
   | ("tenantId" | "revision" | "createdAt" | "updatedAt")
   // Changed by PushPayload alone.
-  | ("payloadId" | "payloadVersion" | "payloadMessage" | "payloadWording")
+  | ("payloadId" | "payloadVersion" | "payloadMessage")
 >;
 
 /** Every tenant has this type; it is what Send takes when none is named, and it cannot be deleted. */

@@ -39,6 +39,7 @@ const scheduler = (over: Store) => {
     metrics,
     findType: () => type,
     dedupWindowMs: 1000,
+    reloadType: async () => undefined,
     zonesOf: async () => new Map(),
   };
   return { accept, slot: 1, log };

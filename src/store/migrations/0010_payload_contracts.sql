@@ -13,8 +13,7 @@ CREATE TABLE "payload_contracts" (
 --> statement-breakpoint
 ALTER TABLE "types" ADD COLUMN "payload_id" uuid;--> statement-breakpoint
 ALTER TABLE "types" ADD COLUMN "payload_version" integer;--> statement-breakpoint
-ALTER TABLE "types" ADD COLUMN "payload_message" text;--> statement-breakpoint
-ALTER TABLE "types" ADD COLUMN "payload_wording" "bytea";
+ALTER TABLE "types" ADD COLUMN "payload_message" text;
 --> statement-breakpoint
 -- As for the first tables: see 0000_foundation.sql.
 DO $$

@@ -87,8 +87,6 @@ export const types = pgTable(
     payloadId: uuid("payload_id"),
     payloadVersion: integer("payload_version"),
     payloadMessage: text("payload_message"),
-    /** Encoded posthorn.v1.PayloadWording; null: none. */
-    payloadWording: bytea("payload_wording"),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),
