@@ -85,6 +85,7 @@ export const ERRORS: Record<KnownReason, Rule> = {
     Code.RESOURCE_EXHAUSTED,
     "There are as many of these as the server allows. Delete some first.",
   ),
+  [ErrorReason.PAYLOAD_INCOMPATIBLE]: rule(Code.FAILED_PRECONDITION, "The payload contract would break what is there."),
 };
 
 function rule(code: Code, message: string, retry = false): Rule {

@@ -160,6 +160,7 @@ export const ACCESS_RULES = {
   "posthorn.v1.TypeService.DeleteType": writeTypes,
   "posthorn.v1.TypeService.LoadPreset": writeTypes,
   "posthorn.v1.TypeService.PushPayload": writeTypes,
+  "posthorn.v1.TypeService.CheckPayload": readTypes,
   "posthorn.v1.TypeService.GetPayload": readTypes,
   "posthorn.v1.TypeService.ListPayloads": readTypes,
 

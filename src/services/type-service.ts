@@ -17,7 +17,7 @@ import type { Db, Store } from "#src/store/store.ts";
 import { completeSet } from "#src/types/payload/contract.ts";
 import type { Judging } from "#src/types/payload/judging.ts";
 import { toContract } from "#src/types/payload/present.ts";
-import { pushContract } from "#src/types/payload/push.ts";
+import { checkContract, pushContract } from "#src/types/payload/push.ts";
 import { findContract, pageContracts, removeContracts } from "#src/types/payload/queries.ts";
 import { presetTypes } from "#src/types/presets.ts";
 import { changeType, findType, findTypes, insertTypes, lockType, pageTypes, removeType } from "#src/types/queries.ts";
@@ -161,12 +161,15 @@ export function typeService({ store, invalidations, pageTokens, clock, newId, ju
     async pushPayload(request, call) {
       const { type, descriptorSet, message, version } = request;
       const pushed = { tenantId: call.tenantId, actor: call.actor, type, descriptorSet, message, version };
-      const { row, created } = await pushContract({ store, clock, newId, judging }, pushed, (db) =>
+      const { row, created, reach } = await pushContract({ store, clock, newId, judging }, pushed, (db) =>
         audit(db, call, "type.push_payload", type),
       );
       invalidations.publish("type", call.tenantId, type);
-      return { contract: toContract(row), created };
+      return { contract: toContract(row), created, reach };
     },
+
+    checkPayload: ({ type, descriptorSet, message }, call) =>
+      checkContract({ store, clock, newId, judging }, { tenantId: call.tenantId, type, descriptorSet, message }),
 
     async getPayload({ type, version }, call) {
       const row = await store.tenantDb(call.tenantId, async (db) => {

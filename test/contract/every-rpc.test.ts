@@ -128,6 +128,7 @@ test("the table holds the refusals that callers meet", () => {
     "INVALID_REQUEST",
     "NOTIFICATION_NOT_OPEN",
     "NOT_FOUND",
+    "PAYLOAD_INCOMPATIBLE",
     "SCOPE_MISSING",
   ]);
 });

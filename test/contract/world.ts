@@ -62,8 +62,8 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
   });
   await key.schedules.upsertDeadline({ deadline: { userId: "alice", key: "vault", time: later.value, content } });
   await key.types.createType({ type: { key: "typed" } });
-  const descriptorSet = shipped("string order = 1;");
-  for (const set of [descriptorSet, shipped("string order = 1; int32 parcels = 2;")])
+  const descriptorSet = shipped("string order = 1; int32 parcels = 2;");
+  for (const set of [shipped("string order = 1;"), descriptorSet])
     await key.types.pushPayload({ type: "typed", descriptorSet: set, message: "acme.Shipped" });
   const { token } = await key.admin.createUserToken({ userId: "alice" });
   const delivered = first.results[0]?.notificationId ?? "";
@@ -101,6 +101,7 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       filter: "priority > 1",
       ...NAMED_VAULT,
       "PushPayloadRequest.type": "typed",
+      "CheckPayloadRequest.type": "typed",
       "GetPayloadRequest.type": "typed",
       "ListPayloadsRequest.type": "typed",
       descriptor_set: descriptorSet,

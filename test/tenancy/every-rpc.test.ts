@@ -176,6 +176,7 @@ beforeAll(async () => {
     filter: "priority > 0",
     ...NAMED_VAULT,
     "PushPayloadRequest.type": "typed",
+    "CheckPayloadRequest.type": "typed",
     "GetPayloadRequest.type": "typed",
     "ListPayloadsRequest.type": "typed",
     descriptor_set: versions[0],

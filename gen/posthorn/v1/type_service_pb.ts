@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/type_service.proto.
  */
 export const file_posthorn_v1_type_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIvEGChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEhcKD3BheWxvYWRfbWVzc2FnZRgVIAEoCRIXCg9wYXlsb2FkX3ZlcnNpb24YFiABKAUigwEKD1BheWxvYWRDb250cmFjdBIPCgd2ZXJzaW9uGAEgASgFEg8KB21lc3NhZ2UYAiABKAkSLwoLY3JlYXRlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2NyZWF0b3IYBCABKAkSDAoEc2l6ZRgFIAEoBSLBAgoJQmF0Y2hSdWxlEhEKCWJhdGNoYWJsZRgBIAEoCBIbCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYFCgAEjoKBndpbmRvdxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIoDgyAggBEjMKBG1vZGUYBCABKA4yGy5wb3N0aG9ybi52MS5CYXRjaFJ1bGUuTW9kZUIIukgFggECEAESDwoHc2xpZGluZxgFIAEoCBI/CgptYXhfd2luZG93GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAggBIkEKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEhEKDU1PREVfVFJBSUxJTkcQARIQCgxNT0RFX0xFQURJTkcQAiL3AgoMQmF0Y2hXb3JkaW5nEhcKBXRpdGxlGAEgASgJQgi6SAVyAxjIARIWCgRib2R5GAIgASgJQgi6SAVyAxjQDxIwCgRpY29uGAMgASgJQiK6SB/YAQFyGhjQDzIVXigvfGh0dHBzPzovLylbXlxzXSokEjkKA3RhZxgEIAEoCUIsukgp2AEBciQyIl5bQS1aYS16MC05XVtBLVphLXowLTkuXzotXXswLDYzfSQSyAEKA3VybBgFIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjsDjIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJCJIChFDcmVhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBIkEKEkNyZWF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJDCg5HZXRUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCI+Cg9HZXRUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiigEKEExpc3RUeXBlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjIASgAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAMgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiWgoRTGlzdFR5cGVzUmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKrAQoRVXBkYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoNYWxsb3dfbWlzc2luZxgDIAEoCBIZCghyZXZpc2lvbhgEIAEoBUIHukgEGgIoACJBChJVcGRhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiRgoRRGVsZXRlVHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiFAoSRGVsZXRlVHlwZVJlc3BvbnNlIkQKEUxvYWRQcmVzZXRSZXF1ZXN0Ei8KBnByZXNldBgBIAEoDjITLnBvc3Rob3JuLnYxLlByZXNldEIKukgHggEEEAEgACJTChJMb2FkUHJlc2V0UmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg8KB2NyZWF0ZWQYAiABKAUi2gEKElB1c2hQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSJAoOZGVzY3JpcHRvcl9zZXQYAiABKAxCDLpICXoHEAEYgICAARJQCgdtZXNzYWdlGAMgASgJQj+6SDxyOjI4XltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKXswLDMxfSQSGAoHdmVyc2lvbhgEIAEoBUIHukgEGgIoACJWChNQdXNoUGF5bG9hZFJlc3BvbnNlEi4KCGNvbnRyYWN0GAEgASgLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0Eg8KB2NyZWF0ZWQYAiABKAgiYQoRR2V0UGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEhgKB3ZlcnNpb24YAiABKAVCB7pIBBoCKAAiXAoSR2V0UGF5bG9hZFJlc3BvbnNlEi4KCGNvbnRyYWN0GAEgASgLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMIoYBChNMaXN0UGF5bG9hZHNSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciYAoUTGlzdFBheWxvYWRzUmVzcG9uc2USLwoJY29udHJhY3RzGAEgAygLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSpYCgpEaWdlc3RSdWxlEhsKF0RJR0VTVF9SVUxFX1VOU1BFQ0lGSUVEEAASFQoRRElHRVNUX1JVTEVfTkVWRVIQARIWChJESUdFU1RfUlVMRV9BTFdBWVMQAiprCgZQcmVzZXQSFgoSUFJFU0VUX1VOU1BFQ0lGSUVEEAASFQoRUFJFU0VUX1RBU0tNQVNURVIQARIPCgtQUkVTRVRfSk9CUxACEg4KClBSRVNFVF9DUk0QAxIRCg1QUkVTRVRfT1JERVJTEAQy5QUKC1R5cGVTZXJ2aWNlEk0KCkNyZWF0ZVR5cGUSHi5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXNwb25zZRJJCgdHZXRUeXBlEhsucG9zdGhvcm4udjEuR2V0VHlwZVJlcXVlc3QaHC5wb3N0aG9ybi52MS5HZXRUeXBlUmVzcG9uc2UiA5ACARJPCglMaXN0VHlwZXMSHS5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVzcG9uc2UiA5ACARJNCgpVcGRhdGVUeXBlEh4ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVzcG9uc2USTQoKRGVsZXRlVHlwZRIeLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlc3BvbnNlEk0KCkxvYWRQcmVzZXQSHi5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVxdWVzdBofLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXNwb25zZRJQCgtQdXNoUGF5bG9hZBIfLnBvc3Rob3JuLnYxLlB1c2hQYXlsb2FkUmVxdWVzdBogLnBvc3Rob3JuLnYxLlB1c2hQYXlsb2FkUmVzcG9uc2USUgoKR2V0UGF5bG9hZBIeLnBvc3Rob3JuLnYxLkdldFBheWxvYWRSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuR2V0UGF5bG9hZFJlc3BvbnNlIgOQAgESWAoMTGlzdFBheWxvYWRzEiAucG9zdGhvcm4udjEuTGlzdFBheWxvYWRzUmVxdWVzdBohLnBvc3Rob3JuLnYxLkxpc3RQYXlsb2Fkc1Jlc3BvbnNlIgOQAgFCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIvEGChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEhcKD3BheWxvYWRfbWVzc2FnZRgVIAEoCRIXCg9wYXlsb2FkX3ZlcnNpb24YFiABKAUigwEKD1BheWxvYWRDb250cmFjdBIPCgd2ZXJzaW9uGAEgASgFEg8KB21lc3NhZ2UYAiABKAkSLwoLY3JlYXRlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2NyZWF0b3IYBCABKAkSDAoEc2l6ZRgFIAEoBSLBAgoJQmF0Y2hSdWxlEhEKCWJhdGNoYWJsZRgBIAEoCBIbCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYFCgAEjoKBndpbmRvdxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIoDgyAggBEjMKBG1vZGUYBCABKA4yGy5wb3N0aG9ybi52MS5CYXRjaFJ1bGUuTW9kZUIIukgFggECEAESDwoHc2xpZGluZxgFIAEoCBI/CgptYXhfd2luZG93GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAggBIkEKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEhEKDU1PREVfVFJBSUxJTkcQARIQCgxNT0RFX0xFQURJTkcQAiL3AgoMQmF0Y2hXb3JkaW5nEhcKBXRpdGxlGAEgASgJQgi6SAVyAxjIARIWCgRib2R5GAIgASgJQgi6SAVyAxjQDxIwCgRpY29uGAMgASgJQiK6SB/YAQFyGhjQDzIVXigvfGh0dHBzPzovLylbXlxzXSokEjkKA3RhZxgEIAEoCUIsukgp2AEBciQyIl5bQS1aYS16MC05XVtBLVphLXowLTkuXzotXXswLDYzfSQSyAEKA3VybBgFIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjsDjIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJCJIChFDcmVhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBIkEKEkNyZWF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJDCg5HZXRUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCI+Cg9HZXRUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiigEKEExpc3RUeXBlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjIASgAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAMgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiWgoRTGlzdFR5cGVzUmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKrAQoRVXBkYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoNYWxsb3dfbWlzc2luZxgDIAEoCBIZCghyZXZpc2lvbhgEIAEoBUIHukgEGgIoACJBChJVcGRhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiRgoRRGVsZXRlVHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiFAoSRGVsZXRlVHlwZVJlc3BvbnNlIkQKEUxvYWRQcmVzZXRSZXF1ZXN0Ei8KBnByZXNldBgBIAEoDjITLnBvc3Rob3JuLnYxLlByZXNldEIKukgHggEEEAEgACJTChJMb2FkUHJlc2V0UmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg8KB2NyZWF0ZWQYAiABKAUi2gEKElB1c2hQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSJAoOZGVzY3JpcHRvcl9zZXQYAiABKAxCDLpICXoHEAEYgICAARJQCgdtZXNzYWdlGAMgASgJQj+6SDxyOjI4XltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKXswLDMxfSQSGAoHdmVyc2lvbhgEIAEoBUIHukgEGgIoACKAAQoTUHVzaFBheWxvYWRSZXNwb25zZRIuCghjb250cmFjdBgBIAEoCzIcLnBvc3Rob3JuLnYxLlBheWxvYWRDb250cmFjdBIPCgdjcmVhdGVkGAIgASgIEigKBXJlYWNoGAMgASgLMhkucG9zdGhvcm4udjEuUGF5bG9hZFJlYWNoIsEBChNDaGVja1BheWxvYWRSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIkCg5kZXNjcmlwdG9yX3NldBgCIAEoDEIMukgJegcQARiAgIABElAKB21lc3NhZ2UYAyABKAlCP7pIPHI6MjheW0EtWmEtel9dW0EtWmEtejAtOV9dKihcLltBLVphLXpfXVtBLVphLXowLTlfXSopezAsMzF9JCKPAQoUQ2hlY2tQYXlsb2FkUmVzcG9uc2USKQoGYnJlYWtzGAEgAygLMhkucG9zdGhvcm4udjEuUGF5bG9hZEJyZWFrEigKBXJlYWNoGAIgASgLMhkucG9zdGhvcm4udjEuUGF5bG9hZFJlYWNoEg8KB3ZlcnNpb24YAyABKAUSEQoJdW5jaGFuZ2VkGAQgASgIIk0KDFBheWxvYWRCcmVhaxIMCgRydWxlGAEgASgJEgwKBHBhdGgYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSDAoEZmlsZRgEIAEoCSJoCgxQYXlsb2FkUmVhY2gSFQoNbm90aWZpY2F0aW9ucxgBIAEoBRIPCgdiYXRjaGVkGAIgASgFEg8KB2Zhbm91dHMYAyABKAUSDwoHcGxhbm5lZBgEIAEoBRIOCgZjYXBwZWQYBSABKAgiYQoRR2V0UGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEhgKB3ZlcnNpb24YAiABKAVCB7pIBBoCKAAiXAoSR2V0UGF5bG9hZFJlc3BvbnNlEi4KCGNvbnRyYWN0GAEgASgLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMIoYBChNMaXN0UGF5bG9hZHNSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciYAoUTGlzdFBheWxvYWRzUmVzcG9uc2USLwoJY29udHJhY3RzGAEgAygLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSpYCgpEaWdlc3RSdWxlEhsKF0RJR0VTVF9SVUxFX1VOU1BFQ0lGSUVEEAASFQoRRElHRVNUX1JVTEVfTkVWRVIQARIWChJESUdFU1RfUlVMRV9BTFdBWVMQAiprCgZQcmVzZXQSFgoSUFJFU0VUX1VOU1BFQ0lGSUVEEAASFQoRUFJFU0VUX1RBU0tNQVNURVIQARIPCgtQUkVTRVRfSk9CUxACEg4KClBSRVNFVF9DUk0QAxIRCg1QUkVTRVRfT1JERVJTEAQyugYKC1R5cGVTZXJ2aWNlEk0KCkNyZWF0ZVR5cGUSHi5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXNwb25zZRJJCgdHZXRUeXBlEhsucG9zdGhvcm4udjEuR2V0VHlwZVJlcXVlc3QaHC5wb3N0aG9ybi52MS5HZXRUeXBlUmVzcG9uc2UiA5ACARJPCglMaXN0VHlwZXMSHS5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVzcG9uc2UiA5ACARJNCgpVcGRhdGVUeXBlEh4ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVzcG9uc2USTQoKRGVsZXRlVHlwZRIeLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlc3BvbnNlEk0KCkxvYWRQcmVzZXQSHi5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVxdWVzdBofLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXNwb25zZRJQCgtQdXNoUGF5bG9hZBIfLnBvc3Rob3JuLnYxLlB1c2hQYXlsb2FkUmVxdWVzdBogLnBvc3Rob3JuLnYxLlB1c2hQYXlsb2FkUmVzcG9uc2USUwoMQ2hlY2tQYXlsb2FkEiAucG9zdGhvcm4udjEuQ2hlY2tQYXlsb2FkUmVxdWVzdBohLnBvc3Rob3JuLnYxLkNoZWNrUGF5bG9hZFJlc3BvbnNlElIKCkdldFBheWxvYWQSHi5wb3N0aG9ybi52MS5HZXRQYXlsb2FkUmVxdWVzdBofLnBvc3Rob3JuLnYxLkdldFBheWxvYWRSZXNwb25zZSIDkAIBElgKDExpc3RQYXlsb2FkcxIgLnBvc3Rob3JuLnYxLkxpc3RQYXlsb2Fkc1JlcXVlc3QaIS5wb3N0aG9ybi52MS5MaXN0UGF5bG9hZHNSZXNwb25zZSIDkAIBQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * A kind of notification.
@@ -772,6 +772,13 @@ export type PushPayloadResponse = Message<"posthorn.v1.PushPayloadResponse"> & {
    * @generated from field: bool created = 2;
    */
   created: boolean;
+
+  /**
+   * What waited and was validated against it.
+   *
+   * @generated from field: posthorn.v1.PayloadReach reach = 3;
+   */
+  reach?: PayloadReach | undefined;
 };
 
 /**
@@ -780,6 +787,183 @@ export type PushPayloadResponse = Message<"posthorn.v1.PushPayloadResponse"> & {
  */
 export const PushPayloadResponseSchema: GenMessage<PushPayloadResponse> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_type_service, 17);
+
+/**
+ * What a type's payloads might be.
+ *
+ * @generated from message posthorn.v1.CheckPayloadRequest
+ */
+export type CheckPayloadRequest = Message<"posthorn.v1.CheckPayloadRequest"> & {
+  /**
+   * As in PushPayloadRequest.
+   *
+   * @generated from field: string type = 1;
+   */
+  type: string;
+
+  /**
+   * As in PushPayloadRequest.
+   *
+   * @generated from field: bytes descriptor_set = 2;
+   */
+  descriptorSet: Uint8Array;
+
+  /**
+   * As in PushPayloadRequest.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message posthorn.v1.CheckPayloadRequest.
+ * Use `create(CheckPayloadRequestSchema)` to create a new message.
+ */
+export const CheckPayloadRequestSchema: GenMessage<CheckPayloadRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 18);
+
+/**
+ * What a push of it would do.
+ *
+ * @generated from message posthorn.v1.CheckPayloadResponse
+ */
+export type CheckPayloadResponse = Message<"posthorn.v1.CheckPayloadResponse"> & {
+  /**
+   * What it would break; a push is refused unless this is empty. The first 200.
+   *
+   * @generated from field: repeated posthorn.v1.PayloadBreak breaks = 1;
+   */
+  breaks: PayloadBreak[];
+
+  /**
+   * What waits and was validated against it.
+   *
+   * @generated from field: posthorn.v1.PayloadReach reach = 2;
+   */
+  reach?: PayloadReach | undefined;
+
+  /**
+   * The version that it was compared with; 0: there is none yet.
+   *
+   * @generated from field: int32 version = 3;
+   */
+  version: number;
+
+  /**
+   * It is what is current already.
+   *
+   * @generated from field: bool unchanged = 4;
+   */
+  unchanged: boolean;
+};
+
+/**
+ * Describes the message posthorn.v1.CheckPayloadResponse.
+ * Use `create(CheckPayloadResponseSchema)` to create a new message.
+ */
+export const CheckPayloadResponseSchema: GenMessage<CheckPayloadResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 19);
+
+/**
+ * Something that a new version of a contract would break.
+ *
+ * @generated from message posthorn.v1.PayloadBreak
+ */
+export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
+  /**
+   * Which rule it breaks, for programs. Those of `buf breaking` (category
+   * WIRE_JSON) have their names there, such as FIELD_SAME_TYPE. Others are
+   * MESSAGE_SAME_NAME (the message is another), PAYLOAD_WAITING (a notification,
+   * a schedule or a deadline that waits has a payload that would not be valid).
+   *
+   * @generated from field: string rule = 1;
+   */
+  rule: string;
+
+  /**
+   * What breaks: the full name of a message, field, enum or value in the current
+   * version, or "notification:<id>", "fanout:<id>", "schedule:<key>",
+   * "deadline:<user>/<key>".
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * For people.
+   *
+   * @generated from field: string description = 3;
+   */
+  description: string;
+
+  /**
+   * The file that declares it, as it is named in the descriptors; empty for what
+   * waits.
+   *
+   * @generated from field: string file = 4;
+   */
+  file: string;
+};
+
+/**
+ * Describes the message posthorn.v1.PayloadBreak.
+ * Use `create(PayloadBreakSchema)` to create a new message.
+ */
+export const PayloadBreakSchema: GenMessage<PayloadBreak> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 20);
+
+/**
+ * What waits with payloads of a type: notifications that are ACCEPTED, SCHEDULED,
+ * HELD or BATCHED, fan-outs that go on, schedules and deadlines to come. Each
+ * payload was read and validated as the version at hand.
+ *
+ * @generated from message posthorn.v1.PayloadReach
+ */
+export type PayloadReach = Message<"posthorn.v1.PayloadReach"> & {
+  /**
+   * Notifications that wait by themselves.
+   *
+   * @generated from field: int32 notifications = 1;
+   */
+  notifications: number;
+
+  /**
+   * Members of open batches.
+   *
+   * @generated from field: int32 batched = 2;
+   */
+  batched: number;
+
+  /**
+   * Fan-outs that go on.
+   *
+   * @generated from field: int32 fanouts = 3;
+   */
+  fanouts: number;
+
+  /**
+   * Schedules and deadlines to come.
+   *
+   * @generated from field: int32 planned = 4;
+   */
+  planned: number;
+
+  /**
+   * More waits than the 20,000 notifications (and 2,000 of each other kind) that
+   * are looked at: the others were not.
+   *
+   * @generated from field: bool capped = 5;
+   */
+  capped: boolean;
+};
+
+/**
+ * Describes the message posthorn.v1.PayloadReach.
+ * Use `create(PayloadReachSchema)` to create a new message.
+ */
+export const PayloadReachSchema: GenMessage<PayloadReach> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 21);
 
 /**
  * Which version.
@@ -807,7 +991,7 @@ export type GetPayloadRequest = Message<"posthorn.v1.GetPayloadRequest"> & {
  * Use `create(GetPayloadRequestSchema)` to create a new message.
  */
 export const GetPayloadRequestSchema: GenMessage<GetPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 18);
+  messageDesc(file_posthorn_v1_type_service, 22);
 
 /**
  * A version with its descriptors.
@@ -836,7 +1020,7 @@ export type GetPayloadResponse = Message<"posthorn.v1.GetPayloadResponse"> & {
  * Use `create(GetPayloadResponseSchema)` to create a new message.
  */
 export const GetPayloadResponseSchema: GenMessage<GetPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 19);
+  messageDesc(file_posthorn_v1_type_service, 23);
 
 /**
  * Whose versions.
@@ -871,7 +1055,7 @@ export type ListPayloadsRequest = Message<"posthorn.v1.ListPayloadsRequest"> & {
  * Use `create(ListPayloadsRequestSchema)` to create a new message.
  */
 export const ListPayloadsRequestSchema: GenMessage<ListPayloadsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 20);
+  messageDesc(file_posthorn_v1_type_service, 24);
 
 /**
  * One page.
@@ -899,7 +1083,7 @@ export type ListPayloadsResponse = Message<"posthorn.v1.ListPayloadsResponse"> &
  * Use `create(ListPayloadsResponseSchema)` to create a new message.
  */
 export const ListPayloadsResponseSchema: GenMessage<ListPayloadsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 21);
+  messageDesc(file_posthorn_v1_type_service, 25);
 
 /**
  * What recipients' digests mean for a type.
@@ -1070,7 +1254,10 @@ export const TypeService: GenService<{
   },
   /**
    * Makes a protobuf message the payload contract of a type, or a new version of
-   * it the current one. Idempotent: what is current already is not pushed again.
+   * it the current one: from then on every Send of the type is validated against
+   * exactly that. Refused with PAYLOAD_INCOMPATIBLE, naming what breaks, unless
+   * CheckPayload finds nothing. Idempotent: what is current already is not pushed
+   * again. A push reaches every server before it answers for what is sent after.
    *
    * @generated from rpc posthorn.v1.TypeService.PushPayload
    */
@@ -1078,6 +1265,17 @@ export const TypeService: GenService<{
     methodKind: "unary";
     input: typeof PushPayloadRequestSchema;
     output: typeof PushPayloadResponseSchema;
+  },
+  /**
+   * Says what a push would break, and changes nothing. For API keys:
+   * SCOPE_TYPES_READ.
+   *
+   * @generated from rpc posthorn.v1.TypeService.CheckPayload
+   */
+  checkPayload: {
+    methodKind: "unary";
+    input: typeof CheckPayloadRequestSchema;
+    output: typeof CheckPayloadResponseSchema;
   },
   /**
    * Gets a version of a type's payload contract, with its descriptors.

@@ -16,3 +16,7 @@ export const OWN_PACKAGES = ["google.protobuf", "buf.validate"] as const;
 function isFile(value: unknown): value is DescFile {
   return typeof value === "object" && value !== null && "kind" in value && value.kind === "file";
 }
+
+export function isOwn({ file }: { readonly file: DescFile }): boolean {
+  return OWN_FILES.has(file.proto.name);
+}
