@@ -13,7 +13,7 @@ import { connect, optionsOf } from "../connection.ts";
 import { enumValue, enumWord, enumWords } from "../parse.ts";
 import { columns, jsonLine, plain, plural } from "../print.ts";
 import { UsageError, type World } from "../world.ts";
-import { payloadCommands } from "./types/payload.ts";
+import { codegenCommand, payloadCommands } from "./types/payload.ts";
 
 const presets = enumWords(PresetSchema);
 
@@ -28,11 +28,14 @@ Examples:
   $ posthorn types load jobs                  # a ready-made catalogue: ${presets.join(", ")}
   $ posthorn types load ./types.json          # [{"key": "invoice", "category": "billing"}, …]
   $ posthorn types list --category tasks
+  $ posthorn types check invoice --descriptor-set api.binpb --message acme.billing.v1.Invoice
   $ posthorn types push invoice --descriptor-set api.binpb --message acme.billing.v1.Invoice
-  $ posthorn types show invoice               # its payload contract`,
+  $ posthorn types show invoice               # its payload contract
+  $ posthorn types codegen invoice --out src/send-invoice.ts`,
     );
 
   payloadCommands(types, world);
+  codegenCommand(types, world);
 
   types
     .command("load")

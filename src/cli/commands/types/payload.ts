@@ -1,8 +1,10 @@
-import { readFileSync } from "node:fs";
-import { createFileRegistry, type DescField, fromBinary } from "@bufbuild/protobuf";
+import { readFileSync, writeFileSync } from "node:fs";
+import { createFileRegistry, type DescField, type FileRegistry, fromBinary } from "@bufbuild/protobuf";
 import { FieldDescriptorProto_Type as FieldType, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import {
+  type CheckPayloadResponse,
+  CheckPayloadResponseSchema,
   GetPayloadResponseSchema,
   type PayloadContract,
   PushPayloadResponseSchema,
@@ -11,12 +13,14 @@ import {
 import { withoutSourceInfo } from "#src/types/payload/descriptor-set.ts";
 import { connect, optionsOf } from "../../connection.ts";
 import { wholeNumber } from "../../parse.ts";
-import { columns, jsonLine, plain, when } from "../../print.ts";
-import { UsageError, type World } from "../../world.ts";
+import { columns, jsonLine, plain, plural, when } from "../../print.ts";
+import { Ended, REFUSED, UsageError, type World } from "../../world.ts";
+import { annotations } from "./annotations.ts";
+import { typedSender } from "./codegen.ts";
 
 type SetOptions = { descriptorSet: string; message: string };
 
-/** `types push` and `types show`: the protobuf message that a type's payloads are. */
+/** `types check`, `push` and `show`: the protobuf message that a type's payloads are. */
 export function payloadCommands(types: Command, world: World): void {
   withSet(types.command("push"))
     .description("make a protobuf message the type's payload contract, or a new version of it")
@@ -33,6 +37,24 @@ export function payloadCommands(types: Command, world: World): void {
         const what = response.created ? "is now" : "was already";
         world.out(`${plain(type)}: ${plain(message)} ${what} its payload contract, version ${version}`);
       }
+    });
+
+  withSet(types.command("check"))
+    .description("say what a push would break, for a pipeline: exit code 1 if anything")
+    .addOption(
+      new Option("--annotations <host>", "also say it as the code host shows it beside the code").choices(["github"]),
+    )
+    .action(async (type: string, _, command: Command) => {
+      const options = optionsOf<SetOptions & { annotations?: string }>(command);
+      const file = readFile(options.descriptorSet);
+      const client = connect(world, options).client(TypeService);
+      const request = { type, descriptorSet: stripped(file, options.descriptorSet), message: options.message };
+      const found = await client.checkPayload(request, { signal: world.signal });
+      if (options.json) world.out(jsonLine(CheckPayloadResponseSchema, found));
+      else for (const line of found.breaks) world.out(plain(`${line.path}: ${line.description} (${line.rule})`));
+      if (options.annotations === "github") for (const line of annotations(found.breaks, file)) world.err(line);
+      if (!options.json) world.err(summary(type, found));
+      if (found.breaks.length > 0) throw new Ended(REFUSED);
     });
 
   types
@@ -58,6 +80,27 @@ export function payloadCommands(types: Command, world: World): void {
     });
 }
 
+/** `types codegen`: a typed sender for a type with a payload contract. */
+export function codegenCommand(types: Command, world: World): void {
+  types
+    .command("codegen")
+    .description("write a typed sender in TypeScript for a type with a payload contract")
+    .argument("<type>", "key of the type")
+    .requiredOption("--out <file>", "where to write it")
+    .option("--import <module>", "where the classes of posthorn.v1 are imported from", "#gen/posthorn/v1")
+    .action(async (type: string, _, command: Command) => {
+      const options = optionsOf<{ out: string; import: string }>(command);
+      const client = connect(world, options).client(TypeService);
+      const { contract, descriptorSet } = await client.getPayload({ type }, { signal: world.signal });
+      const { message = "", version = 0 } = contract ?? {};
+      const desc = registryOf(descriptorSet).getMessage(message);
+      if (desc === undefined) throw new Error(`the descriptors lack ${message}`);
+      writeFileSync(options.out, typedSender(type, version, desc, options.import));
+      const made = { type, version, message, file: options.out };
+      world.out(options.json ? JSON.stringify(made) : `${options.out}: send${desc.name}, for version ${version}`);
+    });
+}
+
 /** A command about a type and a descriptor set. */
 export function withSet(command: Command): Command {
   return command
@@ -66,26 +109,45 @@ export function withSet(command: Command): Command {
     .requiredOption("--message <name>", "full name of the message, such as acme.orders.v1.OrderShipped");
 }
 
+const FIX = "Write one with: buf build -o FILE, or: protoc --include_imports --descriptor_set_out=FILE …";
+
 /** The descriptors in a file, without their comments, which can be most of it. */
 export function readSet(file: string): Uint8Array {
-  const fix = "Write one with: buf build -o FILE, or: protoc --include_imports --descriptor_set_out=FILE …";
-  let bytes: Uint8Array;
+  return stripped(readFile(file), file);
+}
+
+function readFile(file: string): Uint8Array {
   try {
-    bytes = readFileSync(file);
+    return readFileSync(file);
   } catch (error) {
-    throw new UsageError(`${file} cannot be read: ${error instanceof Error ? error.message : error}`, fix);
-  }
-  try {
-    return withoutSourceInfo(bytes);
-  } catch {
-    throw new UsageError(`${file} is no descriptor set`, fix);
+    throw new UsageError(`${file} cannot be read: ${error instanceof Error ? error.message : error}`, FIX);
   }
 }
 
+function stripped(bytes: Uint8Array, file: string): Uint8Array {
+  try {
+    return withoutSourceInfo(bytes);
+  } catch {
+    throw new UsageError(`${file} is no descriptor set`, FIX);
+  }
+}
+
+function summary(type: string, { breaks, unchanged, version, reach }: CheckPayloadResponse): string {
+  if (unchanged) return `${plain(type)}: nothing to push, it is version ${version}`;
+  const { notifications = 0, batched = 0, fanouts = 0, planned = 0, capped = false } = reach ?? {};
+  const waiting = notifications + batched + fanouts + planned;
+  const looked = `${plural(waiting, "payload")} that ${waiting === 1 ? "waits" : "wait"} looked at${capped ? ", not all" : ""}`;
+  const against = version === 0 ? "its first version" : `against version ${version}`;
+  return `${plain(type)}: ${plural(breaks.length, "break")} ${against}; ${looked}`;
+}
+
 function fieldsOf(descriptorSet: Uint8Array, contract: PayloadContract | undefined): string[][] {
-  const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, descriptorSet));
-  const fields = registry.getMessage(contract?.message ?? "")?.fields ?? [];
+  const fields = registryOf(descriptorSet).getMessage(contract?.message ?? "")?.fields ?? [];
   return fields.map((field) => [`${field.number}`, plain(field.name), plain(typeOf(field))]);
+}
+
+function registryOf(descriptorSet: Uint8Array): FileRegistry {
+  return createFileRegistry(fromBinary(FileDescriptorSetSchema, descriptorSet));
 }
 
 function typeOf(field: DescField): string {
