@@ -1,14 +1,40 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { describe, expect, test } from "vitest";
+import postgres from "postgres";
+import { afterAll, describe, expect, test } from "vitest";
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { shipped } from "../../support/descriptors.ts";
 import { platformOfFile } from "../../support/platform.ts";
 import { refusalOf } from "../../support/refusal.ts";
+import { testServices } from "../../support/services.ts";
 import { until } from "../../support/until.ts";
 
-const node = await platformOfFile();
+const services = await testServices();
+const node = await platformOfFile({ services });
 const { key } = node;
+/** What a node does in raw transactions waits: before it begins one, or before it commits. */
+const hold: { before?: Promise<void>; commit?: Promise<void> } = {};
+const held = await platformOfFile({
+  services,
+  tenant: node.tenant,
+  roles: ["api"],
+  between: {
+    store: (store) => ({
+      ...store,
+      [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+      async tenant(tenantId, work) {
+        await hold.before;
+        return store.tenant(tenantId, async (tx) => {
+          const result = await work(tx);
+          await hold.commit;
+          return result;
+        });
+      },
+    }),
+  },
+});
+const sql = postgres(services.databaseUrl, { max: 1, onnotice: () => undefined });
+afterAll(() => sql.end());
 const message = "acme.Shipped";
 const LOOSE = shipped("string order = 1;");
 /** Breaks nothing by itself; only payloads that wait may not be valid under it. */
@@ -122,6 +148,48 @@ describe("a stricter rule is refused for what waits and would not be valid", () 
     expect(await breaksOf(type)).toEqual([`PAYLOAD_WAITING schedule:${type} sends no payload`]);
     await key.schedules.deleteSchedule({ key: type });
     expect((await push(type, STRICT)).contract?.version).toBe(1);
+  });
+});
+
+describe("of a send that is being stored and a push that refuses it", () => {
+  const sendHeld = (type: string) =>
+    held.key.send.send({ to: { userIds: ["gus"] }, type, content: content("abc"), schedule: later });
+
+  test("the send is judged anew when the push was first", async () => {
+    const type = await newType();
+    // So that the node has judged by the first version before.
+    await sendHeld(type).then(({ results }) => key.send.cancelNotification({ id: results[0]?.notificationId ?? "" }));
+    const opened = Promise.withResolvers<void>();
+    hold.before = opened.promise;
+    const sent = refusalOf(sendHeld(type));
+    expect((await push(type, STRICT)).contract?.version).toBe(2);
+    delete hold.before;
+    opened.resolve();
+    expect((await sent).fields).toEqual(["content.data.order"]);
+  });
+
+  test("the push waits for the send that was first, and is refused for it", async () => {
+    const type = await newType();
+    const opened = Promise.withResolvers<void>();
+    hold.commit = opened.promise;
+    const sent = sendHeld(type);
+    const stored = () => sql`
+      select from pg_stat_activity where datname = current_database() and state = 'idle in transaction'
+      and query like '%from types%for share%'`;
+    await until(stored, (rows) => rows.length > 0);
+    let settled = false;
+    const pushed = push(type, STRICT).finally(() => {
+      settled = true;
+    });
+    pushed.catch(() => undefined);
+    const waits = () => sql`
+      select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like '%types%for update%'`;
+    await until(waits, (rows) => rows.length > 0 || settled);
+    expect(settled).toBe(false);
+    delete hold.commit;
+    opened.resolve();
+    const id = (await sent).results[0]?.notificationId;
+    expect((await refusalOf(pushed)).fields).toEqual([`notification:${id}`]);
   });
 });
 
