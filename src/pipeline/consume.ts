@@ -11,7 +11,7 @@ import { type AdaptiveSize, adaptiveSize, type SizeBounds } from "./adaptive.ts"
 import { restoreQueues } from "./ensure-queues.ts";
 import { ACK_WAIT_MS, CHUNK, ingestStream, LANES, type Lane, routeConsumer, SHARDS, type Work } from "./flow.ts";
 import { type LaneSlots, laneSlots } from "./lane-slots.ts";
-import type { MemoryGuard } from "./memory.ts";
+import type { MemoryGuard, Pressure } from "./memory.ts";
 import {
   backlogOf,
   inParts,
@@ -72,29 +72,32 @@ export const POISON_ATTEMPTS = 8;
 /**
  * Takes work from every lane and shard until disposed. Each lane has its own slots, so urgent work never waits for slots
  * taken by other work; within a lane the shards' waiting messages take slots in turn. How many notifications go together
- * follows the backlog of the lane, the time they take and the memory there is; when there is none left, only the critical
- * lane goes on, and of the others no more is asked for than is on its way. Disposing takes no more messages and finishes
- * those at hand.
+ * follows the backlog of the lane, the time they take and the memory there is. The critical lane goes on as if there were
+ * enough; the others take less when it becomes short, and when there is none left, ask for no more than is on its way.
+ * Disposing takes no more messages and finishes those at hand.
  */
 export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable> {
   const { broker, handle, concurrencyPerLane, memory, clock, log, metrics } = deps;
   const stopping = new AbortController();
   const late = new AbortController();
-  const ahead = () => (memory.pressure() === "none" ? AHEAD : AHEAD_WHEN_SHORT);
+  /** What it can spare is in the other lanes. */
+  const pressureOn = (lane: Lane) => (): Pressure => (lane.name === "critical" ? "none" : memory.pressure());
   const loops = LANES.flatMap((lane) => {
-    const size = adaptiveSize(deps.chunk, memory.pressure, (items) =>
-      metrics.routeChunkSize.set({ lane: lane.name }, items),
-    );
+    const pressure = pressureOn(lane);
+    const size = adaptiveSize(deps.chunk, pressure, (items) => metrics.routeChunkSize.set({ lane: lane.name }, items));
     // As each shard asks for one at a time, the shards take turns.
     const slots = laneSlots(concurrencyPerLane, SPARE_SLOTS);
-    return Array.from({ length: SHARDS }, (_, shard) => consumeShard({ lane, slots, size }, shard));
+    const ahead = () => (pressure() === "none" ? AHEAD : AHEAD_WHEN_SHORT);
+    const canBegin = () => (pressure() === "over" ? memory.room(stopping.signal) : undefined);
+    const serving = { lane, slots, size, ahead, canBegin };
+    return Array.from({ length: SHARDS }, (_, shard) => consumeShard(serving, shard));
   });
   const running = new Set<Promise<void>>();
   let inHand = 0;
   memory.holder(() => inHand > 0);
 
   async function consumeShard(serving: Serving, shard: number): Promise<void> {
-    const { lane } = serving;
+    const { lane, ahead } = serving;
     const line: Line = { queue: [], serving: undefined };
     while (!stopping.signal.aborted) {
       if (!broker.up()) {
@@ -132,9 +135,9 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   }
 
   /** Asks for one slot after the other until nothing waits any more; each takes along what came meanwhile. */
-  async function serve({ lane, slots, size }: Serving, shard: number, line: Line): Promise<void> {
+  async function serve({ lane, slots, size, canBegin }: Serving, shard: number, line: Line): Promise<void> {
     while (line.queue.length > 0) {
-      if (lane.name !== "critical" && memory.pressure() === "over") await memory.room(stopping.signal);
+      await canBegin();
       const { isSpare, give } = await slots.take(shard, isLittle(line.queue));
       // What came while a spare one was waited for may be much.
       const together = takeTogether(line.queue, isSpare ? Math.min(LITTLE, size.now()) : size.now());
@@ -308,7 +311,15 @@ function followed(ids: readonly string[], traced: TracedItems, next: NextIn): Ma
 }
 
 /** What the shards of a lane share. */
-type Serving = { readonly lane: Lane; readonly slots: LaneSlots; readonly size: AdaptiveSize };
+type Serving = {
+  readonly lane: Lane;
+  readonly slots: LaneSlots;
+  readonly size: AdaptiveSize;
+  /** How many messages of a shard to hold. */
+  ahead(): number;
+  /** Waits while there is no memory for more. */
+  canBegin(): Promise<void> | undefined;
+};
 
 /** A shard's messages that wait for a slot, and the asking for one, while there is any. */
 type Line = { readonly queue: Waiting[]; serving: Promise<void> | undefined };

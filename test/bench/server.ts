@@ -39,7 +39,10 @@ serveJob(async (_, closing) => {
       case "tenant":
         return await newTenant("Another");
       case "work":
-        worker = await startPlatform(readConfig({ ...process.env, POSTHORN_ROLES: "worker" }));
+        // It does not know of the streams in this process, and would take what they hold for its work's.
+        worker = await startPlatform(
+          readConfig({ ...process.env, POSTHORN_ROLES: "worker", POSTHORN_MEMORY_THRESHOLD_MB: "2048" }),
+        );
         return;
       case "rest":
         await worker?.[Symbol.asyncDispose]();

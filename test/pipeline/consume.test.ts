@@ -81,6 +81,52 @@ test("when memory is over no more is asked for, except for the critical lane, an
   expect(handled).toHaveLength(440);
 });
 
+test("the critical lane takes together what waits, as ever, when memory is short", async () => {
+  await using services = await freshServices();
+  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
+  await ensureQueues(broker);
+  const memory = memoryOfTest();
+  memory.become("tight");
+  const parts: number[] = [];
+  const first = Promise.withResolvers<void>();
+  await using _ = await startConsuming({
+    broker,
+    handle: async (work) => {
+      parts.push("ids" in work ? work.ids.length : 0);
+      if (parts.length === 1) await first.promise;
+    },
+    concurrencyPerLane: 1,
+    chunk: { min: 6, max: 6, targetMs: 60_000 },
+    memory,
+    clock: () => new Date(),
+    log,
+    metrics: createMetrics(new Registry()),
+  });
+  using ends = new DisposableStack();
+  ends.defer(first.resolve);
+  const subject = ingestSubject(services.namespace, "critical", FLOOD);
+  const publish = (id: string) => broker.js.publish(subject, encodeWork({ tenantId: FLOOD, ids: [id] }));
+  const stream = ingestStream(services.namespace, "critical");
+  await publish("first");
+  await until(
+    async () => parts.length,
+    (n) => n === 1,
+  );
+  for (let n = 0; n < 6; n++) await publish(`${n}`);
+  await until(
+    () => broker.jsm.consumers.info(stream, routeConsumer(shardOf(FLOOD))),
+    ({ num_ack_pending }) => num_ack_pending === 7,
+  );
+  // Told on its own connection, so behind the last of them.
+  await new Promise(setImmediate);
+  first.resolve();
+  await until(
+    async () => parts.reduce((sum, ids) => sum + ids, 0),
+    (n) => n === 7,
+  );
+  expect(parts).toEqual([1, 6]);
+});
+
 test("a large message is handled in parts as large as the lane has come to, and acknowledged when all are done", async () => {
   await using services = await freshServices();
   await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
