@@ -10,6 +10,7 @@ import { neighbour } from "./scenarios/neighbour.ts";
 import { resume } from "./scenarios/resume.ts";
 import { streams } from "./scenarios/streams.ts";
 import { tracing } from "./scenarios/tracing.ts";
+import { typed } from "./scenarios/typed.ts";
 
 /** In the order in which they run when none is named. */
 export const scenarios: readonly Scenario[] = [
@@ -25,4 +26,4 @@ export const scenarios: readonly Scenario[] = [
 ];
 
 /** Those that run only when named: what they measure is not one figure beside others. */
-export const onRequest: readonly Scenario[] = [growth, tracing];
+export const onRequest: readonly Scenario[] = [growth, tracing, typed];
