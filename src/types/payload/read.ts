@@ -74,7 +74,9 @@ function judged(contract: Contract, message: Message, value: Uint8Array): Payloa
     return refused("", "is too much for the rules of its message: send less in it");
   const result = judge(desc, message);
   if (result.kind === "valid") return { value, json };
-  if (result.kind === "error") return refused("", `a rule of its message fails: ${shown(result.error.message)}`);
+  // The text of the failure is not told: what was sent stands in it.
+  if (result.kind === "error")
+    return refused("", "is nothing that a rule of its message can be asked about: its expression fails");
   return {
     faults: result.violations.map(({ field, message: text, ruleId }) => ({
       field: pathToString(field),
@@ -92,10 +94,11 @@ function asJson(work: () => JsonValue): JsonObject | undefined {
   }
 }
 
+/** What is sent is not in what is said about it. */
 function unreadable(contract: Contract, error: unknown): string {
   const text = error instanceof Error ? error.message : "";
   if (/ is unknown$/.test(text)) return `is unknown to ${nameOf(contract)}`;
-  const [, why] = /from JSON: (.+)$/.exec(text) ?? [];
+  const [, why] = /from JSON: (expected [\w ()]+)/.exec(text) ?? [];
   return `cannot be read as ${nameOf(contract)}${why === undefined ? "" : `: ${shown(why)}`}`;
 }
 

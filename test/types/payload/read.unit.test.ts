@@ -67,8 +67,11 @@ test("what is no such message is named by its path", () => {
   expect(refusals({ ...good, items: [{ sku: "AB1", nope: 1 }] })).toEqual([
     "items[0].nope: is unknown to acme.Shipped (version 3)",
   ]);
-  expect(refusals({ ...good, parcels: "many" })[0]).toMatch(/^parcels: cannot be read as acme.Shipped \(version 3\): /);
-  expect(refusals({ ...good, colour: "COLOUR_GREEN" })[0]).toMatch(/^colour: cannot be read/);
+  // Without the value itself.
+  expect(refusals({ ...good, parcels: "many" })).toEqual([
+    "parcels: cannot be read as acme.Shipped (version 3): expected number (int32)",
+  ]);
+  expect(refusals({ ...good, colour: "COLOUR_GREEN" })).toEqual(["colour: cannot be read as acme.Shipped (version 3)"]);
   expect(refusals({ ...good, street: "a", shop: "b" })).toHaveLength(1);
   expect(faultsOf(readBytes(ORDER, new Uint8Array([10, 200])))).toEqual([
     "order: cannot be read as acme.Shipped (version 3)",
@@ -116,8 +119,14 @@ test("a rule that cannot be run on a payload refuses it, and says so", () => {
   const odd = contractOf(
     'int32 a = 1; option (buf.validate.message).cel = {id: "odd", message: "m", expression: "10 / this.a > 0"};',
   );
-  expect(faultsOf(readJson(odd, { a: 0 }))[0]).toMatch(/^: a rule of its message fails: /);
+  expect(faultsOf(readJson(odd, { a: 0 }))[0]).toMatch(/its expression fails$/);
   expect(faultsOf(readJson(odd, { a: 1 }))).toEqual([]);
+  const told = contractOf(
+    'string a = 1; option (buf.validate.message).cel = {id: "odd", message: "m", expression: "int(this.a) > 0"};',
+  );
+  expect(faultsOf(readJson(told, { a: "secret 4711" }))).toEqual([
+    ": is nothing that a rule of its message can be asked about: its expression fails",
+  ]);
 });
 
 test("contracts that share a validator do not hear of each other, also when it is a new one", () => {
