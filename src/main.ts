@@ -66,6 +66,8 @@ import { watchSources } from "#src/telemetry/sources.ts";
 import { startTelemetry } from "#src/telemetry/telemetry.ts";
 import { createTenantWithKey } from "#src/tenants/tenants.ts";
 import { typeCatalogue } from "#src/types/catalogue.ts";
+import { contracts, findingTyped } from "#src/types/payload/contracts.ts";
+import { judging } from "#src/types/payload/judging.ts";
 
 /** A running process of Posthorn. Disposing drains it first. */
 export type Platform = AsyncDisposable & {
@@ -142,19 +144,23 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const publishing = openQueue(broker, log, metrics);
   const queue = between.queue?.(publishing) ?? publishing;
   const seals = sealer(config.encryption.key, config.encryption.previousKeys, randomBytes);
+  const judge = judging();
   const types = stack.use(typeCatalogue({ store, invalidations, listening: broker.up, ticks }));
   const findType: RouteDeps["findType"] = (tenantId, key) => {
     const known = types.peek(tenantId, key);
     return known === undefined ? types.get(tenantId, key) : (known ?? undefined);
   };
   const preferences = stack.use(preferenceCache({ store, cache, invalidations, connected: broker.up, clock, newId }));
+  const payloads = contracts({ store, judging: judge });
+  const findTyped = findingTyped(findType, payloads);
   const acceptDeps: AcceptDeps = {
     store,
     queue,
     clock,
     newId,
     metrics,
-    findType,
+    findType: findTyped,
+    reloadType: async (tenantId, key) => findingTyped(types.reload, payloads)(tenantId, key),
     dedupWindowMs: config.accept.dedupWindowSeconds * 1000,
     async zonesOf(tenantId, userIds) {
       const known = await preferences.load(tenantId, userIds);
@@ -268,7 +274,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       config.auth,
     ),
   );
-  const shared = { store, invalidations, pageTokens: pageTokens(config.encryption.key), clock, newId };
+  const shared = { store, invalidations, pageTokens: pageTokens(config.encryption.key), clock, newId, judging: judge };
   const violations = createViolations();
   const membershipChanged = (tenantId: string, _topic: string, userIds: readonly string[]) =>
     live.membershipChanged(tenantId, userIds);
@@ -278,7 +284,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       ...{ inbox, violations, slots, slot: firstSlot, cancelled, membershipChanged, reconcile, reconcileReminders },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
       preview: previewing({ ...acceptDeps, ...reconsider, look: lookingAtLimits(cache, config.notificationLimits) }),
-      findType: types.get,
+      findType: findTyped,
       config: config.schedule,
       aboutToChange: preferences.aboutToChange,
       preferencesChanged: live.preferencesChanged,

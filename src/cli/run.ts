@@ -20,7 +20,7 @@ import { whoamiCommand } from "./commands/whoami.ts";
 import { hostOf } from "./connection.ts";
 import { failureJson, failureLines, failureOf } from "./failure.ts";
 import { painter } from "./print.ts";
-import { INTERRUPTED, OK, USAGE, type World } from "./world.ts";
+import { Ended, INTERRUPTED, OK, USAGE, type World } from "./world.ts";
 
 /**
  * Runs one command line (without node and script) and returns its exit code: 0 ok, 1 refused, 2 not understood,
@@ -33,6 +33,7 @@ export async function run(words: readonly string[], world: World): Promise<numbe
     return OK;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? OK : USAGE; // It has said why.
+    if (error instanceof Ended) return error.exitCode;
     if (world.signal.aborted) return INTERRUPTED; // By Ctrl-C: there is nothing to tell.
     const { json, server } = program.opts<{ json?: boolean; server?: string }>();
     const failure = failureOf(error, hostOf(world, server));

@@ -163,6 +163,10 @@ export const ACCESS_RULES = {
   "posthorn.v1.TypeService.ListTypeRevisions": readTypes,
   "posthorn.v1.TypeService.DeleteType": writeTypes,
   "posthorn.v1.TypeService.LoadPreset": writeTypes,
+  "posthorn.v1.TypeService.PushPayload": writeTypes,
+  "posthorn.v1.TypeService.CheckPayload": readTypes,
+  "posthorn.v1.TypeService.GetPayload": readTypes,
+  "posthorn.v1.TypeService.ListPayloads": readTypes,
 
   "posthorn.v1.BatchService.GetBatch": readNotifications,
   "posthorn.v1.BatchService.ListBatches": readNotifications,

@@ -11,6 +11,7 @@ import {
   type SendRequest,
   SendRequestSchema,
   SendService,
+  type UpdateNotificationRequest,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { auditRaw } from "#src/audit/queries.ts";
 import { mapInSlices } from "#src/breathe.ts";
@@ -20,6 +21,7 @@ import { cancelEscalation } from "#src/escalation/confirm.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Inbox } from "#src/inbox/inbox.ts";
 import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
+import { encodeContent } from "#src/notifications/encode-content.ts";
 import { explained } from "#src/notifications/explain.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
 import {
@@ -45,8 +47,10 @@ import {
 import { withDecisions } from "#src/notifications/with-decisions.ts";
 import type { Accept } from "#src/pipeline/accept/accept.ts";
 import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
+import { fenceContracts, type Judged } from "#src/pipeline/accept/fence-contracts.ts";
 import { checkedTime } from "#src/pipeline/accept/prepare.ts";
-import { changesOf, checkExpiry, localTimeOf } from "#src/pipeline/accept/requested-changes.ts";
+import { changesContent, changesOf, checkExpiry, localTimeOf } from "#src/pipeline/accept/requested-changes.ts";
+import { typedContent } from "#src/pipeline/accept/typed-content.ts";
 import type { Preview } from "#src/pipeline/preview.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
 import { zoneOf } from "#src/preferences/zone-of.ts";
@@ -58,6 +62,7 @@ import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
+import type { FindTyped } from "#src/types/payload/contracts.ts";
 
 export type SendServiceDeps = {
   store: Store;
@@ -69,6 +74,8 @@ export type SendServiceDeps = {
   newId: NewId;
   violations: Violations;
   preview: Preview;
+  /** With its payload contract. */
+  findType: FindTyped;
   /** Counter slot of this process's single changes. */
   slot: number;
   /** Tells the users' streams. Called after the commit. */
@@ -136,6 +143,15 @@ export function sendService(deps: SendServiceDeps): Service {
     const now = clock();
     const time = checkedTime("local_schedule_time", timestampFromDate(instant), now);
     return time > now ? time : null;
+  }
+
+  /** New content, judged by what the notification's type says: the type of a notification never changes. */
+  async function judge(call: Call, { id, content }: UpdateNotificationRequest): Promise<Judged> {
+    if (content === undefined) throw invalidField("content", "cannot be taken away");
+    const { type } = await store.tenant(call.tenantId, (tx) => one(tx, call, id));
+    const found = await deps.findType(call.tenantId, type);
+    const typed = typedContent(content, found ?? { key: type });
+    return { type, contractId: found?.contract?.id, content: encodeContent(typed) };
   }
 
   return service(SendService, {
@@ -208,6 +224,8 @@ export function sendService(deps: SendServiceDeps): Service {
     async updateNotification(request, call) {
       const changes = changesOf(request, clock());
       const local = localTimeOf(request);
+      const judgedBy = changesContent(request) ? await judge(call, request) : undefined;
+      if (judgedBy !== undefined) changes.content = judgedBy.content;
       if (local !== undefined && changes.scheduledAt !== undefined) {
         throw invalidField("local_schedule_time", "or schedule_time, not both");
       }
@@ -223,6 +241,7 @@ export function sendService(deps: SendServiceDeps): Service {
         const before = await one(tx, call, request.id);
         const now = clock();
         checkExpiry(changes, before, now);
+        if (judgedBy !== undefined) await fenceContracts(tx, call.tenantId, [judgedBy]);
         if (!(await updateOpen(tx, call.tenantId, request.id, changes, now))) throw notOpen(before.status);
         const after = await one(tx, call, request.id);
         if (after.status === Status.SCHEDULED && before.scheduledAt?.getTime() !== after.scheduledAt?.getTime()) {

@@ -69,6 +69,10 @@ const SKIP = new Set([
   "reminder_offsets",
   "window",
   "max_window",
+  "payload",
+  "typed",
+  "payload_message",
+  "payload_version",
 ]);
 
 /** A schedule's request may not set these. */

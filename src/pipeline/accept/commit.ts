@@ -8,6 +8,7 @@ import { Fault } from "#src/errors.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
+import { fenceContracts } from "./fence-contracts.ts";
 import { type Draft, firstStatus } from "./prepare.ts";
 import { acceptedResponse } from "./response.ts";
 import type { NewRow, Submission } from "./submission.ts";
@@ -29,8 +30,9 @@ export type CommitContext = {
  * Stores a group of Sends of one tenant in the caller's transaction: all are committed together or none. No two of the
  * group may claim the same idempotency key or the same user's dedup key.
  *
- * Locks are taken in one order (the fence of local times, idempotency keys sorted, dedup keys sorted, collapse keys sorted, then rows), so that two
- * groups can wait for each other but never in a circle.
+ * Locks are taken in one order (the fence of local times, idempotency keys sorted, dedup keys sorted, collapse keys sorted,
+ * then rows, then types), so that two groups can wait for each other but never in a circle. Throws StaleContract when a
+ * payload was judged by a contract that is not current any more; then nothing is stored.
  */
 export async function commitGroup(
   tx: Tx,
@@ -61,6 +63,11 @@ export async function commitGroup(
     supersedeRows(tx, tenantId, collapsed, context.now, context.slot),
     recordResponses(tx, tenantId, accepted),
     auditBypasses(tx, tenantId, accepted),
+    fenceContracts(
+      tx,
+      tenantId,
+      [...accepted.keys()].map(({ draft }) => draft),
+    ),
   ]);
   return group.map((submission) => {
     const result = accepted.get(submission) ?? earlier.get(submission);

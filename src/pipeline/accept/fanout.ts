@@ -73,7 +73,8 @@ async function planPage(deps: AcceptDeps, tenantId: string, next: Next): Promise
   const type = await deps.findType(tenantId, request.type || DEFAULT_TYPE);
   if (type === undefined) return undefined;
   // Prepared as of the Send: "in an hour" means an hour after it was accepted, however long the fan-out takes.
-  const prepared = draftOf(request, type, next.createdAt, deps.dedupWindowMs);
+  // Its content was judged with the Send, and stays with the fan-out.
+  const prepared = draftOf(request, type, next.createdAt, deps.dedupWindowMs, { judged: true });
   const topics = request.to?.topics ?? [];
   const draft: Draft = { ...prepared, tags: [...prepared.tags, ...topics.map(topicTag)] };
   const zones = draft.local !== undefined ? await deps.zonesOf(tenantId, members) : undefined;
