@@ -1,7 +1,5 @@
 import { randomBytes, randomInt } from "node:crypto";
 import { hostname } from "node:os";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { apiServices } from "#src/api.ts";
 import { authenticator } from "#src/auth/authenticator.ts";
 import { keySets } from "#src/auth/jwks.ts";
@@ -37,6 +35,8 @@ import {
   announceCancelled,
   announceClosed,
   announceConclusion,
+  announceConfirmed,
+  announceRead,
   announceWaiting,
 } from "#src/pipeline/route/announce.ts";
 import { rulesForClosing } from "#src/pipeline/route/for-closing.ts";
@@ -179,16 +179,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     ...{ store, clock, metrics, log },
     counterSlots: slots,
     inboxChanged: live.inboxChanged,
-    notificationsRead(tenantId, userId, ids, at) {
-      const time = timestampFromDate(at);
-      for (const notificationId of ids) {
-        live.statusChanged(tenantId, userId, { notificationId, status: Status.READ, channel: Channel.IN_APP, time });
-      }
-    },
-    notificationConfirmed(tenantId, userId, notificationId, status, at) {
-      const time = timestampFromDate(at);
-      live.statusChanged(tenantId, userId, { notificationId, status, time, confirmTime: time });
-    },
+    notificationsRead: (tenantId, userId, ids, at) => announceRead(live, tenantId, userId, ids, at),
+    notificationConfirmed: (tenantId, userId, notificationId, status, at) =>
+      announceConfirmed(live, tenantId, userId, { notificationId, status }, at),
   });
 
   const limits = notificationLimits({
