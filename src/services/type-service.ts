@@ -221,8 +221,16 @@ export function typeService({ store, invalidations, pageTokens, clock, newId, ju
     async pushPayload(request, call) {
       const { type, descriptorSet, message, version } = request;
       const pushed = { tenantId: call.tenantId, actor: call.actor, type, descriptorSet, message, version };
-      const { row, created, reach } = await pushContract({ store, clock, newId, judging }, pushed, (db) =>
-        audit(db, call, "type.push_payload", type),
+      const { row, created, reach } = await pushContract(
+        { store, clock, newId, judging },
+        pushed,
+        async (db, before) => {
+          const after = await lockType(db, call.tenantId, type);
+          if (after === undefined) throw notFound("type");
+          const changes = changesBetween(before, after);
+          await recordChanged(db, before, after, changes, call.actor);
+          await audit(db, call, "type.push_payload", type, changes);
+        },
       );
       invalidations.publish("type", call.tenantId, type);
       return { contract: toContract(row), created, reach };

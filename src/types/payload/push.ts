@@ -5,6 +5,7 @@ import { Fault, invalidField, notFound, tooMany } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Db, Store } from "#src/store/store.ts";
 import { findType, lockType } from "../queries.ts";
+import type { NotificationTypeRow } from "../type.ts";
 import { type Break, breaksBetween } from "./breaks.ts";
 import { type Compiled, compile, compileContract } from "./contract.ts";
 import { DescriptorFault } from "./descriptor-fault.ts";
@@ -38,8 +39,8 @@ export async function checkContract(deps: PushDeps, wanted: Wanted): Promise<Che
 }
 
 /**
- * Makes a message the payload contract of a type, or a new version of it the current one. `audit` is written in the same
- * transaction. `created` is false when the same is current already. Throws INVALID_REQUEST naming what is wrong with the
+ * Makes a message the payload contract of a type, or a new version of it the current one. `changed` writes down, in the
+ * same transaction, that the type is no longer what it was before. `created` is false when the same is current already. Throws INVALID_REQUEST naming what is wrong with the
  * descriptors, PAYLOAD_INCOMPATIBLE, NOT_FOUND, ETAG_MISMATCH or TOO_MANY_RESOURCES.
  *
  * What waits is looked at twice: at all of it before the type is locked, and with the lock at what came meanwhile. From
@@ -48,7 +49,7 @@ export async function checkContract(deps: PushDeps, wanted: Wanted): Promise<Che
 export async function pushContract(
   deps: PushDeps,
   pushed: Pushed,
-  audit: (db: Db) => Promise<void>,
+  changed: (db: Db, before: NotificationTypeRow) => Promise<void>,
 ): Promise<{ row: ContractRow; created: boolean; reach: Reach }> {
   const { tenantId, type, message } = pushed;
   const set = digested(deps, pushed);
@@ -81,7 +82,7 @@ export async function pushContract(
       createdBy: pushed.actor,
     };
     await addContract(db, row, row.createdAt);
-    await audit(db);
+    await changed(db, stored);
     return { row, created: true, reach: looked.reach };
   });
 }

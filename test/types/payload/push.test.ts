@@ -12,7 +12,8 @@ import { faultOf } from "../../support/rejection.ts";
 const setup = await onPostgres();
 const { sql, invalidations, tenant } = setup;
 const service = typeService(setup);
-const { createType, getType, deleteType, pushPayload, getPayload, listPayloads } = TypeService.method;
+const { createType, getType, deleteType, pushPayload, getPayload, listPayloads, listTypeRevisions } =
+  TypeService.method;
 
 const ONE = shipped("string order = 1;");
 const TWO = shipped("string order = 1; // A comment.\n int32 parcels = 2;");
@@ -57,6 +58,12 @@ test("a message becomes the contract of a type, told by the type, listed and got
   const actions = await sql`select action from audit_entries where tenant_id = ${call.tenantId} order by id`;
   expect(actions.map(({ action }) => action)).toEqual(["type.create", "type.push_payload", "type.push_payload"]);
   expect(invalidations.published).toContainEqual(["type", call.tenantId, "shipped"]);
+  const { revisions } = await invoke(service, listTypeRevisions, { key: "shipped" }, call);
+  expect(revisions.map(({ changes }) => changes.map(({ path, after }) => `${path} ${after}`))).toEqual([
+    ["payload_version 2"],
+    [`payload_message "${message}"`, "payload_version 1"],
+    [],
+  ]);
 });
 
 test("what is current is not pushed again; of concurrent pushes each gets a version of its own", async () => {
