@@ -15,6 +15,8 @@ export type Round = { name: string; seed: number; seconds: number; facts?: Facts
 
 type Options = { rounds: number; seed: number; scale: number; verbose: boolean };
 
+const newSeed = () => Math.floor(Math.random() * 1e6) * 1000;
+
 /** Of what was done before a round failed. */
 const LAST_WORDS = 8;
 
@@ -97,21 +99,17 @@ function parse(words: readonly string[]): { chosen: readonly FaultTest[]; option
     .description("Breaks Posthorn in every way there is a test for, and looks whether its promises held.")
     .argument("[name]", "which fault; default: all")
     .option("--rounds <n>", "how often, each time with the next seed", positive, 1)
-    .option(
-      "--seed <n>",
-      "of the first round; default: one that is new",
-      positive,
-      Math.floor(Math.random() * 1e6) * 1000,
-    )
-    .option("--scale <x>", "1: as many as the issue is about; 0.1: a tenth", positive, 1)
+    .option("--seed <n>", "of the first round; default: one that is new", positive)
+    .option("--scale <x>", "of what is sent and how long a fault lasts; 0.1: a tenth", positive, 1)
     .option("--verbose", "tell what is done to whom", false)
-    .addHelpText("after", `\nFaults:\n${faults.map(({ name, about }) => `  ${name.padEnd(16)}${about}`).join("\n")}`)
+    .addHelpText("after", `\nFaults:\n${faults.map(({ name, about }) => `  ${name.padEnd(19)}${about}`).join("\n")}`)
     .parse(words, { from: "user" });
   const [name] = program.args;
   const chosen = name === undefined ? faults : faults.filter((fault) => fault.name === name);
   if (chosen.length === 0)
     program.error(`no fault «${name}»; there are: ${faults.map((each) => each.name).join(", ")}`);
-  return { chosen, options: program.opts<Options>() };
+  const { seed = newSeed(), ...options } = program.opts<Omit<Options, "seed"> & { seed?: number }>();
+  return { chosen, options: { ...options, seed } };
 }
 
 function positive(text: string): number {

@@ -46,7 +46,7 @@ function isShort(scale: number): boolean {
   return scale < 0.05;
 }
 
-/** So long it lasts: as long as the issue says at scale 1, and long enough to be noticed. */
+/** So long it lasts: these seconds at scale 1, and long enough to be noticed. */
 export function lasting(seconds: number, scale: number, atLeastMs = 1500): number {
   return Math.max(atLeastMs, seconds * 1000 * scale);
 }
