@@ -1,7 +1,8 @@
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
-import { BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
+import { BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Digest_Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { BatchRule_Mode } from "#gen/posthorn/v1/type_service_pb.ts";
 import { BatchRole } from "#src/batches/role.ts";
 import { platformOfFile } from "../support/platform.ts";
@@ -19,9 +20,15 @@ afterAll(() => sql.end());
 const { tenantId } = a.tenant;
 
 const USERS = ["ann", "bob", "cho", "dee"];
+/** Hers come in digests of a day that does not come: each is closed before its time. */
+const COLLECTOR = "eve";
+const EVERYBODY = [...USERS, COLLECTOR];
+const FAR_OFF = { mode: Digest_Mode.WEEKLY, days: [(new Date().getUTCDay() + 3) % 7] };
 const on = (n: number) => nodes[n % 2] ?? a.key;
 
 test("each notification arrives once, whoever joins, closes, cancels and changes the rules at the same time", async () => {
+  const reason = "a race";
+  await a.key.preferences.updatePreferences({ userId: COLLECTOR, preferences: { digest: FAR_OFF }, reason });
   const window = { seconds: 1n };
   await a.key.types.createType({ type: { key: "trailing", batching: { batchable: true, maxSize: 4, window } } });
   const batching = { batchable: true, maxSize: 3, window, mode: BatchRule_Mode.LEADING };
@@ -29,7 +36,7 @@ test("each notification arrives once, whoever joins, closes, cancels and changes
   const sent: string[] = [];
   const sendSome = async (n: number) => {
     const items = Array.from({ length: 1 + (n % 6) }, (_, k) => ({
-      to: { userIds: [USERS[(n + k) % USERS.length] ?? ""] },
+      to: { userIds: [EVERYBODY[(n + k) % EVERYBODY.length] ?? ""] },
       type: (n + k) % 3 === 0 ? "leading" : "trailing",
       content: { title: `${n}.${k}` },
     }));
@@ -43,11 +50,20 @@ test("each notification arrives once, whoever joins, closes, cancels and changes
   };
   const change = (n: number) =>
     on(n).preferences.updatePreferences({
-      userId: USERS[n % USERS.length] ?? "",
+      userId: EVERYBODY[n % EVERYBODY.length] ?? "",
       preferences: { batching: { enabled: n % 3 !== 0, maxSize: 2 + (n % 4) } },
-      reason: "a race",
+      reason,
     });
+  const closeOpen = async () => {
+    const { batches } = await a.key.batches.listBatches({ state: BatchState.OPEN });
+    const early = batches.filter(({ kind }, n) => kind === BatchKind.DIGEST || n % 3 === 0);
+    await Promise.all(nodes.flatMap((node) => early.map(({ id }) => node.batches.closeBatch({ id, reason }))));
+    return batches;
+  };
   await Promise.all([
+    (async () => {
+      for (let n = 0; n < 20; n++) await closeOpen();
+    })(),
     ...[0, 1, 2, 3].map(async (sender) => {
       for (let n = 0; n < 40; n++) await sendSome(4 * n + sender);
     }),
@@ -66,17 +82,17 @@ test("each notification arrives once, whoever joins, closes, cancels and changes
     })(),
   ]);
   await until(
-    () => sql`select id from notifications where tenant_id = ${tenantId} and status < ${Status.DELIVERED}`,
+    async () => {
+      await closeOpen();
+      return sql`select id from notifications where tenant_id = ${tenantId} and status < ${Status.DELIVERED}`;
+    },
     (open) => open.length === 0,
   );
-  await until(
-    async () => [...(await a.key.batches.listBatches({ state: BatchState.OPEN })).batches],
-    (open) => open.length === 0,
-  );
+  await until(closeOpen, (open) => open.length === 0);
 
   // By id, as stored: in how many entries it stands, by itself or as a member.
-  const rows = await sql<{ id: string; status: number; times: number }[]>`
-    select n.id, n.status, (
+  const rows = await sql<{ id: string; userId: string; status: number; times: number }[]>`
+    select n.id, n.user_id as "userId", n.status, (
       select count(*)::int from inbox i join notifications e on e.tenant_id = i.tenant_id and e.id = i.notification_id
       where i.tenant_id = n.tenant_id and (e.id = n.id
         or e.batch_role = ${BatchRole.WHOLE} and e.batch_id = n.batch_id and n.batch_role = ${BatchRole.MERGED})
@@ -88,7 +104,7 @@ test("each notification arrives once, whoever joins, closes, cancels and changes
     expect([id, times]).toEqual([id, status === Status.DELIVERED ? 1 : 0]);
   }
 
-  // And as the recipients see it: no title twice, none missing.
+  // And as the recipients see it: no title twice, none missing. (A digest names but the first of each category.)
   const seen: string[] = [];
   for (const userId of USERS) {
     for (let pageToken = ""; ; ) {
@@ -102,10 +118,12 @@ test("each notification arrives once, whoever joins, closes, cancels and changes
     }
   }
   expect(new Set(seen).size).toBe(seen.length);
-  expect(seen.length).toBe(rows.filter(({ status }) => status === Status.DELIVERED).length);
+  const delivered = rows.filter(({ status }) => status === Status.DELIVERED);
+  expect(seen.length).toBe(delivered.filter(({ userId }) => userId !== COLLECTOR).length);
 
   const { batches } = await a.key.batches.listBatches({ state: BatchState.CLOSED, pageSize: 200 });
   expect(batches.length).toBeGreaterThan(10);
+  expect(batches.filter(({ kind }) => kind === BatchKind.DIGEST).length).toBeGreaterThan(2);
   for (const { size, maxSize, delivered, failed } of batches) {
     expect(size).toBeLessThanOrEqual(maxSize);
     expect(delivered + failed).toBe(size);

@@ -7,7 +7,8 @@ import { testServices } from "../support/services.ts";
 import { until } from "../support/until.ts";
 
 // Each fires once, in the order of priorities, and other work is not kept waiting for it. POSTHORN_TEST_SCALE=10 schedules
-// 100,000 and tells how long it took, for a machine that does nothing else: that is no test's business otherwise.
+// 100,000, tells how long it took and asks that the first is there within a second, for a machine that does nothing else:
+// times are no test's business otherwise.
 const { POSTHORN_TEST_SCALE: scale = "1" } = process.env;
 const SCALE = Number(scale);
 const COUNT = 10_000 * SCALE;
@@ -76,19 +77,20 @@ test(
     // A claim's transaction id is given with its first lock, so they tell which claim came first.
     const [fired] = await sql<Record<string, number>[]>`
       select count(*)::int as count, count(distinct n.id)::int as distinct,
-        (extract(epoch from min(t.at) - ${due}::timestamptz) * 1000)::int as "firstMs",
-        (extract(epoch from max(t.at) - ${due}::timestamptz) * 1000)::int as "lastMs",
         max(t.xmin::text::bigint) filter (where n.priority = ${Priority.CRITICAL})::int as "lastCritical",
         min(t.xmin::text::bigint) filter (where n.priority = ${Priority.LOW})::int as "firstLow"
       from notifications n join timeline t on t.tenant_id = n.tenant_id and t.notification_id = n.id
       where n.scheduled_at = ${due} and t.status = ${Status.ACCEPTED}`;
     expect(fired).toMatchObject({ count: COUNT, distinct: COUNT });
     expect(fired?.lastCritical).toBeLessThan(fired?.firstLow ?? 0);
-    const [delivered] = await sql`
-      select count(*)::int as count, count(distinct n.id)::int as distinct
+    // When each was decided, not when a scheduler began to look for what is due.
+    const [delivered] = await sql<Record<string, number>[]>`
+      select count(*)::int as count, count(distinct n.id)::int as distinct,
+        (extract(epoch from min(t.at) - ${due}::timestamptz) * 1000)::int as "firstMs",
+        (extract(epoch from max(t.at) - ${due}::timestamptz) * 1000)::int as "lastMs"
       from notifications n join timeline t on t.tenant_id = n.tenant_id and t.notification_id = n.id
       where n.scheduled_at = ${due} and t.status = ${Status.DELIVERED}`;
-    expect(delivered).toEqual({ count: COUNT, distinct: COUNT });
+    expect(delivered).toMatchObject({ count: COUNT, distinct: COUNT });
     expect(await wrongInboxes(sql)).toEqual([]);
     expect(await wrongInAppCounters(sql)).toEqual([]);
     // Other work was not kept until all of it was done.
@@ -97,8 +99,10 @@ test(
       where id = any(${others}::uuid[]) and delivered_at < (
         select max(delivered_at) from notifications where scheduled_at = ${due} and priority < ${Priority.CRITICAL})`;
     expect(beside?.count).toBeGreaterThan(0);
-    if (SCALE >= 10)
-      console.log(`first of ${COUNT} released after ${fired?.firstMs} ms, the last after ${fired?.lastMs} ms`);
+    if (SCALE >= 10) {
+      console.log(`first of ${COUNT} delivered after ${delivered?.firstMs} ms, the last after ${delivered?.lastMs} ms`);
+      expect(delivered?.firstMs).toBeLessThan(1000);
+    }
   },
   120_000 * SCALE,
 );

@@ -2,13 +2,15 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { Gate } from "#gen/posthorn/v1/explain_pb.ts";
 import { Channel, Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
-import { PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { Digest_Mode, PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
 import { GATES } from "#src/notifications/explain.ts";
 import { decide, deciding, type Facts, GATE_ORDER } from "#src/pipeline/route/gates/decide.ts";
 import { compile } from "#src/preferences/compile.ts";
 import { zoneClock } from "#src/preferences/zone-clock.ts";
 import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
 import { Kind, type Wish, wishesOf } from "#src/subscriptions/rules.ts";
+import { definitionOf, rulesOf } from "#src/types/type.ts";
 
 const SATURDAY_NIGHT = new Date("2026-01-10T23:30:00Z");
 
@@ -103,38 +105,50 @@ test("what is at or above the minimum priority passes", () => {
   expect(only(facts({ minimumPriority: Priority.NORMAL })).kind).toBe("deliver");
 });
 
-test("what is final comes before what passes", () => {
+test("the gates are asked in the order in which the README tells them", () => {
   type Init = Exclude<MessageInitShape<typeof PreferencesSchema>, { $typeName: string }>;
-  const all: Init = {
+  // Everything objects; then one after the other is lifted.
+  let user: Init = {
     enabled: false,
     types: { news: { enabled: false } },
-    channels: { inApp: false },
+    channels: { email: false },
     minimumPriority: Priority.HIGH,
     quietHours,
+    doNotDisturb: { enabled: true, periods },
+    weekendsEnabled: false,
+    digest: { mode: Digest_Mode.DAILY },
   };
-  const reasons = [];
-  const steps: Init[] = [
-    {},
-    { enabled: true },
-    { types: {} },
-    { channels: {} },
-    { minimumPriority: Priority.LOW },
-    { quietHours: {} },
+  let notification: Partial<Facts["notification"]> = {
+    channels: [Channel.EMAIL],
+    expiresAt: SATURDAY_NIGHT,
+    typeDeleted: true,
+    scheduledAt: new Date("2026-01-11T00:00:00Z"),
+    rules: rulesOf(definitionOf(create(NotificationTypeSchema, { key: "news", batching: { batchable: true } }))),
+  };
+  let filters: Wish[] = [[Kind.TYPE, "news", "priority > 3"]];
+  let outside: Channel[] = [];
+  const lifts: [Reason | undefined, () => void][] = [
+    [Reason.EXPIRED, () => (notification = { ...notification, expiresAt: undefined })],
+    [Reason.TYPE_DELETED, () => (notification = { ...notification, typeDeleted: false })],
+    [Reason.USER_OPTED_OUT, () => (user = { ...user, enabled: true })],
+    [Reason.TYPE_DISABLED, () => (user = { ...user, types: {} })],
+    [Reason.CHANNEL_DISABLED, () => (user = { ...user, channels: {} })],
+    [Reason.CHANNEL_UNAVAILABLE, () => (outside = [Channel.EMAIL])],
+    [Reason.BELOW_MINIMUM_PRIORITY, () => (user = { ...user, minimumPriority: Priority.LOW })],
+    [Reason.FILTERED, () => (filters = [])],
+    [Reason.SCHEDULED, () => (notification = { ...notification, scheduledAt: undefined })],
+    [Reason.QUIET_HOURS, () => (user = { ...user, quietHours: {} })],
+    [Reason.DO_NOT_DISTURB, () => (user = { ...user, doNotDisturb: {} })],
+    [Reason.WEEKEND, () => (user = { ...user, weekendsEnabled: true })],
+    [Reason.DIGEST, () => (user = { ...user, digest: {} })],
+    [Reason.BATCHING, () => (notification = { ...notification, rules: undefined })],
+    [undefined, () => undefined],
   ];
-  let user = all;
-  for (const step of steps) {
-    user = { ...user, ...step };
-    const verdict = only(facts(user));
-    reasons.push("reason" in verdict ? verdict.reason : verdict.kind);
+  for (const [reason, lift] of lifts) {
+    const [verdict] = deciding(outside)(facts(user, notification, [], filters), SATURDAY_NIGHT);
+    expect(verdict && "reason" in verdict ? verdict.reason : undefined).toBe(reason);
+    lift();
   }
-  expect(reasons).toEqual([
-    Reason.USER_OPTED_OUT,
-    Reason.TYPE_DISABLED,
-    Reason.CHANNEL_DISABLED,
-    Reason.BELOW_MINIMUM_PRIORITY,
-    Reason.QUIET_HOURS,
-    "deliver",
-  ]);
 });
 
 test("a hold lasts until no clock rule holds, and names the first that does", () => {
