@@ -11,6 +11,7 @@ export default defineConfig({
     "./src/store/schema/schedules.ts",
     "./src/store/schema/batches.ts",
     "./src/store/schema/escalations.ts",
+    "./src/store/schema/payloads.ts",
   ],
   out: "./src/store/migrations",
 });

@@ -85,6 +85,7 @@ export const ERRORS: Record<KnownReason, Rule> = {
     Code.RESOURCE_EXHAUSTED,
     "There are as many of these as the server allows. Delete some first.",
   ),
+  [ErrorReason.PAYLOAD_INCOMPATIBLE]: rule(Code.FAILED_PRECONDITION, "The payload contract would break what is there."),
 };
 
 function rule(code: Code, message: string, retry = false): Rule {
@@ -147,6 +148,16 @@ export function invalidRequest(fields: readonly FieldFault[]): Fault {
     ...(first === undefined ? {} : { message: `${path}: ${first.description}${more}` }),
     fields: [...fields],
   });
+}
+
+/** What `work` refuses of fields, with the path of what they are in before theirs. */
+export function within<T>(path: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof Fault) || error.fields.length === 0) throw error;
+    throw invalidRequest(error.fields.map(({ field, description }) => ({ field: `${path}.${field}`, description })));
+  }
 }
 
 /** TOO_MANY_RESOURCES of a kind; `mend` says what helps. */

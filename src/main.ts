@@ -1,7 +1,5 @@
 import { randomBytes, randomInt } from "node:crypto";
 import { hostname } from "node:os";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { apiServices } from "#src/api.ts";
 import { authenticator } from "#src/auth/authenticator.ts";
 import { keySets } from "#src/auth/jwks.ts";
@@ -21,7 +19,7 @@ import { newIds } from "#src/ids.ts";
 import { openInbox } from "#src/inbox/inbox.ts";
 import { unreadLimit } from "#src/inbox/unread-limit.ts";
 import { createApiLimits } from "#src/limits/api-limits.ts";
-import { notificationLimits } from "#src/limits/notification-limits.ts";
+import { lookingAtLimits, notificationLimits } from "#src/limits/notification-limits.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
 import { storeReminders } from "#src/pipeline/accept/reminders.ts";
 import type { ClosedBatch, WaitingBatch } from "#src/pipeline/close/close.ts";
@@ -29,6 +27,7 @@ import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
 import { PROCESS_BYTES, startMemoryGuard, thresholdOf } from "#src/pipeline/memory.ts";
 import { outsideWork } from "#src/pipeline/outside.ts";
+import { previewing } from "#src/pipeline/preview.ts";
 import { openQueue, type Queue } from "#src/pipeline/queue.ts";
 import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
 import {
@@ -36,6 +35,8 @@ import {
   announceCancelled,
   announceClosed,
   announceConclusion,
+  announceConfirmed,
+  announceRead,
   announceWaiting,
 } from "#src/pipeline/route/announce.ts";
 import { rulesForClosing } from "#src/pipeline/route/for-closing.ts";
@@ -65,6 +66,8 @@ import { watchSources } from "#src/telemetry/sources.ts";
 import { startTelemetry } from "#src/telemetry/telemetry.ts";
 import { createTenantWithKey } from "#src/tenants/tenants.ts";
 import { typeCatalogue } from "#src/types/catalogue.ts";
+import { contracts, findingTyped } from "#src/types/payload/contracts.ts";
+import { judging } from "#src/types/payload/judging.ts";
 
 /** A running process of Posthorn. Disposing drains it first. */
 export type Platform = AsyncDisposable & {
@@ -141,19 +144,23 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const publishing = openQueue(broker, log, metrics);
   const queue = between.queue?.(publishing) ?? publishing;
   const seals = sealer(config.encryption.key, config.encryption.previousKeys, randomBytes);
+  const judge = judging();
   const types = stack.use(typeCatalogue({ store, invalidations, listening: broker.up, ticks }));
   const findType: RouteDeps["findType"] = (tenantId, key) => {
     const known = types.peek(tenantId, key);
     return known === undefined ? types.get(tenantId, key) : (known ?? undefined);
   };
   const preferences = stack.use(preferenceCache({ store, cache, invalidations, connected: broker.up, clock, newId }));
+  const payloads = contracts({ store, judging: judge });
+  const findTyped = findingTyped(findType, payloads);
   const acceptDeps: AcceptDeps = {
     store,
     queue,
     clock,
     newId,
     metrics,
-    findType,
+    findType: findTyped,
+    reloadType: async (tenantId, key) => findingTyped(types.reload, payloads)(tenantId, key),
     dedupWindowMs: config.accept.dedupWindowSeconds * 1000,
     async zonesOf(tenantId, userIds) {
       const known = await preferences.load(tenantId, userIds);
@@ -172,16 +179,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     ...{ store, clock, metrics, log },
     counterSlots: slots,
     inboxChanged: live.inboxChanged,
-    notificationsRead(tenantId, userId, ids, at) {
-      const time = timestampFromDate(at);
-      for (const notificationId of ids) {
-        live.statusChanged(tenantId, userId, { notificationId, status: Status.READ, channel: Channel.IN_APP, time });
-      }
-    },
-    notificationConfirmed(tenantId, userId, notificationId, status, at) {
-      const time = timestampFromDate(at);
-      live.statusChanged(tenantId, userId, { notificationId, status, time, confirmTime: time });
-    },
+    notificationsRead: (tenantId, userId, ids, at) => announceRead(live, tenantId, userId, ids, at),
+    notificationConfirmed: (tenantId, userId, notificationId, status, at) =>
+      announceConfirmed(live, tenantId, userId, { notificationId, status }, at),
   });
 
   const limits = notificationLimits({
@@ -267,7 +267,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       config.auth,
     ),
   );
-  const shared = { store, invalidations, pageTokens: pageTokens(config.encryption.key), clock, newId };
+  const shared = { store, invalidations, pageTokens: pageTokens(config.encryption.key), clock, newId, judging: judge };
   const violations = createViolations();
   const membershipChanged = (tenantId: string, _topic: string, userIds: readonly string[]) =>
     live.membershipChanged(tenantId, userIds);
@@ -276,7 +276,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       ...shared,
       ...{ inbox, violations, slots, slot: firstSlot, cancelled, membershipChanged, reconcile, reconcileReminders },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
-      findType: types.get,
+      preview: previewing({ ...acceptDeps, ...reconsider, look: lookingAtLimits(cache, config.notificationLimits) }),
+      findType: findTyped,
       config: config.schedule,
       aboutToChange: preferences.aboutToChange,
       preferencesChanged: live.preferencesChanged,

@@ -11,7 +11,9 @@ const services = await testServices();
 const serving = await startServing(services);
 afterAll(() => serving[Symbol.asyncDispose]());
 
-const isTyped = ({ language, text }: Block) => language === "sh" && /^npx posthorn /m.test(text);
+/** The tutorial of typed payloads needs files, and is a test of readme.test.ts. */
+const isTyped = ({ language, text }: Block) =>
+  language === "sh" && /^npx posthorn /m.test(text) && !text.includes("npx buf build");
 const typed = blocks.filter(isTyped);
 
 test.for(typed.map((block) => [posthornLines(block)[0]?.slice(0, 2).join(" ") ?? "", block] as const))(
@@ -82,8 +84,15 @@ const ELSEWHERE: readonly [begins: string, where: string][] = [
   ["npx posthorn migrate", "test/cli/start.test.ts"],
   ["npx posthorn send", "test/cli/commands.unit.test.ts"],
   ["npx posthorn types load", "test/cli/commands.unit.test.ts"],
+  ["npx posthorn types push", "test/readme.test.ts"],
+  ["npx posthorn types show", "test/readme.test.ts"],
+  ["npx posthorn types check", "test/readme.test.ts"],
+  ["npx posthorn types diff", "test/cli/commands.unit.test.ts"],
+  ["npx buf build", "test/readme.test.ts"],
   ["npx posthorn batches close", "test/cli/commands.unit.test.ts"],
   ["npx posthorn confirm", "test/cli/commands.unit.test.ts"],
+  ["npx posthorn explain", "test/cli/start.test.ts"],
+  ["npx posthorn what-if", "test/cli/start.test.ts"],
   ["posthorn confirm", "test/cli/commands.unit.test.ts"],
   ["posthorn batches list", "test/cli/commands.unit.test.ts"],
   ["export TOKEN=$(npx posthorn token ada)", "test/readme.test.ts"],

@@ -1,17 +1,17 @@
 // The README's examples, run as they stand there against a running platform. Only the addresses are replaced.
-import { type ChildProcess, spawn } from "node:child_process";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect, onTestFinished, test } from "vitest";
 import { readConfig } from "#src/config.ts";
 import { startServing } from "./cli/serving.ts";
-import { type Block, blocks } from "./support/readme.ts";
+import { type Block, blocks, README } from "./support/readme.ts";
 import { testServices } from "./support/services.ts";
 
 const root = join(import.meta.dirname, "..");
 
 /** What gets and generates, and Posthorn's own commands: test/readme-commands.test.ts. */
-const COMMANDS = /^(npm|npx posthorn|pip|go get) /;
+const COMMANDS = /^(npm|npx posthorn|npx buf build|pip|go get) /;
 /** What begins a collector that is not to be had here; what else it says is looked at. */
 const COLLECTORS = /^(docker|TRACES_OTLP_ENDPOINT=\S+ otelcol) /;
 
@@ -25,7 +25,7 @@ test("every example in it is run here, or is only commands", () => {
   const counts: Record<string, number> = {};
   for (const { language } of examples) counts[language] = (counts[language] ?? 0) + 1;
   // Two in sh begin collectors, those in other languages are run by test/interop, and what is no code is a picture.
-  expect(counts).toEqual({ ts: 3, sh: 7, python: 1, go: 1, java: 1, json: 1, mermaid: 1, "": 1 });
+  expect(counts).toEqual({ ts: 3, sh: 7, python: 1, go: 1, java: 1, json: 1, proto: 2, mermaid: 1, "": 2 });
 });
 
 test("what is set where a collector is begun is a setting, or is asked for by the collector's file", () => {
@@ -46,6 +46,49 @@ function assignments(line: string): [string, string][] {
     .trim()
     .split(" ")
     .map((each) => each.split("=", 2) as [string, string]);
+}
+
+test("the tutorial of typed payloads pushes, refuses and checks as it says", async () => {
+  const [first, second] = blocks.filter(({ language }) => language === "proto").map(({ text }) => text);
+  const [push, check] = blocks.filter(({ text }) => text.includes("buf build")).map(({ text }) => linesOf(text));
+  const dir = join(serving.world.dataDir, "tutorial");
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  cpSync(join(root, "proto/buf"), join(dir, "buf"), { recursive: true });
+  mkdirSync(join(dir, "acme/orders/v1"), { recursive: true });
+  writeFileSync(join(dir, "types.json"), '[{"key": "order_shipped", "category": "orders"}]');
+  const isFile = (word: string) => /^\w+\.(json|binpb)$/.test(word);
+  const run = async (proto: string | undefined, commands: readonly string[][] = []) => {
+    writeFileSync(join(dir, "acme/orders/v1/shipped.proto"), proto ?? "");
+    const said = [];
+    for (const [npx, program, ...words] of commands) {
+      expect(npx).toBe("npx");
+      const args = words.map((word) => (isFile(word) ? join(dir, word) : word));
+      if (program === "buf") execFileSync(join(root, "node_modules/.bin/buf"), args, { cwd: dir });
+      else said.push(await serving.world.run(args));
+    }
+    return said;
+  };
+  const pushed = await run(first, push);
+  expect(pushed.map(({ exitCode }) => exitCode)).toEqual([0, 0, 0, 0, 1]);
+  expect(pushed[1]?.out).toEqual(["order_shipped: acme.orders.v1.OrderShipped is now its payload contract, version 1"]);
+  expect(pushed[2]?.out).toContain("  1  order_id  string");
+  const [checked] = await run(second, check);
+  expect(checked?.exitCode).toBe(1);
+  for (const words of [pushed[4]?.err, checked?.out].map((lines) => lines?.join(" ") ?? "")) {
+    const [quoted = ""] = words.match(/(content|acme)\.\S+: .*?\)/) ?? [];
+    expect(README.replaceAll(/\s+/g, " ")).toContain(quoted);
+    expect(quoted).not.toBe("");
+  }
+  const line = (second ?? "").split("\n").findIndex((each) => each.includes("string parcels")) + 1;
+  expect(checked?.err[0]).toContain(`file=acme/orders/v1/shipped.proto,line=${line},`);
+});
+
+/** Command lines as words, without their comments. */
+function linesOf(text: string): string[][] {
+  const lines = text.trim().split("\n");
+  return lines.map((line) =>
+    [...line.replace(/ {2,}#.*$/, "").matchAll(/'([^']*)'|"([^"]*)"|(\S+)/g)].map(([, a, b, c]) => a ?? b ?? c ?? ""),
+  );
 }
 
 test("the TypeScript example sends", async () => {

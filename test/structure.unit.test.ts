@@ -79,6 +79,7 @@ test("what is decided anew is decided by the rules of the first decision, and by
     "pipeline/route/conclude.ts",
     "pipeline/route/conclusion.ts",
     "pipeline/route/decide-in-slices.ts",
+    "pipeline/route/record.ts",
   ];
   const others = between(["pipeline/reconsider"], ["pipeline"]).filter(
     (edge) => !["pipeline/reconsider", ...rules].some((file) => edge.includes(`imports ${file}`)),

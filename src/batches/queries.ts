@@ -28,6 +28,21 @@ export type BatchSummary = { id: string; kind: number; size: number; notificatio
 
 const MAX_MEMBERS = 100;
 
+/** What whoever joins finds of the open batch of a user and key; undefined: they open it. */
+export type OpenBatch = Pick<BatchRow, "id" | "kind" | "flushAt" | "maxSize" | "joined"> & { latestFlushAt: Date };
+
+export async function findOpenBatch(
+  tx: Tx,
+  tenantId: string,
+  userId: string,
+  key: string,
+): Promise<OpenBatch | undefined> {
+  const [row] = await tx<OpenBatch[]>`
+    select id, kind, flush_at as "flushAt", latest_flush_at as "latestFlushAt", max_size as "maxSize", joined
+    from batches where tenant_id = ${tenantId} and user_id = ${userId} and key = ${key} and state = 1`;
+  return row;
+}
+
 /** Of a notification called `n`: the summary of the batch that it is, as JSON; null for all others, which cost nothing. */
 export function summaryOf(tx: Tx, tenantId: string) {
   return tx`case when n.batch_role = ${BatchRole.WHOLE} then (

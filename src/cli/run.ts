@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander";
 import { batchesCommand } from "./commands/batches.ts";
 import { confirmCommand } from "./commands/confirm.ts";
 import { deadlinesCommand } from "./commands/deadlines.ts";
+import { explainCommand } from "./commands/explain.ts";
 import { inboxCommand } from "./commands/inbox.ts";
 import { keyCommand } from "./commands/key.ts";
 import { migrateCommand } from "./commands/migrate.ts";
@@ -14,11 +15,12 @@ import { tailCommand } from "./commands/tail.ts";
 import { tenantCommand } from "./commands/tenant.ts";
 import { tokenCommand } from "./commands/token.ts";
 import { typesCommand } from "./commands/types.ts";
+import { whatIfCommand } from "./commands/what-if.ts";
 import { whoamiCommand } from "./commands/whoami.ts";
 import { hostOf } from "./connection.ts";
 import { failureJson, failureLines, failureOf } from "./failure.ts";
 import { painter } from "./print.ts";
-import { INTERRUPTED, OK, USAGE, type World } from "./world.ts";
+import { Ended, INTERRUPTED, OK, USAGE, type World } from "./world.ts";
 
 /**
  * Runs one command line (without node and script) and returns its exit code: 0 ok, 1 refused, 2 not understood,
@@ -31,6 +33,7 @@ export async function run(words: readonly string[], world: World): Promise<numbe
     return OK;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? OK : USAGE; // It has said why.
+    if (error instanceof Ended) return error.exitCode;
     if (world.signal.aborted) return INTERRUPTED; // By Ctrl-C: there is nothing to tell.
     const { json, server } = program.opts<{ json?: boolean; server?: string }>();
     const failure = failureOf(error, hostOf(world, server));
@@ -83,6 +86,8 @@ Begin with:
   sendCommand(program, world);
   tailCommand(program, world);
   inboxCommand(program, world);
+  explainCommand(program, world);
+  whatIfCommand(program, world);
   confirmCommand(program, world);
   batchesCommand(program, world);
   subscriptionsCommand(program, world);

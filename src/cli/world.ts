@@ -32,6 +32,15 @@ export const UNREACHABLE = 3;
 /** Ctrl-C before the end, as shells number it. Commands that end only by Ctrl-C end with OK. */
 export const INTERRUPTED = 130;
 
+/** A command that has said all there is to say, and ends otherwise than well. */
+export class Ended extends Error {
+  readonly exitCode: number;
+  constructor(exitCode: number) {
+    super("ended");
+    this.exitCode = exitCode;
+  }
+}
+
 /** A command line that cannot be understood: told without a stack, exit code 2. */
 export class UsageError extends Error {
   /** @param fix what to type instead. */

@@ -16,6 +16,8 @@
 --             pass), its share of the cap; 8 bytes that tell this attempt for this notification from others; in how many
 --             ms it expires (0: never); and in how many hours its turn is that the cap gave it before (65535: none)
 --
+-- ARGV[9]     given: only look, and count nothing
+--
 -- Answers a flat list, of each that does not go at once 5 numbers: position (from 0), its slot in ms, the window it waits
 -- for (1-4 the user's, 5 the tenant's, 6 everyone's, 7 the cap), the usage of that window now, and 1 if it is counted in
 -- its slot, 0 if it would expire before or the cap refuses it. A slot of 0: it keeps the turn that the cap gave it.
@@ -347,6 +349,9 @@ for position = 0, #items / ITEM_SIZE - 1 do
     end
   end
 end
+
+-- Only asked: nothing above has written.
+if ARGV[9] then return answer end
 
 for i = 1, #users do
   local u = users[i]

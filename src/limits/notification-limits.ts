@@ -2,43 +2,14 @@ import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { circuit } from "#src/cache/circuit.ts";
 import type { Cache } from "#src/cache/redis.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import { type Given, slotNow, waitForLimiter } from "./hold.ts";
+import { waitForLimiter } from "./hold.ts";
 import { localLimits } from "./local-limits.ts";
 import { phaseOf } from "./phase.ts";
 import { redisLimits } from "./redis-limits.ts";
-import {
-  CAP_WINDOW,
-  type Cap,
-  limitsOf,
-  type NotificationLimitsConfig,
-  type Slot,
-  USER_WINDOWS,
-  type Wanted,
-  WINDOWS,
-  windowEnd,
-} from "./windows.ts";
+import { ALLOWED, bySlot, type Request, type Reservation, reservationOf, wantedBy } from "./reservation.ts";
+import { CAP_WINDOW, type NotificationLimitsConfig, type Slot, type Wanted } from "./windows.ts";
 
-/**
- * `until`: its turn, or when to ask again; `slot`: the turn is its own, to be handed in with the next request. `resetAt`:
- * when the window ends that it waits for. `digest`: it is not to wait, but to be collected; `perHour`: the cap that said so,
- * or holds it.
- */
-export type Reservation =
-  | { allowed: true }
-  | {
-      allowed: false;
-      reason: Reason;
-      until: Date;
-      slot: boolean;
-      usage: number;
-      limit: number;
-      resetAt: Date;
-      digest?: boolean;
-      perHour?: number;
-    };
-
-/** `slot`: what it was given when it was held for that reason. */
-export type Request = Wanted & { slot?: Given | undefined };
+export type { Request, Reservation } from "./reservation.ts";
 
 export type NotificationLimitsDeps = {
   cache: Cache;
@@ -74,45 +45,16 @@ export type NotificationLimits = {
   reserve(tenantId: string, requests: readonly Request[], now: Date): Promise<readonly Reservation[]>;
 };
 
-const ALLOWED: Reservation = { allowed: true };
-
 export function notificationLimits(deps: NotificationLimitsDeps): NotificationLimits {
   const { cache, config, clock, metrics } = deps;
   const inRedis = redisLimits(cache, config);
   const inProcess = localLimits(config);
-  const limits = limitsOf(config);
   const closes = closesWithoutRedis(config);
   const redis = circuit({
     up: () => cache.up(),
     clock,
     onChange: (state, error) => deps.onAlert(state === "failed" ? "redis-down" : "recovered", error),
   });
-
-  function reservationOf({ atMs, counted, limit }: Slot, cap: Cap | undefined, nowMs: number): Reservation {
-    if (limit === undefined) return ALLOWED;
-    const { window, usage } = limit;
-    const waits = { allowed: false, reason: window.reason, usage, limit: limit.limit } as const;
-    if (window !== CAP_WINDOW)
-      return { ...waits, until: new Date(atMs), slot: counted, resetAt: new Date(windowEnd(window, nowMs)) };
-    const { perHour = 0, over } = cap ?? {};
-    if (over !== "digest") {
-      return { ...waits, until: new Date(atMs), slot: counted, resetAt: new Date(windowEnd(window, nowMs)), perHour };
-    }
-    const resetAt = new Date(windowEnd(window, atMs));
-    return { ...waits, until: resetAt, slot: false, resetAt, digest: true, perHour };
-  }
-
-  /** It was decided anew before its turn, because rules changed or a clock is ahead: it keeps it. */
-  function stillHeld({ at, reason }: Given, nowMs: number): Reservation {
-    // Where another rule held it meanwhile, what it waited for is not known any more: it stands behind its user's others.
-    const number = Math.max(
-      WINDOWS.findIndex((window) => window.reason === reason),
-      0,
-    );
-    const [window, limit] = [WINDOWS[number] ?? USER_WINDOWS[0], limits[number] ?? 0];
-    const resetAt = new Date(windowEnd(window, nowMs));
-    return { allowed: false, reason: window.reason, until: at, slot: true, usage: limit, limit, resetAt };
-  }
 
   function waits({ userId, attempt }: Wanted, nowMs: number): Reservation {
     const until = new Date(nowMs + waitForLimiter(attempt, config, phaseOf(userId) / 65_536));
@@ -146,18 +88,10 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
   return {
     async reserve(tenantId, requests, now) {
       const nowMs = now.getTime();
-      const reservations = requests.map(({ slot, exempt }): Reservation | undefined => {
-        if (slot === undefined || exempt || slot.reason === CAP_WINDOW.reason) return undefined;
-        const where = slotNow(slot, nowMs);
-        if (where === "missed") return undefined;
-        metrics.limiterDecisions.inc({ limit: "none", decision: "slot" });
-        return where === "here" ? ALLOWED : stillHeld(slot, nowMs);
-      });
-      const asking = requests.flatMap((each, index): Wanted[] => {
-        if (reservations[index] !== undefined) return [];
-        const byCap = each.slot?.reason === CAP_WINDOW.reason;
-        return [byCap ? { ...each, capTurnMs: each.slot?.at.getTime() } : each];
-      });
+      const reservations = requests.map((each) => bySlot(each, config, nowMs));
+      const slots = reservations.filter((known) => known !== undefined).length;
+      if (slots > 0) metrics.limiterDecisions.inc({ limit: "none", decision: "slot" }, slots);
+      const asking = requests.flatMap((each, index) => (reservations[index] === undefined ? [wantedBy(each)] : []));
       const answers = (asking.length === 0 ? [] : await ask(tenantId, asking, nowMs)).values();
       return reservations.map((known) => known ?? answers.next().value ?? ALLOWED);
     },
@@ -187,4 +121,22 @@ function closesWithoutRedis({ perTenantPerMinute, globalPerMinute, onRedisDown }
   if (onRedisDown.user === "closed") return true;
   if (perTenantPerMinute > 0 && onRedisDown.tenant === "closed") return true;
   return globalPerMinute > 0 && onRedisDown.global === "closed";
+}
+
+/**
+ * What `reserve` would answer one that asked now, or at a later time if nobody came before: nothing is counted. Throws when
+ * Redis does not answer, because what each process would do by itself then nobody knows.
+ */
+export function lookingAtLimits(
+  cache: Pick<Cache, "redis" | "namespace">,
+  config: NotificationLimitsConfig,
+): (tenantId: string, request: Request, now: Date) => Promise<Reservation> {
+  const look = redisLimits(cache, config, { looking: true });
+  return async (tenantId, request, now) => {
+    const nowMs = now.getTime();
+    const known = bySlot(request, config, nowMs);
+    if (known !== undefined) return known;
+    const [slot] = await look(tenantId, [wantedBy(request)], nowMs);
+    return slot === undefined ? ALLOWED : reservationOf(slot, request.cap, nowMs);
+  };
 }

@@ -6,14 +6,16 @@ import { CAP_WINDOW, limitsOf, type NotificationLimitsConfig, type Slot, type Wa
 /** Finds each of the wanted a slot in all windows that it needs, and counts it there; answers them in their order. */
 export type TakeSlots = (tenantId: string, wanted: readonly Wanted[], nowMs: number) => Promise<Slot[]>;
 
-/** Counts in Redis, for all processes together, in one round trip. Throws when Redis does not answer. */
+/** Counts in Redis, for all processes together, in one round trip; `looking`: counts nothing. Throws when Redis does not answer. */
 export function redisLimits(
   { redis, namespace }: Pick<Cache, "redis" | "namespace">,
   config: NotificationLimitsConfig,
+  { looking = false } = {},
 ): TakeSlots {
   const takeSlots = loadScript(redis, new URL("./notification-limits.lua", import.meta.url));
   const limits = limitsOf(config);
   const all = config.globalPerMinute > 0;
+  const look = looking ? ["look"] : [];
 
   return async (tenantId, wanted, nowMs) => {
     // A script sees one slot of a cluster, chosen by the hash tag: a tenant's, whose limits and users' limits are counted
@@ -22,7 +24,7 @@ export function redisLimits(
     const { items, userIds } = pack(wanted, nowMs);
     const shared = all ? [prefix, `${namespace}:places:{all}`] : [prefix];
     const keys = [...shared, ...userIds.map((userId) => `${prefix}:${userId}`)];
-    const answer = (await takeSlots(keys, [nowMs, ...limits, items])) as number[];
+    const answer = (await takeSlots(keys, [nowMs, ...limits, items, ...look])) as number[];
     const slots = wanted.map((): Slot => ({ atMs: nowMs, counted: true, limit: undefined }));
     for (let at = 0; at < answer.length; at += ANSWER_SIZE) {
       const [position = 0, slotMs = 0, number = 0, usage = 0, counted = 0] = answer.slice(at, at + ANSWER_SIZE);

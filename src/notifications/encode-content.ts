@@ -1,15 +1,24 @@
 import type { DescField, JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
-import { type Action, ActionSchema, type Content, ContentSchema } from "#gen/posthorn/v1/notification_pb.ts";
+import {
+  type Action,
+  ActionSchema,
+  type Content,
+  ContentSchema,
+  type TypedPayload,
+  TypedPayloadSchema,
+} from "#gen/posthorn/v1/notification_pb.ts";
 
 const CONTENT = ContentSchema.field;
 const ACTION = ActionSchema.field;
+const TYPED = TypedPayloadSchema.field;
 
 /** Kept, so that it has grown once and for all; empty before and after each use. */
 const out = new BinaryWriter();
 
 /**
- * Encodes a posthorn.v1.Content as the library does, byte for byte, without its unknown fields. By hand, because it is done
+ * Encodes a posthorn.v1.Content as the library does, byte for byte, without its unknown fields and without `payload`, which
+ * is only for requests. By hand, because it is done
  * for every notification, and the library makes messages of `data` and grows a buffer anew each time.
  */
 export function encodeContent(content: Content): Uint8Array {
@@ -35,6 +44,15 @@ function write(content: Content): void {
   text(CONTENT.url, content.url);
   text(CONTENT.imageUrl, content.imageUrl);
   text(CONTENT.icon, content.icon);
+  if (content.typed !== undefined) typed(content.typed);
+}
+
+function typed({ message, version, value }: TypedPayload): void {
+  out.uint32(lengthOf(CONTENT.typed)).fork();
+  text(TYPED.message, message);
+  if (version !== 0) out.uint32((TYPED.version.number << 3) | WireType.Varint).int32(version);
+  if (value.byteLength > 0) out.uint32(lengthOf(TYPED.value)).bytes(value);
+  out.join();
 }
 
 function action({ id, label, url }: Action): void {

@@ -41,6 +41,7 @@ export type NotificationRow = {
   batchId: string | null;
   groupKey: string | null;
   confirmedAt: Date | null;
+  bypassLimits: boolean;
 };
 
 export type TimelineRow = {
@@ -87,21 +88,33 @@ export function toNotification(row: NotificationRow): Notification {
     fanoutId: row.fanoutId ?? "",
     batchId: row.batchId ?? "",
     groupKey: row.groupKey ?? "",
+    bypassRateLimit: row.bypassLimits,
   });
 }
 
-/** The whole history: the row tells of the acceptance, the timeline of all that followed. */
+/**
+ * The whole history: the row tells of the acceptance, the timeline of all that followed; and of whoever sent it past the
+ * limits, which is where the acceptance has an actor.
+ */
 export function toTimeline(row: Pick<NotificationRow, "id">, rows: readonly TimelineRow[]): TimelineEntry[] {
-  const accepted = create(TimelineEntrySchema, {
-    time: timestampFromDate(uuidTime(row.id)),
-    status: Status.ACCEPTED,
-    actor: "posthorn",
-  });
-  return [accepted, ...rows.map(toTimelineEntry)];
+  return [acceptedEntry(row, rows), ...rows.filter((each) => !isBypass(each)).map(toTimelineEntry)];
 }
 
-function toTimelineEntry(row: TimelineRow): TimelineEntry {
-  const detail = row.detail === null ? create(TimelineEntrySchema) : fromBinary(TimelineEntrySchema, row.detail);
+export function acceptedEntry({ id }: Pick<NotificationRow, "id">, rows: readonly TimelineRow[]): TimelineEntry {
+  const actor = rows.find(isBypass)?.actor ?? "posthorn";
+  return create(TimelineEntrySchema, { time: timestampFromDate(uuidTime(id)), status: Status.ACCEPTED, actor });
+}
+
+/** What is released is ACCEPTED again, by nobody. */
+export function isBypass({ status, actor }: Pick<TimelineRow, "status" | "actor">): boolean {
+  return status === Status.ACCEPTED && actor !== null;
+}
+
+/** Of what is stored beside the entry (posthorn.internal.v1.DecisionRecord) nothing is told here. */
+const TOLD = { readUnknownFields: false };
+
+export function toTimelineEntry(row: TimelineRow): TimelineEntry {
+  const detail = row.detail === null ? create(TimelineEntrySchema) : fromBinary(TimelineEntrySchema, row.detail, TOLD);
   detail.time = timestampFromDate(row.at);
   detail.status = row.status as Status;
   detail.channel = row.channel as Channel;
@@ -112,7 +125,7 @@ function toTimelineEntry(row: TimelineRow): TimelineEntry {
     detail.rateLimit.retryAfter = durationFromMs(Math.max(0, timestampMs(hold) - row.at.getTime()));
   }
   // A lone in-app delivery is stored without its verdict: status and channel say the same.
-  if (row.detail === null && row.status === Status.DELIVERED && row.channel === Channel.IN_APP) {
+  if (detail.verdicts.length === 0 && row.status === Status.DELIVERED && row.channel === Channel.IN_APP) {
     detail.verdicts = [create(VerdictSchema, { channel: Channel.IN_APP, kind: VerdictKind.DELIVER })];
   }
   return detail;

@@ -54,6 +54,21 @@ export async function readTimeline(tx: Tx, tenantId: string, id: string): Promis
     where tenant_id = ${tenantId} and notification_id = ${id} order by at, ctid`;
 }
 
+/** The beginning and the end of a history, where it is long, and how many entries are between. */
+export async function readTimelineEnds(
+  tx: Tx,
+  tenantId: string,
+  id: string,
+  { first, last }: { first: number; last: number },
+): Promise<{ rows: TimelineRow[]; omitted: number }> {
+  const rows = await tx<(TimelineRow & { many: number })[]>`
+    select at, status, channel, reason, actor, detail, many from (
+      select *, row_number() over (order by at, ctid) as n, count(*) over ()::int as many from timeline
+      where tenant_id = ${tenantId} and notification_id = ${id}
+    ) as numbered where n <= ${first} or n > many - ${last} order by n`;
+  return { rows, omitted: (rows[0]?.many ?? 0) - rows.length };
+}
+
 /** How many of the tenant's notifications with the same priority wait in front of one; counts no further than `most`. */
 export async function queuePosition(
   tx: Tx,
@@ -211,7 +226,7 @@ function columns(tx: Tx) {
     n.expires_at as "expiresAt", n.due_at as "dueAt", n.delivered_at as "deliveredAt", n.updated_at as "updatedAt",
     n.dedup_key as "dedupKey", n.collapse_key as "collapseKey", n.sender_id as "senderId", n.fanout_id as "fanoutId",
     n.batch_id as "batchId", n.group_key as "groupKey",
-    n.confirmed_at as "confirmedAt"`;
+    n.confirmed_at as "confirmedAt", n.bypass_limits as "bypassLimits"`;
 }
 
 /** What a filter asks for, as `and …` each. */

@@ -153,11 +153,13 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
     return plain;
   }
 
-  function compileFor({ document, language, timeZone, subscriptions, version }: Copy, base: Base): CompiledPreferences {
+  function compileFor(copy: Copy, base: Base): CompiledPreferences {
+    const { document, language, timeZone, subscriptions, version } = copy;
     const user = document === null ? undefined : fromDocument(document);
     const levels = { tenant: base.preferences, profile: { language, timeZone }, user };
     return compile(levels, base.optIn, clockOf, {
       version: { user: version, tenant: base.copy.version, zone: timeZone },
+      revisions: { user: copy.revision, tenant: base.copy.revision },
       wishes: wishesOf(subscriptions, evaluator),
     });
   }

@@ -51,6 +51,11 @@ export function patternFor(rules: ClockRules, about: { critical: boolean; sender
   return about.critical ? critical : usual;
 }
 
+/** When one period holds. */
+export function blocksOf({ dayOfWeek, startTime, endTime }: DoNotDisturbPeriod): Blocks {
+  return merged([span(dayOfWeek, startTime, endTime)]);
+}
+
 function contactRules(settings: ClockSettings): ClockRules["contacts"] {
   const { doNotDisturb, emergencyContacts } = settings;
   if (!emergencyContacts.enabled || emergencyContacts.userIds.length === 0 || !doNotDisturb.enabled) return undefined;

@@ -25,6 +25,7 @@ import {
   timeZone,
   weekendsEnabled,
 } from "./merge.ts";
+import { type Asked, type RuleBehind, ruleBehind } from "./rule-behind.ts";
 import type { ZoneClock } from "./zone-clock.ts";
 
 /** What the gates ask of a user's preferences, worked out once and then only looked up. */
@@ -34,6 +35,8 @@ export type CompiledPreferences = {
   readonly timeZone: string;
   /** What all this was drawn from; undefined where nobody will ask whether it still holds. */
   readonly version: RulesVersion | undefined;
+  /** What people know these versions by. */
+  readonly revisions: Revisions;
   /** The user wants nothing at all. */
   readonly optedOut: boolean;
   /** When things wait; undefined: never. */
@@ -54,7 +57,12 @@ export type CompiledPreferences = {
   readonly wishes: Wishes | undefined;
   /** What holds for a type. The first question about a type works it out, later ones cost a look-up. */
   scope(type: string, category: string): ScopeRules;
+  /** The rule that objected; worked out when it is asked for. */
+  ruleBehind(asked: Asked): RuleBehind;
 };
+
+/** How often the user's preferences and the tenant's defaults were changed; 0: nothing was ever set. */
+export type Revisions = { readonly user: number; readonly tenant: number };
 
 export type ScopeRules = {
   /** The switch that is off, if one is. */
@@ -76,7 +84,7 @@ export function compile(
   levels: Levels,
   optInTypes: ReadonlySet<string>,
   clockOf: (zone: string) => ZoneClock,
-  { version, wishes }: { version?: RulesVersion | undefined; wishes?: Wishes | undefined } = {},
+  { version, revisions = { user: 0, tenant: 0 }, wishes }: Beside = {},
 ): CompiledPreferences {
   const zone = timeZone(levels).value;
   // A newer server may have stored a zone that this one's tz database does not know yet.
@@ -105,6 +113,7 @@ export function compile(
     language: language(levels).value,
     timeZone: knownZone,
     version,
+    revisions,
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
     digest: { time: time.value, days: days.value, clock: () => clockOf(knownZone) },
@@ -127,8 +136,16 @@ export function compile(
       scopes.set(key, rules);
       return rules;
     },
+    ruleBehind(asked) {
+      const { type, category } = asked;
+      const scope = { type, category, optIn: optInTypes.has(type), subscribed: wishes?.toType(type) ?? false };
+      return ruleBehind(levels, scope, asked, () => clockOf(knownZone));
+    },
   };
 }
+
+/** What is known of the levels besides what they say. */
+type Beside = { version?: RulesVersion | undefined; revisions?: Revisions; wishes?: Wishes | undefined };
 
 function isMentioned({ tenant, user }: Levels, type: string, category: string): boolean {
   return [user, tenant].some(

@@ -4,6 +4,7 @@ import { texts } from "#src/store/arrays.ts";
 import { defaultPreferences, preferences, subscriptions, types, users } from "#src/store/schema/users.ts";
 import type { Db, Tx } from "#src/store/store.ts";
 import type { Kind, Wish } from "#src/subscriptions/rules.ts";
+import type { Revisions } from "./compile.ts";
 import { fromDocument, nothingStored, type Stored, toDocument } from "./document.ts";
 import type { Levels } from "./merge.ts";
 
@@ -77,7 +78,12 @@ export async function readLevels(
   db: Db,
   tenantId: string,
   userIds: readonly string[],
-): Promise<{ levels(userId: string): Levels; subscriptions(userId: string): Wish[]; optIn: Set<string> }> {
+): Promise<{
+  levels(userId: string): Levels;
+  subscriptions(userId: string): Wish[];
+  revisions(userId: string): Revisions;
+  optIn: Set<string>;
+}> {
   const ids = userIds as string[];
   const set = await db
     .select()
@@ -101,7 +107,8 @@ export async function readLevels(
     .select({ key: types.key })
     .from(types)
     .where(and(eq(types.tenantId, tenantId), eq(types.optIn, true)));
-  const tenant = (await findPreferences(db, { tenantId, userId: "" })).preferences;
+  const ofAll = await findPreferences(db, { tenantId, userId: "" });
+  const tenant = ofAll.preferences;
   const setBy = new Map(set.map((row) => [row.userId, row]));
   const profileOf = new Map(profiles.map((row) => [row.id, row]));
   const wishesBy = Map.groupBy(wished, (row) => row.userId);
@@ -113,6 +120,7 @@ export async function readLevels(
     }),
     subscriptions: (userId) =>
       (wishesBy.get(userId) ?? []).map(({ kind, key, filter }): Wish => [kind as Kind, key, filter]),
+    revisions: (userId) => ({ user: setBy.get(userId)?.revision ?? 0, tenant: ofAll.revision }),
     optIn: new Set(optIn.map(({ key }) => key)),
   };
 }
@@ -128,6 +136,8 @@ export type Copy = {
   optIn: string[];
   /** Of the row of preferences (or defaults): differs after every change of it or of subscriptions; "0": there is none. */
   version: string;
+  /** How often it was changed; 0: nothing was ever set. */
+  revision: number;
   subscriptions: Wish[];
 };
 
@@ -138,7 +148,7 @@ export async function readCopies(tx: Tx, tenantId: string, userIds: readonly str
       coalesce(u.locale, '') as language, coalesce(u.time_zone, '') as "timeZone",
       case when asked.id = '' then array(select key from types t where t.tenant_id = ${tenantId} and t.opt_in order by key)
         else '{}' end as "optIn",
-      coalesce(p.xmin, d.xmin, '0'::xid)::text as version,
+      coalesce(p.xmin, d.xmin, '0'::xid)::text as version, coalesce(p.revision, d.revision, 0) as revision,
       coalesce((select jsonb_agg(jsonb_build_array(s.kind, s.key, s.filter) order by s.id) from subscriptions s
         where s.tenant_id = ${tenantId} and s.user_id = asked.id), '[]') as subscriptions
     from unnest(${userIds as string[]}::text[]) as asked (id)

@@ -29,7 +29,7 @@ export type RedisCopies = {
 };
 
 /** With the version of what is kept there: servers of two versions side by side must not read each other's. */
-const KEYS = "preferences2";
+const KEYS = "preferences3";
 const KEEP_MS = 3_600_000;
 /** Longer than any reader may take between `read` and `fill`, or a writer between `block` and `forget`. */
 const TICKET_MS = 60_000;
@@ -102,14 +102,14 @@ export function redisCopies(cache: Cache, circuit: Circuit, newId: NewId): Redis
   };
 }
 
-function toValue({ document, language, timeZone, optIn, version, subscriptions }: Copy): string {
-  return `=${JSON.stringify([document, language, timeZone, optIn, version, subscriptions])}`;
+function toValue({ document, language, timeZone, optIn, version, revision, subscriptions }: Copy): string {
+  return `=${JSON.stringify([document, language, timeZone, optIn, version, revision, subscriptions])}`;
 }
 
 function toHeld(value: string | null, userId: string): Held {
   if (value?.startsWith("=")) {
-    const [document, language, timeZone, optIn, version, subscriptions] = JSON.parse(value.slice(1));
-    return { kind: "copy", copy: { userId, document, language, timeZone, optIn, version, subscriptions } };
+    const [document, language, timeZone, optIn, version, revision, subscriptions] = JSON.parse(value.slice(1));
+    return { kind: "copy", copy: { userId, document, language, timeZone, optIn, version, revision, subscriptions } };
   }
   return { kind: "none", ticket: value === "#" ? undefined : (value ?? "") };
 }

@@ -46,9 +46,10 @@ const readTypes: AccessRule = { key: Scope.TYPES_READ };
 const writeTypes: AccessRule = { key: Scope.TYPES_WRITE };
 
 /**
- * The one table of who may call what, by full method name. It says what the comments in the protos say. Two rules need
- * the database or each item of a batch and are kept by handlers: a key cannot give scopes it lacks (CreateApiKey), and
- * `bypass_rate_limit` needs its scope (Send, SendBatch, SendStream).
+ * The one table of who may call what, by full method name. It says what the comments in the protos say. Three rules need
+ * the database, each item of a batch or a second scope and are kept by handlers: a key cannot give scopes it lacks
+ * (CreateApiKey), `bypass_rate_limit` needs its scope (Send, SendBatch, SendStream, PreviewSend), and so does telling what
+ * a user wishes (PreviewSend).
  */
 export const ACCESS_RULES = {
   "posthorn.v1.AdminService.CreateTenant": platform,
@@ -71,6 +72,8 @@ export const ACCESS_RULES = {
   "posthorn.v1.SendService.SendBatch": send,
   "posthorn.v1.SendService.SendStream": send,
   "posthorn.v1.SendService.GetNotification": readNotifications,
+  "posthorn.v1.SendService.ExplainNotification": readNotifications,
+  "posthorn.v1.SendService.PreviewSend": readNotifications,
   "posthorn.v1.SendService.ListNotifications": readNotifications,
   "posthorn.v1.SendService.UpdateNotification": send,
   "posthorn.v1.SendService.CancelNotification": send,
@@ -160,6 +163,10 @@ export const ACCESS_RULES = {
   "posthorn.v1.TypeService.ListTypeRevisions": readTypes,
   "posthorn.v1.TypeService.DeleteType": writeTypes,
   "posthorn.v1.TypeService.LoadPreset": writeTypes,
+  "posthorn.v1.TypeService.PushPayload": writeTypes,
+  "posthorn.v1.TypeService.CheckPayload": readTypes,
+  "posthorn.v1.TypeService.GetPayload": readTypes,
+  "posthorn.v1.TypeService.ListPayloads": readTypes,
 
   "posthorn.v1.BatchService.GetBatch": readNotifications,
   "posthorn.v1.BatchService.ListBatches": readNotifications,

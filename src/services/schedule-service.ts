@@ -16,7 +16,7 @@ import { type Cancelled, deleteDeadline, upsertDeadline } from "#src/deadlines/c
 import { toDeadline } from "#src/deadlines/deadline.ts";
 import { offsetsOf } from "#src/deadlines/offsets.ts";
 import { findDeadline, hasMoreDeadlines, pageDeadlines } from "#src/deadlines/queries.ts";
-import { Fault, invalidField, invalidRequest, notFound, tooMany } from "#src/errors.ts";
+import { Fault, invalidField, invalidRequest, notFound, tooMany, within } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
 import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { scheduleTag } from "#src/notifications/own-tags.ts";
@@ -57,6 +57,7 @@ import { lastOn } from "#src/schedules/timing.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Db, Store, Tx } from "#src/store/store.ts";
+import type { FindTyped } from "#src/types/payload/contracts.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
 
 export type ScheduleServiceDeps = {
@@ -65,7 +66,8 @@ export type ScheduleServiceDeps = {
   newId: NewId;
   pageTokens: PageTokens;
   violations: Violations;
-  findType(tenantId: string, key: string): Promise<NotificationTypeRow | undefined>;
+  /** With its payload contract. */
+  findType: FindTyped;
   /** This process's counter slots, used in turn so that changes at the same time do not wait for each other. */
   slots: readonly number[];
   config: { maxPerTenant: number; maxDeadlinesPerUser: number };
@@ -95,7 +97,8 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
 
   /** What Send would refuse is refused now, not when it is due. */
   async function checkRequest({ request = create(SendRequestSchema) }: Schedule, call: Call): Promise<void> {
-    prepare(request, await deps.findType(call.tenantId, request.type || DEFAULT_TYPE), clock(), 0);
+    const type = await deps.findType(call.tenantId, request.type || DEFAULT_TYPE);
+    within("schedule.request", () => prepare(request, type, clock(), 0));
   }
 
   async function checkDeadlines(tx: Tx, tenantId: string, userId: string, now: Date): Promise<void> {
@@ -253,10 +256,12 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
       const who = by(call);
       const at = checkedTime("deadline.time", asked.time ?? timestampFromDate(new Date(Number.NaN)), who.now);
       const type = await deps.findType(tenantId, asked.type || DEFAULT_TYPE);
-      const kind = remindersOf(tenantId, { userId, key, type, content, priority, at }, who.now);
+      const reminder = { userId, key, type, content, priority, at };
+      const kind = within("deadline", () => remindersOf(tenantId, reminder, who.now));
       const offsetsMs = reminderOffsets === undefined ? null : offsetsOf(reminderOffsets);
       const wanted = { userId, key, type: asked.type || DEFAULT_TYPE, at, content: kind.content, priority, offsetsMs };
       const { row, cancelled } = await store.tenant(tenantId, async (tx) => {
+        await kind.fence(tx);
         const reminds = { ...kind, offsetsMs: offsetsMs ?? (await offsetsFor(tx, tenantId, userId, type)) };
         const made = await upsertDeadline(tx, tenantId, wanted, reminds, newId, who);
         if (made.isNew) await checkDeadlines(tx, tenantId, userId, who.now);

@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { durationMs, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { type Notification, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Notification, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   type Fanout,
   FanoutSchema,
@@ -10,8 +10,8 @@ import {
   type SendBatchResult,
   type SendRequest,
   SendRequestSchema,
-  type SendResponse,
   SendService,
+  type UpdateNotificationRequest,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { auditRaw } from "#src/audit/queries.ts";
 import { mapInSlices } from "#src/breathe.ts";
@@ -21,8 +21,16 @@ import { cancelEscalation } from "#src/escalation/confirm.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Inbox } from "#src/inbox/inbox.ts";
 import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
+import { encodeContent } from "#src/notifications/encode-content.ts";
+import { explained } from "#src/notifications/explain.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
-import { latestDecision, type NotificationRow, toNotification, toTimeline } from "#src/notifications/notification.ts";
+import {
+  isBypass,
+  latestDecision,
+  type NotificationRow,
+  toNotification,
+  toTimeline,
+} from "#src/notifications/notification.ts";
 import {
   cancelByFilter,
   cancelByIds,
@@ -32,15 +40,20 @@ import {
   pageNotifications,
   queuePosition,
   readTimeline,
+  readTimelineEnds,
   recordScheduled,
   updateOpen,
 } from "#src/notifications/queries.ts";
-import { waitForDecisions } from "#src/notifications/wait.ts";
+import { withDecisions } from "#src/notifications/with-decisions.ts";
 import type { Accept } from "#src/pipeline/accept/accept.ts";
 import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
+import { fenceContracts, type Judged } from "#src/pipeline/accept/fence-contracts.ts";
 import { checkedTime } from "#src/pipeline/accept/prepare.ts";
-import { changesOf, checkExpiry, localTimeOf } from "#src/pipeline/accept/requested-changes.ts";
+import { changesContent, changesOf, checkExpiry, localTimeOf } from "#src/pipeline/accept/requested-changes.ts";
+import { typedContent } from "#src/pipeline/accept/typed-content.ts";
+import type { Preview } from "#src/pipeline/preview.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
+import { zoneOf } from "#src/preferences/zone-of.ts";
 import { hasScope, scopeMissing } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
 import { itemError } from "#src/rpc/item-error.ts";
@@ -49,6 +62,7 @@ import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
+import type { FindTyped } from "#src/types/payload/contracts.ts";
 
 export type SendServiceDeps = {
   store: Store;
@@ -59,6 +73,9 @@ export type SendServiceDeps = {
   metrics: Pick<Metrics, "escalationsEnded">;
   newId: NewId;
   violations: Violations;
+  preview: Preview;
+  /** With its payload contract. */
+  findType: FindTyped;
   /** Counter slot of this process's single changes. */
   slot: number;
   /** Tells the users' streams. Called after the commit. */
@@ -69,6 +86,8 @@ const MAX_QUEUE_POSITION = 1000;
 const MAX_USERS_OF_BATCH = 10_000;
 const CANCEL_PER_TRANSACTION = 1000;
 const CANCEL_PER_CALL = 10_000;
+/** Of what follows the acceptance. */
+const EXPLAINED = { first: 99, last: 400 };
 
 export function sendService(deps: SendServiceDeps): Service {
   const { store, accept, clock, slot } = deps;
@@ -126,6 +145,15 @@ export function sendService(deps: SendServiceDeps): Service {
     return time > now ? time : null;
   }
 
+  /** New content, judged by what the notification's type says: the type of a notification never changes. */
+  async function judge(call: Call, { id, content }: UpdateNotificationRequest): Promise<Judged> {
+    if (content === undefined) throw invalidField("content", "cannot be taken away");
+    const { type } = await store.tenant(call.tenantId, (tx) => one(tx, call, id));
+    const found = await deps.findType(call.tenantId, type);
+    const typed = typedContent(content, found ?? { key: type });
+    return { type, contractId: found?.contract?.id, content: encodeContent(typed) };
+  }
+
   return service(SendService, {
     async send(request, call) {
       const fault = checkScope(request, call);
@@ -155,6 +183,31 @@ export function sendService(deps: SendServiceDeps): Service {
         return { notification, timeline };
       }),
 
+    explainNotification: ({ id }, call) =>
+      store.tenant(call.tenantId, async (tx) => {
+        const [row, { rows, omitted }] = await Promise.all([
+          one(tx, call, id),
+          readTimelineEnds(tx, call.tenantId, id, EXPLAINED),
+        ]);
+        return {
+          notification: { ...toNotification(row), ...latestDecision(toTimeline(row, rows)) },
+          timeZone: await zoneOf(tx, call.tenantId, row.userId),
+          bypassedBy: rows.find(isBypass)?.actor ?? "",
+          timeline: explained(row, rows),
+          omitted,
+        };
+      }),
+
+    async previewSend({ request = create(SendRequestSchema), time }, call) {
+      const { principal } = call;
+      if (!hasScope(principal, Scope.PREFERENCES_READ)) throw scopeMissing(Scope.PREFERENCES_READ);
+      const fault = checkScope(request, call);
+      if (fault !== undefined) throw fault;
+      const now = clock();
+      const asked = time === undefined ? now : checkedTime("time", time, now);
+      return deps.preview(call.tenantId, request, new Date(Math.max(asked.getTime(), now.getTime())));
+    },
+
     async listNotifications(request, call) {
       const filter = filterOf(request.filter);
       const { items, nextPageToken } = await keysetPage(deps.pageTokens, {
@@ -171,6 +224,8 @@ export function sendService(deps: SendServiceDeps): Service {
     async updateNotification(request, call) {
       const changes = changesOf(request, clock());
       const local = localTimeOf(request);
+      const judgedBy = changesContent(request) ? await judge(call, request) : undefined;
+      if (judgedBy !== undefined) changes.content = judgedBy.content;
       if (local !== undefined && changes.scheduledAt !== undefined) {
         throw invalidField("local_schedule_time", "or schedule_time, not both");
       }
@@ -186,6 +241,7 @@ export function sendService(deps: SendServiceDeps): Service {
         const before = await one(tx, call, request.id);
         const now = clock();
         checkExpiry(changes, before, now);
+        if (judgedBy !== undefined) await fenceContracts(tx, call.tenantId, [judgedBy]);
         if (!(await updateOpen(tx, call.tenantId, request.id, changes, now))) throw notOpen(before.status);
         const after = await one(tx, call, request.id);
         if (after.status === Status.SCHEDULED && before.scheduledAt?.getTime() !== after.scheduledAt?.getTime()) {
@@ -269,30 +325,6 @@ export function sendService(deps: SendServiceDeps): Service {
       }),
   });
 }
-
-/** Adds what was decided within the wait to the answer of a Send. */
-async function withDecisions(store: Store, call: Call, response: SendResponse, ms: number): Promise<SendResponse> {
-  const ids = response.results.map((result) => result.notificationId);
-  const decided = await waitForDecisions(store, call.tenantId, ids, ms, call.signal);
-  for (const result of response.results) {
-    const found = decided.get(result.notificationId);
-    if (found === undefined) continue;
-    const { verdicts, rateLimit } = latestDecision(toTimeline(found.row, found.timeline));
-    const { status, dueAt, deliveredAt } = found.row;
-    result.status = status as Status;
-    result.queued = WAITING.has(status);
-    result.verdicts = verdicts;
-    const limited = status === Status.HELD || status === Status.BATCHED;
-    if (limited && rateLimit !== undefined) result.rateLimit = rateLimit;
-    const batch = status === Status.BATCHED ? verdicts.find(({ kind }) => kind === VerdictKind.BATCH) : undefined;
-    if (batch !== undefined) result.batchId = batch.batchId;
-    const estimate = deliveredAt ?? dueAt ?? (batch?.until && timestampDate(batch.until));
-    if (estimate) result.estimatedDeliveryTime = timestampFromDate(estimate);
-  }
-  return response;
-}
-
-const WAITING = new Set<number>([Status.ACCEPTED, Status.SCHEDULED, Status.HELD, Status.BATCHED]);
 
 function filterOf(filter: NotificationFilter | undefined): Filter {
   return {

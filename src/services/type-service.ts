@@ -17,6 +17,11 @@ import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Db, Store } from "#src/store/store.ts";
 import type { Difference } from "#src/types/differences.ts";
+import { completeSet } from "#src/types/payload/contract.ts";
+import type { Judging } from "#src/types/payload/judging.ts";
+import { toContract } from "#src/types/payload/present.ts";
+import { checkContract, pushContract } from "#src/types/payload/push.ts";
+import { findContract, pageContracts, removeContracts } from "#src/types/payload/queries.ts";
 import { presetTypes } from "#src/types/presets.ts";
 import {
   changeType,
@@ -53,6 +58,7 @@ export type TypeServiceDeps = {
   pageTokens: PageTokens;
   clock: Clock;
   newId: NewId;
+  judging: Judging;
 };
 
 /** What became of a type, and of what it was. */
@@ -62,8 +68,10 @@ const DEFAULT_PAGE = 50;
 const REVISIONS_PAGE = 20;
 /** Of wordings in a page: in all their languages they are by far the largest part of types. */
 const PAGE_BYTES = 2 ** 20;
+/** Beyond every version. */
+const NEWEST = 2 ** 31 - 1;
 
-export function typeService({ store, invalidations, pageTokens, clock, newId }: TypeServiceDeps): Service {
+export function typeService({ store, invalidations, pageTokens, clock, newId, judging }: TypeServiceDeps): Service {
   const audit = (db: Db, { tenantId, actor }: Call, action: string, key: string, changes?: Difference[]) =>
     writeAudit(db, { tenantId, id: newId(), actor, action, target: `type:${key}`, changes });
 
@@ -185,6 +193,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
       await store.tenantDb(tenantId, async (db) => {
         if (!(await removeType(db, tenantId, key))) return;
         await removeRevisions(db, tenantId, key);
+        await removeContracts(db, tenantId, key);
         await audit(db, call, "type.delete", key);
         await rulesChanged(db, tenantId, key);
       });
@@ -207,6 +216,43 @@ export function typeService({ store, invalidations, pageTokens, clock, newId }: 
       });
       for (const { key } of added) invalidations.publish("type", call.tenantId, key);
       return { types: rows.map(toType), created: added.length };
+    },
+
+    async pushPayload(request, call) {
+      const { type, descriptorSet, message, version } = request;
+      const pushed = { tenantId: call.tenantId, actor: call.actor, type, descriptorSet, message, version };
+      const { row, created, reach } = await pushContract({ store, clock, newId, judging }, pushed, (db) =>
+        audit(db, call, "type.push_payload", type),
+      );
+      invalidations.publish("type", call.tenantId, type);
+      return { contract: toContract(row), created, reach };
+    },
+
+    checkPayload: ({ type, descriptorSet, message }, call) =>
+      checkContract({ store, clock, newId, judging }, { tenantId: call.tenantId, type, descriptorSet, message }),
+
+    async getPayload({ type, version }, call) {
+      const row = await store.tenantDb(call.tenantId, async (db) => {
+        const current = version || (await findType(db, call.tenantId, type))?.payloadVersion;
+        return current ? findContract(db, call.tenantId, type, current) : undefined;
+      });
+      if (row === undefined) throw notFound("payload_contract");
+      return { contract: toContract(row), descriptorSet: completeSet(row.descriptorSet) };
+    },
+
+    async listPayloads(request, call) {
+      const { items, nextPageToken } = await keysetPage(pageTokens, {
+        query: [call.tenantId, "ListPayloads", request.type],
+        pageToken: request.pageToken,
+        pageSize: request.pageSize || DEFAULT_PAGE,
+        read: (after, limit) =>
+          store.tenantDb(call.tenantId, async (db) => {
+            if ((await findType(db, call.tenantId, request.type)) === undefined) throw notFound("type");
+            return pageContracts(db, call.tenantId, request.type, after === "" ? NEWEST : Number(after), limit);
+          }),
+        keyOf: (row) => String(row.version),
+      });
+      return { contracts: items.map(toContract), nextPageToken };
     },
   });
 }

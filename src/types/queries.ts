@@ -19,7 +19,8 @@ export async function insertTypes(
 
 /** The row of a type that nobody has changed. */
 export function newRow(tenantId: string, definition: TypeDefinition, now: Date): NotificationTypeRow {
-  return { ...definition, tenantId, revision: 1, createdAt: now, updatedAt: now };
+  const noPayload = { payloadId: null, payloadVersion: null, payloadMessage: null };
+  return { ...definition, ...noPayload, tenantId, revision: 1, createdAt: now, updatedAt: now };
 }
 
 export async function findType(db: Db, tenantId: string, key: string): Promise<NotificationTypeRow | undefined> {

@@ -76,7 +76,12 @@ const RULED = [
 type RuledRow = Pick<NotificationTypeRow, (typeof RULED)[number]>;
 
 /** What the tenant says about a type, with every default filled in. */
-export type TypeDefinition = Omit<NotificationTypeRow, "tenantId" | "revision" | "createdAt" | "updatedAt">;
+export type TypeDefinition = Omit<
+  NotificationTypeRow,
+  | ("tenantId" | "revision" | "createdAt" | "updatedAt")
+  // Changed by PushPayload alone.
+  | ("payloadId" | "payloadVersion" | "payloadMessage")
+>;
 
 /** Every tenant has this type; it is what Send takes when none is named, and it cannot be deleted. */
 export const GENERAL = "general";
@@ -140,6 +145,8 @@ export function toType(row: NotificationTypeRow): NotificationType {
     urgency: row.urgency,
     group: row.group,
     ...(row.escalation === null ? {} : { escalation: fromBinary(EscalationSchema, row.escalation) }),
+    payloadMessage: row.payloadMessage ?? "",
+    payloadVersion: row.payloadVersion ?? 0,
     revision: row.revision,
     createTime: timestampFromDate(row.createdAt),
     updateTime: timestampFromDate(row.updatedAt),

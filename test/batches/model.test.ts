@@ -114,6 +114,7 @@ class Real {
       }),
     ),
     tenantId: this.tenantId,
+    ...{ payloadId: null, payloadVersion: null, payloadMessage: null },
     // It is in no table.
     revision: 0,
     createdAt: new Date(0),

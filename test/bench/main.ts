@@ -117,7 +117,7 @@ function adjustedBy({ users, callers, window, rate, count, rows }: Options): Rec
 function parse(words: readonly string[]): { chosen: readonly Scenario[]; options: Options } {
   const program = new Command("npm run bench --")
     .description("Measures Posthorn beside its peers, on real servers of its own.")
-    .argument("[scenario]", "which one; default: all but growth, tracing and rules")
+    .argument("[scenario]", "which one; default: all but growth, tracing, rules and typed")
     .option("--json", "print one object and nothing else on standard output", false)
     .option("--readme", "measure nothing: put the last results of all into the README", false)
     .option("--seconds <n>", "how long each system is measured; peers for half of it", positive, 10)

@@ -11,6 +11,7 @@ import { resume } from "./scenarios/resume.ts";
 import { rules } from "./scenarios/rules.ts";
 import { streams } from "./scenarios/streams.ts";
 import { tracing } from "./scenarios/tracing.ts";
+import { typed } from "./scenarios/typed.ts";
 
 /** In the order in which they run when none is named. */
 export const scenarios: readonly Scenario[] = [
@@ -26,4 +27,4 @@ export const scenarios: readonly Scenario[] = [
 ];
 
 /** Those that run only when named: what they measure is not one figure beside others. */
-export const onRequest: readonly Scenario[] = [growth, tracing, rules];
+export const onRequest: readonly Scenario[] = [growth, tracing, rules, typed];

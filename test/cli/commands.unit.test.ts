@@ -1,4 +1,5 @@
-import { mkdirSync, statSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -7,24 +8,28 @@ import { BadRequestSchema, ErrorInfoSchema } from "#gen/google/rpc/error_details
 import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { BatchKind, BatchService, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Gate, GateAnswer } from "#gen/posthorn/v1/explain_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
-import { Channel, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
   type CreateSubscriptionRequest,
+  PreferenceLevel,
   PreferencesService,
   type UnsubscribeAllRequest,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { ScheduleService, Schedule_State as State } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import {
   type ConfirmNotificationRequest,
+  type PreviewSendRequest,
   type SendBatchRequest,
   type SendRequest,
   SendService,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
-import { TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { type PushPayloadRequest, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import { type LocalState, stateFile, writeState } from "#src/cli/state.ts";
 import type { World } from "#src/cli/world.ts";
+import { shipped, shippedProto } from "../support/descriptors.ts";
 import { fakeServer } from "./fake-server.ts";
 import { testWorld } from "./world.ts";
 
@@ -102,6 +107,137 @@ test("without --idempotency-key each send gets a new one; --no-wait does not wai
   expect(new Set(requests.map(({ idempotencyKey }) => idempotencyKey)).size).toBe(2);
   expect(requests.map(({ waitForDecision }) => waitForDecision?.seconds)).toEqual([undefined, 5n]);
   expect(requests.map(({ batchable }) => batchable)).toEqual([false, undefined]);
+});
+
+test("explain shows what was asked in words, for each channel, on the recipient's clock and in UTC", async () => {
+  const at = (time: string) => timestampFromDate(new Date(time));
+  const passed = (gate: Gate) => ({ gate, answer: GateAnswer.PASSED });
+  const quiet = {
+    gate: Gate.QUIET_HOURS,
+    answer: GateAnswer.HELD,
+    reason: Reason.QUIET_HOURS,
+    until: at("2026-11-28T07:00:00Z"),
+    rule: { level: PreferenceLevel.USER, startTime: "22:00", endTime: "08:00" },
+  };
+  const unavailable = {
+    gate: Gate.CHANNEL_AVAILABLE,
+    answer: GateAnswer.SUPPRESSED,
+    reason: Reason.CHANNEL_UNAVAILABLE,
+  };
+  const response = {
+    notification: {
+      id: ID,
+      userId: "ada",
+      type: "news",
+      priority: Priority.NORMAL,
+      status: Status.HELD,
+      reason: Reason.QUIET_HOURS,
+    },
+    timeZone: "Europe/Berlin",
+    bypassedBy: "key:k1",
+    timeline: [
+      { entry: { time: at("2026-11-27T22:10:00Z"), status: Status.ACCEPTED, actor: "key:k1" } },
+      {
+        entry: {
+          time: at("2026-11-27T22:10:00.02Z"),
+          status: Status.HELD,
+          reason: Reason.QUIET_HOURS,
+          actor: "posthorn",
+        },
+        decision: {
+          timeZone: "Europe/Berlin",
+          versions: { preferences: 3, type: 1 },
+          channels: [
+            {
+              channel: Channel.IN_APP,
+              gates: [passed(Gate.CHANNEL_AVAILABLE), quiet, { gate: Gate.RATE_LIMITS, answer: GateAnswer.NOT_ASKED }],
+            },
+            { channel: Channel.EMAIL, gates: [unavailable, { gate: Gate.QUIET_HOURS, answer: GateAnswer.NOT_ASKED }] },
+          ],
+        },
+      },
+    ],
+  };
+  const { server } = await serving((router) => router.rpc(SendService.method.explainNotification, () => response));
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const { exitCode, out } = await w.run(`explain ${ID}`);
+  expect(exitCode).toBe(0);
+  expect(out.join("\n").split("\n")).toEqual(
+    [
+      `${ID}  ada  news  normal  held (quiet-hours)  `,
+      "limits passed by bypass, by key:k1",
+      "",
+      "Fri 2026-11-27 23:10:00 Europe/Berlin (2026-11-27T22:10:00Z)  accepted, by key:k1",
+      "",
+      "Fri 2026-11-27 23:10:00 Europe/Berlin (2026-11-27T22:10:00Z)  held (quiet-hours)",
+      "  by the user's preferences (revision 3), the tenant's (none), the type (revision 1)",
+      "                            inbox                                                             email",
+      "  the channel is there      yes                                                               NO: never",
+      "  no quiet hours            NO: held until Sat 2026-11-28 08:00 (22:00–08:00, set by the user)  -",
+      "  the rate limits have room  -                                                                 -",
+    ].map((line) =>
+      expect.stringMatching(
+        new RegExp(
+          `^${line.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&").replaceAll(/ {2,}/g, " +")}$`.replace(/ \+\$$/, " *$"),
+        ),
+      ),
+    ),
+  );
+  const asJson = await w.run(`explain ${ID} --json`);
+  expect(JSON.parse(asJson.out[0] ?? "")).toMatchObject({
+    timeZone: "Europe/Berlin",
+    timeline: [{}, { decision: {} }],
+  });
+});
+
+test("what-if asks about one Send, with every option, and shows what would happen", async () => {
+  let request: PreviewSendRequest | undefined;
+  let duplicateOf = "";
+  const { server } = await serving((router) =>
+    router.rpc(SendService.method.previewSend, (received) => {
+      request = received;
+      const entry = {
+        time: timestampFromDate(new Date("2026-11-27T22:10:00Z")),
+        status: Status.ACCEPTED,
+        actor: "posthorn",
+      };
+      return { timeZone: "Asia/Kolkata", duplicateOf, timeline: duplicateOf === "" ? [{ entry }] : [] };
+    }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const options = [
+    ..."what-if ada --type news --at 2026-11-27T22:10Z -p high --channel email,sms --tag a --sender bob --ttl 1h".split(
+      " ",
+    ),
+    ..."--dedup-key d --schedule-local 2026-11-28T09:00 --no-batch --bypass-rate-limit --data".split(" "),
+    '{"n":1}',
+  ];
+  const { exitCode, out } = await w.run(options);
+  expect({ exitCode, out }).toEqual({
+    exitCode: 0,
+    out: ["Sat 2026-11-28 03:40:00 Asia/Kolkata (2026-11-27T22:10:00Z)  accepted"],
+  });
+  expect(request).toMatchObject({
+    request: {
+      to: { userIds: ["ada"] },
+      type: "news",
+      content: { title: "What if", data: { n: 1 } },
+      priority: Priority.HIGH,
+      channels: [Channel.EMAIL, Channel.SMS],
+      tags: ["a"],
+      senderId: "bob",
+      expiry: { case: "ttl", value: { seconds: 3600n } },
+      dedupKey: "d",
+      schedule: { case: "localScheduleTime", value: "2026-11-28T09:00" },
+      batchable: false,
+      bypassRateLimit: true,
+    },
+    time: timestampFromDate(new Date("2026-11-27T22:10:00Z")),
+  });
+  const asJson = await w.run("what-if ada --json");
+  expect(JSON.parse(asJson.out[0] ?? "")).toMatchObject({ timeZone: "Asia/Kolkata" });
+  duplicateOf = ID;
+  expect((await w.run("what-if ada")).out).toEqual([`not sent: ${ID} stands for it (dedup key)`]);
 });
 
 test("send --escalate names channels and their times, --confirm asks for a confirmation; without either, nothing", async () => {
@@ -492,6 +628,138 @@ test("types diff tells what a file would change and changes nothing; history who
   expect((await w.run(`types diff ${file} --json`)).out.map((line) => JSON.parse(line).type.key)).toEqual(["news"]);
   expect((await w.run("types history invoice")).out).toEqual(["2  -  key:7", ...lines, "1  -  before this was kept"]);
 });
+
+test("types push sends descriptors without their comments; types show tells fields and versions", async () => {
+  const set = shipped(
+    "string order = 1; // Its number.\n repeated string parcels = 2; map<string, int32> weights = 3;",
+  );
+  const pushed: PushPayloadRequest[] = [];
+  const contract = { version: 2, message: "acme.Shipped", creator: "key:1" };
+  const { server } = await serving((router) =>
+    router
+      .rpc(TypeService.method.pushPayload, (request) => {
+        pushed.push(request);
+        return { contract, created: true };
+      })
+      .rpc(TypeService.method.getPayload, () => ({ contract, descriptorSet: set }))
+      .rpc(TypeService.method.listPayloads, () => ({ contracts: [contract, { ...contract, version: 1 }] })),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  mkdirSync(w.dataDir, { recursive: true });
+  const file = join(w.dataDir, "set.binpb");
+  writeFileSync(file, set);
+  const push = (more = "") => w.run(`types push order --descriptor-set ${file} --message acme.Shipped ${more}`.trim());
+  expect((await push("--if-version 1")).out).toEqual(["order: acme.Shipped is now its payload contract, version 2"]);
+  expect(pushed[0]).toMatchObject({ type: "order", message: "acme.Shipped", version: 1 });
+  expect(pushed[0]?.descriptorSet.byteLength).toBeLessThan(set.byteLength);
+  expect(Buffer.from(pushed[0]?.descriptorSet ?? []).includes("Its number")).toBe(false);
+  expect(Buffer.from(set).includes("Its number")).toBe(true);
+  const shown = (await w.run("types show order")).out;
+  expect(shown.slice(0, 4)).toEqual([
+    "acme.Shipped, version 2",
+    "  1  order    string",
+    "  2  parcels  string …",
+    expect.stringMatching(/^ {2}3 {2}weights {2}map of /),
+  ]);
+  expect(shown.slice(5).map((line) => line[0])).toEqual(["2", "1"]);
+  writeFileSync(file, "none");
+  expect((await push()).exitCode).toBe(2);
+});
+
+test("types check tells breaks, as JSON and as annotations at their lines too, and ends with 1", async () => {
+  const set = shipped("  string order = 1;\n  bytes parcels = 2;");
+  const breaks = [
+    {
+      rule: "FIELD_SAME_TYPE",
+      path: "acme.Shipped.parcels",
+      description: "was int32\n100%",
+      file: "acme/shipped.proto",
+    },
+    { rule: "FIELD_NO_DELETE", path: "acme.Shipped.gone", description: "is gone", file: "acme/shipped.proto" },
+    { rule: "PAYLOAD_WAITING", path: `notification:${ID}`, description: "order: is short", file: "" },
+  ];
+  let found: object = { breaks, version: 3, reach: { notifications: 2, batched: 1 } };
+  const { server } = await serving((router) => router.rpc(TypeService.method.checkPayload, () => found));
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  mkdirSync(w.dataDir, { recursive: true });
+  const file = join(w.dataDir, "set.binpb");
+  writeFileSync(file, set);
+  const check = (more = "") =>
+    w.run(`types check order --descriptor-set ${file} --message acme.Shipped ${more}`.trim());
+  const said = await check("--annotations github");
+  expect(said.exitCode).toBe(1);
+  expect(said.out).toEqual([
+    "acme.Shipped.parcels: was int32 100% (FIELD_SAME_TYPE)",
+    "acme.Shipped.gone: is gone (FIELD_NO_DELETE)",
+    `notification:${ID}: order: is short (PAYLOAD_WAITING)`,
+  ]);
+  const lineOf = (text: string) =>
+    shippedProto("  string order = 1;\n  bytes parcels = 2;")
+      .split("\n")
+      .findIndex((line) => line.includes(text)) + 1;
+  expect(said.err).toEqual([
+    `::error file=acme/shipped.proto,line=${lineOf("bytes parcels")},title=FIELD_SAME_TYPE::acme.Shipped.parcels: was int32%0A100%25`,
+    `::error file=acme/shipped.proto,line=${lineOf("message Shipped")},title=FIELD_NO_DELETE::acme.Shipped.gone: is gone`,
+    `::error title=PAYLOAD_WAITING::notification:${ID}: order: is short`,
+    "order: 3 breaks against version 3; 3 payloads that wait looked at",
+  ]);
+  const json = await check("--json");
+  expect([json.exitCode, json.err]).toEqual([1, []]);
+  expect(JSON.parse(json.out[0] ?? "")).toMatchObject({ breaks, version: 3 });
+  found = { version: 3, reach: { notifications: 1, capped: true } };
+  const good = await check();
+  expect([good.exitCode, good.out]).toEqual([0, []]);
+  expect(good.err).toEqual(["order: 0 breaks against version 3; 1 payload that waits looked at, not all"]);
+  found = { version: 3, unchanged: true };
+  expect((await check()).err).toEqual(["order: nothing to push, it is version 3"]);
+});
+
+test("types codegen writes a sender that the compiler checks payloads by", async () => {
+  const set = shipped(
+    `string order_id = 1; int64 cents = 2; repeated Item items = 3; map<string, Colour> colours = 4;
+     google.protobuf.Timestamp at = 5; bytes label = 6; Item.Part part = 7; google.protobuf.Struct more = 8;
+     oneof to { string street = 9; google.protobuf.StringValue shop = 10; }`,
+    {
+      more: `message Item { string sku = 1; Item inner = 2; message Part { double weight = 1 [json_name = "the weight"]; } }
+        enum Colour { COLOUR_UNSPECIFIED = 0; COLOUR_RED = 1; }`,
+    },
+  );
+  const contract = { version: 2, message: "acme.Shipped" };
+  const { server } = await serving((router) =>
+    router.rpc(TypeService.method.getPayload, () => ({ contract, descriptorSet: set })),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  // Within the checkout, whose packages and settings it is compiled by.
+  const root = join(import.meta.dirname, "../..");
+  const dir = mkdtempSync(join(root, ".cache/codegen-"));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  const out = join(dir, "send-shipped.ts");
+  expect((await w.run(["types", "codegen", "order-shipped", "--out", out])).out).toEqual([
+    `${out}: sendShipped, for version 2`,
+  ]);
+  const use = (payload: string) => `import type { Client } from "@connectrpc/connect";
+    import type { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
+    import { sendShipped } from "./send-shipped.ts";
+    export const send = (client: Client<typeof SendService>) =>
+      sendShipped(client, { userIds: ["ada"] }, ${payload}, { title: "t" }, { idempotencyKey: "k" });`;
+  writeFileSync(join(dir, "tsconfig.json"), '{"extends": "../../tsconfig.json", "include": ["*.ts"]}');
+  const compiles = (payload: string) => {
+    writeFileSync(join(dir, "use.ts"), use(payload));
+    const { status, stdout } = spawnSync(join(root, "node_modules/.bin/tsc"), [
+      "--noEmit",
+      "--incremental",
+      "false",
+      "-p",
+      dir,
+    ]);
+    return status === 0 ? "" : String(stdout);
+  };
+  const good = `{ orderId: "A-17", cents: "12", items: [{ sku: "s", inner: {} }], colours: { a: "COLOUR_RED" },
+    at: "2026-01-01T00:00:00Z", label: "AA==", part: { "the weight": 2 }, more: { any: [1] }, shop: "x" }`;
+  expect(compiles(good)).toBe("");
+  expect(compiles('{ orderId: "A-17", parcels: 2 }')).toContain("parcels");
+  expect(compiles('{ colours: { a: "COLOUR_GREEN" } }')).toContain("COLOUR_GREEN");
+}, 60_000);
 
 test("tail resumes after a cut from the last cursor and prints each notification once", async () => {
   const cursors: string[] = [];

@@ -1,7 +1,10 @@
 import { existsSync } from "node:fs";
 import { createServer, type Server } from "node:net";
+import { createClient } from "@connectrpc/connect";
 import postgres from "postgres";
 import { afterAll, expect, onTestFinished, test } from "vitest";
+import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { transportTo } from "#src/cli/connection.ts";
 import { stateFile } from "#src/cli/state.ts";
 import { freshServices, testServices } from "../support/services.ts";
 import { startServing } from "./serving.ts";
@@ -50,6 +53,31 @@ test("what is sent comes out of tail and stays in the inbox", async () => {
   expect((await world.run("inbox archive all")).out[0]).toContain("2 entries changed");
   expect((await world.run("inbox --archived --json")).out).toHaveLength(2);
   expect((await world.run("inbox counts")).out).toEqual(["0 unread of 0, 2 unseen, 2 archived"]);
+});
+
+test("what-if and explain say the same about a night, on the user's clock", async () => {
+  const grpc = createClient(PreferencesService, transportTo(state.server, state.apiKey));
+  const quietHours = { enabled: true, startTime: "22:00", endTime: "08:00" };
+  const preferences = { timeZone: "Europe/Berlin", quietHours };
+  await grpc.updatePreferences({ userId: "grace", preferences, reason: "asked by phone" });
+  // An evening to come, whatever the time is now.
+  const night = new Date(Math.ceil(Date.now() / 86_400_000) * 86_400_000 + 22.5 * 3_600_000).toISOString();
+  const foreseen = await world.run(["what-if", "grace", "--at", night, "--channel", "in-app,email"]);
+  expect(foreseen.exitCode).toBe(0);
+  const table = foreseen.out.join("\n");
+  expect(table).toMatch(/held \(quiet-hours\) until \w{3} \d{4}-\d\d-\d\d 08:00/);
+  expect(table).toMatch(/no quiet hours +NO: held until .* 08:00 \(22:00–08:00, set by the user\) +-/);
+  expect(table).toMatch(/the channel is there +yes +NO: never/);
+  expect(table).toMatch(/Europe\/Berlin \(.*Z\) {2}delivered, inbox/);
+  await grpc.updatePreferences({
+    userId: "grace",
+    preferences: { quietHours: { startTime: "12:00", endTime: "12:00" } },
+    reason: "asked by phone",
+  });
+  const sent = await world.run(["send", "grace", "-t", "Psst", "--json"]);
+  const { out } = await world.run(["explain", JSON.parse(sent.out[0] ?? "").notificationId]);
+  expect(out[0]).toMatch(/grace {2}general {2}normal {2}held \(quiet-hours\) {2}Psst$/);
+  expect(out.join("\n")).toMatch(/no quiet hours +NO: held until .* \(12:00–12:00, set by the user\)/);
 });
 
 test("types are loaded from a preset once", async () => {

@@ -126,6 +126,7 @@ const BERT: Fill = { user_id: "bert", user_ids: ["bert"] };
 const OTHERWISE: Readonly<Record<string, Fill>> = {
   CreateType: { key: "fresh" },
   CreateSchedule: { key: "fresh" },
+  PreviewSend: { topics: [], roles: [] },
   UpdateNotification: { local_schedule_time: "" },
   // Of nobody, because others are about what waits for alice and bert.
   UnsubscribeAll: { user_id: "carol" },

@@ -141,6 +141,7 @@ test("the table holds the refusals that callers meet", () => {
     "NOTIFICATION_NOT_DELIVERED",
     "NOTIFICATION_NOT_OPEN",
     "NOT_FOUND",
+    "PAYLOAD_INCOMPATIBLE",
     "SCOPE_MISSING",
     "TOO_MANY_RESOURCES",
   ]);

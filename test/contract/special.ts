@@ -12,7 +12,8 @@ import {
   SendService,
   UpdateNotificationRequestSchema,
 } from "#gen/posthorn/v1/send_service_pb.ts";
-import { CreateTypeRequestSchema, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { CreateTypeRequestSchema, PushPayloadRequestSchema, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { shipped } from "../support/descriptors.ts";
 import { type Row, row } from "./conversation.ts";
 import type { World } from "./world.ts";
 
@@ -95,6 +96,16 @@ export function special({ as: { key, sendKey, user }, fill, ids }: World): Row[]
       createType,
       "one that is there",
       create(CreateTypeRequestSchema, { type: { key: "vault", displayName: "x", category: "vault" } }),
+      key,
+    ),
+    row(
+      TypeService.method.pushPayload,
+      "what breaks what is there",
+      create(PushPayloadRequestSchema, {
+        type: "typed",
+        descriptorSet: shipped("bytes order = 1;"),
+        message: "acme.Shipped",
+      }),
       key,
     ),
     row(

@@ -42,7 +42,7 @@ const UUID = /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g;
 const TIME = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z/g;
 
 /** Fields whose values are random, or depend on when they were made. */
-const OPAQUE = new Set(["nextPageToken", "cursor", "etag", "secret", "token", "latency", "prefix"]);
+const OPAQUE = new Set(["nextPageToken", "cursor", "etag", "secret", "token", "latency", "prefix", "localTime"]);
 
 /** Messages that count what waited at that moment, while others of the world's sends are still being decided. */
 const COUNTED = new Set(["reconciled"]);

@@ -1,6 +1,7 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Scope, TokenAlgorithm } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { Channel } from "#gen/posthorn/v1/notification_pb.ts";
+import { shipped } from "../support/descriptors.ts";
 import { OPERATOR_KEY, type TestPlatform } from "../support/platform.ts";
 import { until } from "../support/until.ts";
 import { type Fill, NAMED_VAULT } from "../tenancy/requests.ts";
@@ -63,6 +64,10 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
     schedule: { key: "vault", request: { to, content }, recurrence: "FREQ=DAILY", localStartTime: "2026-01-01T09:00" },
   });
   await key.schedules.upsertDeadline({ deadline: { userId: "alice", key: "vault", time: later.value, content } });
+  await key.types.createType({ type: { key: "typed" } });
+  const descriptorSet = shipped("string order = 1; int32 parcels = 2;");
+  for (const set of [shipped("string order = 1;"), descriptorSet])
+    await key.types.pushPayload({ type: "typed", descriptorSet: set, message: "acme.Shipped" });
   const { token } = await key.admin.createUserToken({ userId: "alice" });
   const delivered = first.results[0]?.notificationId ?? "";
   const scheduled = waiting.results[0]?.notificationId ?? "";
@@ -98,6 +103,13 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       subscription_id: subscription?.id ?? "",
       filter: "priority > 1",
       ...NAMED_VAULT,
+      "PushPayloadRequest.type": "typed",
+      "CheckPayloadRequest.type": "typed",
+      "GetPayloadRequest.type": "typed",
+      "ListPayloadsRequest.type": "typed",
+      descriptor_set: descriptorSet,
+      message: "acme.Shipped",
+      version: 0,
       cursor: "",
       device_id: "phone",
       idempotency_key: "",
@@ -116,6 +128,7 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       reason: "said so",
       title: "Titre à l’ancienne",
       body: "☃",
+      more: "☃",
       display_name: "Another",
       description: "Another",
       email: "by@example.com",

@@ -17,19 +17,29 @@ const content = fc.record({
   url: text,
   imageUrl: text,
   icon: text,
+  typed: fc.option(fc.record({ message: text, version: fc.nat(), value: fc.uint8Array({ maxLength: 50 }) }), {
+    nil: undefined,
+  }),
 });
 
 test("content is encoded byte for byte as by the library, with every field of it", () => {
   const filled = new Set<string>();
   fc.assert(
     fc.property(content, (of) => {
-      const { data, ...rest } = of;
-      const message = create(ContentSchema, data === undefined ? rest : { ...rest, data });
+      const { data, typed, ...rest } = of;
+      const message = create(ContentSchema, {
+        ...rest,
+        ...(data === undefined ? {} : { data }),
+        ...(typed === undefined ? {} : { typed }),
+      });
       expect(encodeContent(message)).toEqual(toBinary(ContentSchema, message));
       for (const { localName } of ContentSchema.fields) if (message[localName as keyof Content]) filled.add(localName);
     }),
   );
-  expect(filled.size).toBe(ContentSchema.fields.length);
+  // `payload` is only for requests, and never stored.
+  expect(filled.size).toBe(ContentSchema.fields.length - 1);
+  const request = create(ContentSchema, { title: "t", payload: { typeUrl: "x/y", value: new Uint8Array(3) } });
+  expect(encodeContent(request)).toEqual(toBinary(ContentSchema, create(ContentSchema, { title: "t" })));
   expect(ActionSchema.fields.map(({ localName }) => localName)).toEqual(["id", "label", "url"]);
 });
 

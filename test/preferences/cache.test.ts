@@ -213,7 +213,7 @@ test("values are half a second old at most while invalidations may be lost, and 
   const start = state.now.getTime();
   await one(tenantId, "ann");
   await setEnabled(tenantId, "ann", false);
-  await cache.redis.del(...(await cache.redis.keys(`${namespace}:preferences2:{${tenantId}}*`)));
+  await cache.redis.del(...(await cache.redis.keys(`${namespace}:preferences3:{${tenantId}}*`)));
   const after = async (ms: number) => {
     state.now = new Date(start + ms);
     return (await one(tenantId, "ann")).optedOut;

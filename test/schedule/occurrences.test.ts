@@ -31,6 +31,7 @@ const scheduler = (over: Store) => {
     metrics,
     findType: () => undefined,
     dedupWindowMs: 1000,
+    reloadType: async () => undefined,
     zonesOf: async () => new Map(),
   };
   return { accept, slot: 1, log };

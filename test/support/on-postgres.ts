@@ -11,6 +11,7 @@ import { pageTokens } from "#src/store/page-token.ts";
 import { openStore } from "#src/store/store.ts";
 import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
+import { judging } from "#src/types/payload/judging.ts";
 import { fakeCall } from "./call.ts";
 import { localInvalidations } from "./local-invalidations.ts";
 import { testServices } from "./services.ts";
@@ -43,6 +44,7 @@ export async function onPostgres() {
     newId,
     pageTokens: pageTokens(new Uint8Array(32)),
     invalidations: localInvalidations(),
+    judging: judging(),
     reconcile: reconciling({
       decide,
       metrics: createMetrics(new Registry()),

@@ -69,6 +69,10 @@ const SKIP = new Set([
   "reminder_offsets",
   "window",
   "max_window",
+  "payload",
+  "typed",
+  "payload_message",
+  "payload_version",
 ]);
 
 /** A schedule's request may not set these. */
@@ -126,7 +130,7 @@ function set(message: ReflectMessage, field: DescField, fill: Fill, depth: numbe
       return;
     }
     case "map":
-      return; // Preferences' scopes: names of types and categories, which need not exist.
+      return; // Preferences' scopes and a wording's languages: what they name need not exist.
   }
 }
 

@@ -5,15 +5,15 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
-import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Any, Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file posthorn/v1/notification.proto.
  */
 export const file_posthorn_v1_notification: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS9ub3RpZmljYXRpb24ucHJvdG8SC3Bvc3Rob3JuLnYxItEBCgdWZXJkaWN0EiUKB2NoYW5uZWwYASABKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEiYKBGtpbmQYAiABKA4yGC5wb3N0aG9ybi52MS5WZXJkaWN0S2luZBIjCgZyZWFzb24YAyABKA4yEy5wb3N0aG9ybi52MS5SZWFzb24SKQoFdW50aWwYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGJhdGNoX2lkGAUgASgJEhUKDWZpbHRlcl9mYWlsZWQYBiABKAgixwMKB0NvbnRlbnQSGQoFdGl0bGUYASABKAlCCrpIB3IFEAEY/wESFgoEYm9keRgCIAEoCUIIukgFcgMYwD4SJQoEZGF0YRgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoHYWN0aW9ucxgEIAMoCzITLnBvc3Rob3JuLnYxLkFjdGlvbkIIukgFkgECEAUSyAEKA3VybBgFIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjQDzIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJBI1CglpbWFnZV91cmwYBiABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSMAoEaWNvbhgHIAEoCUIiukgf2AEBchoY0A8yFV4oL3xodHRwcz86Ly8pW15cc10qJCKXAgoGQWN0aW9uEigKAmlkGAEgASgJQhy6SBlyFzIVXltBLVphLXowLTlfLV17MSw2NH0kEhgKBWxhYmVsGAIgASgJQgm6SAZyBBABGEASyAEKA3VybBgDIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjQDzIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJCLHBwoMTm90aWZpY2F0aW9uEgoKAmlkGAEgASgJEg8KB3VzZXJfaWQYAiABKAkSDAoEdHlwZRgDIAEoCRIQCghjYXRlZ29yeRgEIAEoCRInCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5EiMKBnN0YXR1cxgGIAEoDjITLnBvc3Rob3JuLnYxLlN0YXR1cxIjCgZyZWFzb24YByABKA4yEy5wb3N0aG9ybi52MS5SZWFzb24SJQoHY29udGVudBgIIAEoCzIULnBvc3Rob3JuLnYxLkNvbnRlbnQSJgoIY2hhbm5lbHMYCSADKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEgwKBHRhZ3MYCiADKAkSLwoLY3JlYXRlX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1zY2hlZHVsZV90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoJaG9sZF90aW1lGA8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxkZWxpdmVyX3RpbWUYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCXJlYWRfdGltZRgRIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMY29uZmlybV90aW1lGB0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIqCgdsYXRlbmN5GBIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCGF0dGVtcHRzGBMgASgFEhEKCWRlZHVwX2tleRgUIAEoCRIUCgxjb2xsYXBzZV9rZXkYFSABKAkSEQoJc2VuZGVyX2lkGBYgASgJEhEKCWZhbm91dF9pZBgXIAEoCRIWCg5xdWV1ZV9wb3NpdGlvbhgYIAEoBRImCgh2ZXJkaWN0cxgZIAMoCzIULnBvc3Rob3JuLnYxLlZlcmRpY3QSMAoKcmF0ZV9saW1pdBgaIAEoCzIcLnBvc3Rob3JuLnYxLlJhdGVMaW1pdFN0YXR1cxIQCghiYXRjaF9pZBgbIAEoCRIRCglncm91cF9rZXkYHyABKAkitAIKDVRpbWVsaW5lRW50cnkSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoGc3RhdHVzGAIgASgOMhMucG9zdGhvcm4udjEuU3RhdHVzEiUKB2NoYW5uZWwYAyABKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEiMKBnJlYXNvbhgEIAEoDjITLnBvc3Rob3JuLnYxLlJlYXNvbhImCgh2ZXJkaWN0cxgFIAMoCzIULnBvc3Rob3JuLnYxLlZlcmRpY3QSDQoFYWN0b3IYBiABKAkSMAoKcmF0ZV9saW1pdBgHIAEoCzIcLnBvc3Rob3JuLnYxLlJhdGVMaW1pdFN0YXR1cxIRCgljb25maXJtZWQYCSABKAgSDAoEc3RlcBgKIAEoBSLeAQoKRXNjYWxhdGlvbhI1CgVzdGVwcxgBIAMoCzIcLnBvc3Rob3JuLnYxLkVzY2FsYXRpb24uU3RlcEIIukgFkgECEAUSHQoVY29uZmlybWF0aW9uX3JlcXVpcmVkGAIgASgIGnoKBFN0ZXASMwoHY2hhbm5lbBgBIAEoDjIULnBvc3Rob3JuLnYxLkNoYW5uZWxCDLpICYIBBhABIAAgARI9CgVhZnRlchgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkITukgQyAEBqgEKIgQIgPUkMgIICiLKAQoPUmF0ZUxpbWl0U3RhdHVzEiMKBndpbmRvdxgBIAEoDjITLnBvc3Rob3JuLnYxLlJlYXNvbhINCgV1c2FnZRgCIAEoBRINCgVsaW1pdBgDIAEoBRIuCgtyZXRyeV9hZnRlchgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgpyZXNldF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxtYXhfcGVyX2hvdXIYBiABKAUiVwoPUmVtaW5kZXJPZmZzZXRzEkQKB29mZnNldHMYASADKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CGLpIFZIBEhAKIg6qAQsiBQiAztoDMgIIPCp1CghQcmlvcml0eRIYChRQUklPUklUWV9VTlNQRUNJRklFRBAAEhAKDFBSSU9SSVRZX0xPVxABEhMKD1BSSU9SSVRZX05PUk1BTBACEhEKDVBSSU9SSVRZX0hJR0gQAxIVChFQUklPUklUWV9DUklUSUNBTBAEKpMBCgdDaGFubmVsEhcKE0NIQU5ORUxfVU5TUEVDSUZJRUQQABISCg5DSEFOTkVMX0lOX0FQUBABEhEKDUNIQU5ORUxfRU1BSUwQAhIPCgtDSEFOTkVMX1NNUxADEhAKDENIQU5ORUxfUFVTSBAEEhMKD0NIQU5ORUxfV0VCSE9PSxAFEhAKDENIQU5ORUxfQ0hBVBAGKoICCgZTdGF0dXMSFgoSU1RBVFVTX1VOU1BFQ0lGSUVEEAASEwoPU1RBVFVTX0FDQ0VQVEVEEAESFAoQU1RBVFVTX1NDSEVEVUxFRBACEg8KC1NUQVRVU19IRUxEEAMSEgoOU1RBVFVTX0JBVENIRUQQBBIVChFTVEFUVVNfUFJPQ0VTU0lORxAFEhQKEFNUQVRVU19ERUxJVkVSRUQQBxIPCgtTVEFUVVNfUkVBRBAIEhEKDVNUQVRVU19GQUlMRUQQCRISCg5TVEFUVVNfRVhQSVJFRBAKEhQKEFNUQVRVU19DQU5DRUxMRUQQCxIVChFTVEFUVVNfU1VQUFJFU1NFRBAMKsAGCgZSZWFzb24SFgoSUkVBU09OX1VOU1BFQ0lGSUVEEAASEgoOUkVBU09OX0VYUElSRUQQARIUChBSRUFTT05fQ0FOQ0VMTEVEEAISFQoRUkVBU09OX1NVUEVSU0VERUQQAxIZChVSRUFTT05fVVNFUl9PUFRFRF9PVVQQBBIYChRSRUFTT05fVFlQRV9ESVNBQkxFRBAFEhwKGFJFQVNPTl9DQVRFR09SWV9ESVNBQkxFRBAGEhsKF1JFQVNPTl9DSEFOTkVMX0RJU0FCTEVEEAcSIQodUkVBU09OX0JFTE9XX01JTklNVU1fUFJJT1JJVFkQCBIUChBSRUFTT05fRFVQTElDQVRFEAkSFgoSUkVBU09OX1FVSUVUX0hPVVJTEAoSGQoVUkVBU09OX0RPX05PVF9ESVNUVVJCEAsSEgoOUkVBU09OX1dFRUtFTkQQDBIcChhSRUFTT05fVVNFUl9NSU5VVEVfTElNSVQQDRIaChZSRUFTT05fVVNFUl9IT1VSX0xJTUlUEA4SGQoVUkVBU09OX1VTRVJfREFZX0xJTUlUEA8SGwoXUkVBU09OX1VTRVJfQlVSU1RfTElNSVQQEBIXChNSRUFTT05fVEVOQU5UX0xJTUlUEBESFwoTUkVBU09OX0dMT0JBTF9MSU1JVBASEh4KGlJFQVNPTl9MSU1JVEVSX1VOQVZBSUxBQkxFEBMSFAoQUkVBU09OX1NDSEVEVUxFRBAUEhUKEVJFQVNPTl9OT19DSEFOTkVMEBUSFwoTUkVBU09OX1VTRVJfREVMRVRFRBAWEhcKE1JFQVNPTl9UWVBFX0RFTEVURUQQFxIcChhSRUFTT05fUFJPQ0VTU0lOR19GQUlMRUQQGBITCg9SRUFTT05fQkFUQ0hJTkcQGRIRCg1SRUFTT05fRElHRVNUEBoSFQoRUkVBU09OX0hPVVJMWV9DQVAQGxITCg9SRUFTT05fRklMVEVSRUQQHBIXChNSRUFTT05fVU5TVUJTQ1JJQkVEEB0SHgoaUkVBU09OX0NIQU5ORUxfVU5BVkFJTEFCTEUQIBIfChtSRUFTT05fQ09ORklSTUFUSU9OX01JU1NJTkcQISqPAQoLVmVyZGljdEtpbmQSHAoYVkVSRElDVF9LSU5EX1VOU1BFQ0lGSUVEEAASGAoUVkVSRElDVF9LSU5EX0RFTElWRVIQARIVChFWRVJESUNUX0tJTkRfSE9MRBACEhkKFVZFUkRJQ1RfS0lORF9TVVBQUkVTUxADEhYKElZFUkRJQ1RfS0lORF9CQVRDSBAEQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("Ch5wb3N0aG9ybi92MS9ub3RpZmljYXRpb24ucHJvdG8SC3Bvc3Rob3JuLnYxItEBCgdWZXJkaWN0EiUKB2NoYW5uZWwYASABKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEiYKBGtpbmQYAiABKA4yGC5wb3N0aG9ybi52MS5WZXJkaWN0S2luZBIjCgZyZWFzb24YAyABKA4yEy5wb3N0aG9ybi52MS5SZWFzb24SKQoFdW50aWwYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGJhdGNoX2lkGAUgASgJEhUKDWZpbHRlcl9mYWlsZWQYBiABKAgimAQKB0NvbnRlbnQSGQoFdGl0bGUYASABKAlCCrpIB3IFEAEY/wESFgoEYm9keRgCIAEoCUIIukgFcgMYwD4SJQoEZGF0YRgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoHYWN0aW9ucxgEIAMoCzITLnBvc3Rob3JuLnYxLkFjdGlvbkIIukgFkgECEAUSyAEKA3VybBgFIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjQDzIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJBI1CglpbWFnZV91cmwYBiABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSMAoEaWNvbhgHIAEoCUIiukgf2AEBchoY0A8yFV4oL3xodHRwcz86Ly8pW15cc10qJBIlCgdwYXlsb2FkGAggASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueRIoCgV0eXBlZBgJIAEoCzIZLnBvc3Rob3JuLnYxLlR5cGVkUGF5bG9hZCI/CgxUeXBlZFBheWxvYWQSDwoHbWVzc2FnZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgFEg0KBXZhbHVlGAMgASgMIpcCCgZBY3Rpb24SKAoCaWQYASABKAlCHLpIGXIXMhVeW0EtWmEtejAtOV8tXXsxLDY0fSQSGAoFbGFiZWwYAiABKAlCCbpIBnIEEAEYQBLIAQoDdXJsGAMgASgJQroBuki2AboBewoKdXJsLnNjaGVtZRIxbXVzdCBub3QgYmUgYSBqYXZhc2NyaXB0OiwgZGF0YTogb3IgdmJzY3JpcHQ6IFVSTBo6IXRoaXMubG93ZXJBc2NpaSgpLm1hdGNoZXMoJ14oamF2YXNjcmlwdHxkYXRhfHZic2NyaXB0KTonKdgBAXIzGNAPMi5eKC98aHR0cHM/Oi8vfFthLXpBLVpdW2EtekEtWjAtOSsuLV0qOilbXlxzXSokIuIHCgxOb3RpZmljYXRpb24SCgoCaWQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIMCgR0eXBlGAMgASgJEhAKCGNhdGVnb3J5GAQgASgJEicKCHByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHkSIwoGc3RhdHVzGAYgASgOMhMucG9zdGhvcm4udjEuU3RhdHVzEiMKBnJlYXNvbhgHIAEoDjITLnBvc3Rob3JuLnYxLlJlYXNvbhIlCgdjb250ZW50GAggASgLMhQucG9zdGhvcm4udjEuQ29udGVudBImCghjaGFubmVscxgJIAMoDjIULnBvc3Rob3JuLnYxLkNoYW5uZWwSDAoEdGFncxgKIAMoCRIvCgtjcmVhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDXNjaGVkdWxlX3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglob2xkX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGRlbGl2ZXJfdGltZRgQIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoJcmVhZF90aW1lGBEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb25maXJtX3RpbWUYHSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEioKB2xhdGVuY3kYEiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIYXR0ZW1wdHMYEyABKAUSEQoJZGVkdXBfa2V5GBQgASgJEhQKDGNvbGxhcHNlX2tleRgVIAEoCRIRCglzZW5kZXJfaWQYFiABKAkSEQoJZmFub3V0X2lkGBcgASgJEhYKDnF1ZXVlX3Bvc2l0aW9uGBggASgFEiYKCHZlcmRpY3RzGBkgAygLMhQucG9zdGhvcm4udjEuVmVyZGljdBIwCgpyYXRlX2xpbWl0GBogASgLMhwucG9zdGhvcm4udjEuUmF0ZUxpbWl0U3RhdHVzEhAKCGJhdGNoX2lkGBsgASgJEhEKCWdyb3VwX2tleRgfIAEoCRIZChFieXBhc3NfcmF0ZV9saW1pdBghIAEoCCK6AgoNVGltZWxpbmVFbnRyeRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgZzdGF0dXMYAiABKA4yEy5wb3N0aG9ybi52MS5TdGF0dXMSJQoHY2hhbm5lbBgDIAEoDjIULnBvc3Rob3JuLnYxLkNoYW5uZWwSIwoGcmVhc29uGAQgASgOMhMucG9zdGhvcm4udjEuUmVhc29uEiYKCHZlcmRpY3RzGAUgAygLMhQucG9zdGhvcm4udjEuVmVyZGljdBINCgVhY3RvchgGIAEoCRIwCgpyYXRlX2xpbWl0GAcgASgLMhwucG9zdGhvcm4udjEuUmF0ZUxpbWl0U3RhdHVzEhEKCWNvbmZpcm1lZBgJIAEoCBIMCgRzdGVwGAogASgFSgQIZBB4It4BCgpFc2NhbGF0aW9uEjUKBXN0ZXBzGAEgAygLMhwucG9zdGhvcm4udjEuRXNjYWxhdGlvbi5TdGVwQgi6SAWSAQIQBRIdChVjb25maXJtYXRpb25fcmVxdWlyZWQYAiABKAgaegoEU3RlcBIzCgdjaGFubmVsGAEgASgOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEIMukgJggEGEAEgACABEj0KBWFmdGVyGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhO6SBDIAQGqAQoiBAiA9SQyAggKIsoBCg9SYXRlTGltaXRTdGF0dXMSIwoGd2luZG93GAEgASgOMhMucG9zdGhvcm4udjEuUmVhc29uEg0KBXVzYWdlGAIgASgFEg0KBWxpbWl0GAMgASgFEi4KC3JldHJ5X2FmdGVyGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KCnJlc2V0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDG1heF9wZXJfaG91chgGIAEoBSJXCg9SZW1pbmRlck9mZnNldHMSRAoHb2Zmc2V0cxgBIAMoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIYukgVkgESEAoiDqoBCyIFCIDO2gMyAgg8KnUKCFByaW9yaXR5EhgKFFBSSU9SSVRZX1VOU1BFQ0lGSUVEEAASEAoMUFJJT1JJVFlfTE9XEAESEwoPUFJJT1JJVFlfTk9STUFMEAISEQoNUFJJT1JJVFlfSElHSBADEhUKEVBSSU9SSVRZX0NSSVRJQ0FMEAQqkwEKB0NoYW5uZWwSFwoTQ0hBTk5FTF9VTlNQRUNJRklFRBAAEhIKDkNIQU5ORUxfSU5fQVBQEAESEQoNQ0hBTk5FTF9FTUFJTBACEg8KC0NIQU5ORUxfU01TEAMSEAoMQ0hBTk5FTF9QVVNIEAQSEwoPQ0hBTk5FTF9XRUJIT09LEAUSEAoMQ0hBTk5FTF9DSEFUEAYqggIKBlN0YXR1cxIWChJTVEFUVVNfVU5TUEVDSUZJRUQQABITCg9TVEFUVVNfQUNDRVBURUQQARIUChBTVEFUVVNfU0NIRURVTEVEEAISDwoLU1RBVFVTX0hFTEQQAxISCg5TVEFUVVNfQkFUQ0hFRBAEEhUKEVNUQVRVU19QUk9DRVNTSU5HEAUSFAoQU1RBVFVTX0RFTElWRVJFRBAHEg8KC1NUQVRVU19SRUFEEAgSEQoNU1RBVFVTX0ZBSUxFRBAJEhIKDlNUQVRVU19FWFBJUkVEEAoSFAoQU1RBVFVTX0NBTkNFTExFRBALEhUKEVNUQVRVU19TVVBQUkVTU0VEEAwqwAYKBlJlYXNvbhIWChJSRUFTT05fVU5TUEVDSUZJRUQQABISCg5SRUFTT05fRVhQSVJFRBABEhQKEFJFQVNPTl9DQU5DRUxMRUQQAhIVChFSRUFTT05fU1VQRVJTRURFRBADEhkKFVJFQVNPTl9VU0VSX09QVEVEX09VVBAEEhgKFFJFQVNPTl9UWVBFX0RJU0FCTEVEEAUSHAoYUkVBU09OX0NBVEVHT1JZX0RJU0FCTEVEEAYSGwoXUkVBU09OX0NIQU5ORUxfRElTQUJMRUQQBxIhCh1SRUFTT05fQkVMT1dfTUlOSU1VTV9QUklPUklUWRAIEhQKEFJFQVNPTl9EVVBMSUNBVEUQCRIWChJSRUFTT05fUVVJRVRfSE9VUlMQChIZChVSRUFTT05fRE9fTk9UX0RJU1RVUkIQCxISCg5SRUFTT05fV0VFS0VORBAMEhwKGFJFQVNPTl9VU0VSX01JTlVURV9MSU1JVBANEhoKFlJFQVNPTl9VU0VSX0hPVVJfTElNSVQQDhIZChVSRUFTT05fVVNFUl9EQVlfTElNSVQQDxIbChdSRUFTT05fVVNFUl9CVVJTVF9MSU1JVBAQEhcKE1JFQVNPTl9URU5BTlRfTElNSVQQERIXChNSRUFTT05fR0xPQkFMX0xJTUlUEBISHgoaUkVBU09OX0xJTUlURVJfVU5BVkFJTEFCTEUQExIUChBSRUFTT05fU0NIRURVTEVEEBQSFQoRUkVBU09OX05PX0NIQU5ORUwQFRIXChNSRUFTT05fVVNFUl9ERUxFVEVEEBYSFwoTUkVBU09OX1RZUEVfREVMRVRFRBAXEhwKGFJFQVNPTl9QUk9DRVNTSU5HX0ZBSUxFRBAYEhMKD1JFQVNPTl9CQVRDSElORxAZEhEKDVJFQVNPTl9ESUdFU1QQGhIVChFSRUFTT05fSE9VUkxZX0NBUBAbEhMKD1JFQVNPTl9GSUxURVJFRBAcEhcKE1JFQVNPTl9VTlNVQlNDUklCRUQQHRIeChpSRUFTT05fQ0hBTk5FTF9VTkFWQUlMQUJMRRAgEh8KG1JFQVNPTl9DT05GSVJNQVRJT05fTUlTU0lORxAhKo8BCgtWZXJkaWN0S2luZBIcChhWRVJESUNUX0tJTkRfVU5TUEVDSUZJRUQQABIYChRWRVJESUNUX0tJTkRfREVMSVZFUhABEhUKEVZFUkRJQ1RfS0lORF9IT0xEEAISGQoVVkVSRElDVF9LSU5EX1NVUFBSRVNTEAMSFgoSVkVSRElDVF9LSU5EX0JBVENIEARCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * The decision for one channel of a notification, at one instant.
@@ -97,6 +97,11 @@ export type Content = Message<"posthorn.v1.Content"> & {
    * Anything the receiving application needs; at most 16 KiB encoded, numbers
    * finite, at most 16 levels deep.
    *
+   * Of a type with a payload contract (TypeService.PushPayload) it must be that
+   * message in protobuf's JSON, and is validated as such: errors name
+   * `content.data.<path>`. In answers it always is, in its canonical form (names
+   * in lowerCamelCase, fields at their default left out), however it was sent.
+   *
    * @generated from field: google.protobuf.Struct data = 3;
    */
   data?: JsonObject | undefined;
@@ -129,6 +134,27 @@ export type Content = Message<"posthorn.v1.Content"> & {
    * @generated from field: string icon = 7;
    */
   icon: string;
+
+  /**
+   * Only in requests, and in place of `data`: the message of the type's payload
+   * contract, as the sender's generated class packs it. Validated against exactly
+   * the current version, its rules (protovalidate) included; errors name
+   * `content.payload.<path>`. At most 16 KiB, 16 levels and 16 KiB as JSON. Fields
+   * that the contract does not know are kept in TypedPayload.value. Types without
+   * a contract refuse it. Not in JSON, where there is no class to pack it: give
+   * `data`.
+   *
+   * @generated from field: google.protobuf.Any payload = 8;
+   */
+  payload?: Any | undefined;
+
+  /**
+   * Only in answers, of types with a payload contract: the payload for clients
+   * that have its class. In requests it is passed over.
+   *
+   * @generated from field: posthorn.v1.TypedPayload typed = 9;
+   */
+  typed?: TypedPayload | undefined;
 };
 
 /**
@@ -137,6 +163,42 @@ export type Content = Message<"posthorn.v1.Content"> & {
  */
 export const ContentSchema: GenMessage<Content> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_notification, 1);
+
+/**
+ * A payload as a message. `Content.data` is the same in JSON.
+ *
+ * @generated from message posthorn.v1.TypedPayload
+ */
+export type TypedPayload = Message<"posthorn.v1.TypedPayload"> & {
+  /**
+   * Full name of the message, such as "acme.orders.v1.OrderShipped".
+   *
+   * @generated from field: string message = 1;
+   */
+  message: string;
+
+  /**
+   * The version of the type's payload contract that it was validated against.
+   *
+   * @generated from field: int32 version = 2;
+   */
+  version: number;
+
+  /**
+   * The encoded message: byte for byte as it was sent as `payload`, or made of
+   * what was sent as `data`.
+   *
+   * @generated from field: bytes value = 3;
+   */
+  value: Uint8Array;
+};
+
+/**
+ * Describes the message posthorn.v1.TypedPayload.
+ * Use `create(TypedPayloadSchema)` to create a new message.
+ */
+export const TypedPayloadSchema: GenMessage<TypedPayload> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_notification, 2);
 
 /**
  * A button on a notification.
@@ -171,7 +233,7 @@ export type Action = Message<"posthorn.v1.Action"> & {
  * Use `create(ActionSchema)` to create a new message.
  */
 export const ActionSchema: GenMessage<Action> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_notification, 2);
+  messageDesc(file_posthorn_v1_notification, 3);
 
 /**
  * One notification to one user, as its sender sees it.
@@ -386,6 +448,13 @@ export type Notification = Message<"posthorn.v1.Notification"> & {
    * @generated from field: string group_key = 31;
    */
   groupKey: string;
+
+  /**
+   * As sent: it passes the rate limits.
+   *
+   * @generated from field: bool bypass_rate_limit = 33;
+   */
+  bypassRateLimit: boolean;
 };
 
 /**
@@ -393,7 +462,7 @@ export type Notification = Message<"posthorn.v1.Notification"> & {
  * Use `create(NotificationSchema)` to create a new message.
  */
 export const NotificationSchema: GenMessage<Notification> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_notification, 3);
+  messageDesc(file_posthorn_v1_notification, 4);
 
 /**
  * One entry of a notification's append-only history.
@@ -438,7 +507,8 @@ export type TimelineEntry = Message<"posthorn.v1.TimelineEntry"> & {
   verdicts: Verdict[];
 
   /**
-   * Who did it: "posthorn" itself, "key:<id>" or "user:<id>".
+   * Who did it: "posthorn" itself, "key:<id>", "user:<id>" or "operator". ACCEPTED
+   * with bypass_rate_limit: who sent it past the limits.
    *
    * @generated from field: string actor = 6;
    */
@@ -471,7 +541,7 @@ export type TimelineEntry = Message<"posthorn.v1.TimelineEntry"> & {
  * Use `create(TimelineEntrySchema)` to create a new message.
  */
 export const TimelineEntrySchema: GenMessage<TimelineEntry> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_notification, 4);
+  messageDesc(file_posthorn_v1_notification, 5);
 
 /**
  * What happens when nobody answers: one outside channel after the other, each a
@@ -519,7 +589,7 @@ export type Escalation = Message<"posthorn.v1.Escalation"> & {
  * Use `create(EscalationSchema)` to create a new message.
  */
 export const EscalationSchema: GenMessage<Escalation> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_notification, 5);
+  messageDesc(file_posthorn_v1_notification, 6);
 
 /**
  * One channel to try.
@@ -547,7 +617,7 @@ export type Escalation_Step = Message<"posthorn.v1.Escalation.Step"> & {
  * Use `create(Escalation_StepSchema)` to create a new message.
  */
 export const Escalation_StepSchema: GenMessage<Escalation_Step> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_notification, 5, 0);
+  messageDesc(file_posthorn_v1_notification, 6, 0);
 
 /**
  * How a limit stood when it held a notification, or the hourly cap when it held
@@ -620,7 +690,7 @@ export type RateLimitStatus = Message<"posthorn.v1.RateLimitStatus"> & {
  * Use `create(RateLimitStatusSchema)` to create a new message.
  */
 export const RateLimitStatusSchema: GenMessage<RateLimitStatus> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_notification, 6);
+  messageDesc(file_posthorn_v1_notification, 7);
 
 /**
  * How long before a deadline its user is reminded. Empty: not at all.
@@ -641,7 +711,7 @@ export type ReminderOffsets = Message<"posthorn.v1.ReminderOffsets"> & {
  * Use `create(ReminderOffsetsSchema)` to create a new message.
  */
 export const ReminderOffsetsSchema: GenMessage<ReminderOffsets> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_notification, 7);
+  messageDesc(file_posthorn_v1_notification, 8);
 
 /**
  * How urgent a notification is. It picks the lane: a lane never waits for work

@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/type_service.proto.
  */
 export const file_posthorn_v1_type_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIr8GChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uIsECCglCYXRjaFJ1bGUSEQoJYmF0Y2hhYmxlGAEgASgIEhsKCG1heF9zaXplGAIgASgFQgm6SAYaBBgUKAASOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCAESMwoEbW9kZRgEIAEoDjIbLnBvc3Rob3JuLnYxLkJhdGNoUnVsZS5Nb2RlQgi6SAWCAQIQARIPCgdzbGlkaW5nGAUgASgIEj8KCm1heF93aW5kb3cYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiQQoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEQoNTU9ERV9UUkFJTElORxABEhAKDE1PREVfTEVBRElORxACItYECgxCYXRjaFdvcmRpbmcSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEjAKBGljb24YAyABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSOQoDdGFnGAQgASgJQiy6SCnYAQFyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fOi1dezAsNjN9JBLIAQoDdXJsGAUgASgJQroBuki2AboBewoKdXJsLnNjaGVtZRIxbXVzdCBub3QgYmUgYSBqYXZhc2NyaXB0OiwgZGF0YTogb3IgdmJzY3JpcHQ6IFVSTBo6IXRoaXMubG93ZXJBc2NpaSgpLm1hdGNoZXMoJ14oamF2YXNjcmlwdHxkYXRhfHZic2NyaXB0KTonKdgBAXIzGOwOMi5eKC98aHR0cHM/Oi8vfFthLXpBLVpdW2EtekEtWjAtOSsuLV0qOilbXlxzXSokEhYKBG1vcmUYBiABKAlCCLpIBXIDGMgBEngKDHRyYW5zbGF0aW9ucxgHIAMoCzIrLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZy5UcmFuc2xhdGlvbnNFbnRyeUI1ukgymgEvEBQiK3IpMideW0EtWmEtel17MiwzfSgtW0EtWmEtejAtOV17Miw4fSl7MCwzfSQaSwoRVHJhbnNsYXRpb25zRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYucG9zdGhvcm4udjEuQmF0Y2hUZXh0OgI4ASJUCglCYXRjaFRleHQSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEhYKBG1vcmUYAyABKAlCCLpIBXIDGMgBIkgKEUNyZWF0ZVR5cGVSZXF1ZXN0EjMKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlQga6SAPIAQEiQQoSQ3JlYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlIkMKDkdldFR5cGVSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIj4KD0dldFR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSKKAQoQTGlzdFR5cGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSOQoIY2F0ZWdvcnkYAyABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCJaChFMaXN0VHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIsIBChFVcGRhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhkKCHJldmlzaW9uGAQgASgFQge6SAQaAigAEhUKDXZhbGlkYXRlX29ubHkYBSABKAgifQoSVXBkYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEikKB2NoYW5nZXMYAiADKAsyGC5wb3N0aG9ybi52MS5GaWVsZENoYW5nZRIPCgdjcmVhdGVkGAMgASgIIokBChhMaXN0VHlwZVJldmlzaW9uc1JlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSHAoJcGFnZV9zaXplGAIgASgFQgm6SAYaBBhkKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciYgoZTGlzdFR5cGVSZXZpc2lvbnNSZXNwb25zZRIsCglyZXZpc2lvbnMYASADKAsyGS5wb3N0aG9ybi52MS5UeXBlUmV2aXNpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJInUKDFR5cGVSZXZpc2lvbhIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRINCgVhY3RvchgCIAEoCRIpCgdjaGFuZ2VzGAMgAygLMhgucG9zdGhvcm4udjEuRmllbGRDaGFuZ2UiRgoRRGVsZXRlVHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiFAoSRGVsZXRlVHlwZVJlc3BvbnNlIkQKEUxvYWRQcmVzZXRSZXF1ZXN0Ei8KBnByZXNldBgBIAEoDjITLnBvc3Rob3JuLnYxLlByZXNldEIKukgHggEEEAEgACJTChJMb2FkUHJlc2V0UmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg8KB2NyZWF0ZWQYAiABKAUqWAoKRGlnZXN0UnVsZRIbChdESUdFU1RfUlVMRV9VTlNQRUNJRklFRBAAEhUKEURJR0VTVF9SVUxFX05FVkVSEAESFgoSRElHRVNUX1JVTEVfQUxXQVlTEAIqawoGUHJlc2V0EhYKElBSRVNFVF9VTlNQRUNJRklFRBAAEhUKEVBSRVNFVF9UQVNLTUFTVEVSEAESDwoLUFJFU0VUX0pPQlMQAhIOCgpQUkVTRVRfQ1JNEAMSEQoNUFJFU0VUX09SREVSUxAEMs4ECgtUeXBlU2VydmljZRJNCgpDcmVhdGVUeXBlEh4ucG9zdGhvcm4udjEuQ3JlYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVzcG9uc2USSQoHR2V0VHlwZRIbLnBvc3Rob3JuLnYxLkdldFR5cGVSZXF1ZXN0GhwucG9zdGhvcm4udjEuR2V0VHlwZVJlc3BvbnNlIgOQAgESTwoJTGlzdFR5cGVzEh0ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVxdWVzdBoeLnBvc3Rob3JuLnYxLkxpc3RUeXBlc1Jlc3BvbnNlIgOQAgESTQoKVXBkYXRlVHlwZRIeLnBvc3Rob3JuLnYxLlVwZGF0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlc3BvbnNlEmcKEUxpc3RUeXBlUmV2aXNpb25zEiUucG9zdGhvcm4udjEuTGlzdFR5cGVSZXZpc2lvbnNSZXF1ZXN0GiYucG9zdGhvcm4udjEuTGlzdFR5cGVSZXZpc2lvbnNSZXNwb25zZSIDkAIBEk0KCkRlbGV0ZVR5cGUSHi5wb3N0aG9ybi52MS5EZWxldGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXNwb25zZRJNCgpMb2FkUHJlc2V0Eh4ucG9zdGhvcm4udjEuTG9hZFByZXNldFJlcXVlc3QaHy5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVzcG9uc2VCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_change, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIvEGChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEhcKD3BheWxvYWRfbWVzc2FnZRgVIAEoCRIXCg9wYXlsb2FkX3ZlcnNpb24YFiABKAUigwEKD1BheWxvYWRDb250cmFjdBIPCgd2ZXJzaW9uGAEgASgFEg8KB21lc3NhZ2UYAiABKAkSLwoLY3JlYXRlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2NyZWF0b3IYBCABKAkSDAoEc2l6ZRgFIAEoBSLBAgoJQmF0Y2hSdWxlEhEKCWJhdGNoYWJsZRgBIAEoCBIbCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYFCgAEjoKBndpbmRvdxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIoDgyAggBEjMKBG1vZGUYBCABKA4yGy5wb3N0aG9ybi52MS5CYXRjaFJ1bGUuTW9kZUIIukgFggECEAESDwoHc2xpZGluZxgFIAEoCBI/CgptYXhfd2luZG93GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAggBIkEKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEhEKDU1PREVfVFJBSUxJTkcQARIQCgxNT0RFX0xFQURJTkcQAiLWBAoMQmF0Y2hXb3JkaW5nEhcKBXRpdGxlGAEgASgJQgi6SAVyAxjIARIWCgRib2R5GAIgASgJQgi6SAVyAxjQDxIwCgRpY29uGAMgASgJQiK6SB/YAQFyGhjQDzIVXigvfGh0dHBzPzovLylbXlxzXSokEjkKA3RhZxgEIAEoCUIsukgp2AEBciQyIl5bQS1aYS16MC05XVtBLVphLXowLTkuXzotXXswLDYzfSQSyAEKA3VybBgFIAEoCUK6AbpItgG6AXsKCnVybC5zY2hlbWUSMW11c3Qgbm90IGJlIGEgamF2YXNjcmlwdDosIGRhdGE6IG9yIHZic2NyaXB0OiBVUkwaOiF0aGlzLmxvd2VyQXNjaWkoKS5tYXRjaGVzKCdeKGphdmFzY3JpcHR8ZGF0YXx2YnNjcmlwdCk6JynYAQFyMxjsDjIuXigvfGh0dHBzPzovL3xbYS16QS1aXVthLXpBLVowLTkrLi1dKjopW15cc10qJBIWCgRtb3JlGAYgASgJQgi6SAVyAxjIARJ4Cgx0cmFuc2xhdGlvbnMYByADKAsyKy5wb3N0aG9ybi52MS5CYXRjaFdvcmRpbmcuVHJhbnNsYXRpb25zRW50cnlCNbpIMpoBLxAUIityKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kGksKEVRyYW5zbGF0aW9uc0VudHJ5EgsKA2tleRgBIAEoCRIlCgV2YWx1ZRgCIAEoCzIWLnBvc3Rob3JuLnYxLkJhdGNoVGV4dDoCOAEiVAoJQmF0Y2hUZXh0EhcKBXRpdGxlGAEgASgJQgi6SAVyAxjIARIWCgRib2R5GAIgASgJQgi6SAVyAxjQDxIWCgRtb3JlGAMgASgJQgi6SAVyAxjIASJIChFDcmVhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBIkEKEkNyZWF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJDCg5HZXRUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCI+Cg9HZXRUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiigEKEExpc3RUeXBlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjIASgAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAMgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiWgoRTGlzdFR5cGVzUmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLCAQoRVXBkYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoNYWxsb3dfbWlzc2luZxgDIAEoCBIZCghyZXZpc2lvbhgEIAEoBUIHukgEGgIoABIVCg12YWxpZGF0ZV9vbmx5GAUgASgIIn0KElVwZGF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRIpCgdjaGFuZ2VzGAIgAygLMhgucG9zdGhvcm4udjEuRmllbGRDaGFuZ2USDwoHY3JlYXRlZBgDIAEoCCKJAQoYTGlzdFR5cGVSZXZpc2lvbnNSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEhwKCXBhZ2Vfc2l6ZRgCIAEoBUIJukgGGgQYZCgAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGOgHImIKGUxpc3RUeXBlUmV2aXNpb25zUmVzcG9uc2USLAoJcmV2aXNpb25zGAEgAygLMhkucG9zdGhvcm4udjEuVHlwZVJldmlzaW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ1CgxUeXBlUmV2aXNpb24SKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSDQoFYWN0b3IYAiABKAkSKQoHY2hhbmdlcxgDIAMoCzIYLnBvc3Rob3JuLnYxLkZpZWxkQ2hhbmdlIkYKEURlbGV0ZVR5cGVSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIhQKEkRlbGV0ZVR5cGVSZXNwb25zZSJEChFMb2FkUHJlc2V0UmVxdWVzdBIvCgZwcmVzZXQYASABKA4yEy5wb3N0aG9ybi52MS5QcmVzZXRCCrpIB4IBBBABIAAiUwoSTG9hZFByZXNldFJlc3BvbnNlEiwKBXR5cGVzGAEgAygLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRIPCgdjcmVhdGVkGAIgASgFItoBChJQdXNoUGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEiQKDmRlc2NyaXB0b3Jfc2V0GAIgASgMQgy6SAl6BxABGICAgAESUAoHbWVzc2FnZRgDIAEoCUI/ukg8cjoyOF5bQS1aYS16X11bQS1aYS16MC05X10qKFwuW0EtWmEtel9dW0EtWmEtejAtOV9dKil7MCwzMX0kEhgKB3ZlcnNpb24YBCABKAVCB7pIBBoCKAAigAEKE1B1c2hQYXlsb2FkUmVzcG9uc2USLgoIY29udHJhY3QYASABKAsyHC5wb3N0aG9ybi52MS5QYXlsb2FkQ29udHJhY3QSDwoHY3JlYXRlZBgCIAEoCBIoCgVyZWFjaBgDIAEoCzIZLnBvc3Rob3JuLnYxLlBheWxvYWRSZWFjaCLBAQoTQ2hlY2tQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSJAoOZGVzY3JpcHRvcl9zZXQYAiABKAxCDLpICXoHEAEYgICAARJQCgdtZXNzYWdlGAMgASgJQj+6SDxyOjI4XltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKXswLDMxfSQijwEKFENoZWNrUGF5bG9hZFJlc3BvbnNlEikKBmJyZWFrcxgBIAMoCzIZLnBvc3Rob3JuLnYxLlBheWxvYWRCcmVhaxIoCgVyZWFjaBgCIAEoCzIZLnBvc3Rob3JuLnYxLlBheWxvYWRSZWFjaBIPCgd2ZXJzaW9uGAMgASgFEhEKCXVuY2hhbmdlZBgEIAEoCCJNCgxQYXlsb2FkQnJlYWsSDAoEcnVsZRgBIAEoCRIMCgRwYXRoGAIgASgJEhMKC2Rlc2NyaXB0aW9uGAMgASgJEgwKBGZpbGUYBCABKAkiaAoMUGF5bG9hZFJlYWNoEhUKDW5vdGlmaWNhdGlvbnMYASABKAUSDwoHYmF0Y2hlZBgCIAEoBRIPCgdmYW5vdXRzGAMgASgFEg8KB3BsYW5uZWQYBCABKAUSDgoGY2FwcGVkGAUgASgIImEKEUdldFBheWxvYWRSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIYCgd2ZXJzaW9uGAIgASgFQge6SAQaAigAIlwKEkdldFBheWxvYWRSZXNwb25zZRIuCghjb250cmFjdBgBIAEoCzIcLnBvc3Rob3JuLnYxLlBheWxvYWRDb250cmFjdBIWCg5kZXNjcmlwdG9yX3NldBgCIAEoDCKGAQoTTGlzdFBheWxvYWRzUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjIASgAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGOgHImAKFExpc3RQYXlsb2Fkc1Jlc3BvbnNlEi8KCWNvbnRyYWN0cxgBIAMoCzIcLnBvc3Rob3JuLnYxLlBheWxvYWRDb250cmFjdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqWAoKRGlnZXN0UnVsZRIbChdESUdFU1RfUlVMRV9VTlNQRUNJRklFRBAAEhUKEURJR0VTVF9SVUxFX05FVkVSEAESFgoSRElHRVNUX1JVTEVfQUxXQVlTEAIqawoGUHJlc2V0EhYKElBSRVNFVF9VTlNQRUNJRklFRBAAEhUKEVBSRVNFVF9UQVNLTUFTVEVSEAESDwoLUFJFU0VUX0pPQlMQAhIOCgpQUkVTRVRfQ1JNEAMSEQoNUFJFU0VUX09SREVSUxAEMqMHCgtUeXBlU2VydmljZRJNCgpDcmVhdGVUeXBlEh4ucG9zdGhvcm4udjEuQ3JlYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVzcG9uc2USSQoHR2V0VHlwZRIbLnBvc3Rob3JuLnYxLkdldFR5cGVSZXF1ZXN0GhwucG9zdGhvcm4udjEuR2V0VHlwZVJlc3BvbnNlIgOQAgESTwoJTGlzdFR5cGVzEh0ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVxdWVzdBoeLnBvc3Rob3JuLnYxLkxpc3RUeXBlc1Jlc3BvbnNlIgOQAgESTQoKVXBkYXRlVHlwZRIeLnBvc3Rob3JuLnYxLlVwZGF0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlc3BvbnNlEmcKEUxpc3RUeXBlUmV2aXNpb25zEiUucG9zdGhvcm4udjEuTGlzdFR5cGVSZXZpc2lvbnNSZXF1ZXN0GiYucG9zdGhvcm4udjEuTGlzdFR5cGVSZXZpc2lvbnNSZXNwb25zZSIDkAIBEk0KCkRlbGV0ZVR5cGUSHi5wb3N0aG9ybi52MS5EZWxldGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXNwb25zZRJNCgpMb2FkUHJlc2V0Eh4ucG9zdGhvcm4udjEuTG9hZFByZXNldFJlcXVlc3QaHy5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVzcG9uc2USUAoLUHVzaFBheWxvYWQSHy5wb3N0aG9ybi52MS5QdXNoUGF5bG9hZFJlcXVlc3QaIC5wb3N0aG9ybi52MS5QdXNoUGF5bG9hZFJlc3BvbnNlElMKDENoZWNrUGF5bG9hZBIgLnBvc3Rob3JuLnYxLkNoZWNrUGF5bG9hZFJlcXVlc3QaIS5wb3N0aG9ybi52MS5DaGVja1BheWxvYWRSZXNwb25zZRJSCgpHZXRQYXlsb2FkEh4ucG9zdGhvcm4udjEuR2V0UGF5bG9hZFJlcXVlc3QaHy5wb3N0aG9ybi52MS5HZXRQYXlsb2FkUmVzcG9uc2UiA5ACARJYCgxMaXN0UGF5bG9hZHMSIC5wb3N0aG9ybi52MS5MaXN0UGF5bG9hZHNSZXF1ZXN0GiEucG9zdGhvcm4udjEuTGlzdFBheWxvYWRzUmVzcG9uc2UiA5ACAUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_change, file_posthorn_v1_notification]);
 
 /**
  * A kind of notification.
@@ -164,6 +164,22 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
    * @generated from field: posthorn.v1.Escalation escalation = 19;
    */
   escalation?: Escalation | undefined;
+
+  /**
+   * Set by the server: full name of the message that its payloads are. Empty: it
+   * has no payload contract. See PushPayload.
+   *
+   * @generated from field: string payload_message = 21;
+   */
+  payloadMessage: string;
+
+  /**
+   * Set by the server: the current version of its payload contract; 0: it has
+   * none.
+   *
+   * @generated from field: int32 payload_version = 22;
+   */
+  payloadVersion: number;
 };
 
 /**
@@ -172,6 +188,57 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
  */
 export const NotificationTypeSchema: GenMessage<NotificationType> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_type_service, 0);
+
+/**
+ * A version of a type's payload contract: the message that Content.payload or
+ * Content.data of its notifications must be. Versions never change; they are
+ * deleted with their type.
+ *
+ * @generated from message posthorn.v1.PayloadContract
+ */
+export type PayloadContract = Message<"posthorn.v1.PayloadContract"> & {
+  /**
+   * 1, 2, 3 … in the order in which they were pushed.
+   *
+   * @generated from field: int32 version = 1;
+   */
+  version: number;
+
+  /**
+   * Full name of the message, such as "acme.orders.v1.OrderShipped".
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+
+  /**
+   * When it was pushed.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 3;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * Who pushed it: "key:<id>".
+   *
+   * @generated from field: string creator = 4;
+   */
+  creator: string;
+
+  /**
+   * Bytes of its descriptors, as they are stored.
+   *
+   * @generated from field: int32 size = 5;
+   */
+  size: number;
+};
+
+/**
+ * Describes the message posthorn.v1.PayloadContract.
+ * Use `create(PayloadContractSchema)` to create a new message.
+ */
+export const PayloadContractSchema: GenMessage<PayloadContract> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 1);
 
 /**
  * How notifications of a type to one user become one. Only those of the same
@@ -244,7 +311,7 @@ export type BatchRule = Message<"posthorn.v1.BatchRule"> & {
  * Use `create(BatchRuleSchema)` to create a new message.
  */
 export const BatchRuleSchema: GenMessage<BatchRule> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 1);
+  messageDesc(file_posthorn_v1_type_service, 2);
 
 /**
  * What happens to the first.
@@ -288,7 +355,7 @@ export type BatchRule_Mode = (typeof BatchRule_Mode)[keyof typeof BatchRule_Mode
  * Describes the enum posthorn.v1.BatchRule.Mode.
  */
 export const BatchRule_ModeSchema: GenEnum<BatchRule_Mode> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_type_service, 1, 0);
+  enumDesc(file_posthorn_v1_type_service, 2, 0);
 
 /**
  * The wording of a batch's notification; "{count}" stands for the number of its
@@ -364,7 +431,7 @@ export type BatchWording = Message<"posthorn.v1.BatchWording"> & {
  * Use `create(BatchWordingSchema)` to create a new message.
  */
 export const BatchWordingSchema: GenMessage<BatchWording> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 2);
+  messageDesc(file_posthorn_v1_type_service, 3);
 
 /**
  * What of a batch's wording depends on the language. What is empty is as in the
@@ -400,7 +467,7 @@ export type BatchText = Message<"posthorn.v1.BatchText"> & {
  * Use `create(BatchTextSchema)` to create a new message.
  */
 export const BatchTextSchema: GenMessage<BatchText> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 3);
+  messageDesc(file_posthorn_v1_type_service, 4);
 
 /**
  * The type as it shall be.
@@ -421,7 +488,7 @@ export type CreateTypeRequest = Message<"posthorn.v1.CreateTypeRequest"> & {
  * Use `create(CreateTypeRequestSchema)` to create a new message.
  */
 export const CreateTypeRequestSchema: GenMessage<CreateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 4);
+  messageDesc(file_posthorn_v1_type_service, 5);
 
 /**
  * The type as stored.
@@ -442,7 +509,7 @@ export type CreateTypeResponse = Message<"posthorn.v1.CreateTypeResponse"> & {
  * Use `create(CreateTypeResponseSchema)` to create a new message.
  */
 export const CreateTypeResponseSchema: GenMessage<CreateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 5);
+  messageDesc(file_posthorn_v1_type_service, 6);
 
 /**
  * Which type.
@@ -463,7 +530,7 @@ export type GetTypeRequest = Message<"posthorn.v1.GetTypeRequest"> & {
  * Use `create(GetTypeRequestSchema)` to create a new message.
  */
 export const GetTypeRequestSchema: GenMessage<GetTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 6);
+  messageDesc(file_posthorn_v1_type_service, 7);
 
 /**
  * The type.
@@ -484,7 +551,7 @@ export type GetTypeResponse = Message<"posthorn.v1.GetTypeResponse"> & {
  * Use `create(GetTypeResponseSchema)` to create a new message.
  */
 export const GetTypeResponseSchema: GenMessage<GetTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 7);
+  messageDesc(file_posthorn_v1_type_service, 8);
 
 /**
  * Which types.
@@ -519,7 +586,7 @@ export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
  * Use `create(ListTypesRequestSchema)` to create a new message.
  */
 export const ListTypesRequestSchema: GenMessage<ListTypesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 8);
+  messageDesc(file_posthorn_v1_type_service, 9);
 
 /**
  * One page.
@@ -547,7 +614,7 @@ export type ListTypesResponse = Message<"posthorn.v1.ListTypesResponse"> & {
  * Use `create(ListTypesResponseSchema)` to create a new message.
  */
 export const ListTypesResponseSchema: GenMessage<ListTypesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 9);
+  messageDesc(file_posthorn_v1_type_service, 10);
 
 /**
  * What to change.
@@ -597,7 +664,7 @@ export type UpdateTypeRequest = Message<"posthorn.v1.UpdateTypeRequest"> & {
  * Use `create(UpdateTypeRequestSchema)` to create a new message.
  */
 export const UpdateTypeRequestSchema: GenMessage<UpdateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 10);
+  messageDesc(file_posthorn_v1_type_service, 11);
 
 /**
  * The type as changed.
@@ -633,7 +700,7 @@ export type UpdateTypeResponse = Message<"posthorn.v1.UpdateTypeResponse"> & {
  * Use `create(UpdateTypeResponseSchema)` to create a new message.
  */
 export const UpdateTypeResponseSchema: GenMessage<UpdateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 11);
+  messageDesc(file_posthorn_v1_type_service, 12);
 
 /**
  * Of which type.
@@ -668,7 +735,7 @@ export type ListTypeRevisionsRequest = Message<"posthorn.v1.ListTypeRevisionsReq
  * Use `create(ListTypeRevisionsRequestSchema)` to create a new message.
  */
 export const ListTypeRevisionsRequestSchema: GenMessage<ListTypeRevisionsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 12);
+  messageDesc(file_posthorn_v1_type_service, 13);
 
 /**
  * One page.
@@ -696,7 +763,7 @@ export type ListTypeRevisionsResponse = Message<"posthorn.v1.ListTypeRevisionsRe
  * Use `create(ListTypeRevisionsResponseSchema)` to create a new message.
  */
 export const ListTypeRevisionsResponseSchema: GenMessage<ListTypeRevisionsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 13);
+  messageDesc(file_posthorn_v1_type_service, 14);
 
 /**
  * A type as it was from one change to the next.
@@ -733,7 +800,7 @@ export type TypeRevision = Message<"posthorn.v1.TypeRevision"> & {
  * Use `create(TypeRevisionSchema)` to create a new message.
  */
 export const TypeRevisionSchema: GenMessage<TypeRevision> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 14);
+  messageDesc(file_posthorn_v1_type_service, 15);
 
 /**
  * Which type to delete.
@@ -754,7 +821,7 @@ export type DeleteTypeRequest = Message<"posthorn.v1.DeleteTypeRequest"> & {
  * Use `create(DeleteTypeRequestSchema)` to create a new message.
  */
 export const DeleteTypeRequestSchema: GenMessage<DeleteTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 15);
+  messageDesc(file_posthorn_v1_type_service, 16);
 
 /**
  * Deleted.
@@ -769,7 +836,7 @@ export type DeleteTypeResponse = Message<"posthorn.v1.DeleteTypeResponse"> & {
  * Use `create(DeleteTypeResponseSchema)` to create a new message.
  */
 export const DeleteTypeResponseSchema: GenMessage<DeleteTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 16);
+  messageDesc(file_posthorn_v1_type_service, 17);
 
 /**
  * Which catalogue.
@@ -790,7 +857,7 @@ export type LoadPresetRequest = Message<"posthorn.v1.LoadPresetRequest"> & {
  * Use `create(LoadPresetRequestSchema)` to create a new message.
  */
 export const LoadPresetRequestSchema: GenMessage<LoadPresetRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 17);
+  messageDesc(file_posthorn_v1_type_service, 18);
 
 /**
  * What was created.
@@ -818,7 +885,392 @@ export type LoadPresetResponse = Message<"posthorn.v1.LoadPresetResponse"> & {
  * Use `create(LoadPresetResponseSchema)` to create a new message.
  */
 export const LoadPresetResponseSchema: GenMessage<LoadPresetResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 18);
+  messageDesc(file_posthorn_v1_type_service, 19);
+
+/**
+ * What a type's payloads shall be.
+ *
+ * @generated from message posthorn.v1.PushPayloadRequest
+ */
+export type PushPayloadRequest = Message<"posthorn.v1.PushPayloadRequest"> & {
+  /**
+   * Key of the type, which must be there.
+   *
+   * @generated from field: string type = 1;
+   */
+  type: string;
+
+  /**
+   * A google.protobuf.FileDescriptorSet that holds the message's file and all
+   * that it imports, as `buf build -o FILE` or `protoc --include_imports
+   * --descriptor_set_out=FILE` write it. The files of google/protobuf and
+   * buf/validate may be left out; the server's own are taken. Of the rest, what
+   * the message's file does not need is left out, and comments are. What remains
+   * may have 256 KiB, 200 files, 1,000 messages, 5,000 fields and as many values
+   * of enums.
+   *
+   * Validation rules (protovalidate) count, those in CEL with: up to 2,000
+   * characters and 200 nodes each, no macro inside another, `matches` with a
+   * pattern that stands in the expression; patterns up to 1,000 characters.
+   *
+   * @generated from field: bytes descriptor_set = 2;
+   */
+  descriptorSet: Uint8Array;
+
+  /**
+   * Full name of a message in it.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+
+  /**
+   * Push only if this is still the current version; else ABORTED. 0: in any
+   * case.
+   *
+   * @generated from field: int32 version = 4;
+   */
+  version: number;
+};
+
+/**
+ * Describes the message posthorn.v1.PushPayloadRequest.
+ * Use `create(PushPayloadRequestSchema)` to create a new message.
+ */
+export const PushPayloadRequestSchema: GenMessage<PushPayloadRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 20);
+
+/**
+ * The contract as it stands.
+ *
+ * @generated from message posthorn.v1.PushPayloadResponse
+ */
+export type PushPayloadResponse = Message<"posthorn.v1.PushPayloadResponse"> & {
+  /**
+   * The current version now.
+   *
+   * @generated from field: posthorn.v1.PayloadContract contract = 1;
+   */
+  contract?: PayloadContract | undefined;
+
+  /**
+   * Whether it is new: false when the same was current already.
+   *
+   * @generated from field: bool created = 2;
+   */
+  created: boolean;
+
+  /**
+   * What waited and was validated against it.
+   *
+   * @generated from field: posthorn.v1.PayloadReach reach = 3;
+   */
+  reach?: PayloadReach | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.PushPayloadResponse.
+ * Use `create(PushPayloadResponseSchema)` to create a new message.
+ */
+export const PushPayloadResponseSchema: GenMessage<PushPayloadResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 21);
+
+/**
+ * What a type's payloads might be.
+ *
+ * @generated from message posthorn.v1.CheckPayloadRequest
+ */
+export type CheckPayloadRequest = Message<"posthorn.v1.CheckPayloadRequest"> & {
+  /**
+   * As in PushPayloadRequest.
+   *
+   * @generated from field: string type = 1;
+   */
+  type: string;
+
+  /**
+   * As in PushPayloadRequest.
+   *
+   * @generated from field: bytes descriptor_set = 2;
+   */
+  descriptorSet: Uint8Array;
+
+  /**
+   * As in PushPayloadRequest.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message posthorn.v1.CheckPayloadRequest.
+ * Use `create(CheckPayloadRequestSchema)` to create a new message.
+ */
+export const CheckPayloadRequestSchema: GenMessage<CheckPayloadRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 22);
+
+/**
+ * What a push of it would do.
+ *
+ * @generated from message posthorn.v1.CheckPayloadResponse
+ */
+export type CheckPayloadResponse = Message<"posthorn.v1.CheckPayloadResponse"> & {
+  /**
+   * What it would break; a push is refused unless this is empty. The first 200.
+   *
+   * @generated from field: repeated posthorn.v1.PayloadBreak breaks = 1;
+   */
+  breaks: PayloadBreak[];
+
+  /**
+   * What waits and was validated against it.
+   *
+   * @generated from field: posthorn.v1.PayloadReach reach = 2;
+   */
+  reach?: PayloadReach | undefined;
+
+  /**
+   * The version that it was compared with; 0: there is none yet.
+   *
+   * @generated from field: int32 version = 3;
+   */
+  version: number;
+
+  /**
+   * It is what is current already.
+   *
+   * @generated from field: bool unchanged = 4;
+   */
+  unchanged: boolean;
+};
+
+/**
+ * Describes the message posthorn.v1.CheckPayloadResponse.
+ * Use `create(CheckPayloadResponseSchema)` to create a new message.
+ */
+export const CheckPayloadResponseSchema: GenMessage<CheckPayloadResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 23);
+
+/**
+ * Something that a new version of a contract would break.
+ *
+ * @generated from message posthorn.v1.PayloadBreak
+ */
+export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
+  /**
+   * Which rule it breaks, for programs. Those of `buf breaking` (category
+   * WIRE_JSON) have their names there, such as FIELD_SAME_TYPE. Others are
+   * MESSAGE_SAME_NAME (the message is another), PAYLOAD_WAITING (a notification,
+   * a schedule or a deadline that waits has a payload that would not be valid).
+   *
+   * @generated from field: string rule = 1;
+   */
+  rule: string;
+
+  /**
+   * What breaks: the full name of a message, field, enum or value in the current
+   * version, or "notification:<id>", "fanout:<id>", "schedule:<key>",
+   * "deadline:<user>/<key>".
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * For people.
+   *
+   * @generated from field: string description = 3;
+   */
+  description: string;
+
+  /**
+   * The file that declares it, as it is named in the descriptors; empty for what
+   * waits.
+   *
+   * @generated from field: string file = 4;
+   */
+  file: string;
+};
+
+/**
+ * Describes the message posthorn.v1.PayloadBreak.
+ * Use `create(PayloadBreakSchema)` to create a new message.
+ */
+export const PayloadBreakSchema: GenMessage<PayloadBreak> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 24);
+
+/**
+ * What waits with payloads of a type: notifications that are ACCEPTED, SCHEDULED,
+ * HELD or BATCHED, fan-outs that go on, schedules and deadlines to come. Each
+ * payload was read and validated as the version at hand.
+ *
+ * @generated from message posthorn.v1.PayloadReach
+ */
+export type PayloadReach = Message<"posthorn.v1.PayloadReach"> & {
+  /**
+   * Notifications that wait by themselves.
+   *
+   * @generated from field: int32 notifications = 1;
+   */
+  notifications: number;
+
+  /**
+   * Members of open batches.
+   *
+   * @generated from field: int32 batched = 2;
+   */
+  batched: number;
+
+  /**
+   * Fan-outs that go on.
+   *
+   * @generated from field: int32 fanouts = 3;
+   */
+  fanouts: number;
+
+  /**
+   * Schedules and deadlines to come.
+   *
+   * @generated from field: int32 planned = 4;
+   */
+  planned: number;
+
+  /**
+   * More waits than the 20,000 notifications (and 2,000 of each other kind) that
+   * are looked at: the others were not.
+   *
+   * @generated from field: bool capped = 5;
+   */
+  capped: boolean;
+};
+
+/**
+ * Describes the message posthorn.v1.PayloadReach.
+ * Use `create(PayloadReachSchema)` to create a new message.
+ */
+export const PayloadReachSchema: GenMessage<PayloadReach> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 25);
+
+/**
+ * Which version.
+ *
+ * @generated from message posthorn.v1.GetPayloadRequest
+ */
+export type GetPayloadRequest = Message<"posthorn.v1.GetPayloadRequest"> & {
+  /**
+   * Key of the type.
+   *
+   * @generated from field: string type = 1;
+   */
+  type: string;
+
+  /**
+   * 0: the current one.
+   *
+   * @generated from field: int32 version = 2;
+   */
+  version: number;
+};
+
+/**
+ * Describes the message posthorn.v1.GetPayloadRequest.
+ * Use `create(GetPayloadRequestSchema)` to create a new message.
+ */
+export const GetPayloadRequestSchema: GenMessage<GetPayloadRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 26);
+
+/**
+ * A version with its descriptors.
+ *
+ * @generated from message posthorn.v1.GetPayloadResponse
+ */
+export type GetPayloadResponse = Message<"posthorn.v1.GetPayloadResponse"> & {
+  /**
+   * The version.
+   *
+   * @generated from field: posthorn.v1.PayloadContract contract = 1;
+   */
+  contract?: PayloadContract | undefined;
+
+  /**
+   * A google.protobuf.FileDescriptorSet that can be built by itself, each file
+   * after those that it imports, without comments.
+   *
+   * @generated from field: bytes descriptor_set = 2;
+   */
+  descriptorSet: Uint8Array;
+};
+
+/**
+ * Describes the message posthorn.v1.GetPayloadResponse.
+ * Use `create(GetPayloadResponseSchema)` to create a new message.
+ */
+export const GetPayloadResponseSchema: GenMessage<GetPayloadResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 27);
+
+/**
+ * Whose versions.
+ *
+ * @generated from message posthorn.v1.ListPayloadsRequest
+ */
+export type ListPayloadsRequest = Message<"posthorn.v1.ListPayloadsRequest"> & {
+  /**
+   * Key of the type.
+   *
+   * @generated from field: string type = 1;
+   */
+  type: string;
+
+  /**
+   * 1 to 200; default 50.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * From the previous answer; the type must be the same.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message posthorn.v1.ListPayloadsRequest.
+ * Use `create(ListPayloadsRequestSchema)` to create a new message.
+ */
+export const ListPayloadsRequestSchema: GenMessage<ListPayloadsRequest> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 28);
+
+/**
+ * One page.
+ *
+ * @generated from message posthorn.v1.ListPayloadsResponse
+ */
+export type ListPayloadsResponse = Message<"posthorn.v1.ListPayloadsResponse"> & {
+  /**
+   * Newest first; the first of all is the current one.
+   *
+   * @generated from field: repeated posthorn.v1.PayloadContract contracts = 1;
+   */
+  contracts: PayloadContract[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message posthorn.v1.ListPayloadsResponse.
+ * Use `create(ListPayloadsResponseSchema)` to create a new message.
+ */
+export const ListPayloadsResponseSchema: GenMessage<ListPayloadsResponse> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 29);
 
 /**
  * What recipients' digests mean for a type.
@@ -999,6 +1451,51 @@ export const TypeService: GenService<{
     methodKind: "unary";
     input: typeof LoadPresetRequestSchema;
     output: typeof LoadPresetResponseSchema;
+  },
+  /**
+   * Makes a protobuf message the payload contract of a type, or a new version of
+   * it the current one: from then on every Send of the type is validated against
+   * exactly that. Refused with PAYLOAD_INCOMPATIBLE, naming what breaks, unless
+   * CheckPayload finds nothing. Idempotent: what is current already is not pushed
+   * again. A push reaches every server before it answers for what is sent after.
+   *
+   * @generated from rpc posthorn.v1.TypeService.PushPayload
+   */
+  pushPayload: {
+    methodKind: "unary";
+    input: typeof PushPayloadRequestSchema;
+    output: typeof PushPayloadResponseSchema;
+  },
+  /**
+   * Says what a push would break, and changes nothing. For API keys:
+   * SCOPE_TYPES_READ.
+   *
+   * @generated from rpc posthorn.v1.TypeService.CheckPayload
+   */
+  checkPayload: {
+    methodKind: "unary";
+    input: typeof CheckPayloadRequestSchema;
+    output: typeof CheckPayloadResponseSchema;
+  },
+  /**
+   * Gets a version of a type's payload contract, with its descriptors.
+   *
+   * @generated from rpc posthorn.v1.TypeService.GetPayload
+   */
+  getPayload: {
+    methodKind: "unary";
+    input: typeof GetPayloadRequestSchema;
+    output: typeof GetPayloadResponseSchema;
+  },
+  /**
+   * Lists the versions of a type's payload contract, newest first.
+   *
+   * @generated from rpc posthorn.v1.TypeService.ListPayloads
+   */
+  listPayloads: {
+    methodKind: "unary";
+    input: typeof ListPayloadsRequestSchema;
+    output: typeof ListPayloadsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_posthorn_v1_type_service, 0);

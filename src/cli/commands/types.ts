@@ -14,6 +14,7 @@ import { enumValue, enumWord, enumWords } from "../parse.ts";
 import { columns, jsonLine, plain, plural } from "../print.ts";
 import { UsageError, type World } from "../world.ts";
 import { changeLines, typeChanges } from "./type-changes.ts";
+import { codegenCommand, payloadCommands } from "./types/payload.ts";
 
 const presets = enumWords(PresetSchema);
 
@@ -29,8 +30,15 @@ Examples:
   $ posthorn types load ./types.json          # [{"key": "invoice", "category": "billing"}, …]
   $ posthorn types list --category tasks
   $ posthorn types diff ./types.json          # what loading it would change; --exit-code for pipelines
-  $ posthorn types history invoice            # who changed what, and when`,
+  $ posthorn types history invoice            # who changed what, and when
+  $ posthorn types check invoice --descriptor-set api.binpb --message acme.billing.v1.Invoice
+  $ posthorn types push invoice --descriptor-set api.binpb --message acme.billing.v1.Invoice
+  $ posthorn types show invoice               # its payload contract
+  $ posthorn types codegen invoice --out src/send-invoice.ts`,
     );
+
+  payloadCommands(types, world);
+  codegenCommand(types, world);
 
   types
     .command("load")

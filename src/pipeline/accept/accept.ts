@@ -15,6 +15,7 @@ import type { Store } from "#src/store/store.ts";
 import { acceptCommit } from "#src/telemetry/conventions.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type NextIn, recordedTrace, withWorkSpans } from "#src/telemetry/work-spans.ts";
+import { StaleContract } from "#src/types/payload/stale.ts";
 import { laneOf } from "../flow.ts";
 import type { MemoryGuard } from "../memory.ts";
 import type { Queue, Queued } from "../queue.ts";
@@ -40,6 +41,8 @@ export type AcceptDeps = {
   metrics: Metrics;
   /** The type, or undefined; cached. */
   findType(tenantId: string, key: string): Promise<TypeDefaults | undefined> | TypeDefaults | undefined;
+  /** The same, from the database. */
+  reloadType(tenantId: string, key: string): Promise<TypeDefaults | undefined>;
   /** How long a dedup key counts when the Send does not say. */
   dedupWindowMs: number;
   /** The users' time zones. */
@@ -95,7 +98,7 @@ export function accepting(
     request: SendRequest,
     draft: Draft,
     zones: ReadonlyMap<string, string>,
-    call: Pick<Submission, "submittedAt" | "trace">,
+    { callId, ...call }: Pick<Submission, "submittedAt" | "trace"> & { callId: string },
   ): Submission => ({
     ...call,
     draft,
@@ -106,23 +109,31 @@ export function accepting(
     fanout: fansOut(request) ? { id: deps.newId(), request } : undefined,
     idempotency: request.idempotencyKey === "" ? undefined : { key: request.idempotencyKey, hash: hashOf(request) },
     actor: sender.actor,
-    auditId: draft.bypassLimits ? deps.newId() : "",
+    bypass: draft.bypassLimits ? { auditIds: { notification: deps.newId(), fanout: deps.newId() }, callId } : undefined,
   });
 
-  return async (sender, requests) => {
+  const attempt = async (
+    sender: Sender,
+    requests: readonly SendRequest[],
+    fresh: ReadonlyMap<string, TypeDefaults | undefined>,
+    attemptsLeft: number,
+  ): Promise<(SendResponse | Fault)[]> => {
     const { tenantId } = sender;
-    const types = await typesOf(deps, tenantId, requests);
+    const types = await typesOf(deps, tenantId, requests, fresh);
     const now = deps.clock();
     const drafts = await mapInSlices(requests, (request) =>
       orFault(() => prepare(request, types.get(request.type || DEFAULT_TYPE), now, deps.dedupWindowMs)),
     );
     const zones = await zonesOf(deps, tenantId, requests, drafts);
-    const call = { submittedAt: performance.now(), trace: recordedTrace() };
+    const callId = requests.some(({ bypassRateLimit }) => bypassRateLimit) ? deps.newId() : "";
+    const call = { submittedAt: performance.now(), trace: recordedTrace(), callId };
     const submissions = await mapInSlices(requests, (request, index) => {
       const draft = drafts[index] ?? notFound("type");
       return draft instanceof Fault ? draft : submissionOf(sender, request, draft, zones, call);
     });
     const outcomes: (SendResponse | Fault)[] = [];
+    const stale: number[] = [];
+    const changed = new Set<string>();
     let open = submissions.length;
     await new Promise<void>((resolve, reject) => {
       const settled = (index: number, outcome: SendResponse | Fault) => {
@@ -138,24 +149,49 @@ export function accepting(
         const settle: Settle<Stored> = (result) => {
           if ("outcome" in result)
             settled(index, result.outcome.kind === "refused" ? result.outcome.fault : result.outcome.response);
-          else if (result.error instanceof Fault) settled(index, result.error);
+          else if (result.error instanceof StaleContract && attemptsLeft > 0) {
+            stale.push(index);
+            for (const type of result.error.types) changed.add(type);
+            settled(index, result.error);
+          } else if (result.error instanceof Fault) settled(index, result.error);
           else reject(result.error);
         };
         submit(tenantId, submission, settle, laneOf(submission.draft.priority).name === "critical");
       });
       if (open === 0) resolve();
     });
+    if (stale.length === 0) return outcomes;
+    // Judged anew, with all that shared the commit.
+    const reloaded = [...changed].map(async (key) => [key, await deps.reloadType(tenantId, key)] as const);
+    const again = await attempt(
+      sender,
+      chosen(requests, stale),
+      new Map(await Promise.all(reloaded)),
+      attemptsLeft - 1,
+    );
+    stale.forEach((index, n) => {
+      outcomes[index] = again[n] ?? notFound("type");
+    });
     return outcomes;
   };
+  return (sender, requests) => attempt(sender, requests, new Map(), RETRIES);
 }
 
-/** The types that the requests name, each looked up once; what is cached is there without waiting. */
+/** Pushes of payload contracts that a Send outlives. */
+const RETRIES = 3;
+
+function chosen<T>(from: readonly T[], indexes: readonly number[]): T[] {
+  return indexes.flatMap((index) => from.slice(index, index + 1));
+}
+
+/** The types that the requests name, each looked up once but for `fresh` ones; what is cached is there without waiting. */
 async function typesOf(
   { findType }: AcceptDeps,
   tenantId: string,
   requests: readonly SendRequest[],
+  fresh: ReadonlyMap<string, TypeDefaults | undefined>,
 ): Promise<Map<string, TypeDefaults | undefined>> {
-  const types = new Map<string, TypeDefaults | undefined>();
+  const types = new Map<string, TypeDefaults | undefined>(fresh);
   for (const { type } of requests) {
     const key = type || DEFAULT_TYPE;
     if (types.has(key)) continue;

@@ -46,7 +46,7 @@ export function submissionByItself(
     fanout: fansOut(request) ? { id: newId(), request, skipBefore } : undefined,
     idempotency: undefined,
     actor: "posthorn",
-    auditId: "",
+    bypass: undefined,
     submittedAt: performance.now(),
     trace: recordedTrace(),
   };

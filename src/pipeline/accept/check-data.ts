@@ -8,21 +8,19 @@ const MAX_DEPTH = 16;
  * Checks Content.data: finite numbers (JSON has no others, so an infinite one could be stored but never read back), at
  * most 16 levels and 16 KiB. Throws INVALID_REQUEST naming the field.
  */
-export function checkData(data: JsonObject | undefined): void {
+export function checkData(data: JsonObject | undefined, field = "content.data"): void {
   if (data === undefined) return;
-  checkValue(data, 1);
-  if (Buffer.byteLength(JSON.stringify(data)) > MAX_BYTES)
-    throw invalidField("content.data", "must be at most 16 KiB as JSON");
+  checkValue(data, 1, field);
+  if (Buffer.byteLength(JSON.stringify(data)) > MAX_BYTES) throw invalidField(field, "must be at most 16 KiB as JSON");
 }
 
-function checkValue(value: JsonValue, depth: number): void {
+function checkValue(value: JsonValue, depth: number, field: string): void {
   // A level is an object or a list, as wherever else JSON is stored (store/storable.ts).
   if (typeof value === "object" && value !== null && depth > MAX_DEPTH)
-    throw invalidField("content.data", "must be at most 16 levels deep");
-  if (typeof value === "number" && !Number.isFinite(value))
-    throw invalidField("content.data", "numbers must be finite");
-  if (Array.isArray(value)) for (const item of value) checkValue(item, depth + 1);
+    throw invalidField(field, "must be at most 16 levels deep");
+  if (typeof value === "number" && !Number.isFinite(value)) throw invalidField(field, "numbers must be finite");
+  if (Array.isArray(value)) for (const item of value) checkValue(item, depth + 1, field);
   else if (typeof value === "object" && value !== null) {
-    for (const item of Object.values(value)) checkValue(item, depth + 1);
+    for (const item of Object.values(value)) checkValue(item, depth + 1, field);
   }
 }

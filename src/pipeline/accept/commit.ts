@@ -8,6 +8,7 @@ import { Fault } from "#src/errors.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
+import { fenceContracts } from "./fence-contracts.ts";
 import { type Draft, firstStatus } from "./prepare.ts";
 import { acceptedResponse } from "./response.ts";
 import type { NewRow, Submission } from "./submission.ts";
@@ -29,8 +30,9 @@ export type CommitContext = {
  * Stores a group of Sends of one tenant in the caller's transaction: all are committed together or none. No two of the
  * group may claim the same idempotency key or the same user's dedup key.
  *
- * Locks are taken in one order (the fence of local times, idempotency keys sorted, dedup keys sorted, collapse keys sorted, then rows), so that two
- * groups can wait for each other but never in a circle.
+ * Locks are taken in one order (the fence of local times, idempotency keys sorted, dedup keys sorted, collapse keys sorted,
+ * then rows, then types), so that two groups can wait for each other but never in a circle. Throws StaleContract when a
+ * payload was judged by a contract that is not current any more; then nothing is stored.
  */
 export async function commitGroup(
   tx: Tx,
@@ -60,7 +62,12 @@ export async function commitGroup(
     insertFanouts(tx, tenantId, fresh, context.now),
     supersedeRows(tx, tenantId, collapsed, context.now, context.slot),
     recordResponses(tx, tenantId, accepted),
-    auditBypasses(tx, tenantId, fresh),
+    auditBypasses(tx, tenantId, accepted),
+    fenceContracts(
+      tx,
+      tenantId,
+      [...accepted.keys()].map(({ draft }) => draft),
+    ),
   ]);
   return group.map((submission) => {
     const result = accepted.get(submission) ?? earlier.get(submission);
@@ -176,21 +183,33 @@ async function insertNotifications(
   accepted: Accepted,
   context: CommitContext,
 ): Promise<void> {
-  const rows = [...accepted].flatMap(([{ draft }, stored]) => stored.rows.map((row) => ({ row, draft })));
+  const rows = [...accepted].flatMap(([{ draft, actor }, stored]) => stored.rows.map((row) => ({ row, draft, actor })));
   await insertRows(tx, tenantId, rows, undefined, context);
 }
 
-/** Inserts notifications with their counters, and the timeline entry of those that wait for their time. */
+/**
+ * Inserts notifications with their counters, and the timeline entries of those that wait for their time, and of those that
+ * `actor` has sent past the limits.
+ */
 export async function insertRows(
   tx: Tx,
   tenantId: string,
-  rows: readonly { row: NewRow; draft: Draft }[],
+  rows: readonly { row: NewRow; draft: Draft; actor?: string }[],
   /** Given for rows of a fan-out, whose content stays with the fan-out. */
   fanoutId: string | undefined,
   { now, slot }: CommitContext,
 ): Promise<void> {
   if (rows.length === 0) return;
   const hour = hourOf(now);
+  const bypassing = rows.filter(({ draft, actor }) => draft.bypassLimits && actor !== undefined);
+  const bypassed =
+    bypassing.length === 0
+      ? tx``
+      : tx`, bypassed as (
+      insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
+      select ${tenantId}, id, ${now}, ${Status.ACCEPTED}, 0, 0, actor from unnest(
+        ${plain(bypassing.map(({ row }) => row.id))}::uuid[], ${texts(bypassing.map(({ actor }) => actor))}::text[]
+      ) as t (id, actor))`;
   await tx`
     with added as (
       insert into notifications (tenant_id, id, user_id, type, category, priority, status, channels, content, tags,
@@ -226,7 +245,7 @@ export async function insertRows(
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason)
       select ${tenantId}, id, ${now}, ${Status.SCHEDULED}, 0, ${Reason.SCHEDULED} from added where status = ${Status.SCHEDULED}
-    )
+    ) ${bypassed}
     insert into counters (tenant_id, hour, type, channel, status, slot, count)
     select ${tenantId}, ${hour}, type, 0, status, ${slot}, count(*)
     from (select type, ${Status.ACCEPTED}::smallint as status from added
@@ -329,15 +348,49 @@ async function recordResponses(tx: Tx, tenantId: string, accepted: Accepted): Pr
     where k.tenant_id = ${tenantId} and k.key = t.key`;
 }
 
-async function auditBypasses(tx: Tx, tenantId: string, group: readonly Submission[]): Promise<void> {
-  const bypasses = group.filter(({ draft }) => draft.bypassLimits);
+/**
+ * One entry for the notifications of a call, and one for its fan-outs: of many, the first and the last with their count. A
+ * call whose Sends are stored by several commits has them for each.
+ */
+async function auditBypasses(tx: Tx, tenantId: string, accepted: Accepted): Promise<void> {
+  const bypasses = [...accepted].flatMap(([{ bypass, fanout, actor }, { rows }]) =>
+    bypass === undefined
+      ? []
+      : [{ ...bypass, actor, fanouts: fanout ? [fanout.id] : [], ids: rows.map(({ id }) => id) }],
+  );
   if (bypasses.length === 0) return;
+  const entries = [...Map.groupBy(bypasses, ({ callId }) => callId).values()].flatMap((ofCall) => [
+    ...entryFor("notification", ofCall, ({ ids }) => ids),
+    ...entryFor("fanout", ofCall, ({ fanouts }) => fanouts),
+  ]);
+  if (entries.length === 0) return;
   await tx`
-    insert into audit_entries (tenant_id, id, actor, action, target)
-    select ${tenantId}, id, actor, 'send.bypass_rate_limit', target
+    insert into audit_entries (tenant_id, id, actor, action, target, reason)
+    select ${tenantId}, id, actor, 'send.bypass_rate_limit', target, reason
     from unnest(
-      ${plain(bypasses.map((item) => item.auditId))}::uuid[],
-      ${texts(bypasses.map((item) => item.actor))}::text[],
-      ${texts(bypasses.map((item) => (item.fanout ? `fanout:${item.fanout.id}` : `notification:${item.rows[0]?.id ?? ""}`)))}::text[]
-    ) as t (id, actor, target)`;
+      ${plain(entries.map((entry) => entry.id))}::uuid[],
+      ${texts(entries.map((entry) => entry.actor))}::text[],
+      ${texts(entries.map((entry) => entry.target))}::text[],
+      ${texts(entries.map((entry) => entry.reason))}::text[]
+    ) as t (id, actor, target, reason)`;
+}
+
+function entryFor<T extends NonNullable<Submission["bypass"]> & { actor: string }>(
+  kind: "notification" | "fanout",
+  ofCall: readonly T[],
+  idsOf: (each: T) => readonly string[],
+): { id: string; actor: string; target: string; reason: string }[] {
+  const making = ofCall.filter((each) => idsOf(each).length > 0);
+  const ids = making.flatMap(idsOf).sort();
+  const [first] = making;
+  if (first === undefined) return [];
+  const many = ids.length > 1;
+  return [
+    {
+      id: first.auditIds[kind],
+      actor: first.actor,
+      target: many ? `${kind}s:${ids[0]}..${ids.at(-1)}` : `${kind}:${ids[0]}`,
+      reason: many ? `${ids.length} ${kind}s` : "",
+    },
+  ];
 }

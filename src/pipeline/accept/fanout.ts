@@ -20,6 +20,8 @@ type Next = {
   cursor: string | null;
   createdAt: Date;
   skipBefore: Date | null;
+  /** Who has sent it. */
+  actor: string;
   members: string[];
 };
 
@@ -57,8 +59,8 @@ export async function runFanout(
 }
 
 async function readNext(tx: Tx, tenantId: string, fanoutId: string): Promise<Next | undefined> {
-  const [state] = await tx<(Pick<Next, "cursor" | "createdAt" | "skipBefore"> & { request: Uint8Array })[]>`
-    select request, cursor #>> '{}' as cursor, created_at as "createdAt", skip_before as "skipBefore"
+  const [state] = await tx<(Omit<Next, "request" | "members"> & { request: Uint8Array })[]>`
+    select request, cursor #>> '{}' as cursor, created_at as "createdAt", skip_before as "skipBefore", actor
     from fanouts where tenant_id = ${tenantId} and id = ${fanoutId} and state = 1`;
   if (state === undefined) return undefined;
   const request = fromBinary(SendRequestSchema, state.request);
@@ -71,7 +73,8 @@ async function planPage(deps: AcceptDeps, tenantId: string, next: Next): Promise
   const type = await deps.findType(tenantId, request.type || DEFAULT_TYPE);
   if (type === undefined) return undefined;
   // Prepared as of the Send: "in an hour" means an hour after it was accepted, however long the fan-out takes.
-  const prepared = draftOf(request, type, next.createdAt, deps.dedupWindowMs);
+  // Its content was judged with the Send, and stays with the fan-out.
+  const prepared = draftOf(request, type, next.createdAt, deps.dedupWindowMs, { judged: true });
   const topics = request.to?.topics ?? [];
   const draft: Draft = { ...prepared, tags: [...prepared.tags, ...topics.map(topicTag)] };
   const zones = draft.local !== undefined ? await deps.zonesOf(tenantId, members) : undefined;
@@ -84,7 +87,7 @@ async function planPage(deps: AcceptDeps, tenantId: string, next: Next): Promise
 async function storePage(
   tx: Tx,
   tenantId: string,
-  { id, cursor, members }: Next & { id: string },
+  { id, cursor, members, actor }: Next & { id: string },
   planned: Plan | undefined,
   { now, slot }: { now: Date; slot: number },
 ): Promise<{ rows: NewRow[]; done: boolean; handled: number } | undefined> {
@@ -99,7 +102,7 @@ async function storePage(
     const { draft } = plan;
     const key = draft.collapseKey;
     const collapsing = key === undefined ? [] : rows.map((row) => ({ ...row, key }));
-    const drafted = rows.map((row) => ({ row, draft }));
+    const drafted = rows.map((row) => ({ row, draft, actor }));
     await lockCollapseKeys(tx, tenantId, collapsing);
     await insertRows(tx, tenantId, drafted, id, { now, slot, idempotencyTtlMs: 0 });
     await supersedeRows(tx, tenantId, collapsing, now, slot);

@@ -7,7 +7,8 @@ import { channelBits } from "#src/notifications/channel-bits.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
 import { OWN_TAGS } from "#src/notifications/own-tags.ts";
-import { checkData } from "./check-data.ts";
+import type { Contract } from "#src/types/payload/contract.ts";
+import { typedContent } from "./typed-content.ts";
 
 /** What a type gives a Send that says nothing itself. */
 export type TypeDefaults = {
@@ -17,6 +18,8 @@ export type TypeDefaults = {
   defaultChannels: readonly number[];
   defaultTtlMs: number | null;
   group: boolean;
+  /** What its payloads are judged by; undefined: it takes any data. */
+  contract?: Contract | undefined;
 };
 
 /** One notification to be, complete but for its recipient. */
@@ -27,6 +30,8 @@ export type Draft = {
   /** Bit n is set when channel n was asked for. */
   channels: number;
   content: Uint8Array;
+  /** The contract that judged its payload; undefined: none. */
+  contractId: string | undefined;
   tags: string[];
   bypassLimits: boolean;
   dedup: { key: string; windowMs: number } | undefined;
@@ -62,18 +67,21 @@ export function prepare(
   return draftOf(request, type, now, defaultDedupMs);
 }
 
-/** The same of a request whose tags may be ones that are not for senders. */
+/**
+ * The same of a request whose tags may be ones that are not for senders. `judged`: its content is as this has stored it
+ * before.
+ */
 export function draftOf(
   request: SendRequest,
   type: TypeDefaults | undefined,
   now: Date,
   defaultDedupMs: number,
+  { judged = false } = {},
 ): Draft {
   if (type === undefined) throw notFound("type");
   const content = request.content;
   if (content === undefined) throw invalidField("content", "is required");
-  checkData(content.data);
-  const encoded = encodeContent(content);
+  const encoded = encodeContent(judged ? content : typedContent(content, type));
   const schedule = request.schedule;
   const scheduledAt = schedule.case === "scheduleTime" ? checkedTime("schedule_time", schedule.value, now) : undefined;
   const local = schedule.case === "localScheduleTime" ? schedule.value : undefined;
@@ -91,6 +99,7 @@ export function draftOf(
     priority: request.priority === Priority.UNSPECIFIED ? type.defaultPriority : request.priority,
     channels: channelBits(request.channels.length > 0 ? request.channels : type.defaultChannels),
     content: encoded,
+    contractId: judged ? undefined : type.contract?.id,
     tags: request.tags,
     bypassLimits: request.bypassRateLimit,
     dedup:

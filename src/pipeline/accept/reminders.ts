@@ -9,9 +9,10 @@ import { deadlineTag } from "#src/notifications/own-tags.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Db, Tx } from "#src/store/store.ts";
 import { insertRows } from "./commit.ts";
+import { fenceContracts } from "./fence-contracts.ts";
 import { type Draft, draftOf, type TypeDefaults } from "./prepare.ts";
 
-export type ReminderRequest = {
+type ReminderRequest = {
   userId: string;
   key: string;
   type: TypeDefaults | undefined;
@@ -25,6 +26,8 @@ export function remindersOf(tenantId: string, asked: ReminderRequest, now: Date)
   const { draft, expiresAt } = reminderDraft(asked, now);
   return {
     content: draft.content,
+    /** Makes sure that what judged the content still does when the transaction ends. Throws StaleContract. */
+    fence: (tx: Tx) => fenceContracts(tx, tenantId, [draft]),
     expiresAt,
     insert(tx: Tx, reminders: readonly { id: string; dueAt: Date }[], by: { now: Date; slot: number }): Promise<void> {
       const rows = reminders.map(({ id, dueAt }) => ({
@@ -39,6 +42,7 @@ export function remindersOf(tenantId: string, asked: ReminderRequest, now: Date)
 function reminderDraft(
   { userId, key, content, priority, at, type }: ReminderRequest,
   now: Date,
+  { judged = false } = {},
 ): { draft: Draft; expiresAt(dueAt: Date): Date } {
   if (type === undefined) throw notFound("type");
   const request = create(SendRequestSchema, {
@@ -49,7 +53,7 @@ function reminderDraft(
   });
   const { defaultTtlMs } = type;
   return {
-    draft: draftOf(request, type, now, 0),
+    draft: draftOf(request, type, now, 0, { judged }),
     expiresAt: (dueAt) =>
       defaultTtlMs === null ? at : new Date(Math.min(at.getTime(), dueAt.getTime() + defaultTtlMs)),
   };
@@ -66,7 +70,7 @@ export async function storeReminders(
   const rows = reminders.map(({ deadline, type, id, dueAt }) => {
     const { content, priority } = deadline;
     const asked = { ...deadline, type, content: fromBinary(ContentSchema, content), priority: priority as Priority };
-    const { draft, expiresAt } = reminderDraft(asked, now);
+    const { draft, expiresAt } = reminderDraft(asked, now, { judged: true });
     return { id, userId: deadline.userId, dueAt, expiresAt: expiresAt(dueAt), draft };
   });
   const at = sql`${now.toISOString()}::timestamptz`;

@@ -2,11 +2,9 @@ import { create } from "@bufbuild/protobuf";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { type UpdateNotificationRequest, UpdateNotificationRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import { Fault, invalidField } from "#src/errors.ts";
-import { encodeContent } from "#src/notifications/encode-content.ts";
 import type { NotificationRow } from "#src/notifications/notification.ts";
 import type { Changes } from "#src/notifications/queries.ts";
 import { maskPaths } from "#src/rpc/field-mask.ts";
-import { checkData } from "./check-data.ts";
 import { checkedTime, checkTags } from "./prepare.ts";
 
 const CHANGEABLE = new Set(["content", "schedule_time", "local_schedule_time", "expire_time", "tags"]);
@@ -22,7 +20,12 @@ export function localTimeOf(request: UpdateNotificationRequest): string | undefi
   return pathsOf(request).includes("local_schedule_time") ? request.localScheduleTime : undefined;
 }
 
-/** What the request asks to change. Throws INVALID_REQUEST naming the field that cannot be. */
+/** Whether new content is asked for: what becomes of it is for `typedContent`, which has to know the type. */
+export function changesContent(request: UpdateNotificationRequest): boolean {
+  return pathsOf(request).includes("content");
+}
+
+/** What the request asks to change but for the content. Throws INVALID_REQUEST naming the field that cannot be. */
 export function changesOf(request: UpdateNotificationRequest, now: Date): Changes {
   const paths = pathsOf(request);
   const changes: Changes = {};
@@ -36,8 +39,6 @@ export function changesOf(request: UpdateNotificationRequest, now: Date): Change
   }
   if (paths.includes("content")) {
     if (request.content === undefined) throw invalidField("content", "cannot be taken away");
-    checkData(request.content.data);
-    changes.content = encodeContent(request.content);
   }
   if (paths.includes("schedule_time")) changes.scheduledAt = scheduleOf(request, now);
   if (paths.includes("expire_time"))

@@ -20,8 +20,8 @@ export type Submission = {
   fanout: NewFanout | undefined;
   idempotency: { key: string; hash: Uint8Array } | undefined;
   actor: string;
-  /** Id for the audit entry of a limits bypass. */
-  auditId: string;
+  /** Of one that passes the limits: ids for the audit's entries, and what those of one call share. */
+  bypass: { auditIds: { notification: string; fanout: string }; callId: string } | undefined;
   /** When it began to wait for its group, by `performance.now()`. */
   submittedAt: number;
   /** The caller's trace, if it is recorded. */

@@ -8,6 +8,7 @@ import type { TypeRules } from "#src/types/type.ts";
 import { conclude } from "../route/conclude.ts";
 import type { Conclusion } from "../route/conclusion.ts";
 import type { ChannelVerdict, Facts } from "../route/gates/decide.ts";
+import type { Recorded } from "../route/record.ts";
 
 /** A notification that waits (SCHEDULED, HELD, or BATCHED in a batch that has not closed), as stored. */
 export type WaitingRow = {
@@ -63,7 +64,7 @@ const LIMITS: ReadonlySet<number> = new Set([
 ]);
 
 /**
- * Decides anew about a notification that waits. Pure.
+ * Decides anew about a notification that waits. `record`: what is kept of it besides the verdicts. Pure.
  *
  *     no channel wants it any more, or ──▶ SUPPRESSED or EXPIRED, now
  *     it would wait until it expires,
@@ -86,6 +87,7 @@ export function reconsidered(
   rules: TypeRules | undefined,
   decide: (facts: Facts, now: Date) => ChannelVerdict[],
   now: Date,
+  record?: (facts: Facts) => Recorded,
 ): Outcome {
   const times = timesOf(row, preferences.timeZone, now);
   const { userId: _, channels, batchRole, batchedAt, escalates, ...rest } = row;
@@ -112,7 +114,7 @@ export function reconsidered(
     preferences,
   };
   const verdicts = decide(facts, now);
-  const conclusion = conclude(row.id, verdicts, undefined, times.expiresAt ?? null);
+  const conclusion = conclude(row.id, verdicts, undefined, times.expiresAt ?? null, record?.(facts));
   switch (conclusion.status) {
     case Status.DELIVERED:
     case Status.PROCESSING:

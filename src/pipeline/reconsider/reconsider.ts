@@ -31,6 +31,7 @@ import { findTypes } from "#src/types/queries.ts";
 import { rulesOf as rulesOfType } from "#src/types/type.ts";
 import { type DecideDeps, decideCounting } from "../route/decide-in-slices.ts";
 import type { Facts } from "../route/gates/decide.ts";
+import { recording } from "../route/record.ts";
 import { type Outcome, reconsidered, type WaitingRow } from "./outcome.ts";
 import {
   type Decided,
@@ -199,12 +200,18 @@ async function reconsiderPage(
   if (rows.length === 0) return { decided: [], seen: rows };
   const types = await findTypes(db, tenantId, [...new Set(rows.map((row) => row.type))]);
   const typeRules = new Map(types.map((type) => [type.key, rulesOfType(type)]));
-  const { levels, subscriptions, optIn } = await readLevels(db, tenantId, [...new Set(rows.map((row) => row.userId))]);
+  const typeRevisions = new Map(types.map(({ key, revision }) => [key, revision]));
+  const userIds = [...new Set(rows.map((row) => row.userId))];
+  const { levels, subscriptions, revisions, optIn } = await readLevels(db, tenantId, userIds);
+  const recordOf = recording(now);
   const rules = new Map<string, CompiledPreferences>();
   const rulesOf = (userId: string) => {
     const known =
       rules.get(userId) ??
-      compile(levels(userId), optIn, deps.clockOf, { wishes: wishesOf(subscriptions(userId), deps.filters) });
+      compile(levels(userId), optIn, deps.clockOf, {
+        revisions: revisions(userId),
+        wishes: wishesOf(subscriptions(userId), deps.filters),
+      });
     rules.set(userId, known);
     return known;
   };
@@ -220,7 +227,9 @@ async function reconsiderPage(
       const { wishes } = rulesOf(row.userId);
       const about = wishes === undefined ? row : { ...row, content: contents?.get(row.id) };
       if (wishes !== undefined) await readyFilters(wishes, about);
-      const outcome = reconsidered(about, rulesOf(row.userId), typeRules.get(row.type), decide, now);
+      const outcome = reconsidered(about, rulesOf(row.userId), typeRules.get(row.type), decide, now, (facts) =>
+        recordOf(facts, typeRevisions.get(row.type) ?? 0),
+      );
       if (outcome.kind !== "unchanged") decided.push({ row, outcome });
       seen++;
       if (wishes !== undefined && deps.filters.spent() > most) break;

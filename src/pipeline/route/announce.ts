@@ -1,6 +1,6 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
-import { type Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { BatchJoined } from "./batching.ts";
 import type { Conclusion } from "./conclusion.ts";
@@ -34,6 +34,24 @@ export function announceCancelled(
   const time = timestampFromDate(at);
   for (const { id: notificationId, userId } of notifications)
     live.statusChanged(tenantId, userId, { notificationId, status: Status.CANCELLED, reason: Reason.CANCELLED, time });
+}
+
+/** Tells a user's streams that they have read notifications. */
+export function announceRead(live: Live, tenantId: string, userId: string, ids: readonly string[], at: Date): void {
+  const read = { status: Status.READ, channel: Channel.IN_APP, time: timestampFromDate(at) };
+  for (const notificationId of ids) live.statusChanged(tenantId, userId, { notificationId, ...read });
+}
+
+/** Tells a user's streams that a notification has been confirmed, and by that read if it was not. */
+export function announceConfirmed(
+  live: Live,
+  tenantId: string,
+  userId: string,
+  { notificationId, status }: { notificationId: string; status: Status },
+  at: Date,
+): void {
+  const time = timestampFromDate(at);
+  live.statusChanged(tenantId, userId, { notificationId, status, time, confirmTime: time });
 }
 
 /** Tells a user's streams that a batch has opened or grown. */

@@ -11,10 +11,11 @@ import {
 import type { Reservation } from "#src/limits/notification-limits.ts";
 import type { Conclusion, Refusal } from "./conclusion.ts";
 import type { ChannelVerdict } from "./gates/decide.ts";
+import type { Recorded } from "./record.ts";
 
 /**
  * Draws the notification's next status from its channels' verdicts and what the limits said. Where the hourly cap refused
- * it, they say so already (cap.ts). Pure.
+ * it, they say so already (cap.ts). `recorded`: what is kept besides. Pure.
  *
  *     a channel delivers, limits allow ──▶ DELIVERED if the inbox is among those that do, else PROCESSING
  *     a channel delivers, limits do not ─▶ HELD until the window allows; EXPIRED if it expires before
@@ -27,35 +28,37 @@ export function conclude(
   verdicts: readonly ChannelVerdict[],
   reservation: Reservation | undefined,
   expiresAt: Date | null,
+  recorded?: Recorded,
 ): Conclusion {
   if (verdicts.some((verdict) => verdict.kind === "deliver")) {
-    if (reservation === undefined || reservation.allowed) return delivered(id, verdicts);
+    if (reservation === undefined || reservation.allowed) return delivered(id, verdicts, recorded);
     const limited = verdicts.map(
       (verdict): ChannelVerdict =>
         verdict.kind === "deliver"
           ? { channel: verdict.channel, kind: "hold", reason: reservation.reason, until: reservation.until }
           : verdict,
     );
-    return heldOrExpired(id, limited, reservation, expiresAt);
+    return heldOrExpired(id, limited, reservation, expiresAt, recorded);
   }
-  if (verdicts.some((verdict) => verdict.kind === "hold")) return heldOrExpired(id, verdicts, undefined, expiresAt);
+  if (verdicts.some((verdict) => verdict.kind === "hold"))
+    return heldOrExpired(id, verdicts, undefined, expiresAt, recorded);
   const batched = verdicts.find((verdict) => verdict.kind === "batch");
   if (batched !== undefined) {
     const { reason, plan } = batched;
     if (expiresAt !== null && expiresAt <= plan.flushAt) {
-      const detail = detailOf(verdicts, refusalOf(reservation));
+      const detail = detailOf(verdicts, recorded, refusalOf(reservation));
       return { id, status: Status.EXPIRED, reason, dueAt: undefined, detail };
     }
-    return { id, status: Status.BATCHED, reason, dueAt: undefined, plan, detail: undefined };
+    return { id, status: Status.BATCHED, reason, dueAt: undefined, plan, recorded, detail: undefined };
   }
   const [first] = verdicts;
   const reason = first?.kind === "suppress" ? first.reason : Reason.NO_CHANNEL;
   const status = reason === Reason.EXPIRED ? Status.EXPIRED : Status.SUPPRESSED;
-  return { id, status, reason, dueAt: undefined, detail: detailOf(verdicts) };
+  return { id, status, reason, dueAt: undefined, detail: detailOf(verdicts, recorded) };
 }
 
 /** In the inbox it is delivered with the commit; outside channels are handed it after that. */
-function delivered(id: string, verdicts: readonly ChannelVerdict[]): Conclusion {
+function delivered(id: string, verdicts: readonly ChannelVerdict[], recorded: Recorded | undefined): Conclusion {
   const inApp = verdicts.some(({ channel, kind }) => channel === Channel.IN_APP && kind === "deliver");
   const outside = verdicts.filter(({ channel, kind }) => channel !== Channel.IN_APP && kind === "deliver");
   return {
@@ -63,7 +66,7 @@ function delivered(id: string, verdicts: readonly ChannelVerdict[]): Conclusion 
     status: inApp ? Status.DELIVERED : Status.PROCESSING,
     reason: Reason.UNSPECIFIED,
     dueAt: undefined,
-    detail: detailOf(verdicts),
+    detail: detailOf(verdicts, recorded),
     ...(outside.length === 0 ? {} : { handOver: outside.map(({ channel }) => channel) }),
   };
 }
@@ -75,7 +78,7 @@ export function concludeBatched(
   reservation: Reservation | undefined,
   batch: { id: string; flushAt: Date },
 ): Conclusion {
-  return { ...conclusion, batch, detail: detailOf(verdicts, refusalOf(reservation), batch) };
+  return { ...conclusion, batch, detail: detailOf(verdicts, conclusion.recorded, refusalOf(reservation), batch) };
 }
 
 function refusalOf(reservation: Reservation | undefined): Refusal | undefined {
@@ -87,30 +90,28 @@ function heldOrExpired(
   verdicts: readonly ChannelVerdict[],
   reservation: Refusal | undefined,
   expiresAt: Date | null,
+  recorded: Recorded | undefined,
 ): Conclusion {
+  const detail = detailOf(verdicts, recorded, reservation);
   const holds = verdicts.filter((verdict) => verdict.kind === "hold");
   const first = holds.reduce((a, b) => (b.until < a.until ? b : a), holds[0] as (typeof holds)[number]);
   // It cannot be delivered in time: what waits is told now, not after a wait that is in vain.
   if (expiresAt !== null && expiresAt <= first.until) {
-    return {
-      id,
-      status: Status.EXPIRED,
-      reason: first.reason,
-      dueAt: undefined,
-      detail: detailOf(verdicts, reservation),
-    };
+    return { id, status: Status.EXPIRED, reason: first.reason, dueAt: undefined, detail };
   }
-  return { id, status: Status.HELD, reason: first.reason, dueAt: first.until, detail: detailOf(verdicts, reservation) };
+  return { id, status: Status.HELD, reason: first.reason, dueAt: first.until, detail };
 }
 
-/** Nothing when the inbox alone is asked for and delivers: the timeline's channel and status say the same. */
+/** The record alone when the inbox alone is asked for and delivers: the timeline's channel and status say the same. */
 function detailOf(
   verdicts: readonly ChannelVerdict[],
+  recorded: Recorded | undefined,
   reservation?: Refusal,
   batch?: { id: string; flushAt: Date },
 ): Uint8Array | undefined {
   const [first] = verdicts;
-  if (verdicts.length === 1 && first?.kind === "deliver" && first.channel === Channel.IN_APP) return undefined;
+  const record = recorded?.(verdicts);
+  if (verdicts.length === 1 && first?.kind === "deliver" && first.channel === Channel.IN_APP) return record;
   const entry = create(TimelineEntrySchema, {
     verdicts: verdicts.map((verdict) => ({
       channel: verdict.channel,
@@ -124,7 +125,9 @@ function detailOf(
     })),
     ...(reservation === undefined ? {} : { rateLimit: rateLimitOf(reservation) }),
   });
-  return toBinary(TimelineEntrySchema, entry);
+  const told = toBinary(TimelineEntrySchema, entry);
+  // Two messages one behind the other are one message, of which each reader reads what it knows.
+  return record === undefined ? told : Buffer.concat([told, record]);
 }
 
 function rateLimitOf(reservation: Refusal): NonNullable<TimelineEntry["rateLimit"]> {

@@ -4,6 +4,7 @@ import type { EscalationPlan } from "#src/escalation/plan.ts";
 import type { Grouped } from "#src/inbox/group.ts";
 import type { Reservation } from "#src/limits/notification-limits.ts";
 import type { RulesVersion } from "#src/preferences/fence.ts";
+import type { Recorded } from "./record.ts";
 
 export type Refusal = Extract<Reservation, { allowed: false }>;
 
@@ -26,7 +27,9 @@ export type Conclusion = {
   /** BATCHED: into which batch it shall go, and, once it is known, which that is. */
   plan?: BatchPlan | undefined;
   batch?: { id: string; flushAt: Date } | undefined;
-  /** Encoded TimelineEntry with verdicts and rate_limit; none where the status says it all. */
+  /** BATCHED, until its batch is known: what will be kept with it. */
+  recorded?: Recorded | undefined;
+  /** Encoded TimelineEntry with verdicts and rate_limit, none where the status says it all; then a DecisionRecord. */
   detail: Uint8Array | undefined;
   /** DELIVERED, PROCESSING: the outside channels that are to take it. */
   handOver?: readonly Channel[] | undefined;

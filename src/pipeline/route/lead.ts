@@ -13,6 +13,12 @@ type Reservations = readonly (Reservation | undefined)[];
 /** The verdicts of a chunk, and which of its notifications go at once because no batch of theirs is open. */
 export type Led = { verdicts: Verdicts; leaders: ReadonlySet<string> };
 
+/** What the limits have answered about a chunk, and its verdicts before anybody led. */
+export type Answered = { led: Led; before: Verdicts; reservations: Reservations };
+
+/** The same when nothing follows those that were refused. */
+export type Settled = { verdicts: Verdicts; reservations: Reservations };
+
 /**
  * Lets those through that go at once because no batch of theirs is open: each opens its batch, in a transaction of its
  * own, before the limits are asked for it. Chunks without such a type cost nothing here.
@@ -46,9 +52,9 @@ export async function followRefused(
   { store }: { store: Store },
   tenantId: string,
   waiting: readonly Waiting[],
-  { led, before, reservations }: { led: Led; before: Verdicts; reservations: Reservations },
+  { led, before, reservations }: Answered,
   now: Date,
-): Promise<{ verdicts: Verdicts; reservations: Reservations }> {
+): Promise<Settled> {
   const refused = new Map<string, Reservation>();
   const leaderIds: string[] = [];
   const groups = waiting.map(({ userId }, index) => `${userId}\0${planOf(before[index])?.key}`);
@@ -75,6 +81,7 @@ function planOf(verdicts: readonly ChannelVerdict[] | undefined) {
   return verdicts?.find((verdict) => verdict.kind === "batch")?.plan;
 }
 
-function atOnce(verdicts: readonly ChannelVerdict[]): ChannelVerdict[] {
+/** The verdicts of one that does not wait for its batch. */
+export function atOnce(verdicts: readonly ChannelVerdict[]): ChannelVerdict[] {
   return verdicts.map((each) => (each.kind === "batch" ? { channel: each.channel, kind: "deliver" } : each));
 }

@@ -1,26 +1,17 @@
 import type { SpanContext } from "@opentelemetry/api";
-import { Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { DIGEST } from "#src/batches/join.ts";
-import { BatchRole } from "#src/batches/role.ts";
 import type { Clock } from "#src/clock.ts";
-import { planFor } from "#src/escalation/plan.ts";
 import { madeAtMs, type NewId } from "#src/ids.ts";
 import type { Request, Reservation } from "#src/limits/notification-limits.ts";
-import { channelsFor } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Arrival } from "#src/stream/arrival.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type NotificationTypeRow, rulesOf, type TypeRules } from "#src/types/type.ts";
-import { laneOf } from "../flow.ts";
 import { type BatchJoined, joinTheirBatches, mustHaveJoined, Outdated } from "./batching.ts";
-import { bookingAfter } from "./booking.ts";
-import { capOf, collected, rankOf } from "./cap.ts";
 import { commitDecisions, type Placed } from "./commit.ts";
-import { conclude } from "./conclude.ts";
 import type { Conclusion } from "./conclusion.ts";
-import { decideInSlices } from "./decide-in-slices.ts";
+import { decideChunk } from "./decide-chunk.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 import { handOver } from "./hand-over.ts";
 import { followRefused, lead } from "./lead.ts";
@@ -79,30 +70,18 @@ export async function route(
   const load = context.again ? deps.reloadPreferences : deps.loadPreferences;
   const preferences = await load(tenantId, [...new Set(waiting.map((row) => row.userId))]);
   const types = await rulesOfTypes(context.again ? deps.reloadType : deps.findType, tenantId, waiting);
-  const facts = waiting.map((row) => {
-    const own = preferences.get(row.userId);
-    if (own === undefined) throw new Error("preferences missing for a user of the chunk");
-    return factsOf(row, own, types.get(row.type)?.rules);
-  });
-  const decisions = facts.some(({ preferences: { wishes } }) => wishes !== undefined)
-    ? await decideInSlices(deps, facts, now)
-    : facts.map((each) => deps.decide(each, now));
-  const led = await lead(deps, tenantId, waiting, decisions, now);
-  const asked = await reserveFor(deps, tenantId, waiting, facts, led.verdicts, now);
-  const answered = { led, before: decisions, reservations: asked };
-  const { verdicts: settled, reservations } = await followRefused(deps, tenantId, waiting, answered, now);
-  const verdicts = facts.map((each, index) => collected(settled[index] ?? [], reservations[index], each, now));
-  const conclusions = waiting.map((row, index) => {
-    const conclusion = conclude(row.id, verdicts[index] ?? [], reservations[index], row.expiresAt);
-    return {
-      ...conclusion,
-      bookedAt: bookingAfter(row, conclusion, reservations[index]),
-      group: groupOf(row, preferences.get(row.userId)),
-      escalation: escalationOf(row, conclusion, preferences.get(row.userId), types.get(row.type)?.rules),
-      version: row.version,
-      rules: drawnFrom(row.userId, preferences),
-    };
-  });
+  const { verdicts, reservations, conclusions } = await decideChunk(
+    {
+      decide: deps.decide,
+      metrics: deps.metrics,
+      lead: (each) => lead(deps, tenantId, waiting, each, now),
+      follow: (answered) => followRefused(deps, tenantId, waiting, answered, now),
+      reserve: (requests) => deps.reserve(tenantId, requests, now),
+    },
+    waiting,
+    { preferences, types },
+    now,
+  );
   const concluded = performance.now();
   const stored = await orOutdated(
     deps.store.tenant(tenantId, async (tx) => {
@@ -147,11 +126,6 @@ export async function route(
   if (missed.length > 0) await route(deps, tenantId, missed, { ...context, again: true });
 }
 
-function drawnFrom(userId: string, preferences: ReadonlyMap<string, CompiledPreferences>): Conclusion["rules"] {
-  const version = preferences.get(userId)?.version;
-  return version && { userId, ...version };
-}
-
 async function orOutdated<T>(work: Promise<T>): Promise<T | undefined> {
   try {
     return await work;
@@ -174,85 +148,6 @@ async function rulesOfTypes(
     if (row !== undefined) types.set(type, { rules: rulesOf(row), revision: row.revision });
   }
   return types;
-}
-
-function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRules | undefined): Facts {
-  const isWhole = row.batchRole === BatchRole.WHOLE;
-  return {
-    notification: {
-      id: row.id,
-      type: row.type,
-      category: row.category,
-      priority: row.priority,
-      channels: channelsFor(row.channels, preferences),
-      expiresAt: row.expiresAt ?? undefined,
-      scheduledAt: row.scheduledAt ?? undefined,
-      senderId: row.senderId ?? undefined,
-      bypassLimits: row.bypassLimits,
-      // A digest has no type of its own; those of its members were asked when it closed.
-      typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
-      rules,
-      isWhole,
-      // An answer is to one notification: what waits for one joins no others.
-      batchedAlready:
-        isWhole || row.batchRole === BatchRole.ALONE || row.escalation !== null || rules?.escalation !== undefined,
-      batchedSince: row.batchedAt ?? undefined,
-      tags: row.tags ?? [],
-      content: row.content,
-    },
-    preferences,
-  };
-}
-
-function groupOf({ groupKey }: Waiting, preferences: CompiledPreferences | undefined): Conclusion["group"] {
-  if (groupKey === null || preferences?.grouping === undefined) return undefined;
-  return { key: groupKey, ...preferences.grouping };
-}
-
-function escalationOf(
-  row: Waiting,
-  { status }: Conclusion,
-  preferences: CompiledPreferences | undefined,
-  rules: TypeRules | undefined,
-): Conclusion["escalation"] {
-  if ((status !== Status.DELIVERED && status !== Status.PROCESSING) || preferences === undefined) return undefined;
-  return planFor(row, rules?.escalation, preferences);
-}
-
-/** Reserves for those with a channel to deliver to, in the order of their rank and then their age; undefined for the others. */
-async function reserveFor(
-  deps: RouteDeps,
-  tenantId: string,
-  waiting: readonly Waiting[],
-  facts: readonly Facts[],
-  verdicts: readonly (readonly ChannelVerdict[])[],
-  now: Date,
-): Promise<(Reservation | undefined)[]> {
-  const wanting = waiting.flatMap((row, index) => {
-    const about = facts[index];
-    const delivers = verdicts[index]?.some((verdict) => verdict.kind === "deliver");
-    return delivers && about ? [{ row, index, cap: capOf(about, now), rank: rankOf(about) }] : [];
-  });
-  if (wanting.some(({ rank }) => rank !== wanting[0]?.rank)) wanting.sort((a, b) => b.rank - a.rank);
-  const result: (Reservation | undefined)[] = waiting.map(() => undefined);
-  if (wanting.length === 0) return result;
-  const answers = await deps.reserve(
-    tenantId,
-    wanting.map(({ row, cap }) => ({
-      id: row.id,
-      userId: row.userId,
-      attempt: row.attempts,
-      exempt: row.bypassLimits || laneOf(row.priority).name === "critical",
-      expiresAtMs: row.expiresAt?.getTime(),
-      cap,
-      slot: row.bookedAt === null ? undefined : { at: row.bookedAt, reason: row.reason },
-    })),
-    now,
-  );
-  wanting.forEach(({ index }, n) => {
-    result[index] = answers[n];
-  });
-  return result;
 }
 
 function arrivalOf(row: Waiting, place: Placed, now: Date, trace: SpanContext | undefined): Arrival {

@@ -83,6 +83,10 @@ export const types = pgTable(
     group: boolean("group_similar").notNull().default(false),
     /** Encoded posthorn.v1.Escalation; null: none. */
     escalation: bytea("escalation"),
+    /** The current version of its payload contract (`payload_contracts`), and its message; null: it has none. */
+    payloadId: uuid("payload_id"),
+    payloadVersion: integer("payload_version"),
+    payloadMessage: text("payload_message"),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),

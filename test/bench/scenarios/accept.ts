@@ -4,12 +4,12 @@ import type { Lab } from "../lab.ts";
 import type { Job, Load } from "../load.ts";
 import { loadOn } from "../load-on.ts";
 import { type Outcome, outcomeOf } from "../outcome.ts";
-import { startTwo } from "../posthorn.ts";
+import { type Server, startTwo } from "../posthorn.ts";
 import { recordOf } from "../record.ts";
 import { type Figures, ratiosOf, type Scenario } from "../scenario.ts";
 import { yardstick } from "../yardstick.ts";
 
-const CALLERS = 64;
+export const CALLERS = 64;
 
 /**
  * Callers that each send one notification after the other, over a few connections; deciding and delivering go on in the
@@ -44,9 +44,15 @@ function sending(callers: number, users: number, seconds: number): Load {
   };
 }
 
-async function measured(lab: Lab, callers: number): Promise<Outcome> {
+/** `prepare`: what is done with the server before it is measured. */
+export async function measured(
+  lab: Lab,
+  callers: number,
+  prepare: (server: Server) => Promise<void> = async () => undefined,
+): Promise<Outcome> {
   const { wishes, services, signal } = lab;
   await using server = await startTwo(lab);
+  await prepare(server);
   const { child, worker, address, apiKey, tenantId } = server;
   const load = sending(callers, wishes.users ?? 10_000, wishes.seconds);
   const target = { name: "server", pid: child.pid, child, worker, profile: wishes.profile };

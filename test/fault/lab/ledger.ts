@@ -126,7 +126,12 @@ export async function openLedger(lab: Lab, site: Site<Address>, options: LedgerO
       const recoveryMs = Math.round(performance.now() - began);
       // What takes its time by itself, and what that brings to the inboxes.
       await Promise.all(account.confirming.values());
-      const toCome = async () => ({ ...(await lacking()), toCome: await yetToCome(lab.sql, site.tenantId) });
+      // Before and after, because it goes both ways: a batch becomes what is to be decided, and that what is handed over.
+      const toCome = async () => {
+        const before = await yetToCome(lab.sql, site.tenantId);
+        const now = await lacking();
+        return { ...now, toCome: before + (await yetToCome(lab.sql, site.tenantId)) };
+      };
       late.push(...(await inTime(until(toCome, (now) => isThere(now) && now.toCome === 0, withinMs))));
       const broken = [...late, ...(await brokenPromises(lab.sql, site, account, readers))];
       if (broken.length > 0) throw new PromisesBroken(broken);

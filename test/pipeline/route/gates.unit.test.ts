@@ -1,8 +1,10 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
+import { Gate } from "#gen/posthorn/v1/explain_pb.ts";
 import { Channel, Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
-import { decide, deciding, type Facts } from "#src/pipeline/route/gates/decide.ts";
+import { GATES } from "#src/notifications/explain.ts";
+import { decide, deciding, type Facts, GATE_ORDER } from "#src/pipeline/route/gates/decide.ts";
 import { compile } from "#src/preferences/compile.ts";
 import { zoneClock } from "#src/preferences/zone-clock.ts";
 import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
@@ -170,4 +172,8 @@ test("each channel has its verdict, in the notification's order", () => {
     { channel: IN_APP, ...suppressed(Reason.CHANNEL_DISABLED) },
     { channel: SMS, ...suppressed(Reason.CHANNEL_UNAVAILABLE) },
   ]);
+});
+
+test("gates are asked in the order in which they are explained, the limits behind them", () => {
+  expect([...GATE_ORDER, Gate.HOURLY_CAP, Gate.RATE_LIMITS]).toEqual(GATES);
 });

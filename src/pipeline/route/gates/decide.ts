@@ -1,3 +1,4 @@
+import { Gate as Name } from "#gen/posthorn/v1/explain_pb.ts";
 import { Channel, type Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import type { BatchPlan } from "#src/batches/plan.ts";
 import { channelBits } from "#src/notifications/channel-bits.ts";
@@ -26,32 +27,32 @@ export type ChannelVerdict =
   | { channel: Channel; kind: "batch"; reason: Reason; plan: BatchPlan }
   | ({ channel: Channel } & Suppression);
 
-type Step = { about: "notification"; gate: Gate } | { about: "channel"; gate: ChannelGate };
+type Step = { name: Name } & ({ about: "notification"; gate: Gate } | { about: "channel"; gate: ChannelGate });
 
 /**
  * The gates in their order: what is final before what passes, so that nothing waits for the end of quiet hours only to
  * be suppressed; the clock before what collects, so that a batch is short and its window begins when it may be delivered;
  * and what costs least first. The first that objects decides. To add a gate, write it in a file of its own and put it
- * into this list.
+ * into this list; its name, by which it is explained (notifications/explain.ts), is numbered by its place here.
  *
  * Duplicates are kept out when a notification is accepted; what was cancelled is passed over when the chunk is read and
  * again by the commit; limits and the hourly cap are asked after all gates, because asking them counts (cap.ts).
  */
 const gates = (available: number): readonly Step[] => [
-  { about: "notification", gate: expired },
-  { about: "notification", gate: typeDeleted },
-  { about: "notification", gate: optedOut },
-  { about: "notification", gate: switchedOff },
-  { about: "channel", gate: channelOff },
-  { about: "channel", gate: channelUnavailable(available) },
-  { about: "notification", gate: belowMinimumPriority },
-  { about: "notification", gate: filtered },
-  { about: "notification", gate: scheduled },
-  { about: "notification", gate: quietHours },
-  { about: "notification", gate: doNotDisturb },
-  { about: "notification", gate: weekend },
-  { about: "notification", gate: digest },
-  { about: "notification", gate: batch },
+  { name: Name.EXPIRY, about: "notification", gate: expired },
+  { name: Name.TYPE_EXISTS, about: "notification", gate: typeDeleted },
+  { name: Name.OPT_OUT, about: "notification", gate: optedOut },
+  { name: Name.TYPE_SWITCH, about: "notification", gate: switchedOff },
+  { name: Name.CHANNEL_SWITCH, about: "channel", gate: channelOff },
+  { name: Name.CHANNEL_AVAILABLE, about: "channel", gate: channelUnavailable(available) },
+  { name: Name.MINIMUM_PRIORITY, about: "notification", gate: belowMinimumPriority },
+  { name: Name.SUBSCRIPTIONS, about: "notification", gate: filtered },
+  { name: Name.SCHEDULE, about: "notification", gate: scheduled },
+  { name: Name.QUIET_HOURS, about: "notification", gate: quietHours },
+  { name: Name.DO_NOT_DISTURB, about: "notification", gate: doNotDisturb },
+  { name: Name.WEEKEND, about: "notification", gate: weekend },
+  { name: Name.DIGEST, about: "notification", gate: digest },
+  { name: Name.BATCH, about: "notification", gate: batch },
 ];
 
 /**
@@ -78,6 +79,9 @@ export function deciding(outside: Iterable<Channel>): (facts: Facts, now: Date) 
     return channels.map((channel, index) => verdict(channel, objections[index]));
   };
 }
+
+/** The names of the gates, in their order. */
+export const GATE_ORDER: readonly Name[] = gates(0).map(({ name }) => name);
 
 /** The same where there is nothing but the inbox. */
 export const decide = deciding([]);

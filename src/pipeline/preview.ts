@@ -1,0 +1,186 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { type ExplainedEntry, ExplainedEntrySchema } from "#gen/posthorn/v1/explain_pb.ts";
+import { Channel, Reason, Status, TimelineEntrySchema } from "#gen/posthorn/v1/notification_pb.ts";
+import type { PreviewSendResponse, SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
+import { joiningOne } from "#src/batches/joining.ts";
+import { findOpenBatch } from "#src/batches/queries.ts";
+import { BatchRole } from "#src/batches/role.ts";
+import type { NewId } from "#src/ids.ts";
+import type { lookingAtLimits } from "#src/limits/notification-limits.ts";
+import { explainedDecision, recordIn } from "#src/notifications/explain.ts";
+import { type TimelineRow, toTimelineEntry } from "#src/notifications/notification.ts";
+import { compile } from "#src/preferences/compile.ts";
+import { readLevels } from "#src/preferences/queries.ts";
+import type { ZoneClock } from "#src/preferences/zone-clock.ts";
+import type { Store } from "#src/store/store.ts";
+import type { FilterEvaluator } from "#src/subscriptions/evaluate.ts";
+import { wishesOf } from "#src/subscriptions/rules.ts";
+import { findType } from "#src/types/queries.ts";
+import { rulesOf } from "#src/types/type.ts";
+import { DEFAULT_TYPE } from "./accept/accept.ts";
+import { findDuplicate } from "./accept/duplicate.ts";
+import { type Draft, prepare } from "./accept/prepare.ts";
+import { concludeBatched } from "./route/conclude.ts";
+import type { Conclusion } from "./route/conclusion.ts";
+import { decideChunk, type Known } from "./route/decide-chunk.ts";
+import type { DecideDeps } from "./route/decide-in-slices.ts";
+import { atOnce } from "./route/lead.ts";
+import type { Waiting } from "./route/load.ts";
+
+export type PreviewDeps = Pick<DecideDeps, "decide"> & {
+  store: Store;
+  newId: NewId;
+  clockOf(zone: string): ZoneClock;
+  filters: FilterEvaluator;
+  /** What the limits would say; they count nothing. */
+  look: ReturnType<typeof lookingAtLimits>;
+  /** How long a dedup key counts when the Send does not say. */
+  dedupWindowMs: number;
+};
+
+/** Throws what Send would refuse the request with. */
+export type Preview = (tenantId: string, request: SendRequest, at: Date) => Promise<Answer>;
+type Answer = Pick<PreviewSendResponse, "timeZone" | "duplicateOf" | "timeline">;
+
+/** What is held, and held again, is followed so far. */
+const DECISIONS = 10;
+
+/**
+ * Says what would become of a Send to one user: accepts and decides it by the functions that do so for what is sent, with
+ * what is stored now, and stores nothing. Where these would write, it reads: the limits, the open batch, dedup keys. All of
+ * it comes from Postgres, so that not even a cache changes.
+ */
+export function previewing(deps: PreviewDeps): Preview {
+  const { store } = deps;
+  return async (tenantId, request, at) => {
+    const userId = request.to?.userIds[0] ?? "";
+    const key = request.type || DEFAULT_TYPE;
+    const { type, levels, subscriptions, revisions, optIn } = await store.tenantDb(tenantId, async (db) => ({
+      type: await findType(db, tenantId, key),
+      ...(await readLevels(db, tenantId, [userId])),
+    }));
+    const draft = prepare(request, type, at, deps.dedupWindowMs);
+    const own = compile(levels(userId), optIn, deps.clockOf, {
+      revisions: revisions(userId),
+      wishes: wishesOf(subscriptions(userId), deps.filters),
+    });
+    const { timeZone } = own;
+    const dedupKey = draft.dedup?.key;
+    const duplicateOf =
+      dedupKey === undefined
+        ? undefined
+        : await store.tenant(tenantId, (tx) => findDuplicate(tx, tenantId, { userId, key: dedupKey }, at));
+    if (duplicateOf !== undefined) return { timeZone, duplicateOf, timeline: [] };
+    const known: Known = {
+      preferences: new Map([[userId, own]]),
+      types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
+    };
+    const row = waitingOf(deps.newId(), userId, draft, timeZone);
+    return { timeZone, duplicateOf: "", timeline: await foreseen(deps, tenantId, row, known, at) };
+  };
+}
+
+/** What its timeline would hold. */
+async function foreseen(
+  deps: PreviewDeps,
+  tenantId: string,
+  first: Waiting,
+  known: Known,
+  at: Date,
+): Promise<ExplainedEntry[]> {
+  const timeline = [told(at, Status.ACCEPTED)];
+  let row = first;
+  let now = at;
+  if (row.scheduledAt !== null) {
+    now = row.scheduledAt;
+    timeline.push(told(at, Status.SCHEDULED, Reason.SCHEDULED), told(now, Status.ACCEPTED));
+  }
+  for (let n = 0; n < DECISIONS; n++) {
+    const conclusion = await decideOne(deps, tenantId, row, known, now);
+    timeline.push(explainedAt(row, conclusion, now));
+    if (conclusion.status !== Status.HELD || conclusion.dueAt === undefined) break;
+    const { bookedAt = null, reason } = conclusion;
+    row = { ...row, attempts: row.attempts + 1, bookedAt, reason };
+    now = conclusion.dueAt;
+    if (n < DECISIONS - 1) timeline.push(told(now, Status.ACCEPTED));
+  }
+  return timeline;
+}
+
+async function decideOne(
+  { store, decide, look }: PreviewDeps,
+  tenantId: string,
+  row: Waiting,
+  known: Known,
+  now: Date,
+): Promise<Conclusion> {
+  const openBatch = async (key: string) => {
+    const open = await store.tenant(tenantId, (tx) => findOpenBatch(tx, tenantId, row.userId, key));
+    // By then it will have closed.
+    return open !== undefined && open.flushAt > now ? open : undefined;
+  };
+  const { verdicts, reservations, conclusions } = await decideChunk(
+    {
+      decide,
+      metrics: UNCOUNTED,
+      async lead(all) {
+        const plan = all[0]?.find((verdict) => verdict.kind === "batch")?.plan;
+        if (!plan?.leading || (await openBatch(plan.key)) !== undefined) return { verdicts: all, leaders: NOBODY };
+        return { verdicts: all.map(atOnce), leaders: new Set([row.id]) };
+      },
+      // There is nobody else to follow it.
+      follow: async ({ led, reservations }) => ({ verdicts: led.verdicts, reservations }),
+      reserve: (requests) => Promise.all(requests.map((each) => look(tenantId, each, now))),
+    },
+    [row],
+    known,
+    now,
+  );
+  const [conclusion] = conclusions;
+  if (conclusion === undefined) throw new Error("one was asked about, and none was decided");
+  if (conclusion.status !== Status.BATCHED || conclusion.plan === undefined) return conclusion;
+  const batch = joiningOne(await openBatch(conclusion.plan.key), conclusion.plan, now);
+  return concludeBatched(conclusion, verdicts[0] ?? [], reservations[0], batch);
+}
+
+const NOBODY: ReadonlySet<string> = new Set();
+
+/** A filter that fails is counted where it is asked in earnest. */
+const UNCOUNTED = { filterFailures: { inc: () => undefined } } as unknown as DecideDeps["metrics"];
+
+/** The row that would be stored, as it would be read for its decision. */
+function waitingOf(id: string, userId: string, draft: Draft, zone: string): Waiting {
+  const { scheduledAt = null, expiresAt = null } = draft.times(zone);
+  const { type, category, priority, channels, content, tags, bypassLimits } = draft;
+  return {
+    ...{ id, userId, type, category, priority, channels, content, tags, bypassLimits, scheduledAt, expiresAt },
+    attempts: 0,
+    senderId: draft.senderId ?? null,
+    bookedAt: null,
+    reason: 0,
+    batchRole: draft.byItself ? BatchRole.ALONE : null,
+    batchedAt: null,
+    groupKey: draft.groupKey ?? null,
+    escalation: draft.escalation ?? null,
+    version: "0",
+  };
+}
+
+function told(at: Date, status: Status, reason: Reason = Reason.UNSPECIFIED): ExplainedEntry {
+  const entry = create(TimelineEntrySchema, { time: timestampFromDate(at), status, reason, actor: "posthorn" });
+  return create(ExplainedEntrySchema, { entry });
+}
+
+/** As it would be read from the row that a decision writes. */
+function explainedAt(
+  row: Waiting,
+  { status, reason, detail = null }: Pick<Conclusion, "status" | "reason"> & { detail?: Uint8Array | null | undefined },
+  at: Date,
+): ExplainedEntry {
+  const channel = status === Status.DELIVERED ? Channel.IN_APP : Channel.UNSPECIFIED;
+  const stored: TimelineRow = { at, status, channel, reason, actor: null, detail };
+  const entry = toTimelineEntry(stored);
+  const decision = explainedDecision(row, entry, detail === null ? undefined : recordIn(detail), at);
+  return create(ExplainedEntrySchema, { entry, ...(decision && { decision }) });
+}

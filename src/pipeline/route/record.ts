@@ -1,0 +1,50 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { DecisionRecordSchema } from "#gen/posthorn/internal/v1/decision_pb.ts";
+import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import { Digest_Mode as Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
+import type { RuleBehind } from "#src/preferences/rule-behind.ts";
+import type { ChannelVerdict, Facts } from "./gates/decide.ts";
+
+/** Encodes what is kept of a decision besides its verdicts, for who asks later why: posthorn.internal.v1.DecisionRecord. */
+export type Recorded = (verdicts: readonly ChannelVerdict[]) => Uint8Array;
+
+/**
+ * Makes the records of what is decided together. Where no gate objects, which is the usual, they hold only which rules were
+ * asked, some ten bytes that many share: they are encoded once. `typeRevision`: 0 where there is no type. Pure.
+ */
+export function recording(now: Date): (facts: Facts, typeRevision: number) => Recorded {
+  const plain = new Map<string, Uint8Array>();
+  return (facts, typeRevision) => (verdicts) => {
+    const { revisions, timeZone } = facts.preferences;
+    const drawn = {
+      preferences: revisions.user,
+      defaultPreferences: revisions.tenant,
+      type: typeRevision,
+      timeZone: timeZone === "UTC" ? "" : timeZone,
+    };
+    if (verdicts.some(({ kind }) => kind !== "deliver")) {
+      const rules = verdicts.map((verdict) => ruleOf(verdict, facts, now));
+      return toBinary(DecisionRecordSchema, create(DecisionRecordSchema, { drawn, rules }));
+    }
+    const key = `${drawn.preferences} ${drawn.defaultPreferences} ${typeRevision} ${drawn.timeZone}`;
+    const known = plain.get(key) ?? toBinary(DecisionRecordSchema, create(DecisionRecordSchema, { drawn }));
+    plain.set(key, known);
+    return known;
+  };
+}
+
+/** What stands behind a verdict: what the user wishes, and what the type adds to it. */
+function ruleOf(verdict: ChannelVerdict, { notification, preferences }: Facts, now: Date): RuleBehind {
+  if (verdict.kind === "deliver") return {};
+  const { channel, reason } = verdict;
+  const { type, category, rules } = notification;
+  const wished = preferences.ruleBehind({ reason, type, category, channel, now });
+  if (verdict.kind !== "batch") return wished;
+  const { maxSize, flushAt } = verdict.plan;
+  if (reason === Reason.BATCHING)
+    return { ...wished, byType: true, maxSize, window: durationFromMs(flushAt.getTime() - now.getTime()) };
+  const always = rules?.digest === DigestRule.ALWAYS && wished.digestMode === Mode.IMMEDIATE;
+  return always ? { ...wished, byType: true, digestMode: Mode.DAILY, maxSize } : { ...wished, maxSize };
+}

@@ -1,0 +1,98 @@
+import { LRUCache } from "lru-cache";
+import type { Store } from "#src/store/store.ts";
+import type { NotificationTypeRow } from "../type.ts";
+import { type Contract, compileContract } from "./contract.ts";
+import type { Judging } from "./judging.ts";
+import { findContract } from "./queries.ts";
+import { StaleContract } from "./stale.ts";
+
+export type ContractsDeps = { store: Store; judging: Judging };
+
+/** Finds types as `find` does, with their contracts. */
+export function findingTyped(find: FindType, contracts: Contracts): FindTyped {
+  return (tenantId, key) => {
+    const found = find(tenantId, key);
+    return found instanceof Promise ? found.then((row) => row && contracts.with(row)) : found && contracts.with(found);
+  };
+}
+
+type Maybe<T> = Promise<T | undefined> | T | undefined;
+type FindType = (tenantId: string, key: string) => Maybe<NotificationTypeRow>;
+export type FindTyped = (tenantId: string, key: string) => Maybe<TypedRow>;
+
+/** A type with the contract that its payloads are judged by. */
+export type TypedRow = NotificationTypeRow & { contract?: Contract };
+
+/**
+ * Contracts ready to judge by. A version never changes, so a copy is good for as long as its type names it; which version
+ * that is the type's own copy says (catalogue.ts). Bounded over all, and a tenant's own leave first when it has its share.
+ */
+export type Contracts = {
+  /** Without waiting where it can: the type as it is, when it has no contract. Throws StaleContract when that is gone. */
+  with(row: NotificationTypeRow): TypedRow | Promise<TypedRow>;
+};
+
+export type ContractsConfig = {
+  /** Heap that all may take, roughly. */
+  maxBytes: number;
+  /** The share of a tenant in it. */
+  tenantBytes: number;
+};
+
+const DEFAULTS: ContractsConfig = { maxBytes: 64 * 1024 * 1024, tenantBytes: 16 * 1024 * 1024 };
+/** What one takes beside its descriptors, and how much more these are when they are read. */
+const BASE_BYTES = 16 * 1024;
+const BYTES_PER_BYTE = 30;
+
+type Ready = { tenantId: string; contract: Contract; bytes: number };
+
+export function contracts({ store, judging }: ContractsDeps, config: Partial<ContractsConfig> = {}): Contracts {
+  const { maxBytes, tenantBytes } = { ...DEFAULTS, ...config };
+  const used = new Map<string, number>();
+  const ready = new LRUCache<string, Ready>({
+    maxSize: maxBytes,
+    sizeCalculation: ({ bytes }) => bytes,
+    dispose: ({ tenantId, bytes }) => {
+      const left = (used.get(tenantId) ?? 0) - bytes;
+      if (left > 0) used.set(tenantId, left);
+      else used.delete(tenantId);
+    },
+  });
+  const reads = new Map<string, Promise<Contract>>();
+
+  const keep = (entry: Ready): void => {
+    const room = tenantBytes - entry.bytes;
+    if ((used.get(entry.tenantId) ?? 0) > room) {
+      // From the least used on.
+      for (const id of [...ready.rkeys()]) {
+        if ((used.get(entry.tenantId) ?? 0) <= room) break;
+        if (ready.peek(id)?.tenantId === entry.tenantId) ready.delete(id);
+      }
+    }
+    used.set(entry.tenantId, (used.get(entry.tenantId) ?? 0) + entry.bytes);
+    ready.set(entry.contract.id, entry);
+  };
+
+  const read = async ({ tenantId, key, payloadId, payloadVersion }: NotificationTypeRow): Promise<Contract> => {
+    const stored = await store.tenantDb(tenantId, (db) => findContract(db, tenantId, key, payloadVersion ?? 0));
+    if (stored === undefined || stored.id !== payloadId) throw new StaleContract([key]);
+    const contract = compileContract(stored, judging);
+    keep({ tenantId, contract, bytes: BASE_BYTES + BYTES_PER_BYTE * stored.descriptorSet.byteLength });
+    return contract;
+  };
+
+  return {
+    with(row) {
+      const id = row.payloadId;
+      if (id === null) return row;
+      const known = ready.get(id);
+      if (known !== undefined) return { ...row, contract: known.contract };
+      let reading = reads.get(id);
+      if (reading === undefined) {
+        reading = read(row).finally(() => reads.delete(id));
+        reads.set(id, reading);
+      }
+      return reading.then((contract) => ({ ...row, contract }));
+    },
+  };
+}
