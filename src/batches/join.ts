@@ -1,4 +1,5 @@
 import { BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { NewId } from "#src/ids.ts";
 import { instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
@@ -85,7 +86,8 @@ export async function joinBatches(
 
 /**
  * Has those whose batches are not open yet open them; answers who did, or had done so before: they go at once. Commit
- * it before they do. One that dies in between is found as the one who opened it.
+ * it before they do. One that dies in between is found as the one who opened it; one that has ended before anybody
+ * joined (it was cancelled, say) leads nobody, and gives its place to the first of these.
  */
 export async function openLeading(
   tx: Tx,
@@ -96,7 +98,30 @@ export async function openLeading(
   const left = groups(joining);
   const rows = await put(tx, tenantId, left, context, (group) => group[0]?.id ?? null);
   const ids = new Set(joining.map(({ id }) => id));
-  return new Set(rows.flatMap(({ leaderId }) => (leaderId !== null && ids.has(leaderId) ? [leaderId] : [])));
+  const led = rows.flatMap(({ leaderId }) => (leaderId !== null && ids.has(leaderId) ? [leaderId] : []));
+  const behind = rows.flatMap((row) => {
+    const next = left.get(groupOf(row.userId, row.key))?.[0];
+    const isAnothers = row.leaderId !== null && !ids.has(row.leaderId);
+    return row.joined === 0 && isAnothers && next !== undefined ? [{ row, next }] : [];
+  });
+  if (behind.length === 0) return new Set(led);
+  const leaders = plain(behind.map(({ row }) => row.leaderId));
+  const taken = await tx<{ leaderId: string }[]>`
+    update batches b set leader_id = t.next, opened_at = ${context.now}, flush_at = t.flush_at,
+      latest_flush_at = t.latest_flush_at
+    from unnest(
+      ${plain(behind.map(({ row }) => row.id))}::uuid[],
+      ${leaders}::uuid[],
+      ${plain(behind.map(({ next }) => next.id))}::uuid[],
+      ${instants(behind.map(({ next }) => next.plan.flushAt))}::timestamptz[],
+      ${instants(behind.map(({ next }) => next.plan.latestFlushAt))}::timestamptz[]
+    ) as t (id, leader, next, flush_at, latest_flush_at)
+    where b.tenant_id = ${tenantId} and b.id = t.id and exists (
+      select from notifications n
+      where n.tenant_id = ${tenantId} and n.id = t.leader and n.id = any(${leaders}::uuid[])
+        and n.status >= ${Status.FAILED})
+    returning b.leader_id as "leaderId"`;
+  return new Set([...led, ...taken.map(({ leaderId }) => leaderId)]);
 }
 
 type Row = {

@@ -1,4 +1,7 @@
-import type { Channel, Content } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, type Content } from "#gen/posthorn/v1/notification_pb.ts";
+
+/** All that there may be; a server has some of them. */
+export const OUTSIDE_CHANNELS: readonly Channel[] = Object.values(Channel).filter((each) => each > Channel.IN_APP);
 
 /** What an outside channel is to take to a user. */
 export type Message = {

@@ -30,7 +30,14 @@ export async function openChains(tx: Tx, tenantId: string, chains: readonly (Ope
     on conflict do nothing`;
 }
 
-export type HandOver = { notificationId: string; userId: string; step: number; channel: Channel } & Traced;
+export type HandOver = {
+  notificationId: string;
+  userId: string;
+  /** Of the notification. */
+  priority: number;
+  step: number;
+  channel: Channel;
+} & Traced;
 
 /** Has outside channels handed something, from now on. What is there already stays as it is. */
 export async function queueHandOvers(
@@ -41,15 +48,16 @@ export async function queueHandOvers(
 ): Promise<void> {
   if (messages.length === 0) return;
   await tx`
-    insert into hand_overs (tenant_id, notification_id, user_id, step, channel, attempts, due_at, trace)
-    select ${tenantId}, id, user_id, step, channel, 0, ${now}, trace
+    insert into hand_overs (tenant_id, notification_id, user_id, priority, step, channel, attempts, due_at, trace)
+    select ${tenantId}, id, user_id, priority, step, channel, 0, ${now}, trace
     from unnest(
       ${plain(messages.map(({ notificationId }) => notificationId))}::uuid[],
       ${texts(messages.map(({ userId }) => userId))}::text[],
+      ${plain(messages.map(({ priority }) => priority))}::smallint[],
       ${plain(messages.map(({ step }) => step))}::smallint[],
       ${plain(messages.map(({ channel }) => channel))}::smallint[],
       ${texts(messages.map(({ trace }) => trace))}::text[]
-    ) as t (id, user_id, step, channel, trace)
+    ) as t (id, user_id, priority, step, channel, trace)
     on conflict do nothing`;
 }
 

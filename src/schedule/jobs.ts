@@ -5,7 +5,7 @@ import { entriesByIds } from "#src/inbox/queries.ts";
 import { expireEntries, type Returned, releaseSnoozed } from "#src/inbox/release.ts";
 import { adaptiveSize } from "#src/pipeline/adaptive.ts";
 import type { CloseDeps } from "#src/pipeline/close/close.ts";
-import { CLAIM, type DeliverDeps, deliverDue } from "#src/pipeline/deliver/deliver.ts";
+import { type DeliverDeps, startDelivering } from "#src/pipeline/deliver/deliver.ts";
 import { restoreQueues } from "#src/pipeline/ensure-queues.ts";
 import { type EscalateDeps, escalateDue } from "#src/pipeline/escalate/escalate.ts";
 import { measureQueues } from "#src/pipeline/measure-queues.ts";
@@ -28,7 +28,7 @@ import {
   forgetKeys,
   forgetSchedules,
 } from "./forget.ts";
-import { startLoop } from "./loop.ts";
+import { type Next, startLoop } from "./loop.ts";
 import { measureDue } from "./measure-due.ts";
 import { type OccurrenceDeps, sendOccurrences } from "./occurrences.ts";
 import { releaseDue } from "./release.ts";
@@ -77,7 +77,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     );
   const [releasing, closing] = [sizeOf("notification"), sizeOf("batch")];
   const stack = new AsyncDisposableStack();
-  const every = (name: string, ms: number, job: (now: Date, stopping: AbortSignal) => Promise<{ more: boolean }>) =>
+  const every = (name: string, ms: number, job: (now: Date, stopping: AbortSignal) => Promise<Next>) =>
     stack.use(startLoop(name, ms, (stopping) => measured(metrics, name, () => job(clock(), stopping)), log, random));
 
   every("release", tickMs, async (now) => {
@@ -111,10 +111,11 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     metrics.schedulerReleased.inc({ kind: "step" }, moved);
     return { more: seen === batch && moved > 0 };
   });
+  const delivering = stack.use(startDelivering(deps.deliver));
   every("hand-over", tickMs, async (now, stopping) => {
-    const count = await deliverDue(deps.deliver, now, CLAIM, stopping);
+    const { count, sooner } = await delivering.claim(now, stopping);
     metrics.schedulerReleased.inc({ kind: "hand-over" }, count);
-    return { more: count === CLAIM };
+    return { more: false, sooner };
   });
   every("unsnooze", SNOOZE_MS, async (now) => {
     const returned = await releaseSnoozed(deps, now, batch);

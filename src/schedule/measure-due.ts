@@ -1,3 +1,5 @@
+import { OUTSIDE_CHANNELS } from "#src/channels/channel.ts";
+import { plain } from "#src/store/arrays.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 
@@ -5,6 +7,8 @@ import type { Metrics } from "#src/telemetry/metrics.ts";
 const MOST = 10_000;
 /** There are four lanes, each with its own end of the index. */
 const MOST_OF_LANE = MOST / 4;
+/** And each channel's hand-overs have four. */
+const MOST_OF_CHANNEL = MOST_OF_LANE / OUTSIDE_CHANNELS.length;
 
 type Found = { kind: string; waiting: number; oldest: Date | null };
 
@@ -38,7 +42,14 @@ function lookAtDue(tx: Tx, now: Date): Promise<Found[]> {
   return tx<Found[]>`
     ${of("notification", tx`${due(1)} union all ${due(2)} union all ${due(3)} union all ${due(4)}`)}
     union all ${of("step", tx`select due_at as at from escalations where due_at <= ${now} order by due_at limit ${MOST}`)}
-    union all ${of("hand-over", tx`select due_at as at from hand_overs where due_at <= ${now} order by due_at limit ${MOST}`)}
+    union all ${of(
+      "hand-over",
+      tx`select due.at from unnest(${plain(OUTSIDE_CHANNELS)}::smallint[]) as channel (n)
+        cross join unnest(array[1, 2, 3, 4]::smallint[]) as lane (n) cross join lateral (
+          select due_at as at from hand_overs h
+          where h.channel = channel.n and h.priority = lane.n and due_at <= ${now} order by due_at limit ${MOST_OF_CHANNEL}
+        ) due`,
+    )}
     union all ${of(
       "batch",
       tx`select flush_at as at from batches where state in (1, 2) and flush_at <= ${now} order by flush_at limit ${MOST}`,

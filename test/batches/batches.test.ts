@@ -10,7 +10,7 @@ import { wrongInAppCounters, wrongInboxes } from "../support/recount.ts";
 import { refusalOf } from "../support/refusal.ts";
 import { openReader } from "../support/stream-reader.ts";
 import { until } from "../support/until.ts";
-import { batching, MINUTE, steppedClock } from "./setup.ts";
+import { batching, HOUR, MINUTE, steppedClock } from "./setup.ts";
 
 const { clock, step } = steppedClock();
 /** What is to be decided waits until it opens. */
@@ -172,6 +172,29 @@ describe("leading and sliding", () => {
     await reached(third.notificationId, Status.DELIVERED);
     expect((await send(user, type, "again")).status).toBe(Status.DELIVERED);
     expect((await entries(user)).map(({ content }) => content?.title)).toEqual(["again", `2 × ${type}`, "first"]);
+  });
+
+  test("one that was to go first and has ended before that leads nobody: the next goes at once", async () => {
+    const type = await newType({ batchable: true, mode: BatchRule_Mode.LEADING });
+    const { results } = await key.send.send({
+      ...{ to: { userIds: [user] }, type, content: { title: "cancelled" } },
+      schedule: { case: "scheduleTime", value: timestampFromDate(new Date(clock().getTime() + HOUR)) },
+    });
+    const cancelled = results[0]?.notificationId ?? "";
+    await send(user, type, "before");
+    const [opened] = (await key.batches.listBatches({ userId: user, type, state: BatchState.OPEN })).batches;
+    // As where it was cancelled between the opening of the batch and its own decision.
+    await key.send.cancelNotification({ id: cancelled });
+    await sql`update batches set leader_id = ${cancelled} where id = ${opened?.id ?? ""}`;
+    step(10 * MINUTE);
+    expect((await send(user, type, "next")).status).toBe(Status.DELIVERED);
+    const followers = [await send(user, type, "second"), await send(user, type, "third")];
+    expect(followers.map(({ status, batchId }) => [status, batchId])).toEqual(
+      followers.map(() => [Status.BATCHED, opened?.id]),
+    );
+    const { flushTime } = await batchOf(opened?.id ?? "");
+    const leftMs = (flushTime ? timestampDate(flushTime).getTime() : 0) - clock().getTime();
+    expect(leftMs).toBeGreaterThan(25 * MINUTE);
   });
 
   test("a window slides with each that joins, but not beyond its maximum", async () => {

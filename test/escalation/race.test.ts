@@ -223,7 +223,7 @@ describe("a channel", () => {
     pass(2 * MINUTE);
     await times(2);
     answers[0]?.resolve({ kind: "rejected", cause: "late" });
-    // Whoever had the first notes its outcome before it takes this.
+    // Whoever had the first is at noting its outcome before this is sent.
     await reached(await send(newUser(), { channels: [Channel.EMAIL] }), Status.DELIVERED);
     expect((await get(id)).timeline.filter(({ step }) => step > 0)).toEqual([]);
     answers[1]?.resolve({ kind: "sent" });

@@ -1,5 +1,12 @@
 import { create, toBinary } from "@bufbuild/protobuf";
-import { type Channel, Reason, Status, TimelineEntrySchema, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
+import {
+  type Channel,
+  Priority,
+  Reason,
+  Status,
+  TimelineEntrySchema,
+  VerdictKind,
+} from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
 import { lockChains, storeChains } from "#src/escalation/queries.ts";
@@ -7,13 +14,16 @@ import { advance, ChainState } from "#src/escalation/state.ts";
 import { oneOf } from "#src/inbox/queries.ts";
 import { bytes, instants, plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
+import type { OfChannel } from "./channel-slots.ts";
+
+const URGENCY = [Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW];
 
 export type Claimed = {
   tenantId: string;
   notificationId: string;
   userId: string;
   step: number;
-  channel: number;
+  channel: Channel;
   /** With this one. */
   attempts: number;
   /** Since when it may have been claimed. */
@@ -25,15 +35,25 @@ export type Claimed = {
 /** `drop`: it is no longer wanted. `back`: whoever claimed it had to stop, and nothing is known of it. */
 export type Result = { claimed: Claimed; kind: "sent" | "retry" | "back" | "failed" | "expired" | "drop" };
 
-/** Claims what is due until `until`. Each is claimed by one. */
-export async function claimDue(tx: Tx, now: Date, until: Date, limit: number): Promise<Claimed[]> {
+/**
+ * Claims what is due until `until`: of each channel as many as it says, the most urgent first, and of those the longest
+ * due. Each is claimed by one.
+ */
+export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly OfChannel[]): Promise<Claimed[]> {
   // Or the planner, who knows no numbers, reads everything that waits instead of looking each one up.
   const [, claimed] = await Promise.all([
     tx`select set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`.execute(),
     tx<Claimed[]>`
       with due as materialized (
-        select tenant_id, notification_id, step, channel, due_at from hand_overs where due_at <= ${now}
-        order by due_at limit ${limit} for update skip locked
+        select mine.* from unnest(
+          ${plain(room.map(({ channel }) => channel))}::smallint[], ${plain(room.map(({ size }) => size))}::int[]
+        ) as room (channel, size) cross join lateral (
+          select its.* from unnest(${plain(URGENCY)}::smallint[]) as lane (priority) cross join lateral (
+            select h.tenant_id, h.notification_id, h.step, h.channel, h.due_at from hand_overs h
+            where h.channel = room.channel and h.priority = lane.priority and h.due_at <= ${now}
+            order by h.due_at limit room.size for update skip locked
+          ) its limit room.size
+        ) mine
       )
       update hand_overs set due_at = ${until}, attempts = least(attempts + 1, 32767)
       from due d where hand_overs.tenant_id = d.tenant_id and hand_overs.notification_id = d.notification_id

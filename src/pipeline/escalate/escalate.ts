@@ -118,11 +118,11 @@ async function escalateSome(
       return [{ ...open, ...turn, subject, dueAt: open.chain.dueAt }];
     });
     const traces = new Map(due.map((each) => [each.notificationId, traceOf(each)]));
-    const messages = moved.flatMap(({ notificationId, userId, commands }) =>
+    const messages = moved.flatMap(({ notificationId, userId, subject: { priority }, commands }) =>
       commands.flatMap((command) => {
         if (command.kind !== "handOver") return [];
         const { step, channel } = command;
-        return [{ notificationId, userId, step, channel, trace: traces.get(notificationId) }];
+        return [{ notificationId, userId, priority, step, channel, trace: traces.get(notificationId) }];
       }),
     );
     await storeChains(tx, tenantId, moved, now);

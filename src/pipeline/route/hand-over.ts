@@ -4,6 +4,7 @@ import { beginning } from "#src/escalation/state.ts";
 import type { Tx } from "#src/store/store.ts";
 import { format } from "#src/telemetry/message-traces.ts";
 import type { Conclusion } from "./conclusion.ts";
+import type { Waiting } from "./load.ts";
 
 /**
  * Stores what is to follow a decision: hand-overs to outside channels, and escalations. In the transaction that commits
@@ -12,23 +13,23 @@ import type { Conclusion } from "./conclusion.ts";
 export async function handOver(
   tx: Tx,
   tenantId: string,
-  waiting: readonly { id: string; userId: string }[],
+  waiting: readonly Pick<Waiting, "id" | "userId" | "priority">[],
   conclusions: readonly Conclusion[],
   decided: ReadonlySet<string>,
   { now, traces }: { now: Date; traces: ReadonlyMap<string, SpanContext> | undefined },
 ): Promise<void> {
-  const following = conclusions.flatMap(({ id, handOver, escalation }, index) =>
-    (handOver ?? escalation) === undefined || !decided.has(id)
-      ? []
-      : [{ id, userId: waiting[index]?.userId ?? "", handOver, escalation }],
-  );
+  const following = conclusions.flatMap(({ id, handOver, escalation }, index) => {
+    const row = waiting[index];
+    if (row === undefined || (handOver ?? escalation) === undefined || !decided.has(id)) return [];
+    return [{ id, userId: row.userId, priority: row.priority, handOver, escalation }];
+  });
   if (following.length === 0) return;
   const traceOf = (id: string) => {
     const trace = traces?.get(id);
     return trace && format(trace);
   };
-  const messages = following.flatMap(({ id, userId, handOver = [] }) =>
-    handOver.map((channel) => ({ notificationId: id, userId, step: 0, channel, trace: traceOf(id) })),
+  const messages = following.flatMap(({ id, userId, priority, handOver = [] }) =>
+    handOver.map((channel) => ({ notificationId: id, userId, priority, step: 0, channel, trace: traceOf(id) })),
   );
   const chains = following.flatMap(({ id, userId, escalation }) => {
     const chain = escalation && beginning(escalation.steps, escalation.confirmationRequired, now);

@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import { boolean, index, jsonb, pgTable, primaryKey, smallint, text, uuid } from "drizzle-orm/pg-core";
+import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { instant } from "./columns.ts";
 
 /** What goes on until a notification is answered: see escalation/state.ts, whose numbers the states are. */
@@ -40,6 +41,8 @@ export const handOvers = pgTable(
     step: smallint("step").notNull(),
     channel: smallint("channel").notNull(),
     userId: text("user_id").notNull(),
+    /** Of the notification. The default is for servers that know none. */
+    priority: smallint("priority").notNull().default(Priority.NORMAL),
     /** How often it was claimed: whoever has claimed it since is in charge of it. */
     attempts: smallint("attempts").notNull(),
     /** When it may be claimed. */
@@ -49,7 +52,7 @@ export const handOvers = pgTable(
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.notificationId, t.step, t.channel] }),
-    index("hand_overs_due").on(t.dueAt),
+    index("hand_overs_due").on(t.channel, t.priority, t.dueAt),
     index("hand_overs_user").on(t.userId, t.tenantId),
   ],
 );

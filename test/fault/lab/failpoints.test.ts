@@ -68,7 +68,8 @@ const BEGUN: Record<string, readonly (Transaction | "reads")[]> = {
   "pipeline/accept/fanout.ts": ["reads", "fanout"],
   // A batch that cannot be closed is dissolved by an "other".
   "pipeline/close/close.ts": ["reads", "other", "close", "reads"],
-  "pipeline/deliver/deliver.ts": ["claim", "reads", "note"],
+  "pipeline/deliver/deliver.ts": ["claim", "reads"],
+  "pipeline/deliver/note.ts": ["note"],
   "pipeline/escalate/escalate.ts": ["reads", "escalate"],
   "pipeline/reconcile/reconcile.ts": ["reconcile", "other"],
   // One that fails is put behind the others, and the fence of all is raised: by no statement that writes.

@@ -1,0 +1,101 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { type SpanContext, SpanStatusCode } from "@opentelemetry/api";
+import { type Channel, ContentSchema, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Message, Outcome } from "#src/channels/channel.ts";
+import { ATTR } from "#src/telemetry/conventions.ts";
+import { wordless } from "#src/telemetry/wordless.ts";
+import { withSpanIn } from "#src/telemetry/work-spans.ts";
+import type { DeliverDeps } from "./deliver.ts";
+import { type HandedOver, handOverFields, handOverSpan, hasFailed, measureHandOver } from "./measure.ts";
+import type { Claimed, Result, Stored } from "./queries.ts";
+
+/** How long a channel may take. */
+const ANSWER_MS = 10_000;
+const ATTEMPTS = 6;
+
+/** When it was claimed, and what aborts when this process can wait for no channel any more. */
+export type Turn = { now: Date; cut: AbortSignal };
+
+/** Hands one over as a part of its trace, and counts what came of it. */
+export function followed(
+  deps: DeliverDeps,
+  claimed: Claimed,
+  stored: Stored | undefined,
+  trace: SpanContext | undefined,
+  turn: Turn,
+): Promise<Result["kind"]> {
+  return withSpanIn(trace, handOverSpan(claimed), async (span) => {
+    const { kind, outcome } = await handOver(deps, claimed, stored, turn);
+    measureHandOver(deps.metrics, claimed, outcome, deps.clock());
+    span.setAttribute(ATTR.outcome, outcome);
+    if (hasFailed(outcome)) span.setStatus({ code: SpanStatusCode.ERROR }).setAttribute(ATTR.errorType, outcome);
+    return kind;
+  });
+}
+
+async function handOver(
+  { channels, log }: DeliverDeps,
+  claimed: Claimed,
+  stored: Stored | undefined,
+  { now, cut }: Turn,
+): Promise<HandedOver> {
+  const tell = (handed: HandedOver): HandedOver => {
+    log.debug(handOverFields(claimed, stored, handed.outcome), "handed over");
+    return handed;
+  };
+  if (stored === undefined || !isWanted(claimed, stored)) return tell({ kind: "drop", outcome: "dropped" });
+  if (stored.expiresAt !== null && stored.expiresAt <= now) return tell({ kind: "expired", outcome: "expired" });
+  const { tenantId, notificationId, userId, step, attempts } = claimed;
+  const channel = channels.get(claimed.channel as Channel);
+  if (channel === undefined) return tell({ kind: "failed", outcome: "unavailable" });
+  const message: Message = {
+    idempotencyKey: `${notificationId}:${step}:${claimed.channel}`,
+    ...{ tenantId, notificationId, userId, step },
+    channel: claimed.channel as Channel,
+    type: stored.type,
+    priority: stored.priority,
+    content: fromBinary(ContentSchema, stored.content),
+    at: now,
+  };
+  const outcome = await inTime((signal) => channel.deliver(message, signal), cut);
+  if (outcome.kind === "sent") return tell({ kind: "sent", outcome: "sent" });
+  if (outcome.kind === "retry" && cut.aborted) return tell({ kind: "back", outcome: "given_back" });
+  const handed = failing(outcome.kind, attempts);
+  log.warn(
+    { err: wordless(outcome.cause), ...handOverFields(claimed, stored, handed.outcome) },
+    handed.kind === "failed"
+      ? "a channel does not take a notification"
+      : "a channel did not take a notification; it is tried again",
+  );
+  return handed;
+}
+
+function failing(kind: "retry" | "rejected", attempts: number): HandedOver {
+  if (kind === "rejected") return { kind: "failed", outcome: "refused" };
+  return attempts >= ATTEMPTS ? { kind: "failed", outcome: "given_up" } : { kind: "retry", outcome: "retry" };
+}
+
+/** What fails, or does not answer in time, may be tried again: whether it was sent nobody knows. */
+async function inTime(deliver: (signal: AbortSignal) => Promise<Outcome>, cut: AbortSignal): Promise<Outcome> {
+  const over = new AbortController();
+  const { signal } = over;
+  const timer = setTimeout(() => over.abort(new Error(`no answer within ${ANSWER_MS} ms`)), ANSWER_MS);
+  const onCut = () => over.abort(cut.reason);
+  cut.addEventListener("abort", onCut, { once: true });
+  const late = Promise.withResolvers<never>();
+  signal.addEventListener("abort", () => late.reject(signal.reason), { once: true });
+  try {
+    return await Promise.race([deliver(signal), late.promise]);
+  } catch (cause) {
+    return { kind: "retry", cause };
+  } finally {
+    clearTimeout(timer);
+    cut.removeEventListener("abort", onCut);
+  }
+}
+
+/** Not ended meanwhile; nor, if it is a step, answered. */
+function isWanted({ step }: Claimed, { status, goesOn }: Stored): boolean {
+  const reached = status === Status.PROCESSING || status === Status.DELIVERED || status === Status.READ;
+  return reached && (step === 0 || goesOn);
+}

@@ -1,0 +1,63 @@
+import { endLost } from "#src/escalation/settle.ts";
+import type { DeliverDeps } from "./deliver.ts";
+import { failSteps, type Result, record } from "./queries.ts";
+
+const FIRST_PAUSE_MS = 2_000;
+
+/**
+ * Notes what came of hand-overs, and tells the streams. Of a tenant one transaction at a time: what comes to an end
+ * meanwhile shares the next. Where that fails nothing is noted, and whoever claims them next hands them over again.
+ */
+export function notes(deps: DeliverDeps): (result: Result) => Promise<void> {
+  const gathering = new Map<string, { results: Result[]; noted: Promise<void> }>();
+  const last = new Map<string, Promise<void>>();
+  return (result) => {
+    const { tenantId } = result.claimed;
+    const open = gathering.get(tenantId);
+    if (open !== undefined) {
+      open.results.push(result);
+      return open.noted;
+    }
+    const results = [result];
+    const noted = (last.get(tenantId) ?? Promise.resolve()).then(async () => {
+      gathering.delete(tenantId);
+      await noteOrWarn(deps, tenantId, results);
+      if (last.get(tenantId) === noted) last.delete(tenantId);
+    });
+    gathering.set(tenantId, { results, noted });
+    last.set(tenantId, noted);
+    return noted;
+  };
+}
+
+async function noteOrWarn(deps: DeliverDeps, tenantId: string, results: readonly Result[]): Promise<void> {
+  try {
+    await note(deps, tenantId, results);
+  } catch (err) {
+    deps.metrics.jobFailures.inc({ task: "hand-over" });
+    const about = { err, tenant: tenantId, count: results.length };
+    deps.log.warn(about, "could not note what came of hand-overs; they are handed over again");
+  }
+}
+
+async function note(
+  { store, slot, ...deps }: DeliverDeps,
+  tenantId: string,
+  results: readonly Result[],
+): Promise<void> {
+  const now = deps.clock();
+  const { delivered, lost } = await store.tenant(tenantId, async (tx) => {
+    const context = { now, slot, retryAt: (attempts: number) => new Date(now.getTime() + pauseMs(attempts)) };
+    const { delivered, failed } = await record(tx, tenantId, results, context);
+    await failSteps(tx, tenantId, failed, now);
+    const over = [...new Set(failed.map(({ notificationId }) => notificationId))];
+    return { delivered, lost: await endLost(tx, tenantId, over, { now, slot }) };
+  });
+  for (const each of delivered) deps.delivered(tenantId, each, now);
+  for (const each of lost) deps.ended(tenantId, each, now);
+}
+
+/** 2, 4, 8, 16, 32 seconds. */
+function pauseMs(attempts: number): number {
+  return FIRST_PAUSE_MS * 2 ** (attempts - 1);
+}
