@@ -71,16 +71,19 @@ const BEGUN: Record<string, readonly (Transaction | "reads")[]> = {
   "pipeline/deliver/deliver.ts": ["claim", "reads"],
   "pipeline/deliver/note.ts": ["note"],
   "pipeline/escalate/escalate.ts": ["reads", "escalate"],
+  "pipeline/preview.ts": ["reads", "reads", "reads"],
   "pipeline/reconcile/reconcile.ts": ["reconcile", "other"],
   // One that fails is put behind the others, and the fence of all is raised: by no statement that writes.
   "pipeline/reconsider/reconsider.ts": ["reads", "other", "reads", "reconsider"],
-  "pipeline/route/batching.ts": ["lead"],
+  // A batch that a refused leader has opened is taken back by an "other".
+  "pipeline/route/lead.ts": ["lead", "other"],
   "pipeline/route/route.ts": ["reads", "decide"],
   // One that can never be decided is ended.
   "pipeline/worker.ts": ["decide"],
   "schedule/forget.ts": ["other", "other", "other", "other", "other", "other"],
   "schedule/jobs.ts": ["other", "reads"],
-  "schedule/occurrences.ts": ["reads", "other", "other", "reads", "occurrence"],
+  "schedule/measure-due.ts": ["reads"],
+  "schedule/occurrences.ts": ["reads", "other", "other", "occurrence"],
   "schedule/release.ts": ["release"],
 };
 

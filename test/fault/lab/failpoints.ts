@@ -24,8 +24,8 @@ import type { Live } from "#src/stream/live.ts";
  */
 const TRANSACTIONS = [
   ["fanout", /select from fanouts .*\s.*for update/],
-  ["occurrence", /select from schedules .*\s.*for update skip locked/],
-  ["close", /from batches\s+where .*flush_at <= .*\s.*for update skip locked/],
+  ["occurrence", /from schedules s where s\.tenant_id = .* s\.lane = .*\s.*\s.*for update skip locked/],
+  ["close", /from batches\s+where tenant_id = .*flush_at <= /],
   ["join", /select key, revision from types/],
   ["lead", /insert into batches/],
   ["reconsider", /from rule_changes where .*for update skip locked/],
