@@ -81,6 +81,7 @@ const ELSEWHERE: readonly [begins: string, where: string][] = [
   ["npx posthorn serve", "test/cli/start.test.ts"],
   ["npx posthorn migrate", "test/cli/start.test.ts"],
   ["npx posthorn send", "test/cli/commands.unit.test.ts"],
+  ["npx posthorn types diff", "test/cli/commands.unit.test.ts"],
   ["npx posthorn types load", "test/cli/commands.unit.test.ts"],
   ["npx posthorn batches close", "test/cli/commands.unit.test.ts"],
   ["npx posthorn confirm", "test/cli/commands.unit.test.ts"],
