@@ -97,6 +97,7 @@ const ELSEWHERE: readonly [begins: string, where: string][] = [
   ["python -m grpc_tools.protoc", "test/interop/python/build.sh"],
   ["go get -tool", "test/interop/go/build.sh"],
   ["buf generate", "test/interop/go/build.sh"],
+  ["go mod tidy", "not run: what it adds stands in test/interop/go/go.mod"],
   ["mvn process-classes", "test/interop/java/build.sh"],
   ["docker run", "not run: there is no Docker in CI"],
   ["POSTHORN_OTLP_ENDPOINT=", "test/readme.test.ts looks at the settings"],
