@@ -130,6 +130,7 @@ const ATTACKS: Record<string, Record<string, readonly string[]>> = {
   "27 floods of frames": {
     "attack/floods.test.ts": [
       "27: rapid reset",
+      "27: resets that the server is made to send",
       "27: a CONTINUATION flood",
       "27: a PING flood",
       "27: a SETTINGS flood",
