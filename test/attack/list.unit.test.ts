@@ -186,6 +186,7 @@ const ATTACKS: Record<string, Record<string, readonly string[]>> = {
       "in metrics",
       "in the files of JetStream",
       "in subjects and headers of NATS",
+      "in what is queued",
       "in Redis",
       "in the logs of Postgres, NATS and Redis",
       "in what others are told",
