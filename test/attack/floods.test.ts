@@ -1,5 +1,5 @@
 import { describe, expect, test, vi } from "vitest";
-import { frame, headerBlock, settings, Type, uint32 } from "./frames.ts";
+import { Flag, frame, headerBlock, settings, Type, uint32 } from "./frames.ts";
 import { begin, callHead, rawSession } from "./raw-session.ts";
 import { besieged } from "./siege.ts";
 
@@ -37,6 +37,20 @@ describe.each(target.ports)("on the $name port", (port) => {
       flood((n) => Buffer.concat([begin(2 * n + 1, head), frame(Type.RST_STREAM, 0, 2 * n + 1, uint32(8))])),
     );
     expect(hungUp).toBe(CONNECTIONS);
+  });
+
+  // CVE-2025-8671: calls that the client ends without a reset of its own, by frames that make the server send one.
+  test("27: resets that the server is made to send", async () => {
+    const wrong: ((id: number) => Buffer)[] = [
+      (id) => Buffer.concat([begin(id, head), frame(Type.WINDOW_UPDATE, 0, id, uint32(0))]),
+      (id) => Buffer.concat([begin(id, head), frame(Type.WINDOW_UPDATE, 0, id, uint32(0x7fff_ffff))]),
+      (id) => Buffer.concat([begin(id, head), frame(Type.PRIORITY, 0, id, Buffer.alloc(4))]),
+      (id) => Buffer.concat([begin(id, head, Flag.END_STREAM), frame(Type.DATA, 0, id, Buffer.alloc(1))]),
+    ];
+    for (const make of wrong) {
+      const hungUp = await during(() => flood((n) => make(2 * n + 1), undefined, true));
+      expect(hungUp).toBe(CONNECTIONS);
+    }
   });
 
   test("27: a CONTINUATION flood", async () => {

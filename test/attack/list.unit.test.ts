@@ -130,6 +130,7 @@ const ATTACKS: Record<string, Record<string, readonly string[]>> = {
   "27 floods of frames": {
     "attack/floods.test.ts": [
       "27: rapid reset",
+      "27: resets that the server is made to send",
       "27: a CONTINUATION flood",
       "27: a PING flood",
       "27: a SETTINGS flood",
@@ -185,6 +186,7 @@ const ATTACKS: Record<string, Record<string, readonly string[]>> = {
       "in metrics",
       "in the files of JetStream",
       "in subjects and headers of NATS",
+      "in what is queued",
       "in Redis",
       "in the logs of Postgres, NATS and Redis",
       "in what others are told",

@@ -44,18 +44,24 @@ export async function postgresContent(url: string): Promise<Record<string, strin
   }
 }
 
-/** Hears every message of a NATS server: subjects and headers, without what they carry. */
-export async function natsHeads(url: string): Promise<AsyncDisposable & { heads(): string }> {
+/**
+ * Hears every message of a NATS server: subjects and headers of all, and what is in those for the queue. JetStream's files
+ * keep something or nothing of what was worked off, and live events are for those whose content it is.
+ */
+export async function natsTraffic(url: string): Promise<AsyncDisposable & { heads(): string; queued(): string }> {
   const connection = await connect({ servers: url });
   const heads: string[] = [];
+  const queued: string[] = [];
   const all = connection.subscribe(">", {
     callback: (_, message) => {
       const headers = [...(message.headers ?? [])].map(([name, values]) => `${name}: ${values.join(", ")}`);
       heads.push([message.subject, ...headers].join("\n"));
+      if (message.subject.includes(".ingest.")) queued.push(Buffer.from(message.data).toString("latin1"));
     },
   });
   return {
     heads: () => heads.join("\n"),
+    queued: () => queued.join("\n"),
     async [Symbol.asyncDispose]() {
       all.unsubscribe();
       await connection.close();
