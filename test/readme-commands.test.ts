@@ -90,6 +90,8 @@ const ELSEWHERE: readonly [begins: string, where: string][] = [
   ["npx posthorn types check", "test/readme.test.ts"],
   ["npx posthorn types diff", "test/cli/commands.unit.test.ts"],
   ["npx buf build", "test/readme.test.ts"],
+  ["buf build", "test/readme.test.ts"],
+  ["buf breaking", "not run: what it says of the same is compared in test/types/payload/breaks.unit.test.ts"],
   ["npx posthorn batches close", "test/cli/commands.unit.test.ts"],
   ["npx posthorn confirm", "test/cli/commands.unit.test.ts"],
   ["npx posthorn explain", "test/cli/start.test.ts"],
