@@ -25,13 +25,11 @@ export function outsideWork(deps: {
 }): { escalate: EscalateDeps; deliver: DeliverDeps } {
   const { store, clock, live, log, metrics, channels, slot, loadPreferences, reloadPreferences } = deps;
   const ended: EscalateDeps["ended"] = (tenantId, lost, at) => announceLost(live, tenantId, lost, at);
+  const askChannel = askingChannel(deps.decide);
   return {
-    escalate: {
-      ...{ store, slot, log, metrics, loadPreferences, reloadPreferences, ended },
-      askChannel: askingChannel(deps.decide),
-    },
+    escalate: { store, slot, log, metrics, loadPreferences, reloadPreferences, askChannel, ended },
     deliver: {
-      ...{ store, clock, slot, log, metrics, channels, ended },
+      ...{ store, clock, slot, log, metrics, channels, loadPreferences, askChannel, ended },
       delivered: (tenantId, delivered, at) => announceDelivered(live, tenantId, delivered, at),
     },
   };

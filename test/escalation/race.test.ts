@@ -1,6 +1,6 @@
 import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
-import { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Channels, Message, Outcome } from "#src/channels/channel.ts";
 import { ChainState } from "#src/escalation/state.ts";
 import { MINUTE, steppedClock } from "../batches/setup.ts";
@@ -130,6 +130,49 @@ describe("a channel", () => {
     );
     await reached(id, Status.DELIVERED);
     expect(new Set(of(id).map(({ idempotencyKey }) => idempotencyKey)).size).toBe(1);
+    answer = async () => ({ kind: "sent" });
+  });
+
+  test.each([
+    ["the channel", { channels: { email: false } }, Reason.CHANNEL_DISABLED],
+    ["everything", { enabled: false }, Reason.USER_OPTED_OUT],
+    ["its priority", { minimumPriority: Priority.HIGH }, Reason.BELOW_MINIMUM_PRIORITY],
+  ])("is not asked again once its user has switched off %s, wherever else it has come", async (_, wish, reason) => {
+    answer = async () => ({ kind: "retry", cause: "busy" });
+    const [user, other] = [newUser(), newUser()];
+    const alone = await send(user, { channels: [Channel.EMAIL] });
+    const both = await send(user, { channels: [Channel.IN_APP, Channel.EMAIL] });
+    const wanted = await send(other, { channels: [Channel.EMAIL] });
+    await until(
+      async () => [alone, both, wanted].filter((id) => of(id).length === 0),
+      (missing) => missing.length === 0,
+    );
+    await prefer(user, wish);
+    const before = [of(alone).length, of(both).length];
+    answer = async () => ({ kind: "sent" });
+    // Past its next turn, and that of one that is still wanted.
+    pass(2 * MINUTE);
+    await reached(wanted, Status.DELIVERED);
+    expect(await reached(alone, Status.SUPPRESSED)).toMatchObject({ reason });
+    await told(both, (entry) => entry.channel === Channel.EMAIL && entry.reason === reason);
+    expect((await get(both)).status).toBe(Status.DELIVERED);
+    expect([of(alone).length, of(both).length]).toEqual(before);
+  });
+
+  test("that its user switches off while it is tried again gives the step's turn to the next", async () => {
+    answer = async ({ channel }) => (channel === Channel.EMAIL ? { kind: "retry", cause: "busy" } : { kind: "sent" });
+    const user = newUser();
+    const steps = [...one.steps, { channel: Channel.SMS, after: seconds(3600) }];
+    const id = await send(user, { escalation: { steps } });
+    pass(MINUTE);
+    await until(
+      async () => of(id).length,
+      (times) => times > 0,
+    );
+    await prefer(user, { channels: { email: false } });
+    pass(10_000);
+    await told(id, ({ step, status }) => step === 2 && status === Status.DELIVERED);
+    await told(id, ({ step, reason }) => step === 1 && reason === Reason.CHANNEL_DISABLED);
     answer = async () => ({ kind: "sent" });
   });
 

@@ -858,8 +858,9 @@ export const ChannelSchema: GenEnum<Channel> = /*@__PURE__*/
  * DELIVERED at once when it goes to the inbox, whatever its other channels do;
  * PROCESSING while only outside channels are to take it: DELIVERED with the first
  * that does, FAILED (CHANNEL_UNAVAILABLE) when none can, EXPIRED when none does in
- * time, SUPPRESSED when before that its user or type is deleted, or the user
- * unsubscribes from everything.
+ * time, SUPPRESSED when before that its user or type is deleted, the user
+ * unsubscribes from everything, or the user's rules have come to refuse the last
+ * of its channels: they are asked again before each attempt to hand it over.
  *
  * A BATCHED notification whose batch has closed shares the fate of the batch's
  * notification: with it, it becomes DELIVERED, READ, or what ends it.
@@ -972,8 +973,9 @@ export const Status = {
  * DELIVERED at once when it goes to the inbox, whatever its other channels do;
  * PROCESSING while only outside channels are to take it: DELIVERED with the first
  * that does, FAILED (CHANNEL_UNAVAILABLE) when none can, EXPIRED when none does in
- * time, SUPPRESSED when before that its user or type is deleted, or the user
- * unsubscribes from everything.
+ * time, SUPPRESSED when before that its user or type is deleted, the user
+ * unsubscribes from everything, or the user's rules have come to refuse the last
+ * of its channels: they are asked again before each attempt to hand it over.
  *
  * A BATCHED notification whose batch has closed shares the fate of the batch's
  * notification: with it, it becomes DELIVERED, READ, or what ends it.

@@ -1,6 +1,8 @@
+import type { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { type Channels, OUTSIDE_CHANNELS } from "#src/channels/channel.ts";
 import type { Clock } from "#src/clock.ts";
 import type { Lost } from "#src/escalation/settle.ts";
+import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { Store } from "#src/store/store.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { storedTraces } from "#src/telemetry/message-traces.ts";
@@ -9,12 +11,15 @@ import { channelSlots } from "./channel-slots.ts";
 import { followed } from "./hand-over.ts";
 import { measureClaimed } from "./measure.ts";
 import { notes } from "./note.ts";
-import { type Claimed, claimDue, type Delivered, loadMessages, type Stored } from "./queries.ts";
+import { type CameOf, type Claimed, claimDue, type Delivered, loadMessages, type Stored } from "./queries.ts";
 
 export type DeliverDeps = {
   store: Store;
   clock: Clock;
   channels: Channels;
+  loadPreferences(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, CompiledPreferences>>;
+  /** What the recipient's rules say about a channel now; undefined: nothing can. */
+  askChannel(stored: Stored, channel: number, preferences: CompiledPreferences, now: Date): Asked | undefined;
   /** Counter slot of this process. */
   slot: number;
   log: Pick<Logger, "debug" | "warn">;
@@ -23,6 +28,8 @@ export type DeliverDeps = {
   delivered(tenantId: string, delivered: Delivered, at: Date): void;
   ended(tenantId: string, lost: Lost, at: Date): void;
 };
+
+export type Asked = { kind: "deliver" | "batch" | "hold" } | { kind: "suppress"; reason: Reason };
 
 /** How long a channel still may take once the process is to stop: most answer by then, and need not be handed it twice. */
 const LAST_ANSWER_MS = 2_000;
@@ -57,9 +64,9 @@ export function startDelivering(deps: DeliverDeps): Delivering {
   const atWork = new Set<Promise<void>>();
 
   /** In a slot that it gives back when the outcome is noted, so that no more than the slots hold waits for that. */
-  function begin(claimed: Claimed, kindOf: () => ReturnType<typeof followed> | "back"): void {
+  function begin(claimed: Claimed, handOver: () => Promise<CameOf> | CameOf): void {
     slots.take(claimed.channel);
-    const work = (async () => note({ claimed, kind: await kindOf() }))()
+    const work = (async () => note({ claimed, ...(await handOver()) }))()
       .catch((err) => {
         deps.metrics.jobFailures.inc({ task: "hand-over" });
         deps.log.warn({ err, tenant: claimed.tenantId }, "could not hand over; it is tried again");
@@ -78,11 +85,14 @@ export function startDelivering(deps: DeliverDeps): Delivering {
       const claimed = await store.system((tx) => claimDue(tx, now, new Date(now.getTime() + LEASE_MS), free));
       measureClaimed(deps.metrics, claimed, now);
       const traces = storedTraces(claimed);
-      const stored = await loadAll(store, claimed);
+      const stored = await loadAll(deps, claimed);
       for (const next of claimed) {
-        const message = stored.get(next.tenantId)?.get(next.notificationId);
+        const own = stored.get(next.tenantId);
+        const turn = { now, preferences: own?.preferences.get(next.userId), cut: cut.signal };
         begin(next, () =>
-          stopping.aborted ? "back" : followed(deps, next, message, traces.get(next.trace), { now, cut: cut.signal }),
+          stopping.aborted
+            ? { kind: "back" }
+            : followed(deps, next, own?.messages.get(next.notificationId), traces.get(next.trace), turn),
         );
       }
       const counts = Map.groupBy(claimed, ({ channel }) => channel);
@@ -97,12 +107,18 @@ export function startDelivering(deps: DeliverDeps): Delivering {
   };
 }
 
+/** What there is to hand over, and what its recipients want. */
+type Loaded = { messages: ReadonlyMap<string, Stored>; preferences: ReadonlyMap<string, CompiledPreferences> };
+
 async function loadAll(
-  store: Store,
+  { store, loadPreferences }: Pick<DeliverDeps, "store" | "loadPreferences">,
   claimed: readonly Claimed[],
-): Promise<ReadonlyMap<string, ReadonlyMap<string, Stored>>> {
-  const stored = new Map<string, ReadonlyMap<string, Stored>>();
-  for (const [tenantId, own] of Map.groupBy(claimed, (each) => each.tenantId))
-    stored.set(tenantId, await store.tenant(tenantId, (tx) => loadMessages(tx, tenantId, own)));
-  return stored;
+): Promise<ReadonlyMap<string, Loaded>> {
+  const loaded = new Map<string, Loaded>();
+  for (const [tenantId, own] of Map.groupBy(claimed, (each) => each.tenantId)) {
+    const messages = await store.tenant(tenantId, (tx) => loadMessages(tx, tenantId, own));
+    const preferences = await loadPreferences(tenantId, [...new Set(own.map(({ userId }) => userId))]);
+    loaded.set(tenantId, { messages, preferences });
+  }
+  return loaded;
 }

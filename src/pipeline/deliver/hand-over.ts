@@ -2,19 +2,23 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { type SpanContext, SpanStatusCode } from "@opentelemetry/api";
 import { type Channel, ContentSchema, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Message, Outcome } from "#src/channels/channel.ts";
+import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import { ATTR } from "#src/telemetry/conventions.ts";
 import { wordless } from "#src/telemetry/wordless.ts";
 import { withSpanIn } from "#src/telemetry/work-spans.ts";
 import type { DeliverDeps } from "./deliver.ts";
 import { type HandedOver, handOverFields, handOverSpan, hasFailed, measureHandOver } from "./measure.ts";
-import type { Claimed, Result, Stored } from "./queries.ts";
+import type { CameOf, Claimed, Stored } from "./queries.ts";
 
 /** How long a channel may take. */
 const ANSWER_MS = 10_000;
 const ATTEMPTS = 6;
 
-/** When it was claimed, and what aborts when this process can wait for no channel any more. */
-export type Turn = { now: Date; cut: AbortSignal };
+/**
+ * When it was claimed, what its recipient wants by then, and what aborts when this process can wait for no channel any
+ * more.
+ */
+export type Turn = { now: Date; preferences: CompiledPreferences | undefined; cut: AbortSignal };
 
 /** Hands one over as a part of its trace, and counts what came of it. */
 export function followed(
@@ -23,24 +27,24 @@ export function followed(
   stored: Stored | undefined,
   trace: SpanContext | undefined,
   turn: Turn,
-): Promise<Result["kind"]> {
+): Promise<CameOf> {
   return withSpanIn(trace, handOverSpan(claimed), async (span) => {
-    const { kind, outcome } = await handOver(deps, claimed, stored, turn);
+    const { outcome, ...cameOf } = await handOver(deps, claimed, stored, turn);
     measureHandOver(deps.metrics, claimed, outcome, deps.clock());
     span.setAttribute(ATTR.outcome, outcome);
     if (hasFailed(outcome)) span.setStatus({ code: SpanStatusCode.ERROR }).setAttribute(ATTR.errorType, outcome);
-    return kind;
+    return cameOf;
   });
 }
 
 async function handOver(
-  { channels, log }: DeliverDeps,
+  { channels, log, askChannel }: DeliverDeps,
   claimed: Claimed,
   stored: Stored | undefined,
-  { now, cut }: Turn,
+  { now, preferences, cut }: Turn,
 ): Promise<HandedOver> {
   const tell = (handed: HandedOver): HandedOver => {
-    log.debug(handOverFields(claimed, stored, handed.outcome), "handed over");
+    log.debug(handOverFields(claimed, stored, handed), "handed over");
     return handed;
   };
   if (stored === undefined || !isWanted(claimed, stored)) return tell({ kind: "drop", outcome: "dropped" });
@@ -48,6 +52,9 @@ async function handOver(
   const { tenantId, notificationId, userId, step, attempts } = claimed;
   const channel = channels.get(claimed.channel as Channel);
   if (channel === undefined) return tell({ kind: "failed", outcome: "unavailable" });
+  // It may have waited, here or to be tried again, since it was decided. What holds was asked then: only a refusal counts.
+  const verdict = preferences && askChannel(stored, claimed.channel, preferences, now);
+  if (verdict?.kind === "suppress") return tell({ kind: "unwanted", reason: verdict.reason, outcome: "unwanted" });
   const message: Message = {
     idempotencyKey: `${notificationId}:${step}:${claimed.channel}`,
     ...{ tenantId, notificationId, userId, step },
@@ -62,7 +69,7 @@ async function handOver(
   if (outcome.kind === "retry" && cut.aborted) return tell({ kind: "back", outcome: "given_back" });
   const handed = failing(outcome.kind, attempts);
   log.warn(
-    { err: wordless(outcome.cause), ...handOverFields(claimed, stored, handed.outcome) },
+    { err: wordless(outcome.cause), ...handOverFields(claimed, stored, handed) },
     handed.kind === "failed"
       ? "a channel does not take a notification"
       : "a channel did not take a notification; it is tried again",

@@ -2,12 +2,13 @@ import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { channelName, reasonName, statusName } from "#src/notifications/names.ts";
 import { ATTR, handingOver, type SpanShape } from "#src/telemetry/conventions.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import type { Claimed, Result, Stored } from "./queries.ts";
+import type { CameOf, Claimed, Stored } from "./queries.ts";
 
 /**
  * What came of a hand-over, for metrics, logs and spans. `retry`: not now; `refused`: never; `given_up`: not once in all its
- * attempts; `unavailable`: this server has no such channel; `dropped`: it was no longer wanted; `given_back`: the server was
- * asked to stop before the channel answered, and leaves it to another.
+ * attempts; `unavailable`: this server has no such channel; `dropped`: it had ended or was answered; `unwanted`: its
+ * recipient's rules refuse the channel by now; `given_back`: the server was asked to stop before the channel answered, and
+ * leaves it to another.
  */
 export type HandOverOutcome =
   | "sent"
@@ -17,10 +18,11 @@ export type HandOverOutcome =
   | "unavailable"
   | "expired"
   | "dropped"
+  | "unwanted"
   | "given_back";
 
 /** What became of it, and the same more exactly. */
-export type HandedOver = { kind: Result["kind"]; outcome: HandOverOutcome };
+export type HandedOver = CameOf & { outcome: HandOverOutcome };
 
 /** Counts the start of hand-overs. */
 export function measureClaimed(
@@ -48,12 +50,13 @@ export function measureHandOver(
 const ASKED: ReadonlySet<HandOverOutcome> = new Set(["sent", "retry", "refused", "given_up"]);
 
 /** The fields of its line in the log. `status`: of the notification, once the outcome is stored. */
-export function handOverFields(claimed: Claimed, stored: Stored | undefined, outcome: HandOverOutcome) {
+export function handOverFields(claimed: Claimed, stored: Stored | undefined, handed: HandedOver) {
+  const { outcome } = handed;
   const { tenantId: tenant, userId: user, notificationId: notification, channel, step, attempts } = claimed;
   const about = { tenant, user, notification, type: stored?.type, channels: [channelName(channel)], step, attempts };
   const before = stored === undefined ? undefined : statusName(stored.status);
   const isFirst = outcome === "sent" && stored?.status === Status.PROCESSING;
-  const reason = REASONS[outcome];
+  const reason = handed.kind === "unwanted" ? handed.reason : REASONS[outcome];
   return {
     ...about,
     status: isFirst ? statusName(Status.DELIVERED) : before,
@@ -79,7 +82,9 @@ export function handOverSpan({ tenantId, notificationId, channel, step, attempts
   });
 }
 
+const FINE: ReadonlySet<HandOverOutcome> = new Set(["sent", "dropped", "unwanted", "given_back"]);
+
 /** Whether the span of it tells of a failure. */
 export function hasFailed(outcome: HandOverOutcome): boolean {
-  return outcome !== "sent" && outcome !== "dropped" && outcome !== "given_back";
+  return !FINE.has(outcome);
 }

@@ -51,7 +51,10 @@ async function note(
     const { delivered, failed } = await record(tx, tenantId, results, context);
     await failSteps(tx, tenantId, failed, now);
     const over = [...new Set(failed.map(({ notificationId }) => notificationId))];
-    return { delivered, lost: await endLost(tx, tenantId, over, { now, slot }) };
+    const unwanted = new Map(
+      failed.flatMap(({ notificationId, unwanted }) => (unwanted === undefined ? [] : [[notificationId, unwanted]])),
+    );
+    return { delivered, lost: await endLost(tx, tenantId, over, { now, slot, unwanted }) };
   });
   for (const each of delivered) deps.delivered(tenantId, each, now);
   for (const each of lost) deps.ended(tenantId, each, now);

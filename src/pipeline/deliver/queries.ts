@@ -32,8 +32,15 @@ export type Claimed = {
   trace: string | null;
 };
 
-/** `drop`: it is no longer wanted. `back`: whoever claimed it had to stop, and nothing is known of it. */
-export type Result = { claimed: Claimed; kind: "sent" | "retry" | "back" | "failed" | "expired" | "drop" };
+/**
+ * `drop`: it has ended, or its step was answered. `unwanted`: its recipient's rules refuse the channel by now, for that
+ * reason. `back`: whoever claimed it had to stop, and nothing is known of it.
+ */
+export type CameOf =
+  | { kind: "sent" | "retry" | "back" | "failed" | "expired" | "drop" }
+  | { kind: "unwanted"; reason: Reason };
+
+export type Result = CameOf & { claimed: Claimed };
 
 /**
  * Claims what is due until `until`: of each channel as many as it says, the most urgent first, and of those the longest
@@ -68,9 +75,12 @@ export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly Of
 export type Stored = {
   id: string;
   type: string;
+  category: string;
   priority: number;
   status: number;
+  bypassLimits: boolean;
   expiresAt: Date | null;
+  senderId: string | null;
   /** Encoded posthorn.v1.Content. */
   content: Uint8Array;
   /** Nobody has answered it yet. */
@@ -84,7 +94,8 @@ export async function loadMessages(
 ): Promise<ReadonlyMap<string, Stored>> {
   // An exhausted chain has not been answered: its last step may still be on the way.
   const rows = await tx<Stored[]>`
-    select n.id, n.type, n.priority, n.status, n.expires_at as "expiresAt", coalesce(n.content, f.content) as content,
+    select n.id, n.type, n.category, n.priority, n.status, n.bypass_limits as "bypassLimits",
+      n.expires_at as "expiresAt", n.sender_id as "senderId", coalesce(n.content, f.content) as content,
       exists (select from escalations e where e.tenant_id = ${tenantId} and e.notification_id = n.id
         and e.state in (${ChainState.WAITING}, ${ChainState.EXHAUSTED})) as "goesOn"
     from notifications n
@@ -99,7 +110,8 @@ export async function loadMessages(
 /** `first`: it had reached its recipient in no other way before. */
 export type Delivered = { id: string; userId: string; channel: number; first: boolean };
 
-export type Failed = { notificationId: string; step: number };
+/** `unwanted`: it was no fault of the channel's, but the recipient's word. */
+export type Failed = { notificationId: string; step: number; unwanted?: Reason };
 
 /**
  * Notes what came of hand-overs: those that are done go away, with history and counters; the others are due again. Those
@@ -116,7 +128,7 @@ export async function record(
     select from notifications where tenant_id = ${tenantId} and id = any(${ids}::uuid[]) order by id for update) locked`;
   const mine = await noteDone(tx, tenantId, results, { now, retryAt });
   const sent = mine.filter(({ kind }) => kind === "sent");
-  const failed = mine.filter(({ kind }) => kind === "failed" || kind === "expired");
+  const failed = mine.filter(({ kind }) => kind === "failed" || kind === "expired" || kind === "unwanted");
   const told = [...sent, ...failed];
   if (told.length === 0) return { delivered: [], failed: [] };
   const rows = await tx<(MaybeWhole & { userId: string; channel: number; first: boolean; sent: boolean })[]>`
@@ -125,7 +137,7 @@ export async function record(
         ${plain(told.map(({ claimed }) => claimed.notificationId))}::uuid[],
         ${plain(told.map(({ claimed }) => claimed.channel))}::smallint[],
         ${plain(told.map(({ kind }) => kind === "sent"))}::boolean[],
-        ${plain(told.map(({ kind }) => reasonOf(kind)))}::smallint[],
+        ${plain(told.map(reasonOf))}::smallint[],
         ${bytes(told.map(detailOf))}::bytea[]
       ) as t (id, channel, sent, reason, detail)
     ), told_of as materialized (
@@ -154,7 +166,10 @@ export async function record(
     await followWholes(tx, tenantId, wholes, now, slot, channel as Channel);
   return {
     delivered: rows.filter((row) => row.sent),
-    failed: failed.map(({ claimed }) => claimed),
+    failed: failed.map((result) => {
+      const { notificationId, step } = result.claimed;
+      return { notificationId, step, ...(result.kind === "unwanted" ? { unwanted: result.reason } : {}) };
+    }),
   };
 }
 
@@ -191,7 +206,7 @@ async function noteDone(
 }
 
 /**
- * Lets escalations go on to the next step at once where the channel of the last did not take it, or where none of the
+ * Lets escalations go on to the next step at once where the last did not come by its channel, or where none of the
  * decision's did and it has come to the recipient in no other way.
  */
 export async function failSteps(tx: Tx, tenantId: string, failed: readonly Failed[], now: Date): Promise<void> {
@@ -230,16 +245,15 @@ async function reachedOrTrying(tx: Tx, tenantId: string, ids: readonly string[])
   return new Set(rows.map(({ id }) => id));
 }
 
-function detailOf({ claimed: { step, channel }, kind }: Result): Uint8Array {
-  const verdict = {
-    channel: channel as Channel,
-    kind: kind === "sent" ? VerdictKind.DELIVER : VerdictKind.SUPPRESS,
-    reason: reasonOf(kind),
-  };
+function detailOf(result: Result): Uint8Array {
+  const { step, channel } = result.claimed;
+  const kind = result.kind === "sent" ? VerdictKind.DELIVER : VerdictKind.SUPPRESS;
+  const verdict = { channel, kind, reason: reasonOf(result) };
   return toBinary(TimelineEntrySchema, create(TimelineEntrySchema, { step, verdicts: [verdict] }));
 }
 
-function reasonOf(kind: Result["kind"]): Reason {
-  if (kind === "sent") return Reason.UNSPECIFIED;
-  return kind === "expired" ? Reason.EXPIRED : Reason.CHANNEL_UNAVAILABLE;
+function reasonOf(result: Result): Reason {
+  if (result.kind === "sent") return Reason.UNSPECIFIED;
+  if (result.kind === "unwanted") return result.reason;
+  return result.kind === "expired" ? Reason.EXPIRED : Reason.CHANNEL_UNAVAILABLE;
 }
