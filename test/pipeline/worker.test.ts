@@ -27,7 +27,8 @@ function failing(error: Error) {
       ({ key: "general", batching: null, digestRule: 0, value: 3, urgency: 3, escalation: null }) as never,
     loadPreferences: async (_, userIds) => {
       if (userIds.includes("poison")) throw error;
-      return new Map(userIds.map((userId) => [userId, { delivery: { method: Channel.IN_APP } } as never]));
+      const own = { delivery: { method: Channel.IN_APP }, revisions: { user: 0, tenant: 0 }, timeZone: "UTC" };
+      return new Map(userIds.map((userId) => [userId, own as never]));
     },
     reloadPreferences: (...args) => route.loadPreferences(...args),
     decide: ({ notification }) => notification.channels.map((channel) => ({ channel, kind: "deliver" as const })),
