@@ -198,10 +198,11 @@ async function noteDone(
   if (done.length === 0) return [];
   const gone = await tx<{ key: string }[]>`
     delete from hand_overs h using ${which(done)} where ${claim}
-    returning h.notification_id || ':' || h.step || ':' || h.channel as key`;
+    returning h.notification_id || ':' || h.step || ':' || h.channel || ':' || h.attempts as key`;
+  // With the attempt: a process that stood still may have claimed again what it has at hand, and notes both at once.
   const keys = new Set(gone.map(({ key }) => key));
-  return done.filter(({ claimed: { notificationId, step, channel } }) =>
-    keys.has(`${notificationId}:${step}:${channel}`),
+  return done.filter(({ claimed: { notificationId, step, channel, attempts } }) =>
+    keys.has(`${notificationId}:${step}:${channel}:${attempts}`),
   );
 }
 
