@@ -8,10 +8,11 @@ import { Fault } from "#src/errors.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
+import { auditBypasses } from "./audit-bypasses.ts";
 import { fenceContracts } from "./fence-contracts.ts";
 import { type Draft, firstStatus } from "./prepare.ts";
 import { acceptedResponse } from "./response.ts";
-import type { NewRow, Submission } from "./submission.ts";
+import type { Accepted, NewRow, Submission } from "./submission.ts";
 
 export type Stored =
   /** `rows` leaves out the recipients for whom an earlier notification stands. */
@@ -174,8 +175,6 @@ export async function claimDedupKeys(
   }
   return original;
 }
-
-type Accepted = ReadonlyMap<Submission, { rows: NewRow[]; response: SendResponse }>;
 
 async function insertNotifications(
   tx: Tx,
@@ -346,51 +345,4 @@ async function recordResponses(tx: Tx, tenantId: string, accepted: Accepted): Pr
       ${bytes(keyed.map(({ response }) => toBinary(SendResponseSchema, response)))}::bytea[]
     ) as t (key, response)
     where k.tenant_id = ${tenantId} and k.key = t.key`;
-}
-
-/**
- * One entry for the notifications of a call, and one for its fan-outs: of many, the first and the last with their count. A
- * call whose Sends are stored by several commits has them for each.
- */
-async function auditBypasses(tx: Tx, tenantId: string, accepted: Accepted): Promise<void> {
-  const bypasses = [...accepted].flatMap(([{ bypass, fanout, actor }, { rows }]) =>
-    bypass === undefined
-      ? []
-      : [{ ...bypass, actor, fanouts: fanout ? [fanout.id] : [], ids: rows.map(({ id }) => id) }],
-  );
-  if (bypasses.length === 0) return;
-  const entries = [...Map.groupBy(bypasses, ({ callId }) => callId).values()].flatMap((ofCall) => [
-    ...entryFor("notification", ofCall, ({ ids }) => ids),
-    ...entryFor("fanout", ofCall, ({ fanouts }) => fanouts),
-  ]);
-  if (entries.length === 0) return;
-  await tx`
-    insert into audit_entries (tenant_id, id, actor, action, target, reason)
-    select ${tenantId}, id, actor, 'send.bypass_rate_limit', target, reason
-    from unnest(
-      ${plain(entries.map((entry) => entry.id))}::uuid[],
-      ${texts(entries.map((entry) => entry.actor))}::text[],
-      ${texts(entries.map((entry) => entry.target))}::text[],
-      ${texts(entries.map((entry) => entry.reason))}::text[]
-    ) as t (id, actor, target, reason)`;
-}
-
-function entryFor<T extends NonNullable<Submission["bypass"]> & { actor: string }>(
-  kind: "notification" | "fanout",
-  ofCall: readonly T[],
-  idsOf: (each: T) => readonly string[],
-): { id: string; actor: string; target: string; reason: string }[] {
-  const making = ofCall.filter((each) => idsOf(each).length > 0);
-  const ids = making.flatMap(idsOf).sort();
-  const [first] = making;
-  if (first === undefined) return [];
-  const many = ids.length > 1;
-  return [
-    {
-      id: first.auditIds[kind],
-      actor: first.actor,
-      target: many ? `${kind}s:${ids[0]}..${ids.at(-1)}` : `${kind}:${ids[0]}`,
-      reason: many ? `${ids.length} ${kind}s` : "",
-    },
-  ];
 }

@@ -1,5 +1,5 @@
 import type { SpanContext } from "@opentelemetry/api";
-import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
+import type { SendRequest, SendResponse } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Draft } from "./prepare.ts";
 
@@ -41,3 +41,6 @@ export function rowsOf(
     return [{ id: newId(), userId, ...draft.times(zone) }];
   });
 }
+
+/** Those of a group that are stored, with their rows and answers. */
+export type Accepted = ReadonlyMap<Submission, { rows: NewRow[]; response: SendResponse }>;
