@@ -477,7 +477,8 @@ export const BatchService: GenService<{
    * more, and its members become one at the next tick
    * (POSTHORN_SCHEDULE_TICK_MS), or when quiet hours and their like end, or when
    * its turn under a limit has come. What comes for the recipient after that opens
-   * another. Idempotent: one that is due or has ended is answered as it stands.
+   * another. Idempotent: one that is due or has ended is answered as it stands;
+   * NOT_FOUND when none of its members was left at its closing.
    * For API keys with SCOPE_SEND; written to the audit log.
    *
    * @generated from rpc posthorn.v1.BatchService.CloseBatch
