@@ -19,7 +19,9 @@ import { newIds } from "#src/ids.ts";
 import { openInbox } from "#src/inbox/inbox.ts";
 import { unreadLimit } from "#src/inbox/unread-limit.ts";
 import { createApiLimits } from "#src/limits/api-limits.ts";
-import { lookingAtLimits, notificationLimits } from "#src/limits/notification-limits.ts";
+import { channelLimits } from "#src/limits/channel-limits.ts";
+import { notificationLimits } from "#src/limits/notification-limits.ts";
+import { limitsDeps, looking } from "#src/limits/start.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
 import { storeReminders } from "#src/pipeline/accept/reminders.ts";
 import type { ClosedBatch, WaitingBatch } from "#src/pipeline/close/close.ts";
@@ -184,16 +186,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       announceConfirmed(live, tenantId, userId, { notificationId, status }, at),
   });
 
-  const limits = notificationLimits({
-    cache,
-    config: config.notificationLimits,
-    clock: () => clock().getTime(),
-    metrics,
-    onAlert: (state, err) =>
-      state === "recovered"
-        ? log.info("the limits are kept in Redis again")
-        : log.error({ err }, "Redis is away; the limits follow their policy for that"),
-  });
+  const counting = limitsDeps({ cache, config: config.notificationLimits, clock, metrics, log });
+  const limits = notificationLimits(counting);
+  const { perChannelPerDay: channelsPerDay } = config.notificationLimits;
 
   // accept → route → the user's inbox and streams.
   if (has("worker")) {
@@ -244,7 +239,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     const jobs = { ...given, databaseUrl: postgres.url, reconsider, close, memory };
     const occurrences = { accept: acceptDeps, slot: firstSlot, log };
     const load = { loadPreferences: preferences.load, reloadPreferences: preferences.reload };
-    const outside = outsideWork({ store, clock, live, log, metrics, channels, slot: firstSlot, ...load, decide });
+    const sending = { store, clock, live, log, metrics, channels, slot: firstSlot };
+    const within = { channelsPerDay, channelLimits: channelLimits(counting) };
+    const outside = outsideWork({ ...sending, ...within, ...load, decide });
     stack.use(startJobs({ ...jobs, ...outside, occurrences }, config));
     if (config.encryption.previousKeys.length > 0) {
       void resealSecrets(store, seals).then(
@@ -276,9 +273,10 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       ...shared,
       ...{ inbox, violations, slots, slot: firstSlot, cancelled, membershipChanged, reconcile, reconcileReminders },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
-      preview: previewing({ ...acceptDeps, ...reconsider, look: lookingAtLimits(cache, config.notificationLimits) }),
+      preview: previewing({ ...acceptDeps, ...reconsider, ...looking(cache, config.notificationLimits) }),
       findType: findTyped,
       config: config.schedule,
+      channelsPerDay,
       aboutToChange: preferences.aboutToChange,
       preferencesChanged: live.preferencesChanged,
       ...{ sealer: seals, random: randomBytes, reach },

@@ -155,6 +155,10 @@ function values(reason: Reason, rule: Rule): string[] {
       const minutes = rule.window === undefined ? "" : ` within ${Math.round(durationMs(rule.window) / 60_000)} min`;
       return [`up to ${rule.maxSize}${minutes}`];
     }
+    case Reason.EMERGENCY_ONLY:
+      return ["for what is CRITICAL alone"];
+    case Reason.DIGEST_ONLY:
+      return ["for digests alone"];
     default:
       return [];
   }
@@ -167,17 +171,24 @@ function digestWords({ digestMode, digestTime, digestDays }: Rule): string {
   return `${word}${days} at ${digestTime}`;
 }
 
-function told({ status, channel, reason, actor, step, confirmed, verdicts }: TimelineEntry, zone: string): string {
+function told(entry: TimelineEntry, zone: string): string {
+  const { status, channel, reason, actor, step, confirmed, verdicts } = entry;
   const what = confirmed
     ? "confirmed"
     : status === Status.UNSPECIFIED
-      ? stepWords(verdicts.length, reason)
+      ? (ofChannelLimit(entry) ?? stepWords(verdicts.length, reason))
       : outcome(status, reason);
   const where = channel === Channel.UNSPECIFIED ? "" : `, ${channelWord(channel)}`;
   const which = step === 0 ? "" : `, step ${step} of its escalation`;
   const until = verdicts.find((verdict) => verdict.until !== undefined)?.until;
   const next = until === undefined ? "" : ` until ${short(until, zone)}`;
   return `${what}${next}${where}${which}${actor === "posthorn" ? "" : `, by ${plain(actor)}`}`;
+}
+
+/** What a limit of its channel holds, and how that stood. */
+function ofChannelLimit({ channel, reason, rateLimit }: TimelineEntry): string | undefined {
+  if (channel === Channel.UNSPECIFIED || rateLimit === undefined) return undefined;
+  return `held (${enumWord(ReasonSchema, reason)}: ${rateLimit.usage} of ${rateLimit.limit} used)`;
 }
 
 function stepWords(verdicts: number, reason: Reason): string {

@@ -7,6 +7,8 @@ import { joiningOne } from "#src/batches/joining.ts";
 import { findOpenBatch } from "#src/batches/queries.ts";
 import { BatchRole } from "#src/batches/role.ts";
 import type { NewId } from "#src/ids.ts";
+import type { ChannelsPerDay } from "#src/limits/channel-day.ts";
+import type { lookingAtChannelLimits } from "#src/limits/channel-limits.ts";
 import type { lookingAtLimits } from "#src/limits/notification-limits.ts";
 import { explainedDecision, recordIn } from "#src/notifications/explain.ts";
 import { type TimelineRow, toTimelineEntry } from "#src/notifications/notification.ts";
@@ -21,6 +23,8 @@ import { rulesOf } from "#src/types/type.ts";
 import { DEFAULT_TYPE } from "./accept/accept.ts";
 import { findDuplicate } from "./accept/duplicate.ts";
 import { type Draft, prepare } from "./accept/prepare.ts";
+import { detailOf, reasonOf } from "./deliver/queries.ts";
+import { askingFor, stopBy } from "./deliver/within-limits.ts";
 import { concludeBatched } from "./route/conclude.ts";
 import type { Conclusion } from "./route/conclusion.ts";
 import { decideChunk, type Known } from "./route/decide-chunk.ts";
@@ -35,6 +39,10 @@ export type PreviewDeps = Pick<DecideDeps, "decide"> & {
   filters: FilterEvaluator;
   /** What the limits would say; they count nothing. */
   look: ReturnType<typeof lookingAtLimits>;
+  /** What the limits of channels would say, in the same way. */
+  lookAtChannels: ReturnType<typeof lookingAtChannelLimits>;
+  /** What the server allows of each. */
+  channelsPerDay: ChannelsPerDay;
   /** How long a dedup key counts when the Send does not say. */
   dedupWindowMs: number;
 };
@@ -99,13 +107,49 @@ async function foreseen(
   for (let n = 0; n < DECISIONS; n++) {
     const conclusion = await decideOne(deps, tenantId, row, known, now);
     timeline.push(explainedAt(row, conclusion, now));
-    if (conclusion.status !== Status.HELD || conclusion.dueAt === undefined) break;
+    if (conclusion.status !== Status.HELD || conclusion.dueAt === undefined) {
+      timeline.push(...(await heldBack(deps, tenantId, row, conclusion, known, now)));
+      break;
+    }
     const { bookedAt = null, reason } = conclusion;
     row = { ...row, attempts: row.attempts + 1, bookedAt, reason };
     now = conclusion.dueAt;
     if (n < DECISIONS - 1) timeline.push(told(now, Status.ACCEPTED));
   }
   return timeline;
+}
+
+/** What the limits of its channels would say at once of its hand-overs. */
+async function heldBack(
+  { lookAtChannels, channelsPerDay }: PreviewDeps,
+  tenantId: string,
+  row: Waiting,
+  { handOver = [], status }: Conclusion,
+  { preferences }: Known,
+  now: Date,
+): Promise<ExplainedEntry[]> {
+  const own = preferences.get(row.userId);
+  if (own === undefined) return [];
+  const stops = await Promise.all(
+    handOver.map(async (channel) => {
+      const claimed = { notificationId: row.id, userId: row.userId, step: 0, channel };
+      const ready = { claimed, stored: row, preferences: own };
+      const asking = askingFor(ready, channelsPerDay, now);
+      const [place] = asking === undefined ? [] : await lookAtChannels(tenantId, [asking]);
+      const stop = asking && place && stopBy(ready, asking, place, now);
+      return stop === undefined ? [] : [{ ...stop, claimed }];
+    }),
+  );
+  const stopped = stops.flat();
+  const entries = stopped.map((stop) => {
+    const { channel } = stop.claimed;
+    const stored = { at: now, status: 0, channel, reason: reasonOf(stop), actor: null, detail: detailOf(stop) };
+    return create(ExplainedEntrySchema, { entry: toTimelineEntry(stored) });
+  });
+  const [first] = stopped;
+  const lost =
+    status === Status.PROCESSING && stopped.filter(({ kind }) => kind === "expired").length === handOver.length;
+  return first !== undefined && lost ? [...entries, told(now, Status.EXPIRED, reasonOf(first))] : entries;
 }
 
 async function decideOne(

@@ -363,7 +363,7 @@ export const Gate = {
   TYPE_SWITCH: 4,
 
   /**
-   * The recipient wants this channel.
+   * The recipient wants this channel, for what is as urgent as this.
    *
    * @generated from enum value: GATE_CHANNEL_SWITCH = 5;
    */
@@ -420,7 +420,8 @@ export const Gate = {
   WEEKEND: 12,
 
   /**
-   * It does not wait for the recipient's digest.
+   * It does not wait for the recipient's digest; and the channel is not for digests
+   * alone (DIGEST_ONLY).
    *
    * @generated from enum value: GATE_DIGEST = 13;
    */

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/preferences_service.proto.
  */
 export const file_posthorn_v1_preferences_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSKJCQoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBEicKCGJhdGNoaW5nGAsgASgLMhUucG9zdGhvcm4udjEuQmF0Y2hpbmcSKgoKaG91cmx5X2NhcBgMIAEoCzIWLnBvc3Rob3JuLnYxLkhvdXJseUNhcBIjCgZkaWdlc3QYDSABKAsyEy5wb3N0aG9ybi52MS5EaWdlc3QSOgoSZW1lcmdlbmN5X2NvbnRhY3RzGA4gASgLMh4ucG9zdGhvcm4udjEuRW1lcmdlbmN5Q29udGFjdHMSJwoIZ3JvdXBpbmcYDyABKAsyFS5wb3N0aG9ybi52MS5Hcm91cGluZxInCghkZWxpdmVyeRgQIAEoCzIVLnBvc3Rob3JuLnYxLkRlbGl2ZXJ5EiMKBnRpbWluZxgRIAEoCzITLnBvc3Rob3JuLnYxLlRpbWluZxpQCg9DYXRlZ29yaWVzRW50cnkSCwoDa2V5GAEgASgJEiwKBXZhbHVlGAIgASgLMh0ucG9zdGhvcm4udjEuU2NvcGVQcmVmZXJlbmNlczoCOAEaSwoKVHlwZXNFbnRyeRILCgNrZXkYASABKAkSLAoFdmFsdWUYAiABKAsyHS5wb3N0aG9ybi52MS5TY29wZVByZWZlcmVuY2VzOgI4AUIKCghfZW5hYmxlZEITChFfbWluaW11bV9wcmlvcml0eUITChFfd2Vla2VuZHNfZW5hYmxlZEILCglfbGFuZ3VhZ2VCDAoKX3RpbWVfem9uZSKXAQoIQmF0Y2hpbmcSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEiAKCG1heF9zaXplGAIgASgFQgm6SAYaBBgUKAFIAYgBARI6CgZ3aW5kb3cYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CD7pIDKoBCSIDCKA4MgIIPEIKCghfZW5hYmxlZEILCglfbWF4X3NpemUiZAoJSG91cmx5Q2FwEhQKB2VuYWJsZWQYASABKAhIAIgBARIkCgxtYXhfcGVyX2hvdXIYAiABKAVCCbpIBhoEGGQoAUgBiAEBQgoKCF9lbmFibGVkQg8KDV9tYXhfcGVyX2hvdXIilAIKBkRpZ2VzdBI3CgRtb2RlGAEgASgOMhgucG9zdGhvcm4udjEuRGlnZXN0Lk1vZGVCCrpIB4IBBBABIABIAIgBARI5CgR0aW1lGAIgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJEgBiAEBEiAKBGRheXMYAyADKAVCErpID5IBDBAHGAEiBhoEGAYoACJiCgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABISCg5NT0RFX0lNTUVESUFURRABEg8KC01PREVfSE9VUkxZEAISDgoKTU9ERV9EQUlMWRADEg8KC01PREVfV0VFS0xZEARCBwoFX21vZGVCBwoFX3RpbWUixgEKEkNoYW5uZWxQcmVmZXJlbmNlcxITCgZpbl9hcHAYASABKAhIAIgBARISCgVlbWFpbBgCIAEoCEgBiAEBEhAKA3NtcxgDIAEoCEgCiAEBEhEKBHB1c2gYBCABKAhIA4gBARIUCgd3ZWJob29rGAUgASgISASIAQESEQoEY2hhdBgGIAEoCEgFiAEBQgkKB19pbl9hcHBCCAoGX2VtYWlsQgYKBF9zbXNCBwoFX3B1c2hCCgoIX3dlYmhvb2tCBwoFX2NoYXQiygEKCERlbGl2ZXJ5EjUKBm1ldGhvZBgBIAEoDjIULnBvc3Rob3JuLnYxLkNoYW5uZWxCCrpIB4IBBBABIABIAIgBARI+CglmYWxsYmFja3MYAiADKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsQhW6SBKSAQ8QBBgBIgmCAQYQASAAIAESIgoVY29uZmlybWF0aW9uX3JlcXVpcmVkGAMgASgISAGIAQFCCQoHX21ldGhvZEIYChZfY29uZmlybWF0aW9uX3JlcXVpcmVkIu8CChBTY29wZVByZWZlcmVuY2VzEhQKB2VuYWJsZWQYASABKAhIAIgBARIxCghjaGFubmVscxgCIAEoCzIfLnBvc3Rob3JuLnYxLkNoYW5uZWxQcmVmZXJlbmNlcxJAChBtaW5pbXVtX3ByaW9yaXR5GAMgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARInCghiYXRjaGluZxgEIAEoCzIVLnBvc3Rob3JuLnYxLkJhdGNoaW5nEj4KC2RpZ2VzdF9tb2RlGAUgASgOMhgucG9zdGhvcm4udjEuRGlnZXN0Lk1vZGVCCrpIB4IBBBABIABIAogBARI2ChByZW1pbmRlcl9vZmZzZXRzGAYgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzQgoKCF9lbmFibGVkQhMKEV9taW5pbXVtX3ByaW9yaXR5Qg4KDF9kaWdlc3RfbW9kZSL6AQoKUXVpZXRIb3VycxIUCgdlbmFibGVkGAEgASgISACIAQESPwoKc3RhcnRfdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAYgBARI9CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAogBARIbCg5hbGxvd19jcml0aWNhbBgEIAEoCEgDiAEBQgoKCF9lbmFibGVkQg0KC19zdGFydF90aW1lQgsKCV9lbmRfdGltZUIRCg9fYWxsb3dfY3JpdGljYWwi6AEKDERvTm90RGlzdHVyYhIUCgdlbmFibGVkGAEgASgISACIAQESOgoHcGVyaW9kcxgCIAMoCzIfLnBvc3Rob3JuLnYxLkRvTm90RGlzdHVyYlBlcmlvZEIIukgFkgECEDI6erpIdxp1Chlkb19ub3RfZGlzdHVyYi5wZXJpb2RfaWRzEh50aGUgaWRzIG9mIHBlcmlvZHMgbXVzdCBkaWZmZXIaOHRoaXMucGVyaW9kcy5maWx0ZXIocCwgcC5pZCAhPSAnJykubWFwKHAsIHAuaWQpLnVuaXF1ZSgpQgoKCF9lbmFibGVkIrkCChJEb05vdERpc3R1cmJQZXJpb2QSHgoLZGF5X29mX3dlZWsYASABKAVCCbpIBhoEGAYoABI6CgpzdGFydF90aW1lGAIgASgJQia6SCNyITIfXihbMDFdWzAtOV18MlswLTNdKTpbMC01XVswLTldJBI4CghlbmRfdGltZRgDIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSQSEAoIaW5hY3RpdmUYBCABKAgSGwoOYWxsb3dfY3JpdGljYWwYBSABKAhIAIgBARIgChhhbGxvd19lbWVyZ2VuY3lfY29udGFjdHMYBiABKAgSKQoCaWQYByABKAlCHbpIGtgBAXIVMhNeW1x4MjEtXHg3ZV17MSw2NH0kQhEKD19hbGxvd19jcml0aWNhbCJtChFFbWVyZ2VuY3lDb250YWN0cxIUCgdlbmFibGVkGAEgASgISACIAQESNgoIdXNlcl9pZHMYAiADKAlCJLpIIZIBHhAUGAEiGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JEIKCghfZW5hYmxlZCKoAQoGVGltaW5nEh8KEmludGVsbGlnZW50X3RpbWluZxgBIAEoCEgAiAEBEhUKCGxlYXJuaW5nGAIgASgISAGIAQESJQoYcGVyc29uYWxpc2VkX3F1aWV0X2hvdXJzGAMgASgISAKIAQFCFQoTX2ludGVsbGlnZW50X3RpbWluZ0ILCglfbGVhcm5pbmdCGwoZX3BlcnNvbmFsaXNlZF9xdWlldF9ob3VycyKYAQoIR3JvdXBpbmcSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEiAKCG1heF9zaXplGAIgASgFQgm6SAYaBBgyKAFIAYgBARI7CgZ3aW5kb3cYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCDxCCgoIX2VuYWJsZWRCCwoJX21heF9zaXplIkgKFUdldFByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQihgEKFkdldFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEi8KC3VwZGF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLkAQoYVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI1CgtwcmVmZXJlbmNlcxgCIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKBGV0YWcYBCABKAlCB7pIBHICGGQSGAoGcmVhc29uGAUgASgJQgi6SAVyAxj0AyKdAQoZVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAkSFgoOY2hhbmdlZF9maWVsZHMYAyADKAkSKwoKcmVjb25jaWxlZBgEIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQihAEKClJlY29uY2lsZWQSEgoKc3VwcHJlc3NlZBgBIAEoBRINCgVtb3ZlZBgCIAEoBRIQCghyZWxlYXNlZBgDIAEoBRIRCglyZWJhdGNoZWQYBCABKAUSEQoJdW5jaGFuZ2VkGAUgASgFEgwKBG1vcmUYBiABKAgSDQoFYWRkZWQYByABKAUiZAoXUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiVQoYUmVzZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEgwKBGV0YWcYASABKAkSKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiiAEKHkdldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNQoEdHlwZRgCIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIuoBCh9HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSSgoHb3JpZ2lucxgCIAMoCzI5LnBvc3Rob3JuLnYxLkdldEVmZmVjdGl2ZVByZWZlcmVuY2VzUmVzcG9uc2UuT3JpZ2luc0VudHJ5GkwKDE9yaWdpbnNFbnRyeRILCgNrZXkYASABKAkSKwoFdmFsdWUYAiABKA4yHC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlTGV2ZWw6AjgBIh4KHEdldERlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QiXAodR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJIroBCh9VcGRhdGVEZWZhdWx0UHJlZmVyZW5jZXNSZXF1ZXN0EjUKC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXNCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoEZXRhZxgDIAEoCUIHukgEcgIYZBIYCgZyZWFzb24YBCABKAlCCLpIBXIDGPQDIl8KIFVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCSLbAgoMU3Vic2NyaXB0aW9uEhcKAmlkGAEgASgJQgu6SAjYAQFyA7ABARI0CgR0eXBlGAIgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSRIABI1CgV0b3BpYxgDIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kSAASOAoIY2F0ZWdvcnkYBCABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JEgAEhgKBmZpbHRlchgFIAEoCUIIukgFcgMY6AcSLwoLY3JlYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIPCgZ0YXJnZXQSBbpIAggBIp8BChlDcmVhdGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI3CgxzdWJzY3JpcHRpb24YAiABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb25CBrpIA8gBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGPQDInoKGkNyZWF0ZVN1YnNjcmlwdGlvblJlc3BvbnNlEi8KDHN1YnNjcmlwdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLlN1YnNjcmlwdGlvbhIrCgpyZWNvbmNpbGVkGAIgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJsChZHZXRTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBIkoKF0dldFN1YnNjcmlwdGlvblJlc3BvbnNlEi8KDHN1YnNjcmlwdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLlN1YnNjcmlwdGlvbiKHAQoYTGlzdFN1YnNjcmlwdGlvbnNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIcCglwYWdlX3NpemUYAiABKAVCCbpIBhoEGDIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoByJmChlMaXN0U3Vic2NyaXB0aW9uc1Jlc3BvbnNlEjAKDXN1YnNjcmlwdGlvbnMYASADKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqMBChlVcGRhdGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBEhgKBmZpbHRlchgDIAEoCUIIukgFcgMY6AcSGAoGcmVhc29uGAQgASgJQgi6SAVyAxj0AyJ6ChpVcGRhdGVTdWJzY3JpcHRpb25SZXNwb25zZRIvCgxzdWJzY3JpcHRpb24YASABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiiQEKGURlbGV0ZVN1YnNjcmlwdGlvblJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEiEKD3N1YnNjcmlwdGlvbl9pZBgCIAEoCUIIukgFcgOwAQESGAoGcmVhc29uGAMgASgJQgi6SAVyAxj0AyJJChpEZWxldGVTdWJzY3JpcHRpb25SZXNwb25zZRIrCgpyZWNvbmNpbGVkGAEgASgLMhcucG9zdGhvcm4udjEuUmVjb25jaWxlZCJiChVVbnN1YnNjcmliZUFsbFJlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiVgoWVW5zdWJzY3JpYmVBbGxSZXNwb25zZRIVCg1zdWJzY3JpcHRpb25zGAEgASgFEg4KBnRvcGljcxgCIAEoBRIVCg1ub3RpZmljYXRpb25zGAMgASgDKuIBCg9QcmVmZXJlbmNlTGV2ZWwSIAocUFJFRkVSRU5DRV9MRVZFTF9VTlNQRUNJRklFRBAAEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQlVJTFRfSU4QARIbChdQUkVGRVJFTkNFX0xFVkVMX1RFTkFOVBACEhwKGFBSRUZFUkVOQ0VfTEVWRUxfUFJPRklMRRADEhkKFVBSRUZFUkVOQ0VfTEVWRUxfVVNFUhAEEh0KGVBSRUZFUkVOQ0VfTEVWRUxfQ0FURUdPUlkQBRIZChVQUkVGRVJFTkNFX0xFVkVMX1RZUEUQBjL+CQoSUHJlZmVyZW5jZXNTZXJ2aWNlEl4KDkdldFByZWZlcmVuY2VzEiIucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiMucG9zdGhvcm4udjEuR2V0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEmIKEVVwZGF0ZVByZWZlcmVuY2VzEiUucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXF1ZXN0GiYucG9zdGhvcm4udjEuVXBkYXRlUHJlZmVyZW5jZXNSZXNwb25zZRJfChBSZXNldFByZWZlcmVuY2VzEiQucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1JlcXVlc3QaJS5wb3N0aG9ybi52MS5SZXNldFByZWZlcmVuY2VzUmVzcG9uc2USeQoXR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXMSKy5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1JlcXVlc3QaLC5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgEScwoVR2V0RGVmYXVsdFByZWZlcmVuY2VzEikucG9zdGhvcm4udjEuR2V0RGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBoqLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlIgOQAgESdwoYVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzEiwucG9zdGhvcm4udjEuVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBotLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEmUKEkNyZWF0ZVN1YnNjcmlwdGlvbhImLnBvc3Rob3JuLnYxLkNyZWF0ZVN1YnNjcmlwdGlvblJlcXVlc3QaJy5wb3N0aG9ybi52MS5DcmVhdGVTdWJzY3JpcHRpb25SZXNwb25zZRJhCg9HZXRTdWJzY3JpcHRpb24SIy5wb3N0aG9ybi52MS5HZXRTdWJzY3JpcHRpb25SZXF1ZXN0GiQucG9zdGhvcm4udjEuR2V0U3Vic2NyaXB0aW9uUmVzcG9uc2UiA5ACARJnChFMaXN0U3Vic2NyaXB0aW9ucxIlLnBvc3Rob3JuLnYxLkxpc3RTdWJzY3JpcHRpb25zUmVxdWVzdBomLnBvc3Rob3JuLnYxLkxpc3RTdWJzY3JpcHRpb25zUmVzcG9uc2UiA5ACARJlChJVcGRhdGVTdWJzY3JpcHRpb24SJi5wb3N0aG9ybi52MS5VcGRhdGVTdWJzY3JpcHRpb25SZXF1ZXN0GicucG9zdGhvcm4udjEuVXBkYXRlU3Vic2NyaXB0aW9uUmVzcG9uc2USZQoSRGVsZXRlU3Vic2NyaXB0aW9uEiYucG9zdGhvcm4udjEuRGVsZXRlU3Vic2NyaXB0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLkRlbGV0ZVN1YnNjcmlwdGlvblJlc3BvbnNlElkKDlVuc3Vic2NyaWJlQWxsEiIucG9zdGhvcm4udjEuVW5zdWJzY3JpYmVBbGxSZXF1ZXN0GiMucG9zdGhvcm4udjEuVW5zdWJzY3JpYmVBbGxSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
+  fileDesc("CiVwb3N0aG9ybi92MS9wcmVmZXJlbmNlc19zZXJ2aWNlLnByb3RvEgtwb3N0aG9ybi52MSK9CQoLUHJlZmVyZW5jZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjEKCGNoYW5uZWxzGAIgASgLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbFByZWZlcmVuY2VzEmkKCmNhdGVnb3JpZXMYAyADKAsyKC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5DYXRlZ29yaWVzRW50cnlCK7pIKJoBJRBkIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSYAoFdHlwZXMYBCADKAsyIy5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcy5UeXBlc0VudHJ5Qiy6SCmaASYQyAEiIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBJAChBtaW5pbXVtX3ByaW9yaXR5GAUgASgOMhUucG9zdGhvcm4udjEuUHJpb3JpdHlCCrpIB4IBBBABIABIAYgBARIsCgtxdWlldF9ob3VycxgGIAEoCzIXLnBvc3Rob3JuLnYxLlF1aWV0SG91cnMSHQoQd2Vla2VuZHNfZW5hYmxlZBgHIAEoCEgCiAEBEjEKDmRvX25vdF9kaXN0dXJiGAggASgLMhkucG9zdGhvcm4udjEuRG9Ob3REaXN0dXJiEkUKCGxhbmd1YWdlGAkgASgJQi66SCtyKTInXltBLVphLXpdezIsM30oLVtBLVphLXowLTldezIsOH0pezAsM30kSAOIAQESPgoJdGltZV96b25lGAogASgJQia6SCNyITIfXltBLVphLXpdW0EtWmEtejAtOV8rLy1dezAsNjN9JEgEiAEBEicKCGJhdGNoaW5nGAsgASgLMhUucG9zdGhvcm4udjEuQmF0Y2hpbmcSKgoKaG91cmx5X2NhcBgMIAEoCzIWLnBvc3Rob3JuLnYxLkhvdXJseUNhcBIjCgZkaWdlc3QYDSABKAsyEy5wb3N0aG9ybi52MS5EaWdlc3QSOgoSZW1lcmdlbmN5X2NvbnRhY3RzGA4gASgLMh4ucG9zdGhvcm4udjEuRW1lcmdlbmN5Q29udGFjdHMSJwoIZ3JvdXBpbmcYDyABKAsyFS5wb3N0aG9ybi52MS5Hcm91cGluZxInCghkZWxpdmVyeRgQIAEoCzIVLnBvc3Rob3JuLnYxLkRlbGl2ZXJ5EiMKBnRpbWluZxgRIAEoCzITLnBvc3Rob3JuLnYxLlRpbWluZxIyCg5jaGFubmVsX2xpbWl0cxgSIAEoCzIaLnBvc3Rob3JuLnYxLkNoYW5uZWxMaW1pdHMaUAoPQ2F0ZWdvcmllc0VudHJ5EgsKA2tleRgBIAEoCRIsCgV2YWx1ZRgCIAEoCzIdLnBvc3Rob3JuLnYxLlNjb3BlUHJlZmVyZW5jZXM6AjgBGksKClR5cGVzRW50cnkSCwoDa2V5GAEgASgJEiwKBXZhbHVlGAIgASgLMh0ucG9zdGhvcm4udjEuU2NvcGVQcmVmZXJlbmNlczoCOAFCCgoIX2VuYWJsZWRCEwoRX21pbmltdW1fcHJpb3JpdHlCEwoRX3dlZWtlbmRzX2VuYWJsZWRCCwoJX2xhbmd1YWdlQgwKCl90aW1lX3pvbmUilwEKCEJhdGNoaW5nEhQKB2VuYWJsZWQYASABKAhIAIgBARIgCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYFCgBSAGIAQESOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCDxCCgoIX2VuYWJsZWRCCwoJX21heF9zaXplImQKCUhvdXJseUNhcBIUCgdlbmFibGVkGAEgASgISACIAQESJAoMbWF4X3Blcl9ob3VyGAIgASgFQgm6SAYaBBhkKAFIAYgBAUIKCghfZW5hYmxlZEIPCg1fbWF4X3Blcl9ob3VyIpQCCgZEaWdlc3QSNwoEbW9kZRgBIAEoDjIYLnBvc3Rob3JuLnYxLkRpZ2VzdC5Nb2RlQgq6SAeCAQQQASAASACIAQESOQoEdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSRIAYgBARIgCgRkYXlzGAMgAygFQhK6SA+SAQwQBxgBIgYaBBgGKAAiYgoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEgoOTU9ERV9JTU1FRElBVEUQARIPCgtNT0RFX0hPVVJMWRACEg4KCk1PREVfREFJTFkQAxIPCgtNT0RFX1dFRUtMWRAEQgcKBV9tb2RlQgcKBV90aW1lIrQCChJDaGFubmVsUHJlZmVyZW5jZXMSEwoGaW5fYXBwGAEgASgISACIAQESEgoFZW1haWwYAiABKAhIAYgBARIQCgNzbXMYAyABKAhIAogBARIRCgRwdXNoGAQgASgISAOIAQESFAoHd2ViaG9vaxgFIAEoCEgEiAEBEhEKBGNoYXQYBiABKAhIBYgBARIfChJzbXNfZW1lcmdlbmN5X29ubHkYByABKAhIBogBARIeChFlbWFpbF9kaWdlc3Rfb25seRgIIAEoCEgHiAEBQgkKB19pbl9hcHBCCAoGX2VtYWlsQgYKBF9zbXNCBwoFX3B1c2hCCgoIX3dlYmhvb2tCBwoFX2NoYXRCFQoTX3Ntc19lbWVyZ2VuY3lfb25seUIUChJfZW1haWxfZGlnZXN0X29ubHkirQIKDUNoYW5uZWxMaW1pdHMSJgoNZW1haWxfcGVyX2RheRgBIAEoBUIKukgHGgUY6AcoAUgAiAEBEiQKC3Ntc19wZXJfZGF5GAIgASgFQgq6SAcaBRjoBygBSAGIAQESJQoMcHVzaF9wZXJfZGF5GAMgASgFQgq6SAcaBRjoBygBSAKIAQESKAoPd2ViaG9va19wZXJfZGF5GAQgASgFQgq6SAcaBRjoBygBSAOIAQESJQoMY2hhdF9wZXJfZGF5GAUgASgFQgq6SAcaBRjoBygBSASIAQFCEAoOX2VtYWlsX3Blcl9kYXlCDgoMX3Ntc19wZXJfZGF5Qg8KDV9wdXNoX3Blcl9kYXlCEgoQX3dlYmhvb2tfcGVyX2RheUIPCg1fY2hhdF9wZXJfZGF5IsoBCghEZWxpdmVyeRI1CgZtZXRob2QYASABKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsQgq6SAeCAQQQASAASACIAQESPgoJZmFsbGJhY2tzGAIgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEIVukgSkgEPEAQYASIJggEGEAEgACABEiIKFWNvbmZpcm1hdGlvbl9yZXF1aXJlZBgDIAEoCEgBiAEBQgkKB19tZXRob2RCGAoWX2NvbmZpcm1hdGlvbl9yZXF1aXJlZCLvAgoQU2NvcGVQcmVmZXJlbmNlcxIUCgdlbmFibGVkGAEgASgISACIAQESMQoIY2hhbm5lbHMYAiABKAsyHy5wb3N0aG9ybi52MS5DaGFubmVsUHJlZmVyZW5jZXMSQAoQbWluaW11bV9wcmlvcml0eRgDIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgq6SAeCAQQQASAASAGIAQESJwoIYmF0Y2hpbmcYBCABKAsyFS5wb3N0aG9ybi52MS5CYXRjaGluZxI+CgtkaWdlc3RfbW9kZRgFIAEoDjIYLnBvc3Rob3JuLnYxLkRpZ2VzdC5Nb2RlQgq6SAeCAQQQASAASAKIAQESNgoQcmVtaW5kZXJfb2Zmc2V0cxgGIAEoCzIcLnBvc3Rob3JuLnYxLlJlbWluZGVyT2Zmc2V0c0IKCghfZW5hYmxlZEITChFfbWluaW11bV9wcmlvcml0eUIOCgxfZGlnZXN0X21vZGUi+gEKClF1aWV0SG91cnMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEj8KCnN0YXJ0X3RpbWUYAiABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kSAGIAQESPQoIZW5kX3RpbWUYAyABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kSAKIAQESGwoOYWxsb3dfY3JpdGljYWwYBCABKAhIA4gBAUIKCghfZW5hYmxlZEINCgtfc3RhcnRfdGltZUILCglfZW5kX3RpbWVCEQoPX2FsbG93X2NyaXRpY2FsIugBCgxEb05vdERpc3R1cmISFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjoKB3BlcmlvZHMYAiADKAsyHy5wb3N0aG9ybi52MS5Eb05vdERpc3R1cmJQZXJpb2RCCLpIBZIBAhAyOnq6SHcadQoZZG9fbm90X2Rpc3R1cmIucGVyaW9kX2lkcxIedGhlIGlkcyBvZiBwZXJpb2RzIG11c3QgZGlmZmVyGjh0aGlzLnBlcmlvZHMuZmlsdGVyKHAsIHAuaWQgIT0gJycpLm1hcChwLCBwLmlkKS51bmlxdWUoKUIKCghfZW5hYmxlZCK5AgoSRG9Ob3REaXN0dXJiUGVyaW9kEh4KC2RheV9vZl93ZWVrGAEgASgFQgm6SAYaBBgGKAASOgoKc3RhcnRfdGltZRgCIAEoCUImukgjciEyH14oWzAxXVswLTldfDJbMC0zXSk6WzAtNV1bMC05XSQSOAoIZW5kX3RpbWUYAyABKAlCJrpII3IhMh9eKFswMV1bMC05XXwyWzAtM10pOlswLTVdWzAtOV0kEhAKCGluYWN0aXZlGAQgASgIEhsKDmFsbG93X2NyaXRpY2FsGAUgASgISACIAQESIAoYYWxsb3dfZW1lcmdlbmN5X2NvbnRhY3RzGAYgASgIEikKAmlkGAcgASgJQh26SBrYAQFyFTITXltceDIxLVx4N2VdezEsNjR9JEIRCg9fYWxsb3dfY3JpdGljYWwibQoRRW1lcmdlbmN5Q29udGFjdHMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEjYKCHVzZXJfaWRzGAIgAygJQiS6SCGSAR4QFBgBIhhyFjIUXltceDIxLVx4N2VdezEsMTI4fSRCCgoIX2VuYWJsZWQiqAEKBlRpbWluZxIfChJpbnRlbGxpZ2VudF90aW1pbmcYASABKAhIAIgBARIVCghsZWFybmluZxgCIAEoCEgBiAEBEiUKGHBlcnNvbmFsaXNlZF9xdWlldF9ob3VycxgDIAEoCEgCiAEBQhUKE19pbnRlbGxpZ2VudF90aW1pbmdCCwoJX2xlYXJuaW5nQhsKGV9wZXJzb25hbGlzZWRfcXVpZXRfaG91cnMimAEKCEdyb3VwaW5nEhQKB2VuYWJsZWQYASABKAhIAIgBARIgCghtYXhfc2l6ZRgCIAEoBUIJukgGGgQYMigBSAGIAQESOwoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAgg8QgoKCF9lbmFibGVkQgsKCV9tYXhfc2l6ZSJIChVHZXRQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kIoYBChZHZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCRIvCgt1cGRhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi5AEKGFVwZGF0ZVByZWZlcmVuY2VzUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNQoLcHJlZmVyZW5jZXMYAiABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlc0IGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCgRldGFnGAQgASgJQge6SARyAhhkEhgKBnJlYXNvbhgFIAEoCUIIukgFcgMY9AMinQEKGVVwZGF0ZVByZWZlcmVuY2VzUmVzcG9uc2USLQoLcHJlZmVyZW5jZXMYASABKAsyGC5wb3N0aG9ybi52MS5QcmVmZXJlbmNlcxIMCgRldGFnGAIgASgJEhYKDmNoYW5nZWRfZmllbGRzGAMgAygJEisKCnJlY29uY2lsZWQYBCABKAsyFy5wb3N0aG9ybi52MS5SZWNvbmNpbGVkIoQBCgpSZWNvbmNpbGVkEhIKCnN1cHByZXNzZWQYASABKAUSDQoFbW92ZWQYAiABKAUSEAoIcmVsZWFzZWQYAyABKAUSEQoJcmViYXRjaGVkGAQgASgFEhEKCXVuY2hhbmdlZBgFIAEoBRIMCgRtb3JlGAYgASgIEg0KBWFkZGVkGAcgASgFImQKF1Jlc2V0UHJlZmVyZW5jZXNSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIYCgZyZWFzb24YAiABKAlCCLpIBXIDGPQDIlUKGFJlc2V0UHJlZmVyZW5jZXNSZXNwb25zZRIMCgRldGFnGAEgASgJEisKCnJlY29uY2lsZWQYAiABKAsyFy5wb3N0aG9ybi52MS5SZWNvbmNpbGVkIogBCh5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1JlcXVlc3QSLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEjUKBHR5cGUYAiABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCLqAQofR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEkoKB29yaWdpbnMYAiADKAsyOS5wb3N0aG9ybi52MS5HZXRFZmZlY3RpdmVQcmVmZXJlbmNlc1Jlc3BvbnNlLk9yaWdpbnNFbnRyeRpMCgxPcmlnaW5zRW50cnkSCwoDa2V5GAEgASgJEisKBXZhbHVlGAIgASgOMhwucG9zdGhvcm4udjEuUHJlZmVyZW5jZUxldmVsOgI4ASIeChxHZXREZWZhdWx0UHJlZmVyZW5jZXNSZXF1ZXN0IlwKHUdldERlZmF1bHRQcmVmZXJlbmNlc1Jlc3BvbnNlEi0KC3ByZWZlcmVuY2VzGAEgASgLMhgucG9zdGhvcm4udjEuUHJlZmVyZW5jZXMSDAoEZXRhZxgCIAEoCSK6AQofVXBkYXRlRGVmYXVsdFByZWZlcmVuY2VzUmVxdWVzdBI1CgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKBGV0YWcYAyABKAlCB7pIBHICGGQSGAoGcmVhc29uGAQgASgJQgi6SAVyAxj0AyJfCiBVcGRhdGVEZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZRItCgtwcmVmZXJlbmNlcxgBIAEoCzIYLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VzEgwKBGV0YWcYAiABKAki2wIKDFN1YnNjcmlwdGlvbhIXCgJpZBgBIAEoCUILukgI2AEBcgOwAQESNAoEdHlwZRgCIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kSAASNQoFdG9waWMYAyABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JEgAEjgKCGNhdGVnb3J5GAQgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSRIABIYCgZmaWx0ZXIYBSABKAlCCLpIBXIDGOgHEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCDwoGdGFyZ2V0EgW6SAIIASKfAQoZQ3JlYXRlU3Vic2NyaXB0aW9uUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSNwoMc3Vic2NyaXB0aW9uGAIgASgLMhkucG9zdGhvcm4udjEuU3Vic2NyaXB0aW9uQga6SAPIAQESGAoGcmVhc29uGAMgASgJQgi6SAVyAxj0AyJ6ChpDcmVhdGVTdWJzY3JpcHRpb25SZXNwb25zZRIvCgxzdWJzY3JpcHRpb24YASABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24SKwoKcmVjb25jaWxlZBgCIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQibAoWR2V0U3Vic2NyaXB0aW9uUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSIQoPc3Vic2NyaXB0aW9uX2lkGAIgASgJQgi6SAVyA7ABASJKChdHZXRTdWJzY3JpcHRpb25SZXNwb25zZRIvCgxzdWJzY3JpcHRpb24YASABKAsyGS5wb3N0aG9ybi52MS5TdWJzY3JpcHRpb24ihwEKGExpc3RTdWJzY3JpcHRpb25zUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSHAoJcGFnZV9zaXplGAIgASgFQgm6SAYaBBgyKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciZgoZTGlzdFN1YnNjcmlwdGlvbnNSZXNwb25zZRIwCg1zdWJzY3JpcHRpb25zGAEgAygLMhkucG9zdGhvcm4udjEuU3Vic2NyaXB0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKjAQoZVXBkYXRlU3Vic2NyaXB0aW9uUmVxdWVzdBIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSIQoPc3Vic2NyaXB0aW9uX2lkGAIgASgJQgi6SAVyA7ABARIYCgZmaWx0ZXIYAyABKAlCCLpIBXIDGOgHEhgKBnJlYXNvbhgEIAEoCUIIukgFcgMY9AMiegoaVXBkYXRlU3Vic2NyaXB0aW9uUmVzcG9uc2USLwoMc3Vic2NyaXB0aW9uGAEgASgLMhkucG9zdGhvcm4udjEuU3Vic2NyaXB0aW9uEisKCnJlY29uY2lsZWQYAiABKAsyFy5wb3N0aG9ybi52MS5SZWNvbmNpbGVkIokBChlEZWxldGVTdWJzY3JpcHRpb25SZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIhCg9zdWJzY3JpcHRpb25faWQYAiABKAlCCLpIBXIDsAEBEhgKBnJlYXNvbhgDIAEoCUIIukgFcgMY9AMiSQoaRGVsZXRlU3Vic2NyaXB0aW9uUmVzcG9uc2USKwoKcmVjb25jaWxlZBgBIAEoCzIXLnBvc3Rob3JuLnYxLlJlY29uY2lsZWQiYgoVVW5zdWJzY3JpYmVBbGxSZXF1ZXN0Ei8KB3VzZXJfaWQYASABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIYCgZyZWFzb24YAiABKAlCCLpIBXIDGPQDIlYKFlVuc3Vic2NyaWJlQWxsUmVzcG9uc2USFQoNc3Vic2NyaXB0aW9ucxgBIAEoBRIOCgZ0b3BpY3MYAiABKAUSFQoNbm90aWZpY2F0aW9ucxgDIAEoAyriAQoPUHJlZmVyZW5jZUxldmVsEiAKHFBSRUZFUkVOQ0VfTEVWRUxfVU5TUEVDSUZJRUQQABIdChlQUkVGRVJFTkNFX0xFVkVMX0JVSUxUX0lOEAESGwoXUFJFRkVSRU5DRV9MRVZFTF9URU5BTlQQAhIcChhQUkVGRVJFTkNFX0xFVkVMX1BST0ZJTEUQAxIZChVQUkVGRVJFTkNFX0xFVkVMX1VTRVIQBBIdChlQUkVGRVJFTkNFX0xFVkVMX0NBVEVHT1JZEAUSGQoVUFJFRkVSRU5DRV9MRVZFTF9UWVBFEAYy/gkKElByZWZlcmVuY2VzU2VydmljZRJeCg5HZXRQcmVmZXJlbmNlcxIiLnBvc3Rob3JuLnYxLkdldFByZWZlcmVuY2VzUmVxdWVzdBojLnBvc3Rob3JuLnYxLkdldFByZWZlcmVuY2VzUmVzcG9uc2UiA5ACARJiChFVcGRhdGVQcmVmZXJlbmNlcxIlLnBvc3Rob3JuLnYxLlVwZGF0ZVByZWZlcmVuY2VzUmVxdWVzdBomLnBvc3Rob3JuLnYxLlVwZGF0ZVByZWZlcmVuY2VzUmVzcG9uc2USXwoQUmVzZXRQcmVmZXJlbmNlcxIkLnBvc3Rob3JuLnYxLlJlc2V0UHJlZmVyZW5jZXNSZXF1ZXN0GiUucG9zdGhvcm4udjEuUmVzZXRQcmVmZXJlbmNlc1Jlc3BvbnNlEnkKF0dldEVmZmVjdGl2ZVByZWZlcmVuY2VzEisucG9zdGhvcm4udjEuR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXF1ZXN0GiwucG9zdGhvcm4udjEuR2V0RWZmZWN0aXZlUHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEnMKFUdldERlZmF1bHRQcmVmZXJlbmNlcxIpLnBvc3Rob3JuLnYxLkdldERlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QaKi5wb3N0aG9ybi52MS5HZXREZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZSIDkAIBEncKGFVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlcxIsLnBvc3Rob3JuLnYxLlVwZGF0ZURlZmF1bHRQcmVmZXJlbmNlc1JlcXVlc3QaLS5wb3N0aG9ybi52MS5VcGRhdGVEZWZhdWx0UHJlZmVyZW5jZXNSZXNwb25zZRJlChJDcmVhdGVTdWJzY3JpcHRpb24SJi5wb3N0aG9ybi52MS5DcmVhdGVTdWJzY3JpcHRpb25SZXF1ZXN0GicucG9zdGhvcm4udjEuQ3JlYXRlU3Vic2NyaXB0aW9uUmVzcG9uc2USYQoPR2V0U3Vic2NyaXB0aW9uEiMucG9zdGhvcm4udjEuR2V0U3Vic2NyaXB0aW9uUmVxdWVzdBokLnBvc3Rob3JuLnYxLkdldFN1YnNjcmlwdGlvblJlc3BvbnNlIgOQAgESZwoRTGlzdFN1YnNjcmlwdGlvbnMSJS5wb3N0aG9ybi52MS5MaXN0U3Vic2NyaXB0aW9uc1JlcXVlc3QaJi5wb3N0aG9ybi52MS5MaXN0U3Vic2NyaXB0aW9uc1Jlc3BvbnNlIgOQAgESZQoSVXBkYXRlU3Vic2NyaXB0aW9uEiYucG9zdGhvcm4udjEuVXBkYXRlU3Vic2NyaXB0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLlVwZGF0ZVN1YnNjcmlwdGlvblJlc3BvbnNlEmUKEkRlbGV0ZVN1YnNjcmlwdGlvbhImLnBvc3Rob3JuLnYxLkRlbGV0ZVN1YnNjcmlwdGlvblJlcXVlc3QaJy5wb3N0aG9ybi52MS5EZWxldGVTdWJzY3JpcHRpb25SZXNwb25zZRJZCg5VbnN1YnNjcmliZUFsbBIiLnBvc3Rob3JuLnYxLlVuc3Vic2NyaWJlQWxsUmVxdWVzdBojLnBvc3Rob3JuLnYxLlVuc3Vic2NyaWJlQWxsUmVzcG9uc2VCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_notification]);
 
 /**
  * What can be set, at the tenant's and the user's level. Absent: inherited.
@@ -144,6 +144,13 @@ export type Preferences = Message<"posthorn.v1.Preferences"> & {
    * @generated from field: posthorn.v1.Timing timing = 17;
    */
   timing?: Timing | undefined;
+
+  /**
+   * How many come by each outside channel in a day.
+   *
+   * @generated from field: posthorn.v1.ChannelLimits channel_limits = 18;
+   */
+  channelLimits?: ChannelLimits | undefined;
 };
 
 /**
@@ -350,7 +357,8 @@ export const Digest_ModeSchema: GenEnum<Digest_Mode> = /*@__PURE__*/
   enumDesc(file_posthorn_v1_preferences_service, 3, 0);
 
 /**
- * Channel switches. Absent: inherited. Default true.
+ * Channel switches, default true, and what a channel is for. Absent: inherited.
+ * What is refused here is refused again where it waits for its hand-over.
  *
  * @generated from message posthorn.v1.ChannelPreferences
  */
@@ -396,6 +404,32 @@ export type ChannelPreferences = Message<"posthorn.v1.ChannelPreferences"> & {
    * @generated from field: optional bool chat = 6;
    */
   chat?: boolean | undefined;
+
+  /**
+   * Text messages only for what is CRITICAL (REASON_EMERGENCY_ONLY): other
+   * notifications come by their other channels alone. Default false. A tenant's
+   * value for a category or type does not lift what the user has set.
+   *
+   * @generated from field: optional bool sms_emergency_only = 7;
+   */
+  smsEmergencyOnly?: boolean | undefined;
+
+  /**
+   * E-mail only for what has come together with others: digests, batches, and what
+   * was left alone in one. What goes singly comes by its other channels alone
+   * (REASON_DIGEST_ONLY), but for what is CRITICAL, which waits for no digest.
+   * Default false; levels as of sms_emergency_only.
+   *
+   * What could come by e-mail alone is not lost: it waits for the digest, the daily
+   * one at `digest.time` where the mode is IMMEDIATE. That is what is sent to EMAIL,
+   * or whose other channels are switched off. It is suppressed where nothing may
+   * collect it: its type keeps it out of digests (DIGEST_RULE_NEVER), it was sent
+   * with `batchable` false, it escalates, or it is a reminder that the digest would
+   * bring too late.
+   *
+   * @generated from field: optional bool email_digest_only = 8;
+   */
+  emailDigestOnly?: boolean | undefined;
 };
 
 /**
@@ -404,6 +438,76 @@ export type ChannelPreferences = Message<"posthorn.v1.ChannelPreferences"> & {
  */
 export const ChannelPreferencesSchema: GenMessage<ChannelPreferences> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_preferences_service, 4);
+
+/**
+ * How many notifications come by each outside channel in a day, from midnight to
+ * midnight on the recipient's clock. Counted when a channel is asked to take one,
+ * once however often it is tried; a batch or digest counts as one.
+ *
+ * The lowest of three holds: the user's, the tenant's default, and the server's
+ * (POSTHORN_SMS_MAX_PER_DAY and the like). The tenant pays, the user is disturbed:
+ * neither can raise what the other allows.
+ *
+ * What is over is not lost. The channel's part of it waits, with the verdict HOLD
+ * and the reason CHANNEL_DAY_LIMIT, for the next day of the recipient's that has
+ * room, at most 31 days ahead; the other channels get it all the same, and its status
+ * is what they make it: PROCESSING where there is no other. Those that wait for the
+ * same day come one after the other, over up to an hour from the first instant of it
+ * that quiet hours, do not disturb and weekends allow. What the recipient's rules say
+ * by then is asked again. One that would expire before is not handed over
+ * (CHANNEL_DAY_LIMIT), EXPIRED where no other channel has it. A turn of what does not
+ * come to it stays unused. After a change of preferences all that wait ask again.
+ *
+ * CRITICAL passes and is counted, and so do steps of escalations.
+ * SendRequest.bypass_rate_limit passes the server's limit, not the other two. While
+ * the servers that count are away, the policy of the users' limits holds.
+ *
+ * @generated from message posthorn.v1.ChannelLimits
+ */
+export type ChannelLimits = Message<"posthorn.v1.ChannelLimits"> & {
+  /**
+   * 1 to 1,000. Default: none but the server's, in effective preferences 0 where that
+   * has none either.
+   *
+   * @generated from field: optional int32 email_per_day = 1;
+   */
+  emailPerDay?: number | undefined;
+
+  /**
+   * The same for text messages.
+   *
+   * @generated from field: optional int32 sms_per_day = 2;
+   */
+  smsPerDay?: number | undefined;
+
+  /**
+   * The same for push.
+   *
+   * @generated from field: optional int32 push_per_day = 3;
+   */
+  pushPerDay?: number | undefined;
+
+  /**
+   * The same for webhooks.
+   *
+   * @generated from field: optional int32 webhook_per_day = 4;
+   */
+  webhookPerDay?: number | undefined;
+
+  /**
+   * The same for chat.
+   *
+   * @generated from field: optional int32 chat_per_day = 5;
+   */
+  chatPerDay?: number | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.ChannelLimits.
+ * Use `create(ChannelLimitsSchema)` to create a new message.
+ */
+export const ChannelLimitsSchema: GenMessage<ChannelLimits> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_preferences_service, 5);
 
 /**
  * Where things come.
@@ -441,7 +545,7 @@ export type Delivery = Message<"posthorn.v1.Delivery"> & {
  * Use `create(DeliverySchema)` to create a new message.
  */
 export const DeliverySchema: GenMessage<Delivery> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 5);
+  messageDesc(file_posthorn_v1_preferences_service, 6);
 
 /**
  * What can be set for a category or a type.
@@ -503,7 +607,7 @@ export type ScopePreferences = Message<"posthorn.v1.ScopePreferences"> & {
  * Use `create(ScopePreferencesSchema)` to create a new message.
  */
 export const ScopePreferencesSchema: GenMessage<ScopePreferences> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 6);
+  messageDesc(file_posthorn_v1_preferences_service, 7);
 
 /**
  * A time of every day when notifications wait for its end.
@@ -546,7 +650,7 @@ export type QuietHours = Message<"posthorn.v1.QuietHours"> & {
  * Use `create(QuietHoursSchema)` to create a new message.
  */
 export const QuietHoursSchema: GenMessage<QuietHours> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 7);
+  messageDesc(file_posthorn_v1_preferences_service, 8);
 
 /**
  * Times of the week when notifications wait.
@@ -575,7 +679,7 @@ export type DoNotDisturb = Message<"posthorn.v1.DoNotDisturb"> & {
  * Use `create(DoNotDisturbSchema)` to create a new message.
  */
 export const DoNotDisturbSchema: GenMessage<DoNotDisturb> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 8);
+  messageDesc(file_posthorn_v1_preferences_service, 9);
 
 /**
  * One period of every week.
@@ -639,7 +743,7 @@ export type DoNotDisturbPeriod = Message<"posthorn.v1.DoNotDisturbPeriod"> & {
  * Use `create(DoNotDisturbPeriodSchema)` to create a new message.
  */
 export const DoNotDisturbPeriodSchema: GenMessage<DoNotDisturbPeriod> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 9);
+  messageDesc(file_posthorn_v1_preferences_service, 10);
 
 /**
  * Senders who reach the user in do-not-disturb periods with
@@ -670,7 +774,7 @@ export type EmergencyContacts = Message<"posthorn.v1.EmergencyContacts"> & {
  * Use `create(EmergencyContactsSchema)` to create a new message.
  */
 export const EmergencyContactsSchema: GenMessage<EmergencyContacts> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 10);
+  messageDesc(file_posthorn_v1_preferences_service, 11);
 
 /**
  * The user's recorded consent to being learnt from. Whatever learns from how users
@@ -708,7 +812,7 @@ export type Timing = Message<"posthorn.v1.Timing"> & {
  * Use `create(TimingSchema)` to create a new message.
  */
 export const TimingSchema: GenMessage<Timing> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 11);
+  messageDesc(file_posthorn_v1_preferences_service, 12);
 
 /**
  * Which entries form a group in the inbox (InboxGroup). Counts for what arrives
@@ -745,7 +849,7 @@ export type Grouping = Message<"posthorn.v1.Grouping"> & {
  * Use `create(GroupingSchema)` to create a new message.
  */
 export const GroupingSchema: GenMessage<Grouping> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 12);
+  messageDesc(file_posthorn_v1_preferences_service, 13);
 
 /**
  * Whose preferences.
@@ -766,7 +870,7 @@ export type GetPreferencesRequest = Message<"posthorn.v1.GetPreferencesRequest">
  * Use `create(GetPreferencesRequestSchema)` to create a new message.
  */
 export const GetPreferencesRequestSchema: GenMessage<GetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 13);
+  messageDesc(file_posthorn_v1_preferences_service, 14);
 
 /**
  * What the user has set.
@@ -801,7 +905,7 @@ export type GetPreferencesResponse = Message<"posthorn.v1.GetPreferencesResponse
  * Use `create(GetPreferencesResponseSchema)` to create a new message.
  */
 export const GetPreferencesResponseSchema: GenMessage<GetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 14);
+  messageDesc(file_posthorn_v1_preferences_service, 15);
 
 /**
  * What to change.
@@ -851,7 +955,7 @@ export type UpdatePreferencesRequest = Message<"posthorn.v1.UpdatePreferencesReq
  * Use `create(UpdatePreferencesRequestSchema)` to create a new message.
  */
 export const UpdatePreferencesRequestSchema: GenMessage<UpdatePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 15);
+  messageDesc(file_posthorn_v1_preferences_service, 16);
 
 /**
  * As changed.
@@ -893,7 +997,7 @@ export type UpdatePreferencesResponse = Message<"posthorn.v1.UpdatePreferencesRe
  * Use `create(UpdatePreferencesResponseSchema)` to create a new message.
  */
 export const UpdatePreferencesResponseSchema: GenMessage<UpdatePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 16);
+  messageDesc(file_posthorn_v1_preferences_service, 17);
 
 /**
  * What a change of rules made of the notifications that waited for a user. Where
@@ -965,7 +1069,7 @@ export type Reconciled = Message<"posthorn.v1.Reconciled"> & {
  * Use `create(ReconciledSchema)` to create a new message.
  */
 export const ReconciledSchema: GenMessage<Reconciled> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 17);
+  messageDesc(file_posthorn_v1_preferences_service, 18);
 
 /**
  * Whose preferences to forget.
@@ -993,7 +1097,7 @@ export type ResetPreferencesRequest = Message<"posthorn.v1.ResetPreferencesReque
  * Use `create(ResetPreferencesRequestSchema)` to create a new message.
  */
 export const ResetPreferencesRequestSchema: GenMessage<ResetPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 18);
+  messageDesc(file_posthorn_v1_preferences_service, 19);
 
 /**
  * As reset.
@@ -1021,7 +1125,7 @@ export type ResetPreferencesResponse = Message<"posthorn.v1.ResetPreferencesResp
  * Use `create(ResetPreferencesResponseSchema)` to create a new message.
  */
 export const ResetPreferencesResponseSchema: GenMessage<ResetPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 19);
+  messageDesc(file_posthorn_v1_preferences_service, 20);
 
 /**
  * Whose values, for which type.
@@ -1049,7 +1153,7 @@ export type GetEffectivePreferencesRequest = Message<"posthorn.v1.GetEffectivePr
  * Use `create(GetEffectivePreferencesRequestSchema)` to create a new message.
  */
 export const GetEffectivePreferencesRequestSchema: GenMessage<GetEffectivePreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 20);
+  messageDesc(file_posthorn_v1_preferences_service, 21);
 
 /**
  * The values in force.
@@ -1079,7 +1183,7 @@ export type GetEffectivePreferencesResponse = Message<"posthorn.v1.GetEffectiveP
  * Use `create(GetEffectivePreferencesResponseSchema)` to create a new message.
  */
 export const GetEffectivePreferencesResponseSchema: GenMessage<GetEffectivePreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 21);
+  messageDesc(file_posthorn_v1_preferences_service, 22);
 
 /**
  * The tenant's defaults.
@@ -1094,7 +1198,7 @@ export type GetDefaultPreferencesRequest = Message<"posthorn.v1.GetDefaultPrefer
  * Use `create(GetDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const GetDefaultPreferencesRequestSchema: GenMessage<GetDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 22);
+  messageDesc(file_posthorn_v1_preferences_service, 23);
 
 /**
  * The tenant's defaults.
@@ -1122,7 +1226,7 @@ export type GetDefaultPreferencesResponse = Message<"posthorn.v1.GetDefaultPrefe
  * Use `create(GetDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const GetDefaultPreferencesResponseSchema: GenMessage<GetDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 23);
+  messageDesc(file_posthorn_v1_preferences_service, 24);
 
 /**
  * What to change.
@@ -1164,7 +1268,7 @@ export type UpdateDefaultPreferencesRequest = Message<"posthorn.v1.UpdateDefault
  * Use `create(UpdateDefaultPreferencesRequestSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesRequestSchema: GenMessage<UpdateDefaultPreferencesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 24);
+  messageDesc(file_posthorn_v1_preferences_service, 25);
 
 /**
  * As changed.
@@ -1192,7 +1296,7 @@ export type UpdateDefaultPreferencesResponse = Message<"posthorn.v1.UpdateDefaul
  * Use `create(UpdateDefaultPreferencesResponseSchema)` to create a new message.
  */
 export const UpdateDefaultPreferencesResponseSchema: GenMessage<UpdateDefaultPreferencesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 25);
+  messageDesc(file_posthorn_v1_preferences_service, 26);
 
 /**
  * A wish of a user to receive something, or only some of it.
@@ -1299,7 +1403,7 @@ export type Subscription = Message<"posthorn.v1.Subscription"> & {
  * Use `create(SubscriptionSchema)` to create a new message.
  */
 export const SubscriptionSchema: GenMessage<Subscription> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 26);
+  messageDesc(file_posthorn_v1_preferences_service, 27);
 
 /**
  * What to subscribe to.
@@ -1335,7 +1439,7 @@ export type CreateSubscriptionRequest = Message<"posthorn.v1.CreateSubscriptionR
  * Use `create(CreateSubscriptionRequestSchema)` to create a new message.
  */
 export const CreateSubscriptionRequestSchema: GenMessage<CreateSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 27);
+  messageDesc(file_posthorn_v1_preferences_service, 28);
 
 /**
  * As stored.
@@ -1363,7 +1467,7 @@ export type CreateSubscriptionResponse = Message<"posthorn.v1.CreateSubscription
  * Use `create(CreateSubscriptionResponseSchema)` to create a new message.
  */
 export const CreateSubscriptionResponseSchema: GenMessage<CreateSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 28);
+  messageDesc(file_posthorn_v1_preferences_service, 29);
 
 /**
  * Which subscription.
@@ -1391,7 +1495,7 @@ export type GetSubscriptionRequest = Message<"posthorn.v1.GetSubscriptionRequest
  * Use `create(GetSubscriptionRequestSchema)` to create a new message.
  */
 export const GetSubscriptionRequestSchema: GenMessage<GetSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 29);
+  messageDesc(file_posthorn_v1_preferences_service, 30);
 
 /**
  * The subscription.
@@ -1412,7 +1516,7 @@ export type GetSubscriptionResponse = Message<"posthorn.v1.GetSubscriptionRespon
  * Use `create(GetSubscriptionResponseSchema)` to create a new message.
  */
 export const GetSubscriptionResponseSchema: GenMessage<GetSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 30);
+  messageDesc(file_posthorn_v1_preferences_service, 31);
 
 /**
  * Whose subscriptions.
@@ -1447,7 +1551,7 @@ export type ListSubscriptionsRequest = Message<"posthorn.v1.ListSubscriptionsReq
  * Use `create(ListSubscriptionsRequestSchema)` to create a new message.
  */
 export const ListSubscriptionsRequestSchema: GenMessage<ListSubscriptionsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 31);
+  messageDesc(file_posthorn_v1_preferences_service, 32);
 
 /**
  * One page.
@@ -1475,7 +1579,7 @@ export type ListSubscriptionsResponse = Message<"posthorn.v1.ListSubscriptionsRe
  * Use `create(ListSubscriptionsResponseSchema)` to create a new message.
  */
 export const ListSubscriptionsResponseSchema: GenMessage<ListSubscriptionsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 32);
+  messageDesc(file_posthorn_v1_preferences_service, 33);
 
 /**
  * What to change.
@@ -1517,7 +1621,7 @@ export type UpdateSubscriptionRequest = Message<"posthorn.v1.UpdateSubscriptionR
  * Use `create(UpdateSubscriptionRequestSchema)` to create a new message.
  */
 export const UpdateSubscriptionRequestSchema: GenMessage<UpdateSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 33);
+  messageDesc(file_posthorn_v1_preferences_service, 34);
 
 /**
  * As changed.
@@ -1545,7 +1649,7 @@ export type UpdateSubscriptionResponse = Message<"posthorn.v1.UpdateSubscription
  * Use `create(UpdateSubscriptionResponseSchema)` to create a new message.
  */
 export const UpdateSubscriptionResponseSchema: GenMessage<UpdateSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 34);
+  messageDesc(file_posthorn_v1_preferences_service, 35);
 
 /**
  * Which subscription to end.
@@ -1580,7 +1684,7 @@ export type DeleteSubscriptionRequest = Message<"posthorn.v1.DeleteSubscriptionR
  * Use `create(DeleteSubscriptionRequestSchema)` to create a new message.
  */
 export const DeleteSubscriptionRequestSchema: GenMessage<DeleteSubscriptionRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 35);
+  messageDesc(file_posthorn_v1_preferences_service, 36);
 
 /**
  * Ended.
@@ -1601,7 +1705,7 @@ export type DeleteSubscriptionResponse = Message<"posthorn.v1.DeleteSubscription
  * Use `create(DeleteSubscriptionResponseSchema)` to create a new message.
  */
 export const DeleteSubscriptionResponseSchema: GenMessage<DeleteSubscriptionResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 36);
+  messageDesc(file_posthorn_v1_preferences_service, 37);
 
 /**
  * Who wants nothing any more.
@@ -1629,7 +1733,7 @@ export type UnsubscribeAllRequest = Message<"posthorn.v1.UnsubscribeAllRequest">
  * Use `create(UnsubscribeAllRequestSchema)` to create a new message.
  */
 export const UnsubscribeAllRequestSchema: GenMessage<UnsubscribeAllRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 37);
+  messageDesc(file_posthorn_v1_preferences_service, 38);
 
 /**
  * What it ended.
@@ -1664,7 +1768,7 @@ export type UnsubscribeAllResponse = Message<"posthorn.v1.UnsubscribeAllResponse
  * Use `create(UnsubscribeAllResponseSchema)` to create a new message.
  */
 export const UnsubscribeAllResponseSchema: GenMessage<UnsubscribeAllResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_preferences_service, 38);
+  messageDesc(file_posthorn_v1_preferences_service, 39);
 
 /**
  * Where a value comes from.
@@ -1768,7 +1872,8 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  * notification with a `local_schedule_time` follows the user to a new time zone:
  * where its time is past there it is due at once, but an occurrence of a schedule
  * is EXPIRED. A step of an escalation that a rule holds has its turn again at the
- * next tick, by the new rules; it is in none of the counts.
+ * next tick, by the new rules; so has what a channel's limit
+ * holds. Both are in none of the counts.
  *
  * The same happens when the user's profile gets another time zone, within the call
  * of UserService. A change of the tenant's defaults or of a type concerns any

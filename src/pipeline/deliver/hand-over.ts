@@ -1,6 +1,6 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { type SpanContext, SpanStatusCode } from "@opentelemetry/api";
-import { type Channel, ContentSchema, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Channel, ContentSchema, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Message, Outcome } from "#src/channels/channel.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import { ATTR } from "#src/telemetry/conventions.ts";
@@ -9,16 +9,36 @@ import { withSpanIn } from "#src/telemetry/work-spans.ts";
 import type { DeliverDeps } from "./deliver.ts";
 import { type HandedOver, handOverFields, handOverSpan, hasFailed, measureHandOver } from "./measure.ts";
 import type { CameOf, Claimed, Stored } from "./queries.ts";
+import { heldOrExpired } from "./within-limits.ts";
 
 /** How long a channel may take. */
 const ANSWER_MS = 10_000;
 const ATTEMPTS = 6;
 
-/**
- * When it was claimed, what its recipient wants by then, and what aborts when this process can wait for no channel any
- * more.
- */
-export type Turn = { now: Date; preferences: CompiledPreferences | undefined; cut: AbortSignal };
+/** When it was claimed, what stops it since, and what aborts when this process can wait for no channel any more. */
+export type Turn = { now: Date; stop: HandedOver | undefined; cut: AbortSignal };
+
+/** What stops a hand-over before its channel is asked, but for the channel's limit; undefined: nothing. */
+export function stopOf(
+  { channels, askChannel }: Pick<DeliverDeps, "channels" | "askChannel">,
+  claimed: Claimed,
+  stored: Stored | undefined,
+  preferences: CompiledPreferences | undefined,
+  now: Date,
+): HandedOver | undefined {
+  if (stored === undefined || !isWanted(claimed, stored)) return { kind: "drop", outcome: "dropped" };
+  if (stored.expiresAt !== null && stored.expiresAt <= now) return { kind: "expired", outcome: "expired" };
+  if (!channels.has(claimed.channel)) return { kind: "failed", outcome: "unavailable" };
+  // It may have waited, here or to be tried again, since it was decided. Only a refusal counts: what holds was asked then.
+  // But one that was held back itself comes at a time about which nobody was asked.
+  const verdict = preferences && askChannel(stored, claimed.channel, preferences, now);
+  if (verdict?.kind === "suppress") return { kind: "unwanted", reason: verdict.reason, outcome: "unwanted" };
+  if (verdict?.kind === "hold" && claimed.heldBy !== Reason.UNSPECIFIED) {
+    const { reason, until } = verdict;
+    return heldOrExpired({ reason, until }, stored.expiresAt);
+  }
+  return undefined;
+}
 
 /** Hands one over as a part of its trace, and counts what came of it. */
 export function followed(
@@ -38,23 +58,19 @@ export function followed(
 }
 
 async function handOver(
-  { channels, log, askChannel }: DeliverDeps,
+  { channels, log }: DeliverDeps,
   claimed: Claimed,
   stored: Stored | undefined,
-  { now, preferences, cut }: Turn,
+  { now, stop, cut }: Turn,
 ): Promise<HandedOver> {
   const tell = (handed: HandedOver): HandedOver => {
-    log.debug(handOverFields(claimed, stored, handed), "handed over");
+    log.debug(handOverFields(claimed, stored, handed), handed.kind === "held" ? "held back" : "handed over");
     return handed;
   };
-  if (stored === undefined || !isWanted(claimed, stored)) return tell({ kind: "drop", outcome: "dropped" });
-  if (stored.expiresAt !== null && stored.expiresAt <= now) return tell({ kind: "expired", outcome: "expired" });
+  if (stop !== undefined) return tell(stop);
   const { tenantId, notificationId, userId, step, attempts } = claimed;
   const channel = channels.get(claimed.channel as Channel);
-  if (channel === undefined) return tell({ kind: "failed", outcome: "unavailable" });
-  // It may have waited, here or to be tried again, since it was decided. What holds was asked then: only a refusal counts.
-  const verdict = preferences && askChannel(stored, claimed.channel, preferences, now);
-  if (verdict?.kind === "suppress") return tell({ kind: "unwanted", reason: verdict.reason, outcome: "unwanted" });
+  if (stored === undefined || channel === undefined) return tell({ kind: "failed", outcome: "unavailable" });
   const message: Message = {
     idempotencyKey: `${notificationId}:${step}:${claimed.channel}`,
     ...{ tenantId, notificationId, userId, step },

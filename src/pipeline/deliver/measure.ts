@@ -8,7 +8,7 @@ import type { CameOf, Claimed, Stored } from "./queries.ts";
  * What came of a hand-over, for metrics, logs and spans. `retry`: not now; `refused`: never; `given_up`: not once in all its
  * attempts; `unavailable`: this server has no such channel; `dropped`: it had ended or was answered; `unwanted`: its
  * recipient's rules refuse the channel by now; `given_back`: the server was asked to stop before the channel answered, and
- * leaves it to another.
+ * leaves it to another; `held`: a limit of the channel gives it a later turn.
  */
 export type HandOverOutcome =
   | "sent"
@@ -19,7 +19,8 @@ export type HandOverOutcome =
   | "expired"
   | "dropped"
   | "unwanted"
-  | "given_back";
+  | "given_back"
+  | "held";
 
 /** What became of it, and the same more exactly. */
 export type HandedOver = CameOf & { outcome: HandOverOutcome };
@@ -56,13 +57,18 @@ export function handOverFields(claimed: Claimed, stored: Stored | undefined, han
   const about = { tenant, user, notification, type: stored?.type, channels: [channelName(channel)], step, attempts };
   const before = stored === undefined ? undefined : statusName(stored.status);
   const isFirst = outcome === "sent" && stored?.status === Status.PROCESSING;
-  const reason = handed.kind === "unwanted" ? handed.reason : REASONS[outcome];
+  const reason = reasonGiven(handed) ?? REASONS[outcome];
   return {
     ...about,
     status: isFirst ? statusName(Status.DELIVERED) : before,
     outcome,
     ...(reason === undefined ? {} : { reason: reasonName(reason) }),
   };
+}
+
+function reasonGiven(handed: HandedOver): Reason | undefined {
+  if (handed.kind === "held") return handed.hold.reason;
+  return handed.kind === "unwanted" || handed.kind === "expired" ? handed.reason : undefined;
 }
 
 const REASONS: Partial<Record<HandOverOutcome, Reason>> = {
@@ -82,7 +88,7 @@ export function handOverSpan({ tenantId, notificationId, channel, step, attempts
   });
 }
 
-const FINE: ReadonlySet<HandOverOutcome> = new Set(["sent", "dropped", "unwanted", "given_back"]);
+const FINE: ReadonlySet<HandOverOutcome> = new Set(["sent", "dropped", "unwanted", "given_back", "held"]);
 
 /** Whether the span of it tells of a failure. */
 export function hasFailed(outcome: HandOverOutcome): boolean {

@@ -1,20 +1,25 @@
 import { create, toBinary } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
   type Channel,
   Priority,
+  RateLimitStatusSchema,
   Reason,
   Status,
   TimelineEntrySchema,
   VerdictKind,
+  VerdictSchema,
 } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import { lockChains, storeChains } from "#src/escalation/queries.ts";
 import { advance, ChainState } from "#src/escalation/state.ts";
 import { oneOf } from "#src/inbox/queries.ts";
 import { bytes, instants, plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { OfChannel } from "./channel-slots.ts";
+import type { Hold } from "./within-limits.ts";
 
 const URGENCY = [Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW];
 
@@ -28,16 +33,21 @@ export type Claimed = {
   attempts: number;
   /** Since when it may have been claimed. */
   dueAt: Date;
+  /** For which reason it waited until then, if a rule or a limit held it; else UNSPECIFIED. */
+  heldBy: Reason;
   /** The recorded trace that goes on with it. */
   trace: string | null;
 };
 
 /**
  * `drop`: it has ended, or its step was answered. `unwanted`: its recipient's rules refuse the channel by now, for that
- * reason. `back`: whoever claimed it had to stop, and nothing is known of it.
+ * reason. `back`: whoever claimed it had to stop, and nothing is known of it. `held`: not now; nor was it tried. `expired`
+ * with a reason: it would be held for that until it has.
  */
 export type CameOf =
-  | { kind: "sent" | "retry" | "back" | "failed" | "expired" | "drop" }
+  | { kind: "sent" | "retry" | "back" | "failed" | "drop" }
+  | { kind: "expired"; reason?: Reason }
+  | { kind: "held"; hold: Hold }
   | { kind: "unwanted"; reason: Reason };
 
 export type Result = CameOf & { claimed: Claimed };
@@ -66,7 +76,7 @@ export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly Of
       from due d where hand_overs.tenant_id = d.tenant_id and hand_overs.notification_id = d.notification_id
         and hand_overs.step = d.step and hand_overs.channel = d.channel
       returning d.tenant_id as "tenantId", d.notification_id as "notificationId", user_id as "userId", d.step, d.channel,
-        attempts, d.due_at as "dueAt", trace`.execute(),
+        attempts, d.due_at as "dueAt", held_by as "heldBy", trace`.execute(),
   ]);
   return claimed;
 }
@@ -81,6 +91,8 @@ export type Stored = {
   bypassLimits: boolean;
   expiresAt: Date | null;
   senderId: string | null;
+  /** It is the notification of a batch, or was left alone in one. */
+  collected: boolean;
   /** Encoded posthorn.v1.Content. */
   content: Uint8Array;
   /** Nobody has answered it yet. */
@@ -95,7 +107,9 @@ export async function loadMessages(
   // An exhausted chain has not been answered: its last step may still be on the way.
   const rows = await tx<Stored[]>`
     select n.id, n.type, n.category, n.priority, n.status, n.bypass_limits as "bypassLimits",
-      n.expires_at as "expiresAt", n.sender_id as "senderId", coalesce(n.content, f.content) as content,
+      n.expires_at as "expiresAt", n.sender_id as "senderId",
+      n.batch_role is not distinct from ${BatchRole.WHOLE}
+        or n.batch_role is not distinct from ${BatchRole.ALONE} and n.batched_at is not null as collected, coalesce(n.content, f.content) as content,
       exists (select from escalations e where e.tenant_id = ${tenantId} and e.notification_id = n.id
         and e.state in (${ChainState.WAITING}, ${ChainState.EXHAUSTED})) as "goesOn"
     from notifications n
@@ -110,8 +124,11 @@ export async function loadMessages(
 /** `first`: it had reached its recipient in no other way before. */
 export type Delivered = { id: string; userId: string; channel: number; first: boolean };
 
-/** `unwanted`: it was no fault of the channel's, but the recipient's word. */
-export type Failed = { notificationId: string; step: number; unwanted?: Reason };
+/** One that waits for its turn with a channel; `status`: of the notification, as it is. */
+export type Held = { id: string; userId: string; channel: number; status: number; reason: Reason; until: Date };
+
+/** `unwanted`: it was no fault of the channel's, but the recipient's word. `tooLate`: nor that, but a rule's for so long. */
+export type Failed = { notificationId: string; step: number; unwanted?: Reason; tooLate?: Reason };
 
 /**
  * Notes what came of hand-overs: those that are done go away, with history and counters; the others are due again. Those
@@ -122,16 +139,17 @@ export async function record(
   tenantId: string,
   results: readonly Result[],
   { now, slot, retryAt }: { now: Date; slot: number; retryAt(attempts: number): Date },
-): Promise<{ delivered: Delivered[]; failed: Failed[] }> {
+): Promise<{ delivered: Delivered[]; held: Held[]; failed: Failed[] }> {
   const ids = plain([...new Set(results.map(({ claimed }) => claimed.notificationId))].toSorted());
   await tx`select count(*) from (
     select from notifications where tenant_id = ${tenantId} and id = any(${ids}::uuid[]) order by id for update) locked`;
   const mine = await noteDone(tx, tenantId, results, { now, retryAt });
   const sent = mine.filter(({ kind }) => kind === "sent");
   const failed = mine.filter(({ kind }) => kind === "failed" || kind === "expired" || kind === "unwanted");
-  const told = [...sent, ...failed];
-  if (told.length === 0) return { delivered: [], failed: [] };
-  const rows = await tx<(MaybeWhole & { userId: string; channel: number; first: boolean; sent: boolean })[]>`
+  const held = mine.filter(isToldHeld);
+  const told = [...sent, ...failed, ...held];
+  if (told.length === 0) return { delivered: [], held: [], failed: [] };
+  const rows = await tx<ToldRow[]>`
     with told as (
       select t.*, row_number() over (partition by t.id order by not t.sent, t.channel) as nth from unnest(
         ${plain(told.map(({ claimed }) => claimed.notificationId))}::uuid[],
@@ -141,7 +159,7 @@ export async function record(
         ${bytes(told.map(detailOf))}::bytea[]
       ) as t (id, channel, sent, reason, detail)
     ), told_of as materialized (
-      select t.*, n.user_id, n.type, n.batch_id, n.batch_role,
+      select t.*, n.user_id, n.type, n.batch_id, n.batch_role, n.status,
         t.sent and t.nth = 1 and n.status = ${Status.PROCESSING} as first
       from told t join notifications n on n.tenant_id = ${tenantId} and n.id = t.id
       where n.id = any(${ids}::uuid[])
@@ -158,7 +176,7 @@ export async function record(
       group by type, channel order by type, channel
       on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count
     )
-    select id, user_id as "userId", channel, first, sent, batch_id as "batchId", batch_role as "batchRole" from told_of`;
+    select id, user_id as "userId", channel, status, first, sent, batch_id as "batchId", batch_role as "batchRole" from told_of`;
   for (const [channel, wholes] of Map.groupBy(
     rows.filter(({ first }) => first),
     (row) => row.channel,
@@ -166,11 +184,26 @@ export async function record(
     await followWholes(tx, tenantId, wholes, now, slot, channel as Channel);
   return {
     delivered: rows.filter((row) => row.sent),
+    held: held.flatMap(({ claimed, hold: { reason, until } }) => {
+      const { notificationId: id, userId, channel } = claimed;
+      const status = rows.find((row) => row.id === id)?.status;
+      return status === undefined ? [] : [{ id, userId, channel, status, reason, until }];
+    }),
     failed: failed.map((result) => {
       const { notificationId, step } = result.claimed;
-      return { notificationId, step, ...(result.kind === "unwanted" ? { unwanted: result.reason } : {}) };
+      if (result.kind === "unwanted") return { notificationId, step, unwanted: result.reason };
+      if (result.kind !== "expired" || result.reason === undefined) return { notificationId, step };
+      return { notificationId, step, tooLate: result.reason };
     }),
   };
+}
+
+type ToldRow = MaybeWhole & { userId: string; channel: number; status: number; first: boolean; sent: boolean };
+
+/** Those who wait for a limiter that is away ask every few seconds, which is told once. */
+function isToldHeld(result: Result): result is Extract<Result, { kind: "held" }> {
+  if (result.kind !== "held") return false;
+  return result.hold.reason !== Reason.LIMITER_UNAVAILABLE || result.claimed.heldBy !== result.hold.reason;
 }
 
 /** Those whose claim still holds. */
@@ -185,23 +218,34 @@ async function noteDone(
     ${plain(some.map(({ claimed }) => claimed.step))}::smallint[],
     ${plain(some.map(({ claimed }) => claimed.channel))}::smallint[],
     ${plain(some.map(({ claimed }) => claimed.attempts))}::smallint[],
-    ${instants(some.map(({ claimed }) => retryAt(claimed.attempts)))}::timestamptz[]
-  ) as t (id, step, channel, attempts, retry_at)`;
+    ${instants(some.map((each) => (each.kind === "held" ? each.hold.until : retryAt(each.claimed.attempts))))}::timestamptz[],
+    ${plain(some.map((each) => (each.kind === "held" ? each.hold.reason : Reason.UNSPECIFIED)))}::smallint[]
+  ) as t (id, step, channel, attempts, retry_at, held_by)`;
   const claim = tx`h.tenant_id = ${tenantId} and h.notification_id = t.id and h.step = t.step and h.channel = t.channel
     and h.attempts = t.attempts`;
   const again = results.filter(({ kind }) => kind === "retry");
   const back = results.filter(({ kind }) => kind === "back");
-  const done = results.filter(({ kind }) => kind !== "retry" && kind !== "back");
-  if (again.length > 0) await tx`update hand_overs h set due_at = t.retry_at from ${which(again)} where ${claim}`;
+  const held = results.filter(({ kind }) => kind === "held");
+  const done = results.filter(({ kind }) => kind !== "retry" && kind !== "back" && kind !== "held");
+  if (again.length > 0)
+    await tx`update hand_overs h set due_at = t.retry_at, held_by = 0 from ${which(again)} where ${claim}`;
   if (back.length > 0)
     await tx`update hand_overs h set due_at = ${now}, attempts = h.attempts - 1 from ${which(back)} where ${claim}`;
-  if (done.length === 0) return [];
-  const gone = await tx<{ key: string }[]>`
-    delete from hand_overs h using ${which(done)} where ${claim}
-    returning h.notification_id || ':' || h.step || ':' || h.channel || ':' || h.attempts as key`;
+  const key = tx`t.id || ':' || t.step || ':' || t.channel || ':' || t.attempts as key`;
+  // Not an attempt: it was not tried.
+  const waiting =
+    held.length === 0
+      ? []
+      : await tx<{ key: string }[]>`
+          update hand_overs h set due_at = t.retry_at, held_by = t.held_by, attempts = h.attempts - 1
+          from ${which(held)} where ${claim} returning ${key}`;
+  const gone =
+    done.length === 0
+      ? []
+      : await tx<{ key: string }[]>`delete from hand_overs h using ${which(done)} where ${claim} returning ${key}`;
   // With the attempt: a process that stood still may have claimed again what it has at hand, and notes both at once.
-  const keys = new Set(gone.map(({ key }) => key));
-  return done.filter(({ claimed: { notificationId, step, channel, attempts } }) =>
+  const keys = new Set([...waiting, ...gone].map(({ key }) => key));
+  return [...held, ...done].filter(({ claimed: { notificationId, step, channel, attempts } }) =>
     keys.has(`${notificationId}:${step}:${channel}:${attempts}`),
   );
 }
@@ -246,15 +290,35 @@ async function reachedOrTrying(tx: Tx, tenantId: string, ids: readonly string[])
   return new Set(rows.map(({ id }) => id));
 }
 
-function detailOf(result: Result): Uint8Array {
+/** What is kept of it on the timeline. */
+export function detailOf(result: CameOf & { claimed: Pick<Claimed, "step" | "channel"> }): Uint8Array {
   const { step, channel } = result.claimed;
+  const reason = reasonOf(result);
+  if (result.kind === "held") {
+    const { until, stood } = result.hold;
+    const entry = create(TimelineEntrySchema, { step });
+    entry.verdicts = [
+      create(VerdictSchema, { channel, kind: VerdictKind.HOLD, reason, until: timestampFromDate(until) }),
+    ];
+    if (stood !== undefined) {
+      const { usage, limit, resetAt } = stood;
+      entry.rateLimit = create(RateLimitStatusSchema, {
+        window: reason,
+        usage,
+        limit,
+        resetTime: timestampFromDate(resetAt),
+      });
+    }
+    return toBinary(TimelineEntrySchema, entry);
+  }
   const kind = result.kind === "sent" ? VerdictKind.DELIVER : VerdictKind.SUPPRESS;
-  const verdict = { channel, kind, reason: reasonOf(result) };
+  const verdict = { channel, kind, reason };
   return toBinary(TimelineEntrySchema, create(TimelineEntrySchema, { step, verdicts: [verdict] }));
 }
 
-function reasonOf(result: Result): Reason {
+export function reasonOf(result: CameOf): Reason {
   if (result.kind === "sent") return Reason.UNSPECIFIED;
   if (result.kind === "unwanted") return result.reason;
-  return result.kind === "expired" ? Reason.EXPIRED : Reason.CHANNEL_UNAVAILABLE;
+  if (result.kind === "held") return result.hold.reason;
+  return result.kind === "expired" ? (result.reason ?? Reason.EXPIRED) : Reason.CHANNEL_UNAVAILABLE;
 }
