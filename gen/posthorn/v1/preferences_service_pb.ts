@@ -1852,11 +1852,11 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  * user's `enabled = false` is final.
  *
  * When a notification is decided, the first of these that objects counts:
- * expired, type deleted, opted out, type or category off, channel off, channel
- * not to be had, below the minimum priority, filtered by the user's
+ * expired, type deleted, opted out, type or category off, channel off (or for
+ * what is CRITICAL alone), channel not to be had, below the minimum priority, filtered by the user's
  * subscriptions, scheduled for later, quiet hours, do not disturb, weekend; then
  * the digest, or else the
- * batch of its type; then the hourly cap and the limits, which count a batch or
+ * batch of its type, or else that the channel is for digests alone; then the hourly cap and the limits, which count a batch or
  * digest as one notification. What is held waits for the first instant at which quiet hours,
  * do not disturb and weekend all allow; it expires at once if it would expire
  * before. Clock rules go by the wall clock in the user's zone: an hour that
