@@ -678,6 +678,15 @@ test("types push sends descriptors without their comments; types show tells fiel
         pushed.push(request);
         return { contract, created: true };
       })
+      .rpc(TypeService.method.getType, ({ key }) => ({
+        type: {
+          key,
+          revision: 3,
+          deprecation: { note: "no \u001b[31mparcels" },
+          payloadVersion: key === "order" ? 2 : 0,
+        },
+        lastAcceptHour: timestampFromDate(new Date("2026-11-28T01:00:00Z")),
+      }))
       .rpc(TypeService.method.getPayload, () => ({ contract, descriptorSet: set }))
       .rpc(TypeService.method.listPayloads, () => ({ contracts: [contract, { ...contract, version: 1 }] })),
   );
@@ -691,7 +700,11 @@ test("types push sends descriptors without their comments; types show tells fiel
   expect(pushed[0]?.descriptorSet.byteLength).toBeLessThan(set.byteLength);
   expect(Buffer.from(pushed[0]?.descriptorSet ?? []).includes("Its number")).toBe(false);
   expect(Buffer.from(set).includes("Its number")).toBe(true);
-  const shown = (await w.run("types show order")).out;
+  const about = ["deprecated", "  no parcels", "last accepted in the hour from 2026-11-28T01:00:00Z on"];
+  expect((await w.run("types show plain")).out.slice(1)).toEqual(about);
+  const whole = (await w.run("types show order")).out;
+  expect(whole.slice(1, 5)).toEqual([...about, ""]);
+  const shown = whole.slice(5);
   expect(shown.slice(0, 4)).toEqual([
     "acme.Shipped, version 2",
     "  1  order    string",

@@ -73,6 +73,7 @@ const SKIP = new Set([
   "typed",
   "payload_message",
   "payload_version",
+  "deprecation",
 ]);
 
 /** A schedule's request may not set these. */

@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { Warning_Code } from "#gen/posthorn/v1/warning_pb.ts";
+import { hourOf } from "#src/analytics/hour.ts";
 import { MINUTE, steppedClock } from "../batches/setup.ts";
 import { platformOfFile } from "../support/platform.ts";
 import { refusalOf as refusal } from "../support/refusal.ts";
@@ -62,6 +63,10 @@ test("until its sunset it is sent, and whoever sends it is told; from then on it
 
   pass(60 * MINUTE);
   expect(await refusal(send(name))).toMatchObject(sunset(name));
+  // Who did not hear the first answer, and repeats the Send, is not told that it was refused.
+  expect(await send(name, { idempotencyKey: `${name}:1` })).toEqual(first);
+  const other = { idempotencyKey: `${name}:1`, content: { title: "Another" } };
+  expect(await refusal(send(name, other))).toMatchObject(sunset(name));
   const after = await key.send.sendBatch({ items });
   expect(after.results).toMatchObject([
     { result: { case: "error", value: { reason: ErrorReason.TYPE_SUNSET } } },
@@ -154,6 +159,11 @@ test("a fan-out that goes on is not ended by the sunset", async () => {
 test("it is listed, changed by the mask, and told as a difference", async () => {
   const { name, sunsetTime } = await newType();
   await key.types.createType({ type: { key: `new_${made}`, defaultChannels: [Channel.IN_APP] } });
+  const lastOf = async (key_: string) => (await key.types.getType({ key: key_ })).lastAcceptHour;
+  expect(await lastOf(name)).toBeUndefined();
+  await send(name);
+  expect(await lastOf(name)).toEqual(timestampFromDate(hourOf(clock())));
+  expect(await lastOf(`new_${made}`)).toBeUndefined();
   const keys = async (filter: object) =>
     (await key.types.listTypes({ pageSize: 200, ...filter })).types.map((each) => each.key);
   expect(await keys({ deprecated: true })).toContain(name);

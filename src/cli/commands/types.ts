@@ -36,7 +36,7 @@ Examples:
   $ posthorn types history invoice            # who changed what, and when
   $ posthorn types check invoice --descriptor-set api.binpb --message acme.billing.v1.Invoice
   $ posthorn types push invoice --descriptor-set api.binpb --message acme.billing.v1.Invoice
-  $ posthorn types show invoice               # its payload contract
+  $ posthorn types show invoice               # when it was last sent, and its payload contract
   $ posthorn types codegen invoice --out src/send-invoice.ts`,
     );
 
