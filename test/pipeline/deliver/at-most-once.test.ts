@@ -34,10 +34,12 @@ async function broken(): Promise<never> {
   throw new Error("the line was cut");
 }
 
-/** What is due within ten minutes has been taken when this is. */
+/** What is due within ten minutes has been taken when this is: steps of escalations, and hand-overs. */
 async function tenMinutesOn(): Promise<void> {
+  const steps = [{ channel: Channel.PUSH, after: seconds(600) }];
+  const id = await send(newUser(), { channels: [Channel.IN_APP], escalation: { steps } });
   pass(10 * MINUTE);
-  await reached(await send(newUser(), { channels: [Channel.PUSH] }), Status.DELIVERED);
+  await told(id, ({ step }) => step === 1);
 }
 
 test.each<[string, () => Promise<Outcome>]>([
@@ -90,7 +92,8 @@ test.each([Channel.EMAIL, Channel.PUSH])(
     await told(id, ({ channel }) => channel === last);
     answer = async () => ({ kind: "rejected", cause: "no such number" });
     // The step has its own time: it is not as if none had come.
-    await tenMinutesOnWithout(id);
+    await tenMinutesOn();
+    expect(of(id)).not.toContain(Channel.SMS);
     pass(60 * MINUTE);
     await told(id, ({ step }) => step === 1);
     pass(60 * MINUTE);
@@ -98,11 +101,21 @@ test.each([Channel.EMAIL, Channel.PUSH])(
   },
 );
 
-async function tenMinutesOnWithout(id: string): Promise<void> {
-  pass(10 * MINUTE);
-  await reached(await send(newUser(), { channels: [Channel.PUSH] }), Status.FAILED);
-  expect(of(id)).not.toContain(Channel.SMS);
-}
+test("the step after one of which nobody knows is taken when it is due, and not before", async () => {
+  answer = async ({ channel }) => (channel === Channel.EMAIL ? broken() : { kind: "sent" });
+  const steps = [
+    { channel: Channel.EMAIL, after: seconds(60) },
+    { channel: Channel.SMS, after: seconds(3600) },
+  ];
+  const id = await send(newUser(), { type: "once", channels: [Channel.IN_APP], escalation: { steps } });
+  pass(MINUTE);
+  await told(id, ({ step, reason }) => step === 1 && reason === Reason.OUTCOME_UNKNOWN);
+  await tenMinutesOn();
+  expect(of(id)).toEqual([Channel.EMAIL]);
+  pass(60 * MINUTE);
+  await told(id, ({ step, status }) => step === 2 && status === Status.DELIVERED);
+  expect(of(id)).toEqual([Channel.EMAIL, Channel.SMS]);
+});
 
 test("a mode that is changed counts for what is decided after", async () => {
   const type = { key: "changing", defaultChannels: [Channel.EMAIL] };
