@@ -129,12 +129,23 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     if (count > 0) log.warn({ count }, "queued again what had been lost on the way");
     return { more: false };
   });
-  // What was accepted while NATS was away is looked for at once, not only when it has waited long.
+  // What was accepted while NATS was away is looked for at once, not only when it has waited long; and once more, when the
+  // last of it is no longer too young to be missed.
+  let again: NodeJS.Timeout | undefined;
+  const look = () =>
+    void reconcile(deps, clock(), JUST_ACCEPTED_MS).catch((err) =>
+      log.warn({ err }, "could not queue what NATS missed"),
+    );
   const back = deps.broker.onInterruption((state) => {
+    clearTimeout(again);
     if (state !== "back") return;
-    reconcile(deps, clock(), JUST_ACCEPTED_MS).catch((err) => log.warn({ err }, "could not queue what NATS missed"));
+    look();
+    again = setTimeout(look, 2 * JUST_ACCEPTED_MS);
   });
-  stack.defer(() => back[Symbol.dispose]());
+  stack.defer(() => {
+    back[Symbol.dispose]();
+    clearTimeout(again);
+  });
   every("queues", QUEUES_MS, async (now) => {
     await Promise.all([measureQueues(deps.broker, metrics, now), measureDue(store, metrics, now)]);
     return { more: false };
