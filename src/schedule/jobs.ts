@@ -77,8 +77,9 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     );
   const [releasing, closing] = [sizeOf("notification"), sizeOf("batch")];
   const stack = new AsyncDisposableStack();
+  const loops: AsyncDisposable[] = [];
   const every = (name: string, ms: number, job: (now: Date, stopping: AbortSignal) => Promise<Next>) =>
-    stack.use(startLoop(name, ms, (stopping) => measured(metrics, name, () => job(clock(), stopping)), log, random));
+    loops.push(startLoop(name, ms, (stopping) => measured(metrics, name, () => job(clock(), stopping)), log, random));
 
   every("release", tickMs, async (now) => {
     const limit = releasing.now();
@@ -172,6 +173,8 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     if (dropped.length > 0) log.info({ dropped }, "dropped months that were older than the retention");
     return { more: false };
   });
+  // Before what they work with. Each waits for its run at hand, and none for the others to do so.
+  stack.defer(() => Promise.all(loops.map((loop) => loop[Symbol.asyncDispose]())).then(() => undefined));
   return stack;
 }
 
