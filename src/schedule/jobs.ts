@@ -66,6 +66,8 @@ const JUST_ACCEPTED_MS = 1000;
 const QUEUES_MS = 5000;
 const SWEEP_MS = 30_000;
 const PARTITIONS_MS = 6 * 3_600_000;
+/** How soon a clock that was set, or a process that stood still for weeks, has its months. */
+const MONTH_MS = 1000;
 
 /** What has to happen by itself, at its time. Any number of processes may run it: every job claims what it works on. */
 export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
@@ -159,9 +161,18 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     const forgotten = Math.max(await forgetKeys(store, now, batch), await forgetGroups(store, now, batch));
     return { more: swept.removed === batch || forgotten === batch };
   });
-  every("partitions", PARTITIONS_MS, async (now) => {
+  let month = monthOf(clock());
+  async function createMonths(now: Date): Promise<void> {
     const created = await maintainPartitions(deps.databaseUrl, now);
     if (created.length > 0) log.info({ created }, "created the coming months' partitions");
+    month = monthOf(now);
+  }
+  every("month", MONTH_MS, async (now) => {
+    if (monthOf(now) !== month) await createMonths(now);
+    return { more: false };
+  });
+  every("partitions", PARTITIONS_MS, async (now) => {
+    await createMonths(now);
     const dropped = await dropExpired(deps.databaseUrl, now, {
       days: config.retention.days,
       inboxDays: config.inbox.persistDays,
@@ -176,6 +187,10 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
   // Before what they work with. Each waits for its run at hand, and none for the others to do so.
   stack.defer(() => Promise.all(loops.map((loop) => loop[Symbol.asyncDispose]())).then(() => undefined));
   return stack;
+}
+
+function monthOf(at: Date): string {
+  return at.toISOString().slice(0, 7);
 }
 
 async function measured<T>(metrics: Metrics, task: string, run: () => Promise<T>): Promise<T> {
