@@ -41,7 +41,7 @@ export type PreviewDeps = Pick<DecideDeps, "decide"> & {
 
 /** Throws what Send would refuse the request with. */
 export type Preview = (tenantId: string, request: SendRequest, at: Date) => Promise<Answer>;
-type Answer = Pick<PreviewSendResponse, "timeZone" | "duplicateOf" | "timeline">;
+type Answer = Pick<PreviewSendResponse, "timeZone" | "duplicateOf" | "timeline" | "warnings">;
 
 /** What is held, and held again, is followed so far. */
 const DECISIONS = 10;
@@ -66,18 +66,19 @@ export function previewing(deps: PreviewDeps): Preview {
       wishes: wishesOf(subscriptions(userId), deps.filters),
     });
     const { timeZone } = own;
+    const { warnings } = draft;
     const dedupKey = draft.dedup?.key;
     const duplicateOf =
       dedupKey === undefined
         ? undefined
         : await store.tenant(tenantId, (tx) => findDuplicate(tx, tenantId, { userId, key: dedupKey }, at));
-    if (duplicateOf !== undefined) return { timeZone, duplicateOf, timeline: [] };
+    if (duplicateOf !== undefined) return { timeZone, duplicateOf, timeline: [], warnings };
     const known: Known = {
       preferences: new Map([[userId, own]]),
       types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
     };
     const row = waitingOf(deps.newId(), userId, draft, timeZone);
-    return { timeZone, duplicateOf: "", timeline: await foreseen(deps, tenantId, row, known, at) };
+    return { timeZone, duplicateOf: "", warnings, timeline: await foreseen(deps, tenantId, row, known, at) };
   };
 }
 
