@@ -182,10 +182,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       announceConfirmed(live, tenantId, userId, { notificationId, status }, at),
   });
 
+  const limited = { cache, config: config.notificationLimits, clock: () => clock().getTime() };
   const limits = notificationLimits({
-    cache,
-    config: config.notificationLimits,
-    clock: () => clock().getTime(),
+    ...limited,
     metrics,
     onAlert: (state, err) =>
       state === "recovered"
@@ -274,7 +273,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       ...shared,
       ...{ inbox, violations, slots, slot: firstSlot, cancelled, membershipChanged, reconcile, reconcileReminders },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
-      preview: previewing({ ...acceptDeps, ...reconsider, look: lookingAtLimits(cache, config.notificationLimits) }),
+      preview: previewing({ ...acceptDeps, ...reconsider, look: lookingAtLimits(limited) }),
       findType: findTyped,
       config: config.schedule,
       aboutToChange: preferences.aboutToChange,
