@@ -191,7 +191,7 @@ function outcome(status: Status, reason: Reason): string {
   return reason === Reason.UNSPECIFIED ? word : `${word} (${enumWord(ReasonSchema, reason)})`;
 }
 
-function channelWord(channel: Channel): string {
+export function channelWord(channel: Channel): string {
   return channel === Channel.IN_APP ? "inbox" : enumWord(ChannelSchema, channel);
 }
 
@@ -203,7 +203,7 @@ function both(time: Timestamp | undefined, zone: string): string {
 }
 
 /** To the minute: "Sat 2026-11-28 08:00". */
-function short(time: Timestamp | undefined, zone: string): string {
+export function short(time: Timestamp | undefined, zone: string): string {
   return there(time, zone)?.slice(0, -3) ?? when(time);
 }
 

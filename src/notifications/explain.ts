@@ -49,24 +49,29 @@ export function explained(row: NotificationRow, rows: readonly TimelineRow[]): E
   const others = rows
     .filter((each) => !isBypass(each))
     .map((each) => {
-      const entry = toTimelineEntry(each);
-      const record = each.detail === null ? undefined : recordIn(each.detail);
       // What its batch's notification has become, it has become: nobody asked about it.
       const follows = each.detail === null && row.batchId !== null;
-      const decision = follows ? undefined : explainedDecision(row, entry, record, each.at);
-      return create(ExplainedEntrySchema, { entry, ...(decision && { decision }) });
+      return follows ? create(ExplainedEntrySchema, { entry: toTimelineEntry(each) }) : explainedEntry(row, each);
     });
   return [accepted, ...others];
 }
 
+/** One entry of the history, with its decision explained if it is one. Pure. */
+export function explainedEntry(subject: Subject, row: TimelineRow): ExplainedEntry {
+  const entry = toTimelineEntry(row);
+  const record = row.detail === null ? undefined : recordIn(row.detail);
+  const decision = explainedDecision(subject, entry, record, row.at);
+  return create(ExplainedEntrySchema, { entry, ...(decision && { decision }) });
+}
+
 /** What is stored of a decision besides its entry; undefined: nothing. */
-export function recordIn(detail: Uint8Array): DecisionRecord | undefined {
+function recordIn(detail: Uint8Array): DecisionRecord | undefined {
   const record = fromBinary(DecisionRecordSchema, detail, { readUnknownFields: false });
   return record.drawn === undefined ? undefined : record;
 }
 
 /** Undefined: it is no decision. One without a record was made before records were kept, or is of a step. Pure. */
-export function explainedDecision(
+function explainedDecision(
   subject: Subject,
   entry: TimelineEntry,
   record: DecisionRecord | undefined,

@@ -202,7 +202,17 @@ test("what-if asks about one Send, with every option, and shows what would happe
         status: Status.ACCEPTED,
         actor: "posthorn",
       };
-      return { timeZone: "Asia/Kolkata", duplicateOf, timeline: duplicateOf === "" ? [{ entry }] : [] };
+      if (duplicateOf !== "") return { timeZone: "Asia/Kolkata", duplicateOf };
+      const at = (minute: string) => timestampFromDate(new Date(`2026-11-27T22:${minute}:00Z`));
+      const batch = { id: ID, kind: BatchKind.BATCH, size: 2, maxSize: 3, flushTime: at("30") };
+      return {
+        timeZone: "Asia/Kolkata",
+        timeline: [{ entry }],
+        limitsUnknown: true,
+        batch: { batch, channels: [Channel.IN_APP, Channel.EMAIL], latestFlushTime: at("50") },
+        handOvers: [{ channel: Channel.EMAIL, time: at("10") }],
+        ifUnanswered: [{ entry: { time: at("20"), channel: Channel.SMS, step: 1, actor: "posthorn" } }],
+      };
     }),
   );
   const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
@@ -210,13 +220,27 @@ test("what-if asks about one Send, with every option, and shows what would happe
     ..."what-if ada --type news --at 2026-11-27T22:10Z -p high --channel email,sms --tag a --sender bob --ttl 1h".split(
       " ",
     ),
-    ..."--dedup-key d --schedule-local 2026-11-28T09:00 --no-batch --bypass-rate-limit --data".split(" "),
+    ..."--dedup-key d --schedule-local 2026-11-28T09:00 --no-batch --escalate sms:5m --confirm --bypass-rate-limit --data".split(
+      " ",
+    ),
     '{"n":1}',
   ];
   const { exitCode, out } = await w.run(options);
   expect({ exitCode, out }).toEqual({
     exitCode: 0,
-    out: ["Sat 2026-11-28 03:40:00 Asia/Kolkata (2026-11-27T22:10:00Z)  accepted"],
+    out: [
+      "Sat 2026-11-28 03:40:00 Asia/Kolkata (2026-11-27T22:10:00Z)  accepted",
+      "",
+      `joins batch ${ID} of what is for inbox and email: number 2 of up to 3; closes Sat 2026-11-28 04:00, Sat 2026-11-28 04:20 at the latest`,
+      "",
+      "handed over to email at Sat 2026-11-28 03:40",
+      "",
+      "if nobody answers",
+      "",
+      "Sat 2026-11-28 03:50:00 Asia/Kolkata (2026-11-27T22:20:00Z)  handed over, sms, step 1 of its escalation",
+      "",
+      "Redis was away: what the limits and the hourly cap have counted is not known",
+    ],
   });
   expect(request).toMatchObject({
     request: {
@@ -231,6 +255,7 @@ test("what-if asks about one Send, with every option, and shows what would happe
       dedupKey: "d",
       schedule: { case: "localScheduleTime", value: "2026-11-28T09:00" },
       batchable: false,
+      escalation: { steps: [{ channel: Channel.SMS, after: { seconds: 300n } }], confirmationRequired: true },
       bypassRateLimit: true,
     },
     time: timestampFromDate(new Date("2026-11-27T22:10:00Z")),

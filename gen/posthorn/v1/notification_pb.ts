@@ -1055,7 +1055,9 @@ export const Reason = {
   CATEGORY_DISABLED: 6,
 
   /**
-   * The recipient switched this channel off (for all, the category or the type).
+   * The recipient switched this channel off (for all, the category or the type);
+   * or, while it was still to be handed over there, no longer wants there what
+   * goes to the inbox (Delivery.method), for which alone it was.
    *
    * @generated from enum value: REASON_CHANNEL_DISABLED = 7;
    */

@@ -19,7 +19,18 @@ import {
   SendService,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { connect, optionsOf } from "../connection.ts";
-import { duration, enumValue, enumWord, enumWords, instant, jsonObject, several, word } from "../parse.ts";
+import {
+  duration,
+  type EscalationStep,
+  enumValue,
+  enumWord,
+  enumWords,
+  escalationStep,
+  instant,
+  jsonObject,
+  several,
+  word,
+} from "../parse.ts";
 import { columns, jsonLine, type Paint, painter, plain, when } from "../print.ts";
 import { sendMany } from "../send-many.ts";
 import { tellWarnings } from "../warnings.ts";
@@ -47,21 +58,13 @@ type SendOptions = {
   collapseKey?: string;
   groupKey?: string;
   batch: boolean;
-  escalate?: Step[];
+  escalate?: EscalationStep[];
   confirm?: boolean;
   sender?: string;
   bypassRateLimit?: boolean;
   wait: Duration | false;
   from?: string;
 };
-
-type Step = { channel: Channel; after: Duration };
-
-/** "email:5m" */
-function escalationStep(text: string): Step {
-  const [channel = "", after = ""] = text.split(":");
-  return { channel: enumValue<Channel>(ChannelSchema)(channel), after: duration(after) };
-}
 
 export function sendCommand(program: Command, world: World): void {
   program

@@ -1,7 +1,8 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { type SpanContext, SpanStatusCode } from "@opentelemetry/api";
-import { type Channel, ContentSchema, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Channel, ContentSchema, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Message, Outcome } from "#src/channels/channel.ts";
+import { channelsFor } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import { ATTR } from "#src/telemetry/conventions.ts";
 import { wordless } from "#src/telemetry/wordless.ts";
@@ -61,6 +62,8 @@ async function handOver(
   // It may have waited, here or to be tried again, since it was decided. What holds was asked then: only a refusal counts.
   const verdict = preferences && askChannel(stored, claimed.channel, preferences, now);
   if (verdict?.kind === "suppress") return tell({ kind: "unwanted", reason: verdict.reason, outcome: "unwanted" });
+  if (preferences !== undefined && !isAskedFor(claimed, stored, preferences))
+    return tell({ kind: "unwanted", reason: Reason.CHANNEL_DISABLED, outcome: "unwanted" });
   const message: Message = {
     idempotencyKey: `${notificationId}:${step}:${claimed.channel}`,
     ...{ tenantId, notificationId, userId, step },
@@ -114,6 +117,14 @@ async function inTime(deliver: (signal: AbortSignal) => Promise<Outcome>, cut: A
     clearTimeout(timer);
     cut.removeEventListener("abort", onCut);
   }
+}
+
+/**
+ * Not only because its recipient wanted there what goes to the inbox (Preferences.delivery.method), and does so no more. What
+ * a step asks for stands in its escalation.
+ */
+function isAskedFor({ step, channel }: Claimed, { channels }: Stored, preferences: CompiledPreferences): boolean {
+  return step > 0 || channelsFor(channels, preferences).includes(channel);
 }
 
 /** Not ended meanwhile; nor, if it is a step, answered. */

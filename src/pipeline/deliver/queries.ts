@@ -95,6 +95,8 @@ export type Stored = {
   type: string;
   category: string;
   priority: number;
+  /** Bit n is set when channel n was asked for. */
+  channels: number;
   status: number;
   bypassLimits: boolean;
   expiresAt: Date | null;
@@ -112,7 +114,7 @@ export async function loadMessages(
 ): Promise<ReadonlyMap<string, Stored>> {
   // An exhausted chain has not been answered: its last step may still be on the way.
   const rows = await tx<Stored[]>`
-    select n.id, n.type, n.category, n.priority, n.status, n.bypass_limits as "bypassLimits",
+    select n.id, n.type, n.category, n.priority, n.channels, n.status, n.bypass_limits as "bypassLimits",
       n.expires_at as "expiresAt", n.sender_id as "senderId", coalesce(n.content, f.content) as content,
       exists (select from escalations e where e.tenant_id = ${tenantId} and e.notification_id = n.id
         and e.state in (${ChainState.WAITING}, ${ChainState.EXHAUSTED})) as "goesOn"

@@ -1,8 +1,6 @@
-import { create, toBinary } from "@bufbuild/protobuf";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Reason, TimelineEntrySchema, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
 import { DeliveryMode } from "#gen/posthorn/v1/type_service_pb.ts";
 import type { Command } from "#src/escalation/state.ts";
+import { toldOf } from "#src/escalation/told.ts";
 import { idRange } from "#src/inbox/queries.ts";
 import { fenceNames, type RulesVersion, sharedFence } from "#src/preferences/fence.ts";
 import { bytes, plain } from "#src/store/arrays.ts";
@@ -70,7 +68,7 @@ export async function tellSteps(
   now: Date,
 ): Promise<void> {
   const entries = told.flatMap(({ notificationId, command }) => {
-    const entry = entryOf(command);
+    const entry = toldOf(command);
     return entry === undefined ? [] : [{ notificationId, ...entry }];
   });
   if (entries.length === 0) return;
@@ -83,30 +81,4 @@ export async function tellSteps(
       ${plain(entries.map(({ reason }) => reason))}::smallint[],
       ${bytes(entries.map(({ detail }) => detail))}::bytea[]
     ) as t (id, channel, reason, detail)`;
-}
-
-function entryOf(command: Command): { channel: number; reason: Reason; detail: Uint8Array | undefined } | undefined {
-  switch (command.kind) {
-    case "handOver":
-      return undefined;
-    case "unanswered":
-      return { channel: 0, reason: Reason.CONFIRMATION_MISSING, detail: undefined };
-    case "cancelled":
-      return { channel: 0, reason: command.reason, detail: undefined };
-    case "held":
-    case "passedOn": {
-      const { channel, reason, step } = command;
-      const held = command.kind === "held";
-      const verdict = {
-        channel,
-        reason,
-        kind: held ? VerdictKind.HOLD : VerdictKind.SUPPRESS,
-        ...(held ? { until: timestampFromDate(command.until) } : {}),
-      };
-      const detail = toBinary(TimelineEntrySchema, create(TimelineEntrySchema, { step, verdicts: [verdict] }));
-      return { channel, reason, detail };
-    }
-    default:
-      return command satisfies never;
-  }
 }
