@@ -23,7 +23,7 @@ export type WaitingRow = {
   reason: number;
   bypassLimits: boolean;
   senderId: string | undefined;
-  /** Undefined: a member whose batch stands. */
+  /** Undefined: a member whose batch stands, or was ended by the change. */
   dueAt: Date | undefined;
   scheduledAt: Date | undefined;
   expiresAt: Date | undefined;
@@ -35,7 +35,7 @@ export type WaitingRow = {
   batchedAt: Date | undefined;
   /** It was sent with an escalation. */
   escalates?: boolean;
-  /** Of the batch it is in. */
+  /** Of the batch it is in, while that stands. */
   batchKey: string | undefined;
   tags: readonly string[];
   /** Encoded posthorn.v1.Content: only for users who have filters. */
@@ -129,8 +129,9 @@ export function reconsidered(
 }
 
 function released(row: WaitingRow, times: Times, now: Date): Outcome {
-  if (isDue(row, now) || LIMITS.has(row.reason)) return { kind: "unchanged" };
-  return { kind: "released", times };
+  // A member has no turn to keep.
+  const keeps = row.status !== Status.BATCHED && LIMITS.has(row.reason);
+  return isDue(row, now) || keeps ? { kind: "unchanged" } : { kind: "released", times };
 }
 
 /** One that opens its batch goes at once, as far as the limits allow. */

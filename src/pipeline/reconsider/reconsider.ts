@@ -1,6 +1,6 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { type Dissolved, dissolveBatches, dissolveBatchesOf } from "#src/batches/dissolve.ts";
+import { type Dissolved, dissolveBatchesOf, endBatches } from "#src/batches/dissolve.ts";
 import { measureDissolved } from "#src/batches/measure.ts";
 import { endHolds, endHoldsOfAll } from "#src/escalation/queries.ts";
 import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
@@ -66,13 +66,13 @@ export type RestDeps = ReconsiderDeps & { store: Store; log: Pick<Logger, "warn"
 
 /**
  * Decides anew, in the transaction of the change, what waits for the users whose rules it changes. Their open batches are
- * dissolved first, all of them: then members are decided about one by one, like everything else. Steps of escalations
- * that the former rules held have their turn again at the next tick.
+ * ended first, all of them: then members are decided about one by one, like everything else, and those beyond the page
+ * with the pages that follow. Steps of escalations that the former rules held have their turn again at the next tick.
  */
 export function reconciling(deps: ReconsiderDeps): Reconcile {
   return async (db, tenantId, userIds, now, fresh = NONE) => {
     await raiseFence(db, tenantId, userIds);
-    const dissolved = await dissolveBatches(db, tenantId, userIds, now);
+    const dissolved = await endBatches(db, tenantId, userIds, now);
     const rows = await lockWaitingOfUsers(db, tenantId, userIds, FIRST, PAGE + 1);
     const page = rows.slice(0, PAGE).filter(({ id }) => !fresh.has(id));
     const { decided, seen } = await withStepSpan(
