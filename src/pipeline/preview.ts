@@ -6,7 +6,8 @@ import type { PreviewSendResponse, SendRequest } from "#gen/posthorn/v1/send_ser
 import { joiningOne } from "#src/batches/joining.ts";
 import { findOpenBatch } from "#src/batches/queries.ts";
 import { BatchRole } from "#src/batches/role.ts";
-import type { NewId } from "#src/ids.ts";
+import { newIds } from "#src/ids.ts";
+import { readLooks } from "#src/learning/queries.ts";
 import type { lookingAtLimits } from "#src/limits/notification-limits.ts";
 import { explainedDecision, recordIn } from "#src/notifications/explain.ts";
 import { type TimelineRow, toTimelineEntry } from "#src/notifications/notification.ts";
@@ -27,10 +28,10 @@ import { decideChunk, type Known } from "./route/decide-chunk.ts";
 import type { DecideDeps } from "./route/decide-in-slices.ts";
 import { atOnce } from "./route/lead.ts";
 import type { Waiting } from "./route/load.ts";
+import { goodHoursOf } from "./route/when-they-look.ts";
 
 export type PreviewDeps = Pick<DecideDeps, "decide"> & {
   store: Store;
-  newId: NewId;
   clockOf(zone: string): ZoneClock;
   filters: FilterEvaluator;
   /** What the limits would say; they count nothing. */
@@ -72,11 +73,11 @@ export function previewing(deps: PreviewDeps): Preview {
         ? undefined
         : await store.tenant(tenantId, (tx) => findDuplicate(tx, tenantId, { userId, key: dedupKey }, at));
     if (duplicateOf !== undefined) return { timeZone, duplicateOf, timeline: [] };
-    const known: Known = {
+    const known: Omit<Known, "good"> = {
       preferences: new Map([[userId, own]]),
       types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
     };
-    const row = waitingOf(deps.newId(), userId, draft, timeZone);
+    const row = waitingOf(newIds(() => at)(), userId, draft, timeZone);
     return { timeZone, duplicateOf: "", timeline: await foreseen(deps, tenantId, row, known, at) };
   };
 }
@@ -86,7 +87,7 @@ async function foreseen(
   deps: PreviewDeps,
   tenantId: string,
   first: Waiting,
-  known: Known,
+  known: Omit<Known, "good">,
   at: Date,
 ): Promise<ExplainedEntry[]> {
   const timeline = [told(at, Status.ACCEPTED)];
@@ -112,9 +113,16 @@ async function decideOne(
   { store, decide, look }: PreviewDeps,
   tenantId: string,
   row: Waiting,
-  known: Known,
+  known: Omit<Known, "good">,
   now: Date,
 ): Promise<Conclusion> {
+  const { preferences, types } = known;
+  const good = await goodHoursOf(
+    [row],
+    { preferences: (userId) => preferences.get(userId), rules: (type) => types.get(type)?.rules },
+    (userIds) => store.tenant(tenantId, (tx) => readLooks(tx, tenantId, userIds)),
+    now,
+  );
   const openBatch = async (key: string) => {
     const open = await store.tenant(tenantId, (tx) => findOpenBatch(tx, tenantId, row.userId, key));
     // By then it will have closed.
@@ -134,7 +142,7 @@ async function decideOne(
       reserve: (requests) => Promise.all(requests.map((each) => look(tenantId, each, now))),
     },
     [row],
-    known,
+    { ...known, good },
     now,
   );
   const [conclusion] = conclusions;

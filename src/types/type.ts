@@ -28,6 +28,8 @@ export type TypeRules = {
   readonly worth: number;
   /** What happens when nobody answers; undefined: nothing. */
   readonly escalation?: EscalationPlan | undefined;
+  /** How long it may wait for a good hour of its recipient; undefined: not at all. */
+  readonly maxWaitMs?: number | undefined;
 };
 
 export type TypeBatching = {
@@ -46,7 +48,8 @@ const USUAL = 3;
 /** Of what has no type of its own. */
 export const USUAL_WORTH = USUAL * USUAL;
 
-export function rulesOf({ batching, digestRule, value, urgency, escalation }: RuledRow): TypeRules {
+export function rulesOf(row: RuledRow): TypeRules {
+  const { batching, digestRule, value, urgency, escalation, timingMaxWaitMs } = row;
   const rule = batching === null ? undefined : fromBinary(BatchRuleSchema, batching);
   const ms = (duration: Duration | undefined) => duration && Math.floor(durationMs(duration));
   return {
@@ -62,6 +65,7 @@ export function rulesOf({ batching, digestRule, value, urgency, escalation }: Ru
     digest: digestRule as DigestRule,
     worth: value * urgency,
     escalation: escalation === null ? undefined : toPlan(fromBinary(EscalationSchema, escalation)),
+    maxWaitMs: timingMaxWaitMs ?? undefined,
   };
 }
 
@@ -72,6 +76,7 @@ const RULED = [
   "value",
   "urgency",
   "escalation",
+  "timingMaxWaitMs",
 ] as const satisfies (keyof NotificationTypeRow)[];
 type RuledRow = Pick<NotificationTypeRow, (typeof RULED)[number]>;
 
@@ -104,6 +109,7 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   urgency: USUAL,
   group: false,
   escalation: null,
+  timingMaxWaitMs: null,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -124,6 +130,7 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     urgency: type.urgency || USUAL,
     group: type.group,
     escalation: type.escalation === undefined ? null : toBinary(EscalationSchema, type.escalation),
+    timingMaxWaitMs: type.timing?.maxWait === undefined ? null : Math.floor(durationMs(type.timing.maxWait)),
   };
 }
 
@@ -145,6 +152,7 @@ export function toType(row: NotificationTypeRow): NotificationType {
     urgency: row.urgency,
     group: row.group,
     ...(row.escalation === null ? {} : { escalation: fromBinary(EscalationSchema, row.escalation) }),
+    ...(row.timingMaxWaitMs === null ? {} : { timing: { maxWait: durationFromMs(row.timingMaxWaitMs) } }),
     payloadMessage: row.payloadMessage ?? "",
     payloadVersion: row.payloadVersion ?? 0,
     revision: row.revision,
@@ -169,6 +177,7 @@ const FIELDS = {
   urgency: "urgency",
   group: "group",
   escalation: "escalation",
+  timing: "timingMaxWaitMs",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */

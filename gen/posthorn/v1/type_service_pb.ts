@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/type_service.proto.
  */
 export const file_posthorn_v1_type_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIvsGChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEiEKD3BheWxvYWRfbWVzc2FnZRgVIAEoCUIIukgFcgMY9AMSFwoPcGF5bG9hZF92ZXJzaW9uGBYgASgFIoMBCg9QYXlsb2FkQ29udHJhY3QSDwoHdmVyc2lvbhgBIAEoBRIPCgdtZXNzYWdlGAIgASgJEi8KC2NyZWF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdjcmVhdG9yGAQgASgJEgwKBHNpemUYBSABKAUiwQIKCUJhdGNoUnVsZRIRCgliYXRjaGFibGUYASABKAgSGwoIbWF4X3NpemUYAiABKAVCCbpIBhoEGBQoABI6CgZ3aW5kb3cYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CD7pIDKoBCSIDCKA4MgIIARIzCgRtb2RlGAQgASgOMhsucG9zdGhvcm4udjEuQmF0Y2hSdWxlLk1vZGVCCLpIBYIBAhABEg8KB3NsaWRpbmcYBSABKAgSPwoKbWF4X3dpbmRvdxgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIASJBCgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABIRCg1NT0RFX1RSQUlMSU5HEAESEAoMTU9ERV9MRUFESU5HEAIi1gQKDEJhdGNoV29yZGluZxIXCgV0aXRsZRgBIAEoCUIIukgFcgMYyAESFgoEYm9keRgCIAEoCUIIukgFcgMY0A8SMAoEaWNvbhgDIAEoCUIiukgf2AEBchoY0A8yFV4oL3xodHRwcz86Ly8pW15cc10qJBI5CgN0YWcYBCABKAlCLLpIKdgBAXIkMiJeW0EtWmEtejAtOV1bQS1aYS16MC05Ll86LV17MCw2M30kEsgBCgN1cmwYBSABKAlCugG6SLYBugF7Cgp1cmwuc2NoZW1lEjFtdXN0IG5vdCBiZSBhIGphdmFzY3JpcHQ6LCBkYXRhOiBvciB2YnNjcmlwdDogVVJMGjohdGhpcy5sb3dlckFzY2lpKCkubWF0Y2hlcygnXihqYXZhc2NyaXB0fGRhdGF8dmJzY3JpcHQpOicp2AEBcjMY7A4yLl4oL3xodHRwcz86Ly98W2EtekEtWl1bYS16QS1aMC05Ky4tXSo6KVteXHNdKiQSFgoEbW9yZRgGIAEoCUIIukgFcgMYyAESeAoMdHJhbnNsYXRpb25zGAcgAygLMisucG9zdGhvcm4udjEuQmF0Y2hXb3JkaW5nLlRyYW5zbGF0aW9uc0VudHJ5QjW6SDKaAS8QFCIrcikyJ15bQS1aYS16XXsyLDN9KC1bQS1aYS16MC05XXsyLDh9KXswLDN9JBpLChFUcmFuc2xhdGlvbnNFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFRleHQ6AjgBIlQKCUJhdGNoVGV4dBIXCgV0aXRsZRgBIAEoCUIIukgFcgMYyAESFgoEYm9keRgCIAEoCUIIukgFcgMY0A8SFgoEbW9yZRgDIAEoCUIIukgFcgMYyAEiSAoRQ3JlYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBASJBChJDcmVhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiQwoOR2V0VHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiPgoPR2V0VHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlIooBChBMaXN0VHlwZXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUYyAEoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxjoBxI5CghjYXRlZ29yeRgDIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIloKEUxpc3RUeXBlc1Jlc3BvbnNlEiwKBXR5cGVzGAEgAygLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiwgEKEVVwZGF0ZVR5cGVSZXF1ZXN0EjMKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKDWFsbG93X21pc3NpbmcYAyABKAgSGQoIcmV2aXNpb24YBCABKAVCB7pIBBoCKAASFQoNdmFsaWRhdGVfb25seRgFIAEoCCJ9ChJVcGRhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSKQoHY2hhbmdlcxgCIAMoCzIYLnBvc3Rob3JuLnYxLkZpZWxkQ2hhbmdlEg8KB2NyZWF0ZWQYAyABKAgiiQEKGExpc3RUeXBlUmV2aXNpb25zUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIcCglwYWdlX3NpemUYAiABKAVCCbpIBhoEGGQoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoByJiChlMaXN0VHlwZVJldmlzaW9uc1Jlc3BvbnNlEiwKCXJldmlzaW9ucxgBIAMoCzIZLnBvc3Rob3JuLnYxLlR5cGVSZXZpc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkidQoMVHlwZVJldmlzaW9uEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg0KBWFjdG9yGAIgASgJEikKB2NoYW5nZXMYAyADKAsyGC5wb3N0aG9ybi52MS5GaWVsZENoYW5nZSJGChFEZWxldGVUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCIUChJEZWxldGVUeXBlUmVzcG9uc2UiRAoRTG9hZFByZXNldFJlcXVlc3QSLwoGcHJlc2V0GAEgASgOMhMucG9zdGhvcm4udjEuUHJlc2V0Qgq6SAeCAQQQASAAIlMKEkxvYWRQcmVzZXRSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSDwoHY3JlYXRlZBgCIAEoBSLdAQoSUHVzaFBheWxvYWRSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIkCg5kZXNjcmlwdG9yX3NldBgCIAEoDEIMukgJegcQARiAgIABElMKB21lc3NhZ2UYAyABKAlCQrpIP3I9GPQDMjheW0EtWmEtel9dW0EtWmEtejAtOV9dKihcLltBLVphLXpfXVtBLVphLXowLTlfXSopezAsMzF9JBIYCgd2ZXJzaW9uGAQgASgFQge6SAQaAigAIoABChNQdXNoUGF5bG9hZFJlc3BvbnNlEi4KCGNvbnRyYWN0GAEgASgLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0Eg8KB2NyZWF0ZWQYAiABKAgSKAoFcmVhY2gYAyABKAsyGS5wb3N0aG9ybi52MS5QYXlsb2FkUmVhY2gixAEKE0NoZWNrUGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEiQKDmRlc2NyaXB0b3Jfc2V0GAIgASgMQgy6SAl6BxABGICAgAESUwoHbWVzc2FnZRgDIAEoCUJCukg/cj0Y9AMyOF5bQS1aYS16X11bQS1aYS16MC05X10qKFwuW0EtWmEtel9dW0EtWmEtejAtOV9dKil7MCwzMX0kIo8BChRDaGVja1BheWxvYWRSZXNwb25zZRIpCgZicmVha3MYASADKAsyGS5wb3N0aG9ybi52MS5QYXlsb2FkQnJlYWsSKAoFcmVhY2gYAiABKAsyGS5wb3N0aG9ybi52MS5QYXlsb2FkUmVhY2gSDwoHdmVyc2lvbhgDIAEoBRIRCgl1bmNoYW5nZWQYBCABKAgiTQoMUGF5bG9hZEJyZWFrEgwKBHJ1bGUYASABKAkSDAoEcGF0aBgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIMCgRmaWxlGAQgASgJImgKDFBheWxvYWRSZWFjaBIVCg1ub3RpZmljYXRpb25zGAEgASgFEg8KB2JhdGNoZWQYAiABKAUSDwoHZmFub3V0cxgDIAEoBRIPCgdwbGFubmVkGAQgASgFEg4KBmNhcHBlZBgFIAEoCCJhChFHZXRQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSGAoHdmVyc2lvbhgCIAEoBUIHukgEGgIoACJcChJHZXRQYXlsb2FkUmVzcG9uc2USLgoIY29udHJhY3QYASABKAsyHC5wb3N0aG9ybi52MS5QYXlsb2FkQ29udHJhY3QSFgoOZGVzY3JpcHRvcl9zZXQYAiABKAwihgEKE0xpc3RQYXlsb2Fkc1JlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUYyAEoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoByJgChRMaXN0UGF5bG9hZHNSZXNwb25zZRIvCgljb250cmFjdHMYASADKAsyHC5wb3N0aG9ybi52MS5QYXlsb2FkQ29udHJhY3QSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJKlgKCkRpZ2VzdFJ1bGUSGwoXRElHRVNUX1JVTEVfVU5TUEVDSUZJRUQQABIVChFESUdFU1RfUlVMRV9ORVZFUhABEhYKEkRJR0VTVF9SVUxFX0FMV0FZUxACKmsKBlByZXNldBIWChJQUkVTRVRfVU5TUEVDSUZJRUQQABIVChFQUkVTRVRfVEFTS01BU1RFUhABEg8KC1BSRVNFVF9KT0JTEAISDgoKUFJFU0VUX0NSTRADEhEKDVBSRVNFVF9PUkRFUlMQBDKjBwoLVHlwZVNlcnZpY2USTQoKQ3JlYXRlVHlwZRIeLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuQ3JlYXRlVHlwZVJlc3BvbnNlEkkKB0dldFR5cGUSGy5wb3N0aG9ybi52MS5HZXRUeXBlUmVxdWVzdBocLnBvc3Rob3JuLnYxLkdldFR5cGVSZXNwb25zZSIDkAIBEk8KCUxpc3RUeXBlcxIdLnBvc3Rob3JuLnYxLkxpc3RUeXBlc1JlcXVlc3QaHi5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXNwb25zZSIDkAIBEk0KClVwZGF0ZVR5cGUSHi5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLlVwZGF0ZVR5cGVSZXNwb25zZRJnChFMaXN0VHlwZVJldmlzaW9ucxIlLnBvc3Rob3JuLnYxLkxpc3RUeXBlUmV2aXNpb25zUmVxdWVzdBomLnBvc3Rob3JuLnYxLkxpc3RUeXBlUmV2aXNpb25zUmVzcG9uc2UiA5ACARJNCgpEZWxldGVUeXBlEh4ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5EZWxldGVUeXBlUmVzcG9uc2USTQoKTG9hZFByZXNldBIeLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuTG9hZFByZXNldFJlc3BvbnNlElAKC1B1c2hQYXlsb2FkEh8ucG9zdGhvcm4udjEuUHVzaFBheWxvYWRSZXF1ZXN0GiAucG9zdGhvcm4udjEuUHVzaFBheWxvYWRSZXNwb25zZRJTCgxDaGVja1BheWxvYWQSIC5wb3N0aG9ybi52MS5DaGVja1BheWxvYWRSZXF1ZXN0GiEucG9zdGhvcm4udjEuQ2hlY2tQYXlsb2FkUmVzcG9uc2USUgoKR2V0UGF5bG9hZBIeLnBvc3Rob3JuLnYxLkdldFBheWxvYWRSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuR2V0UGF5bG9hZFJlc3BvbnNlIgOQAgESWAoMTGlzdFBheWxvYWRzEiAucG9zdGhvcm4udjEuTGlzdFBheWxvYWRzUmVxdWVzdBohLnBvc3Rob3JuLnYxLkxpc3RQYXlsb2Fkc1Jlc3BvbnNlIgOQAgFCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_change, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIqQHChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEiEKD3BheWxvYWRfbWVzc2FnZRgVIAEoCUIIukgFcgMY9AMSFwoPcGF5bG9hZF92ZXJzaW9uGBYgASgFEicKBnRpbWluZxgXIAEoCzIXLnBvc3Rob3JuLnYxLlRpbWluZ1J1bGUiTgoKVGltaW5nUnVsZRJACghtYXhfd2FpdBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkITukgQyAEBqgEKIgQIgOkPMgIIPCKDAQoPUGF5bG9hZENvbnRyYWN0Eg8KB3ZlcnNpb24YASABKAUSDwoHbWVzc2FnZRgCIAEoCRIvCgtjcmVhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHY3JlYXRvchgEIAEoCRIMCgRzaXplGAUgASgFIsECCglCYXRjaFJ1bGUSEQoJYmF0Y2hhYmxlGAEgASgIEhsKCG1heF9zaXplGAIgASgFQgm6SAYaBBgUKAASOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCAESMwoEbW9kZRgEIAEoDjIbLnBvc3Rob3JuLnYxLkJhdGNoUnVsZS5Nb2RlQgi6SAWCAQIQARIPCgdzbGlkaW5nGAUgASgIEj8KCm1heF93aW5kb3cYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiQQoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEQoNTU9ERV9UUkFJTElORxABEhAKDE1PREVfTEVBRElORxACItYECgxCYXRjaFdvcmRpbmcSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEjAKBGljb24YAyABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSOQoDdGFnGAQgASgJQiy6SCnYAQFyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fOi1dezAsNjN9JBLIAQoDdXJsGAUgASgJQroBuki2AboBewoKdXJsLnNjaGVtZRIxbXVzdCBub3QgYmUgYSBqYXZhc2NyaXB0OiwgZGF0YTogb3IgdmJzY3JpcHQ6IFVSTBo6IXRoaXMubG93ZXJBc2NpaSgpLm1hdGNoZXMoJ14oamF2YXNjcmlwdHxkYXRhfHZic2NyaXB0KTonKdgBAXIzGOwOMi5eKC98aHR0cHM/Oi8vfFthLXpBLVpdW2EtekEtWjAtOSsuLV0qOilbXlxzXSokEhYKBG1vcmUYBiABKAlCCLpIBXIDGMgBEngKDHRyYW5zbGF0aW9ucxgHIAMoCzIrLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZy5UcmFuc2xhdGlvbnNFbnRyeUI1ukgymgEvEBQiK3IpMideW0EtWmEtel17MiwzfSgtW0EtWmEtejAtOV17Miw4fSl7MCwzfSQaSwoRVHJhbnNsYXRpb25zRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYucG9zdGhvcm4udjEuQmF0Y2hUZXh0OgI4ASJUCglCYXRjaFRleHQSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEhYKBG1vcmUYAyABKAlCCLpIBXIDGMgBIkgKEUNyZWF0ZVR5cGVSZXF1ZXN0EjMKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlQga6SAPIAQEiQQoSQ3JlYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlIkMKDkdldFR5cGVSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIj4KD0dldFR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSKKAQoQTGlzdFR5cGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSOQoIY2F0ZWdvcnkYAyABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCJaChFMaXN0VHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIsIBChFVcGRhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhkKCHJldmlzaW9uGAQgASgFQge6SAQaAigAEhUKDXZhbGlkYXRlX29ubHkYBSABKAgifQoSVXBkYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEikKB2NoYW5nZXMYAiADKAsyGC5wb3N0aG9ybi52MS5GaWVsZENoYW5nZRIPCgdjcmVhdGVkGAMgASgIIokBChhMaXN0VHlwZVJldmlzaW9uc1JlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSHAoJcGFnZV9zaXplGAIgASgFQgm6SAYaBBhkKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciYgoZTGlzdFR5cGVSZXZpc2lvbnNSZXNwb25zZRIsCglyZXZpc2lvbnMYASADKAsyGS5wb3N0aG9ybi52MS5UeXBlUmV2aXNpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJInUKDFR5cGVSZXZpc2lvbhIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRINCgVhY3RvchgCIAEoCRIpCgdjaGFuZ2VzGAMgAygLMhgucG9zdGhvcm4udjEuRmllbGRDaGFuZ2UiRgoRRGVsZXRlVHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiFAoSRGVsZXRlVHlwZVJlc3BvbnNlIkQKEUxvYWRQcmVzZXRSZXF1ZXN0Ei8KBnByZXNldBgBIAEoDjITLnBvc3Rob3JuLnYxLlByZXNldEIKukgHggEEEAEgACJTChJMb2FkUHJlc2V0UmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg8KB2NyZWF0ZWQYAiABKAUi3QEKElB1c2hQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSJAoOZGVzY3JpcHRvcl9zZXQYAiABKAxCDLpICXoHEAEYgICAARJTCgdtZXNzYWdlGAMgASgJQkK6SD9yPRj0AzI4XltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKXswLDMxfSQSGAoHdmVyc2lvbhgEIAEoBUIHukgEGgIoACKAAQoTUHVzaFBheWxvYWRSZXNwb25zZRIuCghjb250cmFjdBgBIAEoCzIcLnBvc3Rob3JuLnYxLlBheWxvYWRDb250cmFjdBIPCgdjcmVhdGVkGAIgASgIEigKBXJlYWNoGAMgASgLMhkucG9zdGhvcm4udjEuUGF5bG9hZFJlYWNoIsQBChNDaGVja1BheWxvYWRSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIkCg5kZXNjcmlwdG9yX3NldBgCIAEoDEIMukgJegcQARiAgIABElMKB21lc3NhZ2UYAyABKAlCQrpIP3I9GPQDMjheW0EtWmEtel9dW0EtWmEtejAtOV9dKihcLltBLVphLXpfXVtBLVphLXowLTlfXSopezAsMzF9JCKPAQoUQ2hlY2tQYXlsb2FkUmVzcG9uc2USKQoGYnJlYWtzGAEgAygLMhkucG9zdGhvcm4udjEuUGF5bG9hZEJyZWFrEigKBXJlYWNoGAIgASgLMhkucG9zdGhvcm4udjEuUGF5bG9hZFJlYWNoEg8KB3ZlcnNpb24YAyABKAUSEQoJdW5jaGFuZ2VkGAQgASgIIk0KDFBheWxvYWRCcmVhaxIMCgRydWxlGAEgASgJEgwKBHBhdGgYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSDAoEZmlsZRgEIAEoCSJoCgxQYXlsb2FkUmVhY2gSFQoNbm90aWZpY2F0aW9ucxgBIAEoBRIPCgdiYXRjaGVkGAIgASgFEg8KB2Zhbm91dHMYAyABKAUSDwoHcGxhbm5lZBgEIAEoBRIOCgZjYXBwZWQYBSABKAgiYQoRR2V0UGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEhgKB3ZlcnNpb24YAiABKAVCB7pIBBoCKAAiXAoSR2V0UGF5bG9hZFJlc3BvbnNlEi4KCGNvbnRyYWN0GAEgASgLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMIoYBChNMaXN0UGF5bG9hZHNSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciYAoUTGlzdFBheWxvYWRzUmVzcG9uc2USLwoJY29udHJhY3RzGAEgAygLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSpYCgpEaWdlc3RSdWxlEhsKF0RJR0VTVF9SVUxFX1VOU1BFQ0lGSUVEEAASFQoRRElHRVNUX1JVTEVfTkVWRVIQARIWChJESUdFU1RfUlVMRV9BTFdBWVMQAiprCgZQcmVzZXQSFgoSUFJFU0VUX1VOU1BFQ0lGSUVEEAASFQoRUFJFU0VUX1RBU0tNQVNURVIQARIPCgtQUkVTRVRfSk9CUxACEg4KClBSRVNFVF9DUk0QAxIRCg1QUkVTRVRfT1JERVJTEAQyowcKC1R5cGVTZXJ2aWNlEk0KCkNyZWF0ZVR5cGUSHi5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXNwb25zZRJJCgdHZXRUeXBlEhsucG9zdGhvcm4udjEuR2V0VHlwZVJlcXVlc3QaHC5wb3N0aG9ybi52MS5HZXRUeXBlUmVzcG9uc2UiA5ACARJPCglMaXN0VHlwZXMSHS5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVzcG9uc2UiA5ACARJNCgpVcGRhdGVUeXBlEh4ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVzcG9uc2USZwoRTGlzdFR5cGVSZXZpc2lvbnMSJS5wb3N0aG9ybi52MS5MaXN0VHlwZVJldmlzaW9uc1JlcXVlc3QaJi5wb3N0aG9ybi52MS5MaXN0VHlwZVJldmlzaW9uc1Jlc3BvbnNlIgOQAgESTQoKRGVsZXRlVHlwZRIeLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlc3BvbnNlEk0KCkxvYWRQcmVzZXQSHi5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVxdWVzdBofLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXNwb25zZRJQCgtQdXNoUGF5bG9hZBIfLnBvc3Rob3JuLnYxLlB1c2hQYXlsb2FkUmVxdWVzdBogLnBvc3Rob3JuLnYxLlB1c2hQYXlsb2FkUmVzcG9uc2USUwoMQ2hlY2tQYXlsb2FkEiAucG9zdGhvcm4udjEuQ2hlY2tQYXlsb2FkUmVxdWVzdBohLnBvc3Rob3JuLnYxLkNoZWNrUGF5bG9hZFJlc3BvbnNlElIKCkdldFBheWxvYWQSHi5wb3N0aG9ybi52MS5HZXRQYXlsb2FkUmVxdWVzdBofLnBvc3Rob3JuLnYxLkdldFBheWxvYWRSZXNwb25zZSIDkAIBElgKDExpc3RQYXlsb2FkcxIgLnBvc3Rob3JuLnYxLkxpc3RQYXlsb2Fkc1JlcXVlc3QaIS5wb3N0aG9ybi52MS5MaXN0UGF5bG9hZHNSZXNwb25zZSIDkAIBQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_change, file_posthorn_v1_notification]);
 
 /**
  * A kind of notification.
@@ -180,6 +180,14 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
    * @generated from field: int32 payload_version = 22;
    */
   payloadVersion: number;
+
+  /**
+   * Whether its notifications may wait for an hour in which their recipient
+   * usually looks. Absent: they come when they come.
+   *
+   * @generated from field: posthorn.v1.TimingRule timing = 23;
+   */
+  timing?: TimingRule | undefined;
 };
 
 /**
@@ -188,6 +196,42 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
  */
 export const NotificationTypeSchema: GenMessage<NotificationType> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_type_service, 0);
+
+/**
+ * How long notifications of a type may wait for a good hour of their recipient
+ * (Timing), where that is known and wanted.
+ *
+ * What would be delivered in another hour is HELD (REASON_OPTIMAL_TIMING) until
+ * the next good one, and comes within its first 30 minutes: at an instant that is
+ * always the same for one recipient, so that not all come at the full hour; where
+ * quiet hours, do not disturb or the weekend take up the beginning of the hour,
+ * after these. Where there is no such instant within `max_wait`, or before it
+ * expires, it does not wait at all.
+ *
+ * It never waits with priority HIGH or CRITICAL, nor where it escalates, was sent
+ * with `batchable` false, or comes out of a batch or digest; a reminder of a deadline
+ * waits for no more than half of the time that it has left. After its wait it may
+ * still join a batch or digest.
+ *
+ * A change of this rule has what waits decided anew from the next tick on.
+ *
+ * @generated from message posthorn.v1.TimingRule
+ */
+export type TimingRule = Message<"posthorn.v1.TimingRule"> & {
+  /**
+   * From acceptance on, or from the scheduled time: 1 minute to 3 days.
+   *
+   * @generated from field: google.protobuf.Duration max_wait = 1;
+   */
+  maxWait?: Duration | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.TimingRule.
+ * Use `create(TimingRuleSchema)` to create a new message.
+ */
+export const TimingRuleSchema: GenMessage<TimingRule> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 1);
 
 /**
  * A version of a type's payload contract: the message that Content.payload or
@@ -238,7 +282,7 @@ export type PayloadContract = Message<"posthorn.v1.PayloadContract"> & {
  * Use `create(PayloadContractSchema)` to create a new message.
  */
 export const PayloadContractSchema: GenMessage<PayloadContract> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 1);
+  messageDesc(file_posthorn_v1_type_service, 2);
 
 /**
  * How notifications of a type to one user become one. Only those of the same
@@ -250,7 +294,7 @@ export const PayloadContractSchema: GenMessage<PayloadContract> = /*@__PURE__*/
  * itself; so does a reminder of a deadline that would come with less than half of
  * the time left that it has now.
  *
- * When this rule, `opt_in` or `digest` of the type change, or the tenant's
+ * When this rule, `opt_in`, `timing` or `digest` of the type change, or the tenant's
  * defaults, its open batches are dissolved from the next tick on; when a
  * recipient's preferences do, theirs are at once. Members are decided anew, and
  * what is batched again begins no new window. Other changes of the type leave
@@ -311,7 +355,7 @@ export type BatchRule = Message<"posthorn.v1.BatchRule"> & {
  * Use `create(BatchRuleSchema)` to create a new message.
  */
 export const BatchRuleSchema: GenMessage<BatchRule> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 2);
+  messageDesc(file_posthorn_v1_type_service, 3);
 
 /**
  * What happens to the first.
@@ -355,7 +399,7 @@ export type BatchRule_Mode = (typeof BatchRule_Mode)[keyof typeof BatchRule_Mode
  * Describes the enum posthorn.v1.BatchRule.Mode.
  */
 export const BatchRule_ModeSchema: GenEnum<BatchRule_Mode> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_type_service, 2, 0);
+  enumDesc(file_posthorn_v1_type_service, 3, 0);
 
 /**
  * The wording of a batch's notification; "{count}" stands for the number of its
@@ -431,7 +475,7 @@ export type BatchWording = Message<"posthorn.v1.BatchWording"> & {
  * Use `create(BatchWordingSchema)` to create a new message.
  */
 export const BatchWordingSchema: GenMessage<BatchWording> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 3);
+  messageDesc(file_posthorn_v1_type_service, 4);
 
 /**
  * What of a batch's wording depends on the language. What is empty is as in the
@@ -467,7 +511,7 @@ export type BatchText = Message<"posthorn.v1.BatchText"> & {
  * Use `create(BatchTextSchema)` to create a new message.
  */
 export const BatchTextSchema: GenMessage<BatchText> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 4);
+  messageDesc(file_posthorn_v1_type_service, 5);
 
 /**
  * The type as it shall be.
@@ -488,7 +532,7 @@ export type CreateTypeRequest = Message<"posthorn.v1.CreateTypeRequest"> & {
  * Use `create(CreateTypeRequestSchema)` to create a new message.
  */
 export const CreateTypeRequestSchema: GenMessage<CreateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 5);
+  messageDesc(file_posthorn_v1_type_service, 6);
 
 /**
  * The type as stored.
@@ -509,7 +553,7 @@ export type CreateTypeResponse = Message<"posthorn.v1.CreateTypeResponse"> & {
  * Use `create(CreateTypeResponseSchema)` to create a new message.
  */
 export const CreateTypeResponseSchema: GenMessage<CreateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 6);
+  messageDesc(file_posthorn_v1_type_service, 7);
 
 /**
  * Which type.
@@ -530,7 +574,7 @@ export type GetTypeRequest = Message<"posthorn.v1.GetTypeRequest"> & {
  * Use `create(GetTypeRequestSchema)` to create a new message.
  */
 export const GetTypeRequestSchema: GenMessage<GetTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 7);
+  messageDesc(file_posthorn_v1_type_service, 8);
 
 /**
  * The type.
@@ -551,7 +595,7 @@ export type GetTypeResponse = Message<"posthorn.v1.GetTypeResponse"> & {
  * Use `create(GetTypeResponseSchema)` to create a new message.
  */
 export const GetTypeResponseSchema: GenMessage<GetTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 8);
+  messageDesc(file_posthorn_v1_type_service, 9);
 
 /**
  * Which types.
@@ -586,7 +630,7 @@ export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
  * Use `create(ListTypesRequestSchema)` to create a new message.
  */
 export const ListTypesRequestSchema: GenMessage<ListTypesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 9);
+  messageDesc(file_posthorn_v1_type_service, 10);
 
 /**
  * One page.
@@ -614,7 +658,7 @@ export type ListTypesResponse = Message<"posthorn.v1.ListTypesResponse"> & {
  * Use `create(ListTypesResponseSchema)` to create a new message.
  */
 export const ListTypesResponseSchema: GenMessage<ListTypesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 10);
+  messageDesc(file_posthorn_v1_type_service, 11);
 
 /**
  * What to change.
@@ -664,7 +708,7 @@ export type UpdateTypeRequest = Message<"posthorn.v1.UpdateTypeRequest"> & {
  * Use `create(UpdateTypeRequestSchema)` to create a new message.
  */
 export const UpdateTypeRequestSchema: GenMessage<UpdateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 11);
+  messageDesc(file_posthorn_v1_type_service, 12);
 
 /**
  * The type as changed.
@@ -700,7 +744,7 @@ export type UpdateTypeResponse = Message<"posthorn.v1.UpdateTypeResponse"> & {
  * Use `create(UpdateTypeResponseSchema)` to create a new message.
  */
 export const UpdateTypeResponseSchema: GenMessage<UpdateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 12);
+  messageDesc(file_posthorn_v1_type_service, 13);
 
 /**
  * Of which type.
@@ -735,7 +779,7 @@ export type ListTypeRevisionsRequest = Message<"posthorn.v1.ListTypeRevisionsReq
  * Use `create(ListTypeRevisionsRequestSchema)` to create a new message.
  */
 export const ListTypeRevisionsRequestSchema: GenMessage<ListTypeRevisionsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 13);
+  messageDesc(file_posthorn_v1_type_service, 14);
 
 /**
  * One page.
@@ -763,7 +807,7 @@ export type ListTypeRevisionsResponse = Message<"posthorn.v1.ListTypeRevisionsRe
  * Use `create(ListTypeRevisionsResponseSchema)` to create a new message.
  */
 export const ListTypeRevisionsResponseSchema: GenMessage<ListTypeRevisionsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 14);
+  messageDesc(file_posthorn_v1_type_service, 15);
 
 /**
  * A type as it was from one change to the next.
@@ -800,7 +844,7 @@ export type TypeRevision = Message<"posthorn.v1.TypeRevision"> & {
  * Use `create(TypeRevisionSchema)` to create a new message.
  */
 export const TypeRevisionSchema: GenMessage<TypeRevision> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 15);
+  messageDesc(file_posthorn_v1_type_service, 16);
 
 /**
  * Which type to delete.
@@ -821,7 +865,7 @@ export type DeleteTypeRequest = Message<"posthorn.v1.DeleteTypeRequest"> & {
  * Use `create(DeleteTypeRequestSchema)` to create a new message.
  */
 export const DeleteTypeRequestSchema: GenMessage<DeleteTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 16);
+  messageDesc(file_posthorn_v1_type_service, 17);
 
 /**
  * Deleted.
@@ -836,7 +880,7 @@ export type DeleteTypeResponse = Message<"posthorn.v1.DeleteTypeResponse"> & {
  * Use `create(DeleteTypeResponseSchema)` to create a new message.
  */
 export const DeleteTypeResponseSchema: GenMessage<DeleteTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 17);
+  messageDesc(file_posthorn_v1_type_service, 18);
 
 /**
  * Which catalogue.
@@ -857,7 +901,7 @@ export type LoadPresetRequest = Message<"posthorn.v1.LoadPresetRequest"> & {
  * Use `create(LoadPresetRequestSchema)` to create a new message.
  */
 export const LoadPresetRequestSchema: GenMessage<LoadPresetRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 18);
+  messageDesc(file_posthorn_v1_type_service, 19);
 
 /**
  * What was created.
@@ -885,7 +929,7 @@ export type LoadPresetResponse = Message<"posthorn.v1.LoadPresetResponse"> & {
  * Use `create(LoadPresetResponseSchema)` to create a new message.
  */
 export const LoadPresetResponseSchema: GenMessage<LoadPresetResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 19);
+  messageDesc(file_posthorn_v1_type_service, 20);
 
 /**
  * What a type's payloads shall be.
@@ -938,7 +982,7 @@ export type PushPayloadRequest = Message<"posthorn.v1.PushPayloadRequest"> & {
  * Use `create(PushPayloadRequestSchema)` to create a new message.
  */
 export const PushPayloadRequestSchema: GenMessage<PushPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 20);
+  messageDesc(file_posthorn_v1_type_service, 21);
 
 /**
  * The contract as it stands.
@@ -973,7 +1017,7 @@ export type PushPayloadResponse = Message<"posthorn.v1.PushPayloadResponse"> & {
  * Use `create(PushPayloadResponseSchema)` to create a new message.
  */
 export const PushPayloadResponseSchema: GenMessage<PushPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 21);
+  messageDesc(file_posthorn_v1_type_service, 22);
 
 /**
  * What a type's payloads might be.
@@ -1008,7 +1052,7 @@ export type CheckPayloadRequest = Message<"posthorn.v1.CheckPayloadRequest"> & {
  * Use `create(CheckPayloadRequestSchema)` to create a new message.
  */
 export const CheckPayloadRequestSchema: GenMessage<CheckPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 22);
+  messageDesc(file_posthorn_v1_type_service, 23);
 
 /**
  * What a push of it would do.
@@ -1050,7 +1094,7 @@ export type CheckPayloadResponse = Message<"posthorn.v1.CheckPayloadResponse"> &
  * Use `create(CheckPayloadResponseSchema)` to create a new message.
  */
 export const CheckPayloadResponseSchema: GenMessage<CheckPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 23);
+  messageDesc(file_posthorn_v1_type_service, 24);
 
 /**
  * Something that a new version of a contract would break.
@@ -1098,7 +1142,7 @@ export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
  * Use `create(PayloadBreakSchema)` to create a new message.
  */
 export const PayloadBreakSchema: GenMessage<PayloadBreak> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 24);
+  messageDesc(file_posthorn_v1_type_service, 25);
 
 /**
  * What waits with payloads of a type: notifications that are ACCEPTED, SCHEDULED,
@@ -1150,7 +1194,7 @@ export type PayloadReach = Message<"posthorn.v1.PayloadReach"> & {
  * Use `create(PayloadReachSchema)` to create a new message.
  */
 export const PayloadReachSchema: GenMessage<PayloadReach> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 25);
+  messageDesc(file_posthorn_v1_type_service, 26);
 
 /**
  * Which version.
@@ -1178,7 +1222,7 @@ export type GetPayloadRequest = Message<"posthorn.v1.GetPayloadRequest"> & {
  * Use `create(GetPayloadRequestSchema)` to create a new message.
  */
 export const GetPayloadRequestSchema: GenMessage<GetPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 26);
+  messageDesc(file_posthorn_v1_type_service, 27);
 
 /**
  * A version with its descriptors.
@@ -1207,7 +1251,7 @@ export type GetPayloadResponse = Message<"posthorn.v1.GetPayloadResponse"> & {
  * Use `create(GetPayloadResponseSchema)` to create a new message.
  */
 export const GetPayloadResponseSchema: GenMessage<GetPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 27);
+  messageDesc(file_posthorn_v1_type_service, 28);
 
 /**
  * Whose versions.
@@ -1242,7 +1286,7 @@ export type ListPayloadsRequest = Message<"posthorn.v1.ListPayloadsRequest"> & {
  * Use `create(ListPayloadsRequestSchema)` to create a new message.
  */
 export const ListPayloadsRequestSchema: GenMessage<ListPayloadsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 28);
+  messageDesc(file_posthorn_v1_type_service, 29);
 
 /**
  * One page.
@@ -1270,7 +1314,7 @@ export type ListPayloadsResponse = Message<"posthorn.v1.ListPayloadsResponse"> &
  * Use `create(ListPayloadsResponseSchema)` to create a new message.
  */
 export const ListPayloadsResponseSchema: GenMessage<ListPayloadsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 29);
+  messageDesc(file_posthorn_v1_type_service, 30);
 
 /**
  * What recipients' digests mean for a type.
