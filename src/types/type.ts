@@ -6,15 +6,18 @@ import {
   BatchRuleSchema,
   type BatchWording,
   BatchWordingSchema,
+  DeliveryMode,
   DigestRule,
   type NotificationType,
   NotificationTypeSchema,
+  TypeDeprecationSchema,
 } from "#gen/posthorn/v1/type_service_pb.ts";
 import { offsetsOf, toOffsets } from "#src/deadlines/offsets.ts";
 import { invalidRequest } from "#src/errors.ts";
 import { type EscalationPlan, toPlan } from "#src/escalation/plan.ts";
 import type { types } from "#src/store/schema/users.ts";
 import { textFaults } from "#src/store/storable.ts";
+import { deprecationFaults, storedDeprecation } from "./deprecation.ts";
 
 /** A type as stored: what accepting and routing read. Channels and priority are the contract's numbers. */
 export type NotificationTypeRow = typeof types.$inferSelect;
@@ -30,6 +33,8 @@ export type TypeRules = {
   readonly escalation?: EscalationPlan | undefined;
   /** How long it may wait for a good hour of its recipient; undefined: not at all. */
   readonly maxWaitMs?: number | undefined;
+  /** No outside channel is given it again that may have taken it. */
+  readonly atMostOnce?: boolean;
 };
 
 export type TypeBatching = {
@@ -49,7 +54,7 @@ const USUAL = 3;
 export const USUAL_WORTH = USUAL * USUAL;
 
 export function rulesOf(row: RuledRow): TypeRules {
-  const { batching, digestRule, value, urgency, escalation, timingMaxWaitMs } = row;
+  const { batching, digestRule, value, urgency, escalation, timingMaxWaitMs, deliveryMode } = row;
   const rule = batching === null ? undefined : fromBinary(BatchRuleSchema, batching);
   const ms = (duration: Duration | undefined) => duration && Math.floor(durationMs(duration));
   return {
@@ -66,10 +71,11 @@ export function rulesOf(row: RuledRow): TypeRules {
     worth: value * urgency,
     escalation: escalation === null ? undefined : toPlan(fromBinary(EscalationSchema, escalation)),
     maxWaitMs: timingMaxWaitMs ?? undefined,
+    atMostOnce: deliveryMode === DeliveryMode.AT_MOST_ONCE,
   };
 }
 
-/** What `rulesOf` reads. */
+/** What `rulesOf` reads of what decides. */
 const RULED = [
   "batching",
   "digestRule",
@@ -78,7 +84,7 @@ const RULED = [
   "escalation",
   "timingMaxWaitMs",
 ] as const satisfies (keyof NotificationTypeRow)[];
-type RuledRow = Pick<NotificationTypeRow, (typeof RULED)[number]>;
+type RuledRow = Pick<NotificationTypeRow, (typeof RULED)[number] | "deliveryMode">;
 
 /** What the tenant says about a type, with every default filled in. */
 export type TypeDefinition = Omit<
@@ -110,6 +116,8 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   group: false,
   escalation: null,
   timingMaxWaitMs: null,
+  deprecation: null,
+  deliveryMode: DeliveryMode.AT_LEAST_ONCE,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -131,6 +139,8 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     group: type.group,
     escalation: type.escalation === undefined ? null : toBinary(EscalationSchema, type.escalation),
     timingMaxWaitMs: type.timing?.maxWait === undefined ? null : Math.floor(durationMs(type.timing.maxWait)),
+    deprecation: type.deprecation === undefined ? null : storedDeprecation(type.deprecation),
+    deliveryMode: type.deliveryMode || DeliveryMode.AT_LEAST_ONCE,
   };
 }
 
@@ -153,6 +163,8 @@ export function toType(row: NotificationTypeRow): NotificationType {
     group: row.group,
     ...(row.escalation === null ? {} : { escalation: fromBinary(EscalationSchema, row.escalation) }),
     ...(row.timingMaxWaitMs === null ? {} : { timing: { maxWait: durationFromMs(row.timingMaxWaitMs) } }),
+    ...(row.deprecation === null ? {} : { deprecation: fromBinary(TypeDeprecationSchema, row.deprecation) }),
+    deliveryMode: row.deliveryMode as DeliveryMode,
     payloadMessage: row.payloadMessage ?? "",
     payloadVersion: row.payloadVersion ?? 0,
     revision: row.revision,
@@ -178,6 +190,8 @@ const FIELDS = {
   group: "group",
   escalation: "escalation",
   timing: "timingMaxWaitMs",
+  deprecation: "deprecation",
+  delivery_mode: "deliveryMode",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */
@@ -204,7 +218,8 @@ function asText(value: TypeDefinition[keyof TypeDefinition]): string {
 }
 
 /** INVALID_REQUEST for what the contract's validation cannot refuse. */
-export function checkDefinition({ displayName, description, batchWording }: TypeDefinition): void {
+export function checkDefinition(definition: TypeDefinition): void {
+  const { displayName, description, batchWording } = definition;
   const { title, body, more, translations } = fromBinary(BatchWordingSchema, batchWording ?? new Uint8Array());
   const wordings = Object.entries({ "type.batch_wording": { title, body, more }, ...translationsByPath(translations) });
   const fields = textFaults({
@@ -218,6 +233,7 @@ export function checkDefinition({ displayName, description, batchWording }: Type
       ]),
     ),
   });
+  fields.push(...deprecationFaults(definition));
   if ((batchWording?.byteLength ?? 0) > MAX_WORDING_BYTES)
     fields.push({
       field: "type.batch_wording",
