@@ -18,6 +18,7 @@ import { reconcilingReminders } from "#src/deadlines/reconcile.ts";
 import { newIds } from "#src/ids.ts";
 import { openInbox } from "#src/inbox/inbox.ts";
 import { unreadLimit } from "#src/inbox/unread-limit.ts";
+import { startGathering } from "#src/learning/gather.ts";
 import { createApiLimits } from "#src/limits/api-limits.ts";
 import { lookingAtLimits, notificationLimits } from "#src/limits/notification-limits.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
@@ -182,6 +183,11 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       announceConfirmed(live, tenantId, userId, { notificationId, status }, at),
   });
 
+  const looks = stack.use(
+    startGathering({ store, clock, invalidations, loadPreferences: preferences.load, clockOf: zoneClocks(), log }),
+  );
+  const { looked } = looks;
+
   const limited = { cache, config: config.notificationLimits, clock: () => clock().getTime() };
   const limits = notificationLimits({
     ...limited,
@@ -271,7 +277,17 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const api = () =>
     apiServices({
       ...shared,
-      ...{ inbox, violations, slots, slot: firstSlot, cancelled, membershipChanged, reconcile, reconcileReminders },
+      ...{
+        inbox,
+        looked,
+        violations,
+        slots,
+        slot: firstSlot,
+        cancelled,
+        membershipChanged,
+        reconcile,
+        reconcileReminders,
+      },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
       preview: previewing({ ...acceptDeps, ...reconsider, look: lookingAtLimits(limited) }),
       findType: findTyped,
@@ -282,7 +298,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     });
   const services = [
     ...(has("api") ? api() : []),
-    ...(has("stream") ? [streamService({ ...shared, hub, live, presence, inbox })] : []),
+    ...(has("stream") ? [streamService({ ...shared, hub, live, presence, inbox, looked })] : []),
   ];
   const pipeline = stack.use(
     createPipeline({

@@ -94,6 +94,7 @@ const ELSEWHERE: readonly [begins: string, where: string][] = [
   ["buf breaking", "not run: what it says of the same is compared in test/types/payload/breaks.unit.test.ts"],
   ["npx posthorn batches close", "test/cli/commands.unit.test.ts"],
   ["npx posthorn confirm", "test/cli/commands.unit.test.ts"],
+  ["npx posthorn timing", "test/cli/commands.unit.test.ts"],
   ["npx posthorn explain", "test/cli/start.test.ts"],
   ["npx posthorn what-if", "test/cli/start.test.ts"],
   ["posthorn confirm", "test/cli/commands.unit.test.ts"],

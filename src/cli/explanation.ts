@@ -39,6 +39,7 @@ const GATES: Record<Exclude<Gate, typeof Gate.UNSPECIFIED>, string> = {
   [Gate.QUIET_HOURS]: "no quiet hours",
   [Gate.DO_NOT_DISTURB]: "no do-not-disturb period",
   [Gate.WEEKEND]: "no free weekend",
+  [Gate.OPTIMAL_TIMING]: "waits for no better hour",
   [Gate.DIGEST]: "does not wait for a digest",
   [Gate.BATCH]: "does not wait for others",
   [Gate.HOURLY_CAP]: "the hourly cap has room",
@@ -148,6 +149,8 @@ function values(reason: Reason, rule: Rule): string[] {
       return rule.startTime === "" ? [] : [`${DAYS[rule.dayOfWeek ?? 0]} ${rule.startTime}–${rule.endTime}`];
     case Reason.BELOW_MINIMUM_PRIORITY:
       return rule.minimumPriority === 0 ? [] : [`${enumWord(PrioritySchema, rule.minimumPriority)} at least`];
+    case Reason.OPTIMAL_TIMING:
+      return rule.goodHours.length === 0 ? [] : [`usually looks at ${hoursWords(rule.goodHours)}`];
     case Reason.DIGEST:
       return rule.digestMode === Mode.UNSPECIFIED ? [] : [digestWords(rule)];
     case Reason.BATCHING: {
@@ -158,6 +161,17 @@ function values(reason: Reason, rule: Rule): string[] {
     default:
       return [];
   }
+}
+
+/** "8–10, 19": each is the hour that begins then. */
+function hoursWords(hours: readonly number[]): string {
+  const runs: number[][] = [];
+  for (const hour of hours) {
+    const run = runs.at(-1);
+    if (run !== undefined && run.at(-1) === hour - 1) run.push(hour);
+    else runs.push([hour]);
+  }
+  return runs.map((run) => (run.length === 1 ? `${run[0]}` : `${run[0]}–${run.at(-1)}`)).join(", ");
 }
 
 function digestWords({ digestMode, digestTime, digestDays }: Rule): string {

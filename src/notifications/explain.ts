@@ -31,12 +31,31 @@ import { acceptedEntry, isBypass, type NotificationRow, type TimelineRow, toTime
 /** What of a notification lets it pass limits. */
 export type Subject = Pick<NotificationRow, "priority" | "bypassLimits">;
 
-/** All gates, in the order in which they are asked: that of their numbers. */
-export const GATES: readonly Gate[] = Object.values(Gate).filter((gate) => gate !== Gate.UNSPECIFIED);
+/** All gates, in the order in which they are asked. */
+export const GATES: readonly Gate[] = [
+  Gate.EXPIRY,
+  Gate.TYPE_EXISTS,
+  Gate.OPT_OUT,
+  Gate.TYPE_SWITCH,
+  Gate.CHANNEL_SWITCH,
+  Gate.CHANNEL_AVAILABLE,
+  Gate.MINIMUM_PRIORITY,
+  Gate.SUBSCRIPTIONS,
+  Gate.SCHEDULE,
+  Gate.QUIET_HOURS,
+  Gate.DO_NOT_DISTURB,
+  Gate.WEEKEND,
+  Gate.OPTIMAL_TIMING,
+  Gate.DIGEST,
+  Gate.BATCH,
+  Gate.HOURLY_CAP,
+  Gate.RATE_LIMITS,
+];
 
 /** What is not asked about steps of an escalation: the notification has reached its recipient before. */
 const NOT_OF_STEPS: ReadonlySet<Gate> = new Set([
   Gate.SUBSCRIPTIONS,
+  Gate.OPTIMAL_TIMING,
   Gate.DIGEST,
   Gate.BATCH,
   Gate.HOURLY_CAP,
@@ -121,7 +140,7 @@ function explainedGate(
     const answer = ANSWERS[kind] ?? GateAnswer.UNSPECIFIED;
     return create(GateVerdictSchema, { gate, answer, reason, ...(until && { until }), rule });
   }
-  if ((deciding !== undefined && gate > deciding) || (ofStep && NOT_OF_STEPS.has(gate)))
+  if ((deciding !== undefined && GATES.indexOf(gate) > GATES.indexOf(deciding)) || (ofStep && NOT_OF_STEPS.has(gate)))
     return create(GateVerdictSchema, { gate, answer: GateAnswer.NOT_ASKED });
   const exemption = exemptionOf(subject, gate);
   const passed = { gate, answer: GateAnswer.PASSED };

@@ -6,7 +6,8 @@ import type { PreviewedBatch, PreviewSendResponse, SendRequest } from "#gen/post
 import { joiningOne } from "#src/batches/joining.ts";
 import { findOpenBatch } from "#src/batches/queries.ts";
 import { BatchRole } from "#src/batches/role.ts";
-import type { NewId } from "#src/ids.ts";
+import { newIds } from "#src/ids.ts";
+import { readLooks } from "#src/learning/queries.ts";
 import type { lookingAtLimits } from "#src/limits/notification-limits.ts";
 import { explainedEntry } from "#src/notifications/explain.ts";
 import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
@@ -28,10 +29,10 @@ import { decideChunk, type Known } from "./route/decide-chunk.ts";
 import type { DecideDeps } from "./route/decide-in-slices.ts";
 import { atOnce } from "./route/lead.ts";
 import type { Waiting } from "./route/load.ts";
+import { goodHoursOf } from "./route/when-they-look.ts";
 
 export type PreviewDeps = Pick<DecideDeps, "decide"> & {
   store: Store;
-  newId: NewId;
   clockOf(zone: string): ZoneClock;
   filters: FilterEvaluator;
   /** What the limits would say; they count nothing. */
@@ -75,11 +76,11 @@ export function previewing(deps: PreviewDeps): Preview {
         ? undefined
         : await store.tenant(tenantId, (tx) => findDuplicate(tx, tenantId, { userId, key: dedupKey }, at));
     if (duplicateOf !== undefined) return { timeZone, duplicateOf, warnings, ...NOTHING };
-    const known: Known = {
+    const known: Omit<Known, "good"> = {
       preferences: new Map([[userId, own]]),
       types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
     };
-    const row = waitingOf(deps.newId(), userId, draft, timeZone);
+    const row = waitingOf(newIds(() => at)(), userId, draft, timeZone);
     return { timeZone, duplicateOf: "", warnings, ...(await foreseen(deps, tenantId, { row, own, known }, at)) };
   };
 }
@@ -88,7 +89,7 @@ export function previewing(deps: PreviewDeps): Preview {
 const NOTHING: Foreseen = { timeline: [], limitsUnknown: false, handOvers: [], ifUnanswered: [] };
 
 /** One that would be stored, and what it is decided by. */
-type Subject = { row: Waiting; own: CompiledPreferences; known: Known };
+type Subject = { row: Waiting; own: CompiledPreferences; known: Omit<Known, "good"> };
 
 /** What its timeline would hold, and what follows. */
 async function foreseen(deps: PreviewDeps, tenantId: string, subject: Subject, at: Date): Promise<Foreseen> {
@@ -126,6 +127,12 @@ async function decideOne(
   { row, own, known }: Subject,
   now: Date,
 ): Promise<DecidedOne> {
+  const good = await goodHoursOf(
+    [row],
+    { preferences: () => own, rules: (type) => known.types.get(type)?.rules },
+    (userIds) => store.tenant(tenantId, (tx) => readLooks(tx, tenantId, userIds)),
+    now,
+  );
   const openBatch = async (key: string) => {
     const open = await store.tenant(tenantId, (tx) => findOpenBatch(tx, tenantId, row.userId, key));
     // By then it will have closed.
@@ -150,7 +157,7 @@ async function decideOne(
       },
     },
     [row],
-    known,
+    { ...known, good },
     now,
   );
   const [conclusion] = conclusions;

@@ -23,6 +23,7 @@ import {
   type Scope,
   scopeEnabled,
   timeZone,
+  timing,
   weekendsEnabled,
 } from "./merge.ts";
 import { type Asked, type RuleBehind, ruleBehind } from "./rule-behind.ts";
@@ -43,6 +44,10 @@ export type CompiledPreferences = {
   readonly clock: ClockRules | undefined;
   /** When digests come, for those scopes that have one. */
   readonly digest: DigestTimes;
+  /** Undefined: nothing waits for a good hour, because that is not wanted, or may not be learnt. */
+  readonly timing: { readonly clock: () => ZoneClock } | undefined;
+  /** When the user looks may be learnt. */
+  readonly mayLearn: boolean;
   /** How many come in an hour; undefined: any number. */
   readonly maxPerHour: number | undefined;
   /** Where things come besides the inbox, and what is tried when what is CRITICAL has to be confirmed and is not. */
@@ -105,6 +110,7 @@ export function compile(
   };
   const groups = grouping(levels);
   const cap = hourlyCap(levels);
+  const { intelligentTiming, learning } = timing(levels);
   const delivers = delivery(levels);
   const general = scopeRules(levels, undefined);
   const { time, days } = digest(levels, undefined);
@@ -117,6 +123,8 @@ export function compile(
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
     digest: { time: time.value, days: days.value, clock: () => clockOf(knownZone) },
+    timing: intelligentTiming.value && learning.value ? { clock: () => clockOf(knownZone) } : undefined,
+    mayLearn: learning.value,
     maxPerHour: cap.enabled.value ? cap.maxPerHour.value : undefined,
     delivery: {
       method: delivers.method.value,

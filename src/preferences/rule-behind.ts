@@ -17,6 +17,7 @@ import {
   receivesAnything,
   type Scope,
   scopeEnabled,
+  timing,
   weekendsEnabled,
 } from "./merge.ts";
 import { isBlocked } from "./next-allowed.ts";
@@ -72,6 +73,10 @@ export function ruleBehind(
     }
     case Reason.WEEKEND:
       return { level: weekendsEnabled(levels).level };
+    case Reason.OPTIMAL_TIMING: {
+      const { intelligentTiming, learning } = timing(levels);
+      return { level: nearest(intelligentTiming, learning) };
+    }
     case Reason.DIGEST: {
       const { mode, time, days } = digest(levels, scope);
       return { level: mode.level, digestMode: mode.value, digestTime: time.value, digestDays: [...days.value] };

@@ -3,6 +3,7 @@ import type { Clock } from "#src/clock.ts";
 import { toCounts } from "#src/inbox/entry.ts";
 import { entriesByIds } from "#src/inbox/queries.ts";
 import { expireEntries, type Returned, releaseSnoozed } from "#src/inbox/release.ts";
+import { forgetLooks } from "#src/learning/queries.ts";
 import { adaptiveSize } from "#src/pipeline/adaptive.ts";
 import type { CloseDeps } from "#src/pipeline/close/close.ts";
 import { type DeliverDeps, startDelivering } from "#src/pipeline/deliver/deliver.ts";
@@ -181,6 +182,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     while ((await forgetSchedules(store, now, config.retention.days, batch)) === batch);
     while ((await forgetBatches(store, now, config.retention.days, batch)) === batch);
     while ((await forgetEscalations(store, now, config.retention.days, batch)) === batch);
+    while ((await forgetLooks(store, now, config.retention.days, batch)) === batch);
     if (dropped.length > 0) log.info({ dropped }, "dropped months that were older than the retention");
     return { more: false };
   });

@@ -31,6 +31,8 @@ export type TypeRules = {
   readonly worth: number;
   /** What happens when nobody answers; undefined: nothing. */
   readonly escalation?: EscalationPlan | undefined;
+  /** How long it may wait for a good hour of its recipient; undefined: not at all. */
+  readonly maxWaitMs?: number | undefined;
   /** No outside channel is given it again that may have taken it. */
   readonly atMostOnce?: boolean;
 };
@@ -51,7 +53,8 @@ const USUAL = 3;
 /** Of what has no type of its own. */
 export const USUAL_WORTH = USUAL * USUAL;
 
-export function rulesOf({ batching, digestRule, value, urgency, escalation, deliveryMode }: RuledRow): TypeRules {
+export function rulesOf(row: RuledRow): TypeRules {
+  const { batching, digestRule, value, urgency, escalation, timingMaxWaitMs, deliveryMode } = row;
   const rule = batching === null ? undefined : fromBinary(BatchRuleSchema, batching);
   const ms = (duration: Duration | undefined) => duration && Math.floor(durationMs(duration));
   return {
@@ -67,6 +70,7 @@ export function rulesOf({ batching, digestRule, value, urgency, escalation, deli
     digest: digestRule as DigestRule,
     worth: value * urgency,
     escalation: escalation === null ? undefined : toPlan(fromBinary(EscalationSchema, escalation)),
+    maxWaitMs: timingMaxWaitMs ?? undefined,
     atMostOnce: deliveryMode === DeliveryMode.AT_MOST_ONCE,
   };
 }
@@ -78,6 +82,7 @@ const RULED = [
   "value",
   "urgency",
   "escalation",
+  "timingMaxWaitMs",
 ] as const satisfies (keyof NotificationTypeRow)[];
 type RuledRow = Pick<NotificationTypeRow, (typeof RULED)[number] | "deliveryMode">;
 
@@ -110,6 +115,7 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   urgency: USUAL,
   group: false,
   escalation: null,
+  timingMaxWaitMs: null,
   deprecation: null,
   deliveryMode: DeliveryMode.AT_LEAST_ONCE,
 };
@@ -132,6 +138,7 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     urgency: type.urgency || USUAL,
     group: type.group,
     escalation: type.escalation === undefined ? null : toBinary(EscalationSchema, type.escalation),
+    timingMaxWaitMs: type.timing?.maxWait === undefined ? null : Math.floor(durationMs(type.timing.maxWait)),
     deprecation: type.deprecation === undefined ? null : storedDeprecation(type.deprecation),
     deliveryMode: type.deliveryMode || DeliveryMode.AT_LEAST_ONCE,
   };
@@ -155,6 +162,7 @@ export function toType(row: NotificationTypeRow): NotificationType {
     urgency: row.urgency,
     group: row.group,
     ...(row.escalation === null ? {} : { escalation: fromBinary(EscalationSchema, row.escalation) }),
+    ...(row.timingMaxWaitMs === null ? {} : { timing: { maxWait: durationFromMs(row.timingMaxWaitMs) } }),
     ...(row.deprecation === null ? {} : { deprecation: fromBinary(TypeDeprecationSchema, row.deprecation) }),
     deliveryMode: row.deliveryMode as DeliveryMode,
     payloadMessage: row.payloadMessage ?? "",
@@ -181,6 +189,7 @@ const FIELDS = {
   urgency: "urgency",
   group: "group",
   escalation: "escalation",
+  timing: "timingMaxWaitMs",
   deprecation: "deprecation",
   delivery_mode: "deliveryMode",
 } as const satisfies Record<string, keyof TypeDefinition>;

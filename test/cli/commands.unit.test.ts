@@ -948,6 +948,33 @@ test("deadlines are set with what reminds of them, and deleted", async () => {
   expect((await w.run("deadlines delete ann task")).err).toEqual(["2 reminders cancelled"]);
 });
 
+test("timing shows the hours and which are good, and forgets", async () => {
+  const asked: object[] = [];
+  let known = true;
+  const { server } = await serving((router) => {
+    router.rpc(PreferencesService.method.getLearntTiming, ({ userId }) => {
+      asked.push({ userId });
+      const hours = [8, 9].map((hour) => ({ hour, weekdayLooks: hour === 9 ? 20 : 1, goodOnWeekdays: hour === 9 }));
+      return known ? { hours, looks: 21, enough: true } : {};
+    });
+    router.rpc(PreferencesService.method.deleteLearntTiming, ({ userId, reason }) => {
+      asked.push({ userId, reason });
+      return known ? { reconciled: { released: 2 } } : {};
+    });
+  });
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const { out } = await w.run("timing --user ada");
+  expect(out[0]).toBe("21.0 looks from - to -, enough to go by");
+  expect(out[2]).toMatch(/^08:00 +#$/);
+  expect(out[3]).toMatch(/^09:00 +\* #{20}$/);
+  expect((await w.run("timing forget --user ada --reason asked")).err).toEqual(["forgotten; 2 notifications released"]);
+  known = false;
+  expect((await w.run("timing --user ada")).out).toEqual(["nothing was learnt"]);
+  expect((await w.run("timing forget --user ada")).err).toEqual(["nothing was learnt"]);
+  expect(asked[1]).toEqual({ userId: "ada", reason: "asked" });
+  expect(asked[3]).toEqual({ userId: "ada", reason: "posthorn timing" });
+});
+
 test("subscriptions: one target and a filter are added with a reason, and all can be ended", async () => {
   const created: CreateSubscriptionRequest[] = [];
   const ended: UnsubscribeAllRequest[] = [];

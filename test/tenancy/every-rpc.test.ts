@@ -48,6 +48,7 @@ const OWN = new Set(
     "InboxService: DeleteEntries Clear",
     "PreferencesService: GetPreferences UpdatePreferences ResetPreferences GetEffectivePreferences GetDefaultPreferences",
     "PreferencesService: UpdateDefaultPreferences ListSubscriptions DeleteSubscription UnsubscribeAll",
+    "PreferencesService: GetLearntTiming DeleteLearntTiming",
     "ScheduleService: ListSchedules DeleteSchedule ListDeadlines DeleteDeadline",
     "SendService: Send SendBatch SendStream ListNotifications CancelNotifications",
     "StreamService: Subscribe GetPresence Broadcast",

@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/explain.proto.
  */
 export const file_posthorn_v1_explain: GenFile = /*@__PURE__*/
-  fileDesc("Chlwb3N0aG9ybi92MS9leHBsYWluLnByb3RvEgtwb3N0aG9ybi52MSKzAwoEUnVsZRIrCgVsZXZlbBgBIAEoDjIcLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VMZXZlbBIPCgdieV90eXBlGAIgASgIEi8KEG1pbmltdW1fcHJpb3JpdHkYAyABKA4yFS5wb3N0aG9ybi52MS5Qcmlvcml0eRISCgpzdGFydF90aW1lGAQgASgJEhAKCGVuZF90aW1lGAUgASgJEhgKC2RheV9vZl93ZWVrGAYgASgFSACIAQESLQoLZGlnZXN0X21vZGUYByABKA4yGC5wb3N0aG9ybi52MS5EaWdlc3QuTW9kZRITCgtkaWdlc3RfdGltZRgIIAEoCRITCgtkaWdlc3RfZGF5cxgJIAMoBRIQCghtYXhfc2l6ZRgKIAEoBRIpCgZ3aW5kb3cYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoFbGltaXQYDCABKAsyHC5wb3N0aG9ybi52MS5SYXRlTGltaXRTdGF0dXMSKQoJZXhlbXB0aW9uGA0gASgOMhYucG9zdGhvcm4udjEuRXhlbXB0aW9uQg4KDF9kYXlfb2Zfd2VlayLIAQoLR2F0ZVZlcmRpY3QSHwoEZ2F0ZRgBIAEoDjIRLnBvc3Rob3JuLnYxLkdhdGUSJwoGYW5zd2VyGAIgASgOMhcucG9zdGhvcm4udjEuR2F0ZUFuc3dlchIjCgZyZWFzb24YAyABKA4yEy5wb3N0aG9ybi52MS5SZWFzb24SKQoFdW50aWwYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEh8KBHJ1bGUYBSABKAsyES5wb3N0aG9ybi52MS5SdWxlIosBChJDaGFubmVsRXhwbGFuYXRpb24SJQoHY2hhbm5lbBgBIAEoDjIULnBvc3Rob3JuLnYxLkNoYW5uZWwSJQoHdmVyZGljdBgCIAEoCzIULnBvc3Rob3JuLnYxLlZlcmRpY3QSJwoFZ2F0ZXMYAyADKAsyGC5wb3N0aG9ybi52MS5HYXRlVmVyZGljdCLiAQoIRGVjaXNpb24SEQoJdGltZV96b25lGAEgASgJEhIKCmxvY2FsX3RpbWUYAiABKAkSMAoIdmVyc2lvbnMYAyABKAsyHi5wb3N0aG9ybi52MS5EZWNpc2lvbi5WZXJzaW9ucxIxCghjaGFubmVscxgEIAMoCzIfLnBvc3Rob3JuLnYxLkNoYW5uZWxFeHBsYW5hdGlvbhpKCghWZXJzaW9ucxITCgtwcmVmZXJlbmNlcxgBIAEoBRIbChNkZWZhdWx0X3ByZWZlcmVuY2VzGAIgASgFEgwKBHR5cGUYAyABKAUiZAoORXhwbGFpbmVkRW50cnkSKQoFZW50cnkYASABKAsyGi5wb3N0aG9ybi52MS5UaW1lbGluZUVudHJ5EicKCGRlY2lzaW9uGAIgASgLMhUucG9zdGhvcm4udjEuRGVjaXNpb24q8wIKBEdhdGUSFAoQR0FURV9VTlNQRUNJRklFRBAAEg8KC0dBVEVfRVhQSVJZEAESFAoQR0FURV9UWVBFX0VYSVNUUxACEhAKDEdBVEVfT1BUX09VVBADEhQKEEdBVEVfVFlQRV9TV0lUQ0gQBBIXChNHQVRFX0NIQU5ORUxfU1dJVENIEAUSGgoWR0FURV9DSEFOTkVMX0FWQUlMQUJMRRAGEhkKFUdBVEVfTUlOSU1VTV9QUklPUklUWRAHEhYKEkdBVEVfU1VCU0NSSVBUSU9OUxAIEhEKDUdBVEVfU0NIRURVTEUQCRIUChBHQVRFX1FVSUVUX0hPVVJTEAoSFwoTR0FURV9ET19OT1RfRElTVFVSQhALEhAKDEdBVEVfV0VFS0VORBAMEg8KC0dBVEVfRElHRVNUEA0SDgoKR0FURV9CQVRDSBAOEhMKD0dBVEVfSE9VUkxZX0NBUBAPEhQKEEdBVEVfUkFURV9MSU1JVFMQECqpAQoKR2F0ZUFuc3dlchIbChdHQVRFX0FOU1dFUl9VTlNQRUNJRklFRBAAEhYKEkdBVEVfQU5TV0VSX1BBU1NFRBABEhQKEEdBVEVfQU5TV0VSX0hFTEQQAhIaChZHQVRFX0FOU1dFUl9TVVBQUkVTU0VEEAMSGQoVR0FURV9BTlNXRVJfQ09MTEVDVEVEEAQSGQoVR0FURV9BTlNXRVJfTk9UX0FTS0VEEAUqVAoJRXhlbXB0aW9uEhkKFUVYRU1QVElPTl9VTlNQRUNJRklFRBAAEhYKEkVYRU1QVElPTl9DUklUSUNBTBABEhQKEEVYRU1QVElPTl9CWVBBU1MQAkI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_posthorn_v1_notification, file_posthorn_v1_preferences_service]);
+  fileDesc("Chlwb3N0aG9ybi92MS9leHBsYWluLnByb3RvEgtwb3N0aG9ybi52MSL0AwoEUnVsZRIrCgVsZXZlbBgBIAEoDjIcLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VMZXZlbBIPCgdieV90eXBlGAIgASgIEi8KEG1pbmltdW1fcHJpb3JpdHkYAyABKA4yFS5wb3N0aG9ybi52MS5Qcmlvcml0eRISCgpzdGFydF90aW1lGAQgASgJEhAKCGVuZF90aW1lGAUgASgJEhgKC2RheV9vZl93ZWVrGAYgASgFSACIAQESLQoLZGlnZXN0X21vZGUYByABKA4yGC5wb3N0aG9ybi52MS5EaWdlc3QuTW9kZRITCgtkaWdlc3RfdGltZRgIIAEoCRITCgtkaWdlc3RfZGF5cxgJIAMoBRIQCghtYXhfc2l6ZRgKIAEoBRIpCgZ3aW5kb3cYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoFbGltaXQYDCABKAsyHC5wb3N0aG9ybi52MS5SYXRlTGltaXRTdGF0dXMSKQoJZXhlbXB0aW9uGA0gASgOMhYucG9zdGhvcm4udjEuRXhlbXB0aW9uEhIKCmdvb2RfaG91cnMYDiADKAUSKwoIbWF4X3dhaXQYDyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDgoMX2RheV9vZl93ZWVrIsgBCgtHYXRlVmVyZGljdBIfCgRnYXRlGAEgASgOMhEucG9zdGhvcm4udjEuR2F0ZRInCgZhbnN3ZXIYAiABKA4yFy5wb3N0aG9ybi52MS5HYXRlQW5zd2VyEiMKBnJlYXNvbhgDIAEoDjITLnBvc3Rob3JuLnYxLlJlYXNvbhIpCgV1bnRpbBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASHwoEcnVsZRgFIAEoCzIRLnBvc3Rob3JuLnYxLlJ1bGUiiwEKEkNoYW5uZWxFeHBsYW5hdGlvbhIlCgdjaGFubmVsGAEgASgOMhQucG9zdGhvcm4udjEuQ2hhbm5lbBIlCgd2ZXJkaWN0GAIgASgLMhQucG9zdGhvcm4udjEuVmVyZGljdBInCgVnYXRlcxgDIAMoCzIYLnBvc3Rob3JuLnYxLkdhdGVWZXJkaWN0IuIBCghEZWNpc2lvbhIRCgl0aW1lX3pvbmUYASABKAkSEgoKbG9jYWxfdGltZRgCIAEoCRIwCgh2ZXJzaW9ucxgDIAEoCzIeLnBvc3Rob3JuLnYxLkRlY2lzaW9uLlZlcnNpb25zEjEKCGNoYW5uZWxzGAQgAygLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbEV4cGxhbmF0aW9uGkoKCFZlcnNpb25zEhMKC3ByZWZlcmVuY2VzGAEgASgFEhsKE2RlZmF1bHRfcHJlZmVyZW5jZXMYAiABKAUSDAoEdHlwZRgDIAEoBSJkCg5FeHBsYWluZWRFbnRyeRIpCgVlbnRyeRgBIAEoCzIaLnBvc3Rob3JuLnYxLlRpbWVsaW5lRW50cnkSJwoIZGVjaXNpb24YAiABKAsyFS5wb3N0aG9ybi52MS5EZWNpc2lvbiqMAwoER2F0ZRIUChBHQVRFX1VOU1BFQ0lGSUVEEAASDwoLR0FURV9FWFBJUlkQARIUChBHQVRFX1RZUEVfRVhJU1RTEAISEAoMR0FURV9PUFRfT1VUEAMSFAoQR0FURV9UWVBFX1NXSVRDSBAEEhcKE0dBVEVfQ0hBTk5FTF9TV0lUQ0gQBRIaChZHQVRFX0NIQU5ORUxfQVZBSUxBQkxFEAYSGQoVR0FURV9NSU5JTVVNX1BSSU9SSVRZEAcSFgoSR0FURV9TVUJTQ1JJUFRJT05TEAgSEQoNR0FURV9TQ0hFRFVMRRAJEhQKEEdBVEVfUVVJRVRfSE9VUlMQChIXChNHQVRFX0RPX05PVF9ESVNUVVJCEAsSEAoMR0FURV9XRUVLRU5EEAwSFwoTR0FURV9PUFRJTUFMX1RJTUlORxAREg8KC0dBVEVfRElHRVNUEA0SDgoKR0FURV9CQVRDSBAOEhMKD0dBVEVfSE9VUkxZX0NBUBAPEhQKEEdBVEVfUkFURV9MSU1JVFMQECqpAQoKR2F0ZUFuc3dlchIbChdHQVRFX0FOU1dFUl9VTlNQRUNJRklFRBAAEhYKEkdBVEVfQU5TV0VSX1BBU1NFRBABEhQKEEdBVEVfQU5TV0VSX0hFTEQQAhIaChZHQVRFX0FOU1dFUl9TVVBQUkVTU0VEEAMSGQoVR0FURV9BTlNXRVJfQ09MTEVDVEVEEAQSGQoVR0FURV9BTlNXRVJfTk9UX0FTS0VEEAUqVAoJRXhlbXB0aW9uEhkKFUVYRU1QVElPTl9VTlNQRUNJRklFRBAAEhYKEkVYRU1QVElPTl9DUklUSUNBTBABEhQKEEVYRU1QVElPTl9CWVBBU1MQAkI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_posthorn_v1_notification, file_posthorn_v1_preferences_service]);
 
 /**
  * The rule behind an answer and the values that it saw, as they were then. Only
@@ -117,6 +117,21 @@ export type Rule = Message<"posthorn.v1.Rule"> & {
    * @generated from field: posthorn.v1.Exemption exemption = 13;
    */
   exemption: Exemption;
+
+  /**
+   * OPTIMAL_TIMING: the good hours of a day such as that until which it waits, 0 to
+   * 23 on the recipient's clock.
+   *
+   * @generated from field: repeated int32 good_hours = 14;
+   */
+  goodHours: number[];
+
+  /**
+   * OPTIMAL_TIMING: how long its type lets it wait.
+   *
+   * @generated from field: google.protobuf.Duration max_wait = 15;
+   */
+  maxWait?: Duration | undefined;
 };
 
 /**
@@ -319,10 +334,10 @@ export const ExplainedEntrySchema: GenMessage<ExplainedEntry> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_explain, 4);
 
 /**
- * What is asked when a notification is decided, in the order of the numbers: what
- * is final before what waits, the clock before what collects, and limits last,
- * because asking them counts. The first that objects decides, and those after it
- * are not asked.
+ * What is asked when a notification is decided, in the order of this list, which is
+ * that of ChannelExplanation.gates but not of the numbers: what is final before what
+ * waits, the clock before what collects, and limits last, because asking them
+ * counts. The first that objects decides, and those after it are not asked.
  *
  * @generated from enum posthorn.v1.Gate
  */
@@ -420,6 +435,13 @@ export const Gate = {
   WEEKEND: 12,
 
   /**
+   * The recipient usually looks in this hour, or it is not to wait for such a one.
+   *
+   * @generated from enum value: GATE_OPTIMAL_TIMING = 17;
+   */
+  OPTIMAL_TIMING: 17,
+
+  /**
    * It does not wait for the recipient's digest.
    *
    * @generated from enum value: GATE_DIGEST = 13;
@@ -449,10 +471,10 @@ export const Gate = {
 } as const;
 
 /**
- * What is asked when a notification is decided, in the order of the numbers: what
- * is final before what waits, the clock before what collects, and limits last,
- * because asking them counts. The first that objects decides, and those after it
- * are not asked.
+ * What is asked when a notification is decided, in the order of this list, which is
+ * that of ChannelExplanation.gates but not of the numbers: what is final before what
+ * waits, the clock before what collects, and limits last, because asking them
+ * counts. The first that objects decides, and those after it are not asked.
  *
  * @generated from enum posthorn.v1.Gate
  */

@@ -1,6 +1,8 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { DIGEST } from "#src/batches/join.ts";
 import { BatchRole } from "#src/batches/role.ts";
+import { madeAtMs } from "#src/ids.ts";
+import type { GoodHours } from "#src/learning/looks.ts";
 import { channelsFor } from "#src/notifications/channel-bits.ts";
 import { localTimes } from "#src/notifications/local-time.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
@@ -64,7 +66,8 @@ const LIMITS: ReadonlySet<number> = new Set([
 ]);
 
 /**
- * Decides anew about a notification that waits. `record`: what is kept of it besides the verdicts. Pure.
+ * Decides anew about a notification that waits. `record`: what is kept of it besides the verdicts; `good`: when the user
+ * usually looks, where that is asked. Pure.
  *
  *     no channel wants it any more, or ──▶ SUPPRESSED or EXPIRED, now
  *     it would wait until it expires,
@@ -87,10 +90,10 @@ export function reconsidered(
   rules: TypeRules | undefined,
   decide: (facts: Facts, now: Date) => ChannelVerdict[],
   now: Date,
-  record?: (facts: Facts) => Recorded,
+  { record, good }: { record?: (facts: Facts) => Recorded; good?: GoodHours | undefined } = {},
 ): Outcome {
   const times = timesOf(row, preferences.timeZone, now);
-  const { userId: _, channels, batchRole, batchedAt, escalates, ...rest } = row;
+  const { channels, batchRole, batchedAt, escalates, ...rest } = row;
   if (isPast(row, times, now)) {
     const past = channelsFor(channels, preferences).map((channel) => ({
       channel,
@@ -104,6 +107,7 @@ export function reconsidered(
     notification: {
       ...rest,
       ...times,
+      acceptedAt: new Date(madeAtMs(row.id)),
       channels: channelsFor(channels, preferences),
       typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
       rules,
@@ -112,6 +116,7 @@ export function reconsidered(
       batchedSince: batchedAt,
     },
     preferences,
+    good,
   };
   const verdicts = decide(facts, now);
   const conclusion = conclude(row.id, verdicts, undefined, times.expiresAt ?? null, record?.(facts));

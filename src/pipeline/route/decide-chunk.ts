@@ -2,6 +2,8 @@ import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { DIGEST } from "#src/batches/join.ts";
 import { BatchRole } from "#src/batches/role.ts";
 import { planFor } from "#src/escalation/plan.ts";
+import { madeAtMs } from "#src/ids.ts";
+import type { GoodHours } from "#src/learning/looks.ts";
 import type { Request, Reservation } from "#src/limits/notification-limits.ts";
 import { channelsFor } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
@@ -31,6 +33,8 @@ export type DecideChunkDeps = DecideDeps & {
 export type Known = {
   preferences: ReadonlyMap<string, CompiledPreferences>;
   types: ReadonlyMap<string, { rules: TypeRules; revision: number }>;
+  /** Of users for whom that is asked (when-they-look.ts). */
+  good: ReadonlyMap<string, GoodHours>;
 };
 
 /** Of a chunk, each at the same index. */
@@ -47,13 +51,13 @@ export type DecidedChunk = {
 export async function decideChunk(
   deps: DecideChunkDeps,
   waiting: readonly Waiting[],
-  { preferences, types }: Known,
+  { preferences, types, good }: Known,
   now: Date,
 ): Promise<DecidedChunk> {
   const facts = waiting.map((row) => {
     const own = preferences.get(row.userId);
     if (own === undefined) throw new Error("preferences missing for a user of the chunk");
-    return factsOf(row, own, types.get(row.type)?.rules);
+    return { ...factsOf(row, own, types.get(row.type)?.rules), good: good.get(row.userId) };
   });
   const decisions = facts.some(({ preferences: { wishes } }) => wishes !== undefined)
     ? await decideInSlices(deps, facts, now)
@@ -85,9 +89,11 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRule
   return {
     notification: {
       id: row.id,
+      userId: row.userId,
       type: row.type,
       category: row.category,
       priority: row.priority,
+      acceptedAt: new Date(madeAtMs(row.id)),
       channels: channelsFor(row.channels, preferences),
       expiresAt: row.expiresAt ?? undefined,
       scheduledAt: row.scheduledAt ?? undefined,

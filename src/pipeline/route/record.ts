@@ -4,6 +4,7 @@ import { DecisionRecordSchema } from "#gen/posthorn/internal/v1/decision_pb.ts";
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { Digest_Mode as Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
+import { goodHoursLike, localHour } from "#src/learning/looks.ts";
 import type { RuleBehind } from "#src/preferences/rule-behind.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
 
@@ -36,11 +37,17 @@ export function recording(now: Date): (facts: Facts, typeRevision: number) => Re
 }
 
 /** What stands behind a verdict: what the user wishes, and what the type adds to it. */
-function ruleOf(verdict: ChannelVerdict, { notification, preferences }: Facts, now: Date): RuleBehind {
+function ruleOf(verdict: ChannelVerdict, { notification, preferences, good }: Facts, now: Date): RuleBehind {
   if (verdict.kind === "deliver") return {};
   const { channel, reason } = verdict;
   const { type, category, rules } = notification;
   const wished = preferences.ruleBehind({ reason, type, category, channel, now });
+  if (verdict.kind === "hold" && reason === Reason.OPTIMAL_TIMING && good !== undefined) {
+    const until = verdict.until.getTime();
+    const offsetMs = preferences.timing?.clock().stretchAt(until).offsetMs ?? 0;
+    const goodHours = goodHoursLike(good, localHour(until, offsetMs).cell);
+    return { ...wished, byType: true, goodHours, maxWait: durationFromMs(rules?.maxWaitMs ?? 0) };
+  }
   if (verdict.kind !== "batch") return wished;
   const { maxSize, flushAt } = verdict.plan;
   if (reason === Reason.BATCHING)

@@ -1,5 +1,17 @@
 import { sql } from "drizzle-orm";
-import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, smallint, text, uuid } from "drizzle-orm/pg-core";
+import {
+  bigint,
+  boolean,
+  doublePrecision,
+  index,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  smallint,
+  text,
+  uuid,
+} from "drizzle-orm/pg-core";
 import { DeliveryMode } from "#gen/posthorn/v1/type_service_pb.ts";
 import { bytea, instant } from "./columns.ts";
 
@@ -73,6 +85,8 @@ export const types = pgTable(
     optIn: boolean("opt_in").notNull().default(false),
     /** How long before a deadline of the type its user is reminded; null: the platform's default. */
     reminderOffsetsMs: bigint("reminder_offsets_ms", { mode: "number" }).array(),
+    /** How long its notifications may wait for a good hour; null: not at all. */
+    timingMaxWaitMs: bigint("timing_max_wait_ms", { mode: "number" }),
     /** Encoded posthorn.v1.BatchRule and BatchWording; null: never batched, nothing said. */
     batching: bytea("batching"),
     batchWording: bytea("batch_wording"),
@@ -175,4 +189,19 @@ export const subscriptions = pgTable(
     // Whoever leaves a topic, or is taken out of it, loses the subscription.
     index("subscriptions_topic").on(t.tenantId, t.key, t.userId).where(sql`kind = 3`),
   ],
+);
+
+/** In which hours of their own clock users look: see learning/looks.ts. */
+export const looks = pgTable(
+  "looks",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    userId: text("user_id").notNull(),
+    /** 24 of Monday to Friday, then 24 of the weekend; what a look adds doubles with every half-life since `since`. */
+    weights: doublePrecision("weights").array().notNull(),
+    /** The first hour they looked in, and the last: its beginning. */
+    since: instant("since").notNull(),
+    lastHour: instant("last_hour").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.userId] }), index("looks_last").on(t.lastHour)],
 );

@@ -1,5 +1,6 @@
 import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import type { BatchPlan } from "#src/batches/plan.ts";
+import type { GoodHours } from "#src/learning/looks.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { TypeRules } from "#src/types/type.ts";
 
@@ -7,6 +8,7 @@ import type { TypeRules } from "#src/types/type.ts";
 export type Facts = {
   readonly notification: {
     readonly id: string;
+    readonly userId?: string | undefined;
     readonly type: string;
     readonly category: string;
     readonly priority: number;
@@ -14,6 +16,7 @@ export type Facts = {
     readonly channels: readonly Channel[];
     readonly expiresAt?: Date | undefined;
     readonly scheduledAt?: Date | undefined;
+    readonly acceptedAt?: Date | undefined;
     readonly senderId?: string | undefined;
     readonly bypassLimits: boolean;
     /** The type does not exist any more. */
@@ -31,6 +34,8 @@ export type Facts = {
     readonly content?: Uint8Array | undefined;
   };
   readonly preferences: CompiledPreferences;
+  /** When the user usually looks. Undefined: not known, or nobody is going to ask. */
+  readonly good?: GoodHours | undefined;
 };
 
 /** Why not now. Nothing: no objection. */
