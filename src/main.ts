@@ -183,10 +183,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       announceConfirmed(live, tenantId, userId, { notificationId, status }, at),
   });
 
-  const looks = stack.use(
-    startGathering({ store, clock, invalidations, loadPreferences: preferences.load, clockOf: zoneClocks(), log }),
-  );
-  const { looked } = looks;
+  const gather = { store, clock, invalidations, loadPreferences: preferences.load, clockOf: zoneClocks(), log };
+  const { looked } = stack.use(startGathering(gather));
 
   const limited = { cache, config: config.notificationLimits, clock: () => clock().getTime() };
   const limits = notificationLimits({
@@ -277,17 +275,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const api = () =>
     apiServices({
       ...shared,
-      ...{
-        inbox,
-        looked,
-        violations,
-        slots,
-        slot: firstSlot,
-        cancelled,
-        membershipChanged,
-        reconcile,
-        reconcileReminders,
-      },
+      ...{ inbox, looked, violations, slots, slot: firstSlot, cancelled },
+      ...{ membershipChanged, reconcile, reconcileReminders },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
       preview: previewing({ ...acceptDeps, ...reconsider, look: lookingAtLimits(limited) }),
       findType: findTyped,
