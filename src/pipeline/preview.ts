@@ -6,6 +6,7 @@ import type { PreviewedBatch, PreviewSendResponse, SendRequest } from "#gen/post
 import { joiningOne } from "#src/batches/joining.ts";
 import { findOpenBatch } from "#src/batches/queries.ts";
 import { BatchRole } from "#src/batches/role.ts";
+import { within } from "#src/errors.ts";
 import { newIds } from "#src/ids.ts";
 import { readLooks } from "#src/learning/queries.ts";
 import type { lookingAtLimits } from "#src/limits/notification-limits.ts";
@@ -63,7 +64,7 @@ export function previewing(deps: PreviewDeps): Preview {
       type: await findType(db, tenantId, key),
       ...(await readLevels(db, tenantId, [userId])),
     }));
-    const draft = prepare(request, type, at, deps.dedupWindowMs);
+    const draft = within("request", () => prepare(request, type, at, deps.dedupWindowMs));
     const own = compile(levels(userId), optIn, deps.clockOf, {
       revisions: revisions(userId),
       wishes: wishesOf(subscriptions(userId), deps.filters),
