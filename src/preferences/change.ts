@@ -17,6 +17,7 @@ import {
   together,
   UNTOUCHED,
 } from "./reconciled.ts";
+import { keepRevision } from "./revisions.ts";
 import { recordRuleChange } from "./rule-changes.ts";
 
 export type ChangeDeps = {
@@ -72,6 +73,7 @@ export async function changePreferences(deps: ChangeDeps, owner: Owner, change: 
       if (changedFields.length === 0) return { stored: before, changedFields, reconciled: undefined };
       checkPreferences(preferences, changedFields);
       const stored = { preferences, revision: before.revision + 1, updatedAt: now };
+      await keepRevision(db, owner, before, now);
       await savePreferences(db, owner, stored);
       const { actor, action, reason } = change;
       let reconciled: Reconciled | undefined;

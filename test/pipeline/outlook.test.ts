@@ -169,9 +169,9 @@ test.each([
     expect(held.timeline[1]?.entry?.reason).toBe(Reason.QUIET_HOURS);
     await proxy.heal();
     await vi.waitFor(async () => {
-    now = new Date(now.getTime() + 1000);
-    expect((await preview(user, {}, other)).limitsUnknown).toBe(false);
-  }, 20_000);
+      now = new Date(now.getTime() + 1000);
+      expect((await preview(user, {}, other)).limitsUnknown).toBe(false);
+    }, 20_000);
   },
   120_000,
 );

@@ -1,6 +1,7 @@
 import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import type { BatchPlan } from "#src/batches/plan.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import type { Judged } from "#src/subscriptions/rules.ts";
 import type { TypeRules } from "#src/types/type.ts";
 
 /** All a gate may look at. Loaded before, so that deciding needs no I/O. */
@@ -31,6 +32,8 @@ export type Facts = {
     readonly content?: Uint8Array | undefined;
   };
   readonly preferences: CompiledPreferences;
+  /** What the user's subscriptions say, asked once; absent: whoever wants to know asks them (filtered.ts). */
+  readonly judged?: () => Judged | undefined;
 };
 
 /** Why not now. Nothing: no objection. */
