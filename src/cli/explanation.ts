@@ -195,6 +195,7 @@ function told({ status, channel, reason, actor, step, confirmed, verdicts }: Tim
 
 function stepWords(verdicts: number, reason: Reason): string {
   if (reason === Reason.UNSPECIFIED) return "handed over";
+  if (reason === Reason.OUTCOME_UNKNOWN) return "handed over, and nobody knows whether it was taken";
   return `${verdicts > 0 ? "not handed over" : "ended"}: ${enumWord(ReasonSchema, reason)}`;
 }
 

@@ -133,8 +133,10 @@ function explainedDecision(
 
 /** Of a hand-over that was tried, nobody asked the gates. */
 function isOfStep({ step, verdicts: [verdict] }: TimelineEntry): boolean {
-  return step > 0 && verdict?.kind !== VerdictKind.DELIVER && verdict?.reason !== Reason.CHANNEL_UNAVAILABLE;
+  return step > 0 && !HANDED_OVER.has(verdict?.kind) && verdict?.reason !== Reason.CHANNEL_UNAVAILABLE;
 }
+
+const HANDED_OVER: ReadonlySet<VerdictKind | undefined> = new Set([VerdictKind.DELIVER, VerdictKind.UNKNOWN]);
 
 type Behind = { rule: Rule; ofStep: boolean; passed: Passing };
 
@@ -184,6 +186,7 @@ const ANSWERS: { readonly [kind in VerdictKind]: GateAnswer } = {
   [VerdictKind.HOLD]: GateAnswer.HELD,
   [VerdictKind.SUPPRESS]: GateAnswer.SUPPRESSED,
   [VerdictKind.BATCH]: GateAnswer.COLLECTED,
+  [VerdictKind.UNKNOWN]: GateAnswer.UNSPECIFIED,
 };
 
 /** The wall clock of a zone, to the second; empty where the zone is not known here. */

@@ -45,7 +45,7 @@ export type PreviewDeps = Pick<DecideDeps, "decide"> & {
 /** Throws what Send would refuse the request with. */
 export type Preview = (tenantId: string, request: SendRequest, at: Date) => Promise<Answer>;
 type Answer = Omit<PreviewSendResponse, "$typeName" | "$unknown">;
-type Foreseen = Omit<Answer, "timeZone" | "duplicateOf">;
+type Foreseen = Omit<Answer, "timeZone" | "duplicateOf" | "warnings">;
 
 /** What is held, and held again, is followed so far. */
 const DECISIONS = 10;
@@ -70,12 +70,13 @@ export function previewing(deps: PreviewDeps): Preview {
       wishes: wishesOf(subscriptions(userId), deps.filters),
     });
     const { timeZone } = own;
+    const { warnings } = draft;
     const dedupKey = draft.dedup?.key;
     const duplicateOf =
       dedupKey === undefined
         ? undefined
         : await store.tenant(tenantId, (tx) => findDuplicate(tx, tenantId, { userId, key: dedupKey }, at));
-    if (duplicateOf !== undefined) return { timeZone, duplicateOf, ...NOTHING };
+    if (duplicateOf !== undefined) return { timeZone, duplicateOf, warnings, ...NOTHING };
     const known: Known = {
       preferences: new Map([[userId, own]]),
       types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
@@ -83,7 +84,8 @@ export function previewing(deps: PreviewDeps): Preview {
     const sources = { levels: levels(userId), type: type && { rules: rulesOf(type), optIn: type.optIn } };
     const rulesNow = () => rulesPassed(sources, row, deps.clockOf(timeZone));
     const row = waitingOf(deps.newId(), userId, draft, timeZone);
-    return { timeZone, duplicateOf: "", ...(await foreseen(deps, tenantId, { row, own, known, rulesNow }, at)) };
+    const following = await foreseen(deps, tenantId, { row, own, known, rulesNow }, at);
+    return { timeZone, duplicateOf: "", warnings, ...following };
   };
 }
 

@@ -26,7 +26,8 @@ import {
   SendService,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
-import { type PushPayloadRequest, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { DeliveryMode, type PushPayloadRequest, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { Warning_Code } from "#gen/posthorn/v1/warning_pb.ts";
 import { type LocalState, stateFile, writeState } from "#src/cli/state.ts";
 import type { World } from "#src/cli/world.ts";
 import { shipped, shippedProto } from "../support/descriptors.ts";
@@ -632,6 +633,42 @@ test("types load reads presets and files", async () => {
   ]);
   expect(seen).toEqual(["invoice true", "receipt true"]);
   expect((await w.run("types load ./nowhere.json")).exitCode).toBe(2);
+});
+
+test("what is deprecated is listed as that, and whoever sends it is warned once", async () => {
+  const sunsetTime = timestampFromDate(new Date("2027-01-01T00:00:00Z"));
+  const warning = { code: Warning_Code.TYPE_DEPRECATED, type: "sent", replacement: "shipped", sunsetTime };
+  const asked: (boolean | undefined)[] = [];
+  const { server } = await serving((router) =>
+    router
+      .rpc(TypeService.method.listTypes, ({ deprecated }) => {
+        asked.push(deprecated);
+        return {
+          types: [
+            { key: "sent", deprecation: { replacement: "shipped", sunsetTime } },
+            { key: "shipped", displayName: "Shipped", deliveryMode: DeliveryMode.AT_MOST_ONCE },
+          ],
+        };
+      })
+      .rpc(SendService.method.send, () => ({ warnings: [warning] }))
+      .rpc(SendService.method.sendBatch, ({ items }) => ({
+        results: items.map(() => ({ result: { case: "response" as const, value: { warnings: [warning] } } })),
+      })),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const told = "deprecated, refused from 2027-01-01T00:00:00Z on; send shipped instead";
+  const listed = (await w.run("types list")).out;
+  expect(listed[0]).toMatch(new RegExp(`^sent .* ${told}$`));
+  expect(listed[1]).toMatch(/at most once +Shipped$/);
+  await w.run("types list --deprecated");
+  await w.run("types list --no-deprecated");
+  expect(asked).toEqual([undefined, true, false]);
+  const err = [`warning: the type sent is ${told}`];
+  expect(await w.run(["send", "ada", "-t", "Hello"])).toMatchObject({ exitCode: 0, err });
+  mkdirSync(w.dataDir, { recursive: true });
+  const file = join(w.dataDir, "many.jsonl");
+  writeFileSync(file, '{"to": {"userIds": ["ada"]}}\n'.repeat(3));
+  expect(await w.run(`send --from ${file}`)).toMatchObject({ exitCode: 0, err });
 });
 
 test("types diff tells what a file would change and changes nothing; history who changed what", async () => {

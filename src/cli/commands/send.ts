@@ -33,6 +33,7 @@ import {
 } from "../parse.ts";
 import { columns, jsonLine, type Paint, painter, plain, when } from "../print.ts";
 import { sendMany } from "../send-many.ts";
+import { tellWarnings } from "../warnings.ts";
 import { UsageError, type World } from "../world.ts";
 
 type SendOptions = {
@@ -137,6 +138,7 @@ Examples:
       if (options.title === undefined)
         throw new UsageError("Nothing to send.", `Give a title: posthorn send ${userIds[0] ?? "ada"} -t "Hello"`);
       const response = await send().send(requestOf(world, userIds, options), { signal: world.signal });
+      tellWarnings(world, response.warnings);
       if (options.json) {
         for (const result of response.results) world.out(jsonLine(SendResultSchema, result));
         if (response.fanoutId) world.out(JSON.stringify({ fanoutId: response.fanoutId }));

@@ -18,6 +18,7 @@ import {
   word,
 } from "../parse.ts";
 import { jsonLine, painter, plain } from "../print.ts";
+import { tellWarnings } from "../warnings.ts";
 import type { World } from "../world.ts";
 
 type WhatIfOptions = {
@@ -83,6 +84,7 @@ Example:
         .client(SendService)
         .previewSend(requestOf(user, options), { signal: world.signal });
       if (options.json) return world.out(jsonLine(PreviewSendResponseSchema, answer));
+      tellWarnings(world, answer.warnings);
       if (answer.duplicateOf !== "")
         return world.out(`not sent: ${plain(answer.duplicateOf)} stands for it (dedup key)`);
       const lines = answer.timeline.flatMap((entry) => entryLines(entry, answer.timeZone, painter(world)));

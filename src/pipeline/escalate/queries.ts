@@ -1,3 +1,4 @@
+import { DeliveryMode } from "#gen/posthorn/v1/type_service_pb.ts";
 import type { Command } from "#src/escalation/state.ts";
 import { toldOf } from "#src/escalation/told.ts";
 import { idRange } from "#src/inbox/queries.ts";
@@ -30,6 +31,8 @@ export type Subject = {
   bypassLimits: boolean;
   expiresAt: Date | null;
   senderId: string | null;
+  /** Its type's delivery mode. */
+  atMostOnce: boolean;
   /** What the rules of its user are now. */
   rules: RulesVersion;
 };
@@ -45,6 +48,8 @@ export async function lockDue(tx: Tx, tenantId: string, due: readonly Due[]): Pr
   const rows = await tx<(Omit<Subject, "rules"> & RulesVersion)[]>`
     select id, type, category, priority, status, bypass_limits as "bypassLimits", expires_at as "expiresAt",
       sender_id as "senderId",
+      coalesce((select t.delivery_mode = ${DeliveryMode.AT_MOST_ONCE} from types t
+        where t.tenant_id = ${tenantId} and t.key = n.type), false) as "atMostOnce",
       coalesce((select p.xmin::text from preferences p where p.tenant_id = ${tenantId} and p.user_id = n.user_id), '0')
         as user,
       coalesce((select d.xmin::text from default_preferences d where d.tenant_id = ${tenantId}), '0') as tenant,
