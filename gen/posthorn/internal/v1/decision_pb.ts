@@ -41,14 +41,16 @@ export type DecisionRecord = Message<"posthorn.internal.v1.DecisionRecord"> & {
   rules: Rule[];
 
   /**
-   * The limit nearest to holding what passed all of them, and the hourly cap that
-   * it passed; none where these were not asked. Some ten bytes each.
+   * The limit nearest to holding what passed all of them; none where these were not
+   * asked. Some ten bytes.
    *
    * @generated from field: posthorn.v1.RateLimitStatus passed_limit = 102;
    */
   passedLimit?: RateLimitStatus | undefined;
 
   /**
+   * The hourly cap that it passed, in the same way.
+   *
    * @generated from field: posthorn.v1.RateLimitStatus passed_cap = 103;
    */
   passedCap?: RateLimitStatus | undefined;
