@@ -279,6 +279,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       ...{ membershipChanged, reconcile, reconcileReminders },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
       preview: previewing({ ...acceptDeps, ...reconsider, look: lookingAtLimits(limited) }),
+      clockOf: reconsider.clockOf,
       findType: findTyped,
       config: config.schedule,
       aboutToChange: preferences.aboutToChange,

@@ -11,8 +11,10 @@ import { newIds } from "#src/ids.ts";
 import { readLooks } from "#src/learning/queries.ts";
 import type { lookingAtLimits } from "#src/limits/notification-limits.ts";
 import { explainedEntry } from "#src/notifications/explain.ts";
+import type { RulesThen } from "#src/notifications/rules-then.ts";
 import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
 import { readLevels } from "#src/preferences/queries.ts";
+import { rulesPassed } from "#src/preferences/rules-passed.ts";
 import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import type { Store } from "#src/store/store.ts";
 import type { FilterEvaluator } from "#src/subscriptions/evaluate.ts";
@@ -81,8 +83,11 @@ export function previewing(deps: PreviewDeps): Preview {
       preferences: new Map([[userId, own]]),
       types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
     };
+    const sources = { levels: levels(userId), type: type && { rules: rulesOf(type), optIn: type.optIn } };
+    const rulesNow = () => rulesPassed(sources, row, deps.clockOf(timeZone));
     const row = waitingOf(newIds(() => at)(), userId, draft, timeZone);
-    return { timeZone, duplicateOf: "", warnings, ...(await foreseen(deps, tenantId, { row, own, known }, at)) };
+    const following = await foreseen(deps, tenantId, { row, own, known, rulesNow }, at);
+    return { timeZone, duplicateOf: "", warnings, ...following };
   };
 }
 
@@ -90,7 +95,7 @@ export function previewing(deps: PreviewDeps): Preview {
 const NOTHING: Foreseen = { timeline: [], limitsUnknown: false, handOvers: [], ifUnanswered: [] };
 
 /** One that would be stored, and what it is decided by. */
-type Subject = { row: Waiting; own: CompiledPreferences; known: Omit<Known, "good"> };
+type Subject = { row: Waiting; own: CompiledPreferences; known: Omit<Known, "good">; rulesNow: RulesThen };
 
 /** What its timeline would hold, and what follows. */
 async function foreseen(deps: PreviewDeps, tenantId: string, subject: Subject, at: Date): Promise<Foreseen> {
@@ -105,7 +110,7 @@ async function foreseen(deps: PreviewDeps, tenantId: string, subject: Subject, a
   for (let n = 1; ; n++) {
     const { conclusion, batch, limitsKnown } = await decideOne(deps, tenantId, { ...subject, row }, now);
     limitsUnknown ||= !limitsKnown;
-    timeline.push(explainedAt(row, conclusion, now));
+    timeline.push(explainedAt(row, conclusion, subject.rulesNow, now));
     const { status, dueAt, reason, bookedAt = null } = conclusion;
     // Whether Redis has come back by then, nobody knows.
     const over = status !== Status.HELD || dueAt === undefined || reason === Reason.LIMITER_UNAVAILABLE;
@@ -202,8 +207,9 @@ function told(at: Date, status: Status, reason: Reason = Reason.UNSPECIFIED): Ex
 function explainedAt(
   row: Waiting,
   { status, reason, detail = null }: Pick<Conclusion, "status" | "reason"> & { detail?: Uint8Array | null | undefined },
+  rulesNow: RulesThen,
   at: Date,
 ): ExplainedEntry {
   const channel = status === Status.DELIVERED ? Channel.IN_APP : Channel.UNSPECIFIED;
-  return explainedEntry(row, { at, status, channel, reason, actor: null, detail });
+  return explainedEntry(row, { at, status, channel, reason, actor: null, detail }, rulesNow);
 }

@@ -16,11 +16,17 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/explain.proto.
  */
 export const file_posthorn_v1_explain: GenFile = /*@__PURE__*/
-  fileDesc("Chlwb3N0aG9ybi92MS9leHBsYWluLnByb3RvEgtwb3N0aG9ybi52MSL0AwoEUnVsZRIrCgVsZXZlbBgBIAEoDjIcLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VMZXZlbBIPCgdieV90eXBlGAIgASgIEi8KEG1pbmltdW1fcHJpb3JpdHkYAyABKA4yFS5wb3N0aG9ybi52MS5Qcmlvcml0eRISCgpzdGFydF90aW1lGAQgASgJEhAKCGVuZF90aW1lGAUgASgJEhgKC2RheV9vZl93ZWVrGAYgASgFSACIAQESLQoLZGlnZXN0X21vZGUYByABKA4yGC5wb3N0aG9ybi52MS5EaWdlc3QuTW9kZRITCgtkaWdlc3RfdGltZRgIIAEoCRITCgtkaWdlc3RfZGF5cxgJIAMoBRIQCghtYXhfc2l6ZRgKIAEoBRIpCgZ3aW5kb3cYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoFbGltaXQYDCABKAsyHC5wb3N0aG9ybi52MS5SYXRlTGltaXRTdGF0dXMSKQoJZXhlbXB0aW9uGA0gASgOMhYucG9zdGhvcm4udjEuRXhlbXB0aW9uEhIKCmdvb2RfaG91cnMYDiADKAUSKwoIbWF4X3dhaXQYDyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDgoMX2RheV9vZl93ZWVrIsgBCgtHYXRlVmVyZGljdBIfCgRnYXRlGAEgASgOMhEucG9zdGhvcm4udjEuR2F0ZRInCgZhbnN3ZXIYAiABKA4yFy5wb3N0aG9ybi52MS5HYXRlQW5zd2VyEiMKBnJlYXNvbhgDIAEoDjITLnBvc3Rob3JuLnYxLlJlYXNvbhIpCgV1bnRpbBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASHwoEcnVsZRgFIAEoCzIRLnBvc3Rob3JuLnYxLlJ1bGUiiwEKEkNoYW5uZWxFeHBsYW5hdGlvbhIlCgdjaGFubmVsGAEgASgOMhQucG9zdGhvcm4udjEuQ2hhbm5lbBIlCgd2ZXJkaWN0GAIgASgLMhQucG9zdGhvcm4udjEuVmVyZGljdBInCgVnYXRlcxgDIAMoCzIYLnBvc3Rob3JuLnYxLkdhdGVWZXJkaWN0IuIBCghEZWNpc2lvbhIRCgl0aW1lX3pvbmUYASABKAkSEgoKbG9jYWxfdGltZRgCIAEoCRIwCgh2ZXJzaW9ucxgDIAEoCzIeLnBvc3Rob3JuLnYxLkRlY2lzaW9uLlZlcnNpb25zEjEKCGNoYW5uZWxzGAQgAygLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbEV4cGxhbmF0aW9uGkoKCFZlcnNpb25zEhMKC3ByZWZlcmVuY2VzGAEgASgFEhsKE2RlZmF1bHRfcHJlZmVyZW5jZXMYAiABKAUSDAoEdHlwZRgDIAEoBSJkCg5FeHBsYWluZWRFbnRyeRIpCgVlbnRyeRgBIAEoCzIaLnBvc3Rob3JuLnYxLlRpbWVsaW5lRW50cnkSJwoIZGVjaXNpb24YAiABKAsyFS5wb3N0aG9ybi52MS5EZWNpc2lvbiqMAwoER2F0ZRIUChBHQVRFX1VOU1BFQ0lGSUVEEAASDwoLR0FURV9FWFBJUlkQARIUChBHQVRFX1RZUEVfRVhJU1RTEAISEAoMR0FURV9PUFRfT1VUEAMSFAoQR0FURV9UWVBFX1NXSVRDSBAEEhcKE0dBVEVfQ0hBTk5FTF9TV0lUQ0gQBRIaChZHQVRFX0NIQU5ORUxfQVZBSUxBQkxFEAYSGQoVR0FURV9NSU5JTVVNX1BSSU9SSVRZEAcSFgoSR0FURV9TVUJTQ1JJUFRJT05TEAgSEQoNR0FURV9TQ0hFRFVMRRAJEhQKEEdBVEVfUVVJRVRfSE9VUlMQChIXChNHQVRFX0RPX05PVF9ESVNUVVJCEAsSEAoMR0FURV9XRUVLRU5EEAwSFwoTR0FURV9PUFRJTUFMX1RJTUlORxAREg8KC0dBVEVfRElHRVNUEA0SDgoKR0FURV9CQVRDSBAOEhMKD0dBVEVfSE9VUkxZX0NBUBAPEhQKEEdBVEVfUkFURV9MSU1JVFMQECqpAQoKR2F0ZUFuc3dlchIbChdHQVRFX0FOU1dFUl9VTlNQRUNJRklFRBAAEhYKEkdBVEVfQU5TV0VSX1BBU1NFRBABEhQKEEdBVEVfQU5TV0VSX0hFTEQQAhIaChZHQVRFX0FOU1dFUl9TVVBQUkVTU0VEEAMSGQoVR0FURV9BTlNXRVJfQ09MTEVDVEVEEAQSGQoVR0FURV9BTlNXRVJfTk9UX0FTS0VEEAUqVAoJRXhlbXB0aW9uEhkKFUVYRU1QVElPTl9VTlNQRUNJRklFRBAAEhYKEkVYRU1QVElPTl9DUklUSUNBTBABEhQKEEVYRU1QVElPTl9CWVBBU1MQAkI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_posthorn_v1_notification, file_posthorn_v1_preferences_service]);
+  fileDesc("Chlwb3N0aG9ybi92MS9leHBsYWluLnByb3RvEgtwb3N0aG9ybi52MSKwBAoEUnVsZRIrCgVsZXZlbBgBIAEoDjIcLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VMZXZlbBIPCgdieV90eXBlGAIgASgIEi8KEG1pbmltdW1fcHJpb3JpdHkYAyABKA4yFS5wb3N0aG9ybi52MS5Qcmlvcml0eRISCgpzdGFydF90aW1lGAQgASgJEhAKCGVuZF90aW1lGAUgASgJEhgKC2RheV9vZl93ZWVrGAYgASgFSACIAQESLQoLZGlnZXN0X21vZGUYByABKA4yGC5wb3N0aG9ybi52MS5EaWdlc3QuTW9kZRITCgtkaWdlc3RfdGltZRgIIAEoCRITCgtkaWdlc3RfZGF5cxgJIAMoBRIQCghtYXhfc2l6ZRgKIAEoBRIpCgZ3aW5kb3cYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoFbGltaXQYDCABKAsyHC5wb3N0aG9ybi52MS5SYXRlTGltaXRTdGF0dXMSKQoJZXhlbXB0aW9uGA0gASgOMhYucG9zdGhvcm4udjEuRXhlbXB0aW9uEhIKCmdvb2RfaG91cnMYDiADKAUSKwoIbWF4X3dhaXQYDyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoHZW5hYmxlZBgQIAEoCEgBiAEBEhgKEHN1YnNjcmlwdGlvbl9pZHMYESADKAlCDgoMX2RheV9vZl93ZWVrQgoKCF9lbmFibGVkIsgBCgtHYXRlVmVyZGljdBIfCgRnYXRlGAEgASgOMhEucG9zdGhvcm4udjEuR2F0ZRInCgZhbnN3ZXIYAiABKA4yFy5wb3N0aG9ybi52MS5HYXRlQW5zd2VyEiMKBnJlYXNvbhgDIAEoDjITLnBvc3Rob3JuLnYxLlJlYXNvbhIpCgV1bnRpbBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASHwoEcnVsZRgFIAEoCzIRLnBvc3Rob3JuLnYxLlJ1bGUiiwEKEkNoYW5uZWxFeHBsYW5hdGlvbhIlCgdjaGFubmVsGAEgASgOMhQucG9zdGhvcm4udjEuQ2hhbm5lbBIlCgd2ZXJkaWN0GAIgASgLMhQucG9zdGhvcm4udjEuVmVyZGljdBInCgVnYXRlcxgDIAMoCzIYLnBvc3Rob3JuLnYxLkdhdGVWZXJkaWN0IuIBCghEZWNpc2lvbhIRCgl0aW1lX3pvbmUYASABKAkSEgoKbG9jYWxfdGltZRgCIAEoCRIwCgh2ZXJzaW9ucxgDIAEoCzIeLnBvc3Rob3JuLnYxLkRlY2lzaW9uLlZlcnNpb25zEjEKCGNoYW5uZWxzGAQgAygLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbEV4cGxhbmF0aW9uGkoKCFZlcnNpb25zEhMKC3ByZWZlcmVuY2VzGAEgASgFEhsKE2RlZmF1bHRfcHJlZmVyZW5jZXMYAiABKAUSDAoEdHlwZRgDIAEoBSJkCg5FeHBsYWluZWRFbnRyeRIpCgVlbnRyeRgBIAEoCzIaLnBvc3Rob3JuLnYxLlRpbWVsaW5lRW50cnkSJwoIZGVjaXNpb24YAiABKAsyFS5wb3N0aG9ybi52MS5EZWNpc2lvbiqMAwoER2F0ZRIUChBHQVRFX1VOU1BFQ0lGSUVEEAASDwoLR0FURV9FWFBJUlkQARIUChBHQVRFX1RZUEVfRVhJU1RTEAISEAoMR0FURV9PUFRfT1VUEAMSFAoQR0FURV9UWVBFX1NXSVRDSBAEEhcKE0dBVEVfQ0hBTk5FTF9TV0lUQ0gQBRIaChZHQVRFX0NIQU5ORUxfQVZBSUxBQkxFEAYSGQoVR0FURV9NSU5JTVVNX1BSSU9SSVRZEAcSFgoSR0FURV9TVUJTQ1JJUFRJT05TEAgSEQoNR0FURV9TQ0hFRFVMRRAJEhQKEEdBVEVfUVVJRVRfSE9VUlMQChIXChNHQVRFX0RPX05PVF9ESVNUVVJCEAsSEAoMR0FURV9XRUVLRU5EEAwSFwoTR0FURV9PUFRJTUFMX1RJTUlORxAREg8KC0dBVEVfRElHRVNUEA0SDgoKR0FURV9CQVRDSBAOEhMKD0dBVEVfSE9VUkxZX0NBUBAPEhQKEEdBVEVfUkFURV9MSU1JVFMQECqpAQoKR2F0ZUFuc3dlchIbChdHQVRFX0FOU1dFUl9VTlNQRUNJRklFRBAAEhYKEkdBVEVfQU5TV0VSX1BBU1NFRBABEhQKEEdBVEVfQU5TV0VSX0hFTEQQAhIaChZHQVRFX0FOU1dFUl9TVVBQUkVTU0VEEAMSGQoVR0FURV9BTlNXRVJfQ09MTEVDVEVEEAQSGQoVR0FURV9BTlNXRVJfTk9UX0FTS0VEEAUqdQoJRXhlbXB0aW9uEhkKFUVYRU1QVElPTl9VTlNQRUNJRklFRBAAEhYKEkVYRU1QVElPTl9DUklUSUNBTBABEhQKEEVYRU1QVElPTl9CWVBBU1MQAhIfChtFWEVNUFRJT05fRU1FUkdFTkNZX0NPTlRBQ1QQA0I8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_posthorn_v1_notification, file_posthorn_v1_preferences_service]);
 
 /**
  * The rule behind an answer and the values that it saw, as they were then. Only
  * what belongs to the gate is set.
+ *
+ * Rules that let it pass are looked up by Decision.Versions: of the recipient's
+ * preferences and the tenant's defaults the last 100 versions before the present
+ * one are kept, of a type the last 100. Where one is gone, or the recipient was
+ * deleted, such a rule is absent; limits and subscriptions are kept with the
+ * decision.
  *
  * @generated from message posthorn.v1.Rule
  */
@@ -105,14 +111,19 @@ export type Rule = Message<"posthorn.v1.Rule"> & {
   window?: Duration | undefined;
 
   /**
-   * HOURLY_CAP, RATE_LIMITS that held or collected it: how that stood.
+   * HOURLY_CAP, RATE_LIMITS: how that stood without it, which tells how near the
+   * limit it was. RATE_LIMITS that let it pass: of the window with the fewest left,
+   * without retry_after and reset_time. Absent where nothing was asked: it was
+   * exempt, had waited for its turn, or Redis was away; and of decisions before this
+   * was kept.
    *
    * @generated from field: posthorn.v1.RateLimitStatus limit = 12;
    */
   limit?: RateLimitStatus | undefined;
 
   /**
-   * HOURLY_CAP, RATE_LIMITS that it passed without having to.
+   * QUIET_HOURS, DO_NOT_DISTURB, WEEKEND, DIGEST, BATCH that would have held it, and
+   * HOURLY_CAP, RATE_LIMITS that could have: why they did not.
    *
    * @generated from field: posthorn.v1.Exemption exemption = 13;
    */
@@ -132,6 +143,24 @@ export type Rule = Message<"posthorn.v1.Rule"> & {
    * @generated from field: google.protobuf.Duration max_wait = 15;
    */
   maxWait?: Duration | undefined;
+
+  /**
+   * QUIET_HOURS, DO_NOT_DISTURB, WEEKEND, BATCH, HOURLY_CAP that let it pass: whether
+   * there was such a rule at all. False, it was switched off; BATCH: by the type or
+   * by the recipient.
+   *
+   * @generated from field: optional bool enabled = 16;
+   */
+  enabled?: boolean | undefined;
+
+  /**
+   * SUBSCRIPTIONS, PASSED: of the type's or category's and of the topics', which let
+   * it through. SUPPRESSED: which were asked and did not, at most 10. Empty where no
+   * filter had to be asked.
+   *
+   * @generated from field: repeated string subscription_ids = 17;
+   */
+  subscriptionIds: string[];
 };
 
 /**
@@ -176,7 +205,7 @@ export type GateVerdict = Message<"posthorn.v1.GateVerdict"> & {
   until?: Timestamp | undefined;
 
   /**
-   * The rule behind an objection or an exemption.
+   * The rule behind it, where there is one and it is known.
    *
    * @generated from field: posthorn.v1.Rule rule = 5;
    */
@@ -550,13 +579,13 @@ export const GateAnswerSchema: GenEnum<GateAnswer> = /*@__PURE__*/
   enumDesc(file_posthorn_v1_explain, 1);
 
 /**
- * Why a limit let pass what it did not ask.
+ * Why a rule let pass what it would have held, or did not ask.
  *
  * @generated from enum posthorn.v1.Exemption
  */
 export const Exemption = {
   /**
-   * It was asked.
+   * It has passed by itself.
    *
    * @generated from enum value: EXEMPTION_UNSPECIFIED = 0;
    */
@@ -575,10 +604,17 @@ export const Exemption = {
    * @generated from enum value: EXEMPTION_BYPASS = 2;
    */
   BYPASS: 2,
+
+  /**
+   * Its sender is one of the recipient's emergency contacts.
+   *
+   * @generated from enum value: EXEMPTION_EMERGENCY_CONTACT = 3;
+   */
+  EMERGENCY_CONTACT: 3,
 } as const;
 
 /**
- * Why a limit let pass what it did not ask.
+ * Why a rule let pass what it would have held, or did not ask.
  *
  * @generated from enum posthorn.v1.Exemption
  */

@@ -10,6 +10,7 @@ import type { TypeRules } from "#src/types/type.ts";
 import { conclude } from "../route/conclude.ts";
 import type { Conclusion } from "../route/conclusion.ts";
 import type { ChannelVerdict, Facts } from "../route/gates/decide.ts";
+import { askingOnce } from "../route/gates/filtered.ts";
 import type { Recorded } from "../route/record.ts";
 
 /** A notification that waits (SCHEDULED, HELD, or BATCHED in a batch that has not closed), as stored. */
@@ -103,7 +104,7 @@ export function reconsidered(
     return { kind: "suppressed", conclusion: conclude(row.id, past, undefined, null), times };
   }
   const isWhole = batchRole === BatchRole.WHOLE;
-  const facts: Facts = {
+  const facts: Facts = askingOnce({
     notification: {
       ...rest,
       ...times,
@@ -117,7 +118,7 @@ export function reconsidered(
     },
     preferences,
     good,
-  };
+  });
   const verdicts = decide(facts, now);
   const conclusion = conclude(row.id, verdicts, undefined, times.expiresAt ?? null, record?.(facts));
   switch (conclusion.status) {

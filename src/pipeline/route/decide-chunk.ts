@@ -15,6 +15,7 @@ import { conclude } from "./conclude.ts";
 import type { Conclusion } from "./conclusion.ts";
 import { type DecideDeps, decideInSlices } from "./decide-in-slices.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
+import { askingOnce } from "./gates/filtered.ts";
 import type { Answered, Led, Settled } from "./lead.ts";
 import type { Waiting } from "./load.ts";
 import { recording } from "./record.ts";
@@ -57,7 +58,8 @@ export async function decideChunk(
   const facts = waiting.map((row) => {
     const own = preferences.get(row.userId);
     if (own === undefined) throw new Error("preferences missing for a user of the chunk");
-    return { ...factsOf(row, own, types.get(row.type)?.rules), good: good.get(row.userId) };
+    const facts = { ...factsOf(row, own, types.get(row.type)?.rules), good: good.get(row.userId) };
+    return askingOnce(facts);
   });
   const decisions = facts.some(({ preferences: { wishes } }) => wishes !== undefined)
     ? await decideInSlices(deps, facts, now)

@@ -142,6 +142,24 @@ export const preferences = pgTable(
   (t) => [primaryKey({ columns: [t.tenantId, t.userId] })],
 );
 
+/** What users, and with the empty user id the tenant, had set before: the newest revisions of each, as `preferences` has them. */
+export const preferenceRevisions = pgTable(
+  "preference_revisions",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    userId: text("user_id").notNull(),
+    revision: integer("revision").notNull(),
+    document: jsonb("document").notNull(),
+    /** When it was set, and when the next took its place. */
+    updatedAt: instant("updated_at").notNull(),
+    replacedAt: instant("replaced_at").notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.userId, t.revision] }),
+    index("preference_revisions_oldest").on(t.replacedAt),
+  ],
+);
+
 /**
  * Changes of rules that some of what waits has not been decided by yet. A row goes away when all has; until then it says
  * how far that has come: a status, and the last id of it.

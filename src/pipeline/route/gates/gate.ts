@@ -2,6 +2,7 @@ import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import type { BatchPlan } from "#src/batches/plan.ts";
 import type { GoodHours } from "#src/learning/looks.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import type { Judged } from "#src/subscriptions/rules.ts";
 import type { TypeRules } from "#src/types/type.ts";
 
 /** All a gate may look at. Loaded before, so that deciding needs no I/O. */
@@ -36,6 +37,8 @@ export type Facts = {
   readonly preferences: CompiledPreferences;
   /** When the user usually looks. Undefined: not known, or nobody is going to ask. */
   readonly good?: GoodHours | undefined;
+  /** What the user's subscriptions say, asked once; absent: whoever wants to know asks them (filtered.ts). */
+  readonly judged?: () => Judged | undefined;
 };
 
 /** Why not now. Nothing: no objection. */
