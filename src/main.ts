@@ -18,6 +18,7 @@ import { reconcilingReminders } from "#src/deadlines/reconcile.ts";
 import { newIds } from "#src/ids.ts";
 import { openInbox } from "#src/inbox/inbox.ts";
 import { unreadLimit } from "#src/inbox/unread-limit.ts";
+import { startGathering } from "#src/learning/gather.ts";
 import { createApiLimits } from "#src/limits/api-limits.ts";
 import { channelLimits } from "#src/limits/channel-limits.ts";
 import { notificationLimits } from "#src/limits/notification-limits.ts";
@@ -54,6 +55,7 @@ import { createPipeline } from "#src/rpc/pipeline.ts";
 import { createViolations } from "#src/rpc/validate.ts";
 import { startJobs } from "#src/schedule/jobs.ts";
 import { streamService } from "#src/services/stream-service.ts";
+import { stopping } from "#src/stopping.ts";
 import { migrate } from "#src/store/migrate.ts";
 import { pageTokens } from "#src/store/page-token.ts";
 import { postgresReady } from "#src/store/ready.ts";
@@ -98,9 +100,6 @@ export type Between = {
 
 /** Counter slots of one process: enough that its own writers seldom meet on a row. */
 const SLOTS = 8;
-
-/** How long the connections may take to close after the drain. */
-const CLOSE_MS = 10_000;
 
 /**
  * Starts the roles that the configuration names. Resolves when calls are answered. The composition root: read from top to
@@ -185,6 +184,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     notificationConfirmed: (tenantId, userId, notificationId, status, at) =>
       announceConfirmed(live, tenantId, userId, { notificationId, status }, at),
   });
+
+  const gather = { store, clock, invalidations, loadPreferences: preferences.load, clockOf: zoneClocks(), log };
+  const { looked } = stack.use(startGathering(gather));
 
   const counting = limitsDeps({ cache, config: config.notificationLimits, clock, metrics, log });
   const limits = notificationLimits(counting);
@@ -271,9 +273,11 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const api = () =>
     apiServices({
       ...shared,
-      ...{ inbox, violations, slots, slot: firstSlot, cancelled, membershipChanged, reconcile, reconcileReminders },
+      ...{ inbox, looked, violations, slots, slot: firstSlot, cancelled },
+      ...{ membershipChanged, reconcile, reconcileReminders },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
-      preview: previewing({ ...acceptDeps, ...reconsider, ...looking(cache, config.notificationLimits) }),
+      preview: previewing({ ...acceptDeps, ...reconsider, ...looking(counting), channelsPerDay }),
+      clockOf: reconsider.clockOf,
       findType: findTyped,
       config: config.schedule,
       channelsPerDay,
@@ -283,7 +287,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     });
   const services = [
     ...(has("api") ? api() : []),
-    ...(has("stream") ? [streamService({ ...shared, hub, live, presence, inbox })] : []),
+    ...(has("stream") ? [streamService({ ...shared, hub, live, presence, inbox, looked })] : []),
   ];
   const pipeline = stack.use(
     createPipeline({
@@ -314,30 +318,21 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     ),
   );
 
-  let drained: Promise<void> | undefined;
-  const drain = () => {
-    metrics.draining.set(1);
-    drained ??= (async () => {
-      // Both ports refuse new calls at once; the streams on them are sent elsewhere while the other calls finish.
-      const ports = [grpc, http].map((port) => port.drain(config.shutdown.drainMs));
-      await hub.drain();
-      await Promise.all(ports);
-    })();
-    return drained;
-  };
   const running = stack.move();
+  const { drain, stop } = stopping({
+    withinMs: config.shutdown.drainMs,
+    began: () => metrics.draining.set(1),
+    ports: [grpc, http],
+    tellStreams: hub.drain,
+    close: () => running.disposeAsync(),
+  });
   return {
     grpcUrl: `${config.grpc.host}:${grpc.port}`,
     httpUrl: `${config.http.tls === undefined ? "http" : "https"}://${config.http.host}:${http.port}`,
     databaseUrl: postgres.url,
     drain,
     bootstrap: (displayName) => createTenantWithKey({ ...shared, sealer: seals, random: randomBytes }, displayName),
-    async [Symbol.asyncDispose]() {
-      const closed = drain().then(() => running.disposeAsync());
-      // A server that is gone must not keep the process: what is not closed by then ends with it.
-      const patience = new Promise<void>((resolve) => setTimeout(resolve, config.shutdown.drainMs + CLOSE_MS).unref());
-      await Promise.race([closed, patience]);
-    },
+    [Symbol.asyncDispose]: stop,
   };
 }
 

@@ -30,6 +30,7 @@ const NOUNS = [
   "deadlines",
   "escalation",
   "inbox",
+  "learning",
   "limits",
   "notifications",
   "preferences",
@@ -80,6 +81,7 @@ test("what is decided anew is decided by the rules of the first decision, and by
     "pipeline/route/conclusion.ts",
     "pipeline/route/decide-in-slices.ts",
     "pipeline/route/record.ts",
+    "pipeline/route/when-they-look.ts",
   ];
   const others = between(["pipeline/reconsider"], ["pipeline"]).filter(
     (edge) => !["pipeline/reconsider", ...rules].some((file) => edge.includes(`imports ${file}`)),

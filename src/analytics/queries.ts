@@ -1,5 +1,6 @@
 import { and, asc, eq, gte, inArray, lte, sql } from "drizzle-orm";
 import type { PgColumn } from "drizzle-orm/pg-core";
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { counters } from "#src/store/schema/tenants.ts";
 import type { Db } from "#src/store/store.ts";
 
@@ -53,4 +54,21 @@ export async function sumCounters(db: Db, tenantId: string, query: CounterQuery,
     .groupBy(...grouped)
     .orderBy(...grouped.map((column) => asc(column)))
     .limit(limit);
+}
+
+const LOOKED_BACK = "30 days";
+
+/**
+ * The latest hour, up to this one, in which notifications of a type were accepted; undefined: not in the last 30 days. Looks
+ * each hour up by its key, from this one back: of the tenant's other types nothing is read.
+ */
+export async function lastAcceptHour(db: Db, tenantId: string, type: string, hour: Date): Promise<Date | undefined> {
+  const now = sql`${hour.toISOString()}::timestamptz`;
+  const [row] = await db.execute<{ ms: number }>(sql`
+    select extract(epoch from h.hour)::float8 * 1000 as ms
+    from generate_series(${now}, ${now} - ${LOOKED_BACK}::interval, -interval '1 hour') as h (hour)
+    where exists (select from counters c where c.tenant_id = ${tenantId}::uuid and c.hour = h.hour and c.type = ${type}
+      and c.channel = 0 and c.status = ${Status.ACCEPTED})
+    limit 1`);
+  return row && new Date(row.ms);
 }

@@ -7,22 +7,32 @@ import { BatchRole } from "./role.ts";
 
 // Dissolving is one half of a change of rules: it only ends batches and makes their members due, so that the scheduler's
 // release has them decided anew. Deciding at once what can be, and counting it, is the other (pipeline/reconsider), which
-// calls this first.
+// calls this first. Where that looks at all that waits for a user, page by page, members become due with their page.
 
 /** The kinds of batches that were dissolved, one for each. */
 export type Dissolved = readonly BatchKind[];
 
 /**
- * Dissolves the users' open batches, because the rules that brought their members together may no longer hold. Call it in
- * the transaction that changes these, before that locks notifications.
+ * Ends the users' open batches, because the rules that brought their members together may no longer hold, and leaves the
+ * members, of which there may be thousands, to who decides anew what waits for these users: nothing else finds them. Call
+ * it in the transaction that changes the rules, before that locks notifications.
  */
+export async function endBatches(db: Db, tenantId: string, userIds: readonly string[], now: Date): Promise<Dissolved> {
+  return (await end(db, tenantId, ofUsers(userIds), now)).map(({ kind }) => kind);
+}
+
+/** Dissolves the users' open batches, and makes all of their members due. */
 export async function dissolveBatches(
   db: Db,
   tenantId: string,
   userIds: readonly string[],
   now: Date,
 ): Promise<Dissolved> {
-  return dissolve(db, tenantId, sql`user_id = any(${texts(userIds)}::text[])`, now);
+  return dissolve(db, tenantId, ofUsers(userIds), now);
+}
+
+function ofUsers(userIds: readonly string[]): SQL {
+  return sql`user_id = any(${texts(userIds)}::text[])`;
 }
 
 /**
@@ -70,12 +80,7 @@ async function dissolve(db: Db, tenantId: string, which: SQL, now: Date, also: S
   const at = sql`${now.toISOString()}::timestamptz`;
   // The batches first, then their members by id: the order in which everybody locks these. In two statements, because
   // the second has to see who joined while the first waited.
-  const gone = await db.execute<{ id: string; kind: BatchKind }>(sql`
-    update batches set state = ${BatchState.DISSOLVED}, ended_at = ${at}
-    where tenant_id = ${tenantId}::uuid and id = any(array(
-      select id from batches
-      where tenant_id = ${tenantId}::uuid and state in (1, 2) and ${which} order by user_id, key, id for update))
-    returning id, kind`);
+  const gone = await end(db, tenantId, which, now);
   if (gone.length === 0) return [];
   await db.execute(sql`
     update notifications set due_at = ${at} ${also}
@@ -85,4 +90,14 @@ async function dissolve(db: Db, tenantId: string, which: SQL, now: Date, also: S
         and status = ${Status.BATCHED} and batch_role = ${BatchRole.MEMBER}
       order by id for update))`);
   return gone.map(({ kind }) => kind);
+}
+
+async function end(db: Db, tenantId: string, which: SQL, now: Date): Promise<{ id: string; kind: BatchKind }[]> {
+  const at = sql`${now.toISOString()}::timestamptz`;
+  return db.execute<{ id: string; kind: BatchKind }>(sql`
+    update batches set state = ${BatchState.DISSOLVED}, ended_at = ${at}
+    where tenant_id = ${tenantId}::uuid and id = any(array(
+      select id from batches
+      where tenant_id = ${tenantId}::uuid and state in (1, 2) and ${which} order by user_id, key, id for update))
+    returning id, kind`);
 }

@@ -39,6 +39,7 @@ const GATES: Record<Exclude<Gate, typeof Gate.UNSPECIFIED>, string> = {
   [Gate.QUIET_HOURS]: "no quiet hours",
   [Gate.DO_NOT_DISTURB]: "no do-not-disturb period",
   [Gate.WEEKEND]: "no free weekend",
+  [Gate.OPTIMAL_TIMING]: "waits for no better hour",
   [Gate.DIGEST]: "does not wait for a digest",
   [Gate.BATCH]: "does not wait for others",
   [Gate.HOURLY_CAP]: "the hourly cap has room",
@@ -108,7 +109,7 @@ function table({ channels }: Decision, zone: string, paint: Paint): string[] {
 function cell(verdict: GateVerdict | undefined, zone: string, paint: Paint): string {
   switch (verdict?.answer) {
     case GateAnswer.PASSED:
-      return paint("green", `yes${exempt(verdict.rule)}`);
+      return paint("green", `yes${passed(verdict)}`);
     case GateAnswer.HELD:
       return paint("yellow", `NO: held until ${short(verdict.until, zone)}${because(verdict)}`);
     case GateAnswer.COLLECTED:
@@ -120,14 +121,25 @@ function cell(verdict: GateVerdict | undefined, zone: string, paint: Paint): str
   }
 }
 
-function exempt(rule: Rule | undefined): string {
-  if (rule?.exemption === Exemption.CRITICAL) return ", CRITICAL passes";
-  return rule?.exemption === Exemption.BYPASS ? ", sent past the limits" : "";
+/** What the rule said that let it pass, and why, where it would have held it. */
+function passed({ gate, rule }: GateVerdict): string {
+  if (rule === undefined) return "";
+  const words = rule.enabled === false ? ["off"] : values(gate, rule);
+  const byWhom = rule.level > PreferenceLevel.BUILT_IN ? (LEVELS[rule.level] ?? "") : "";
+  const parts = [...words, rule.byType ? "as the type says" : "", byWhom].filter((part) => part !== "");
+  return `${EXEMPT[rule.exemption] ?? ""}${parts.length === 0 ? "" : ` (${parts.join(", ")})`}`;
 }
 
-function because({ reason, rule }: GateVerdict): string {
+const EXEMPT: Record<Exemption, string> = {
+  [Exemption.UNSPECIFIED]: "",
+  [Exemption.CRITICAL]: ", CRITICAL passes",
+  [Exemption.BYPASS]: ", sent past the limits",
+  [Exemption.EMERGENCY_CONTACT]: ", from an emergency contact",
+};
+
+function because({ gate, rule }: GateVerdict): string {
   const parts = [
-    ...(rule === undefined ? [] : values(reason, rule)),
+    ...(rule === undefined ? [] : values(gate, rule)),
     rule?.byType ? "as the type says" : "",
     LEVELS[rule?.level ?? PreferenceLevel.UNSPECIFIED] ?? "",
   ].filter((part) => part !== "");
@@ -135,38 +147,53 @@ function because({ reason, rule }: GateVerdict): string {
 }
 
 /** What the rule says, and what it saw. */
-function values(reason: Reason, rule: Rule): string[] {
+function values(gate: Gate, rule: Rule): string[] {
   const { limit } = rule;
   if (limit !== undefined) {
     const cap = limit.maxPerHour === 0 ? "" : `, of ${limit.maxPerHour} an hour`;
     return [`${enumWord(ReasonSchema, limit.window)}: ${limit.usage} of ${limit.limit} used${cap}`];
   }
-  switch (reason) {
-    case Reason.QUIET_HOURS:
+  switch (gate) {
+    case Gate.SUBSCRIPTIONS:
+      return rule.subscriptionIds.length === 0 ? [] : [`asked: ${rule.subscriptionIds.map(plain).join(", ")}`];
+    case Gate.QUIET_HOURS:
       return rule.startTime === "" ? [] : [`${rule.startTime}–${rule.endTime}`];
-    case Reason.DO_NOT_DISTURB:
+    case Gate.DO_NOT_DISTURB:
       return rule.startTime === "" ? [] : [`${DAYS[rule.dayOfWeek ?? 0]} ${rule.startTime}–${rule.endTime}`];
-    case Reason.BELOW_MINIMUM_PRIORITY:
+    case Gate.MINIMUM_PRIORITY:
       return rule.minimumPriority === 0 ? [] : [`${enumWord(PrioritySchema, rule.minimumPriority)} at least`];
-    case Reason.DIGEST:
-      return rule.digestMode === Mode.UNSPECIFIED ? [] : [digestWords(rule)];
-    case Reason.BATCHING: {
+    case Gate.OPTIMAL_TIMING:
+      return rule.goodHours.length === 0 ? [] : [`usually looks at ${hoursWords(rule.goodHours)}`];
+    case Gate.CHANNEL_SWITCH:
+      return rule.restricted ? ["for what is CRITICAL alone"] : [];
+    case Gate.DIGEST: {
+      const words = rule.digestMode === Mode.UNSPECIFIED ? [] : [digestWords(rule)];
+      return rule.restricted ? [...words, "e-mail for digests alone"] : words;
+    }
+    case Gate.BATCH: {
       if (rule.maxSize === 0) return [];
       const minutes = rule.window === undefined ? "" : ` within ${Math.round(durationMs(rule.window) / 60_000)} min`;
       return [`up to ${rule.maxSize}${minutes}`];
     }
-    case Reason.EMERGENCY_ONLY:
-      return ["for what is CRITICAL alone"];
-    case Reason.DIGEST_ONLY:
-      return ["for digests alone"];
     default:
       return [];
   }
 }
 
+/** "8–10, 19": each is the hour that begins then. */
+function hoursWords(hours: readonly number[]): string {
+  const runs: number[][] = [];
+  for (const hour of hours) {
+    const run = runs.at(-1);
+    if (run !== undefined && run.at(-1) === hour - 1) run.push(hour);
+    else runs.push([hour]);
+  }
+  return runs.map((run) => (run.length === 1 ? `${run[0]}` : `${run[0]}–${run.at(-1)}`)).join(", ");
+}
+
 function digestWords({ digestMode, digestTime, digestDays }: Rule): string {
   const word = enumWord(Digest_ModeSchema, digestMode);
-  if (digestMode === Mode.HOURLY) return word;
+  if (digestMode === Mode.HOURLY || digestMode === Mode.IMMEDIATE) return word;
   const days = digestMode === Mode.WEEKLY ? ` on ${digestDays.map((day) => DAYS[day]).join(", ")}` : "";
   return `${word}${days} at ${digestTime}`;
 }
@@ -193,6 +220,7 @@ function ofChannelLimit({ channel, reason, rateLimit }: TimelineEntry): string |
 
 function stepWords(verdicts: number, reason: Reason): string {
   if (reason === Reason.UNSPECIFIED) return "handed over";
+  if (reason === Reason.OUTCOME_UNKNOWN) return "handed over, and nobody knows whether it was taken";
   return `${verdicts > 0 ? "not handed over" : "ended"}: ${enumWord(ReasonSchema, reason)}`;
 }
 
@@ -201,7 +229,7 @@ function outcome(status: Status, reason: Reason): string {
   return reason === Reason.UNSPECIFIED ? word : `${word} (${enumWord(ReasonSchema, reason)})`;
 }
 
-function channelWord(channel: Channel): string {
+export function channelWord(channel: Channel): string {
   return channel === Channel.IN_APP ? "inbox" : enumWord(ChannelSchema, channel);
 }
 
@@ -213,7 +241,7 @@ function both(time: Timestamp | undefined, zone: string): string {
 }
 
 /** To the minute: "Sat 2026-11-28 08:00". */
-function short(time: Timestamp | undefined, zone: string): string {
+export function short(time: Timestamp | undefined, zone: string): string {
   return there(time, zone)?.slice(0, -3) ?? when(time);
 }
 

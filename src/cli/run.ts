@@ -13,6 +13,7 @@ import { serveCommand } from "./commands/serve.ts";
 import { subscriptionsCommand } from "./commands/subscriptions.ts";
 import { tailCommand } from "./commands/tail.ts";
 import { tenantCommand } from "./commands/tenant.ts";
+import { timingCommand } from "./commands/timing.ts";
 import { tokenCommand } from "./commands/token.ts";
 import { typesCommand } from "./commands/types.ts";
 import { whatIfCommand } from "./commands/what-if.ts";
@@ -91,6 +92,7 @@ Begin with:
   confirmCommand(program, world);
   batchesCommand(program, world);
   subscriptionsCommand(program, world);
+  timingCommand(program, world);
   program.commandsGroup("Set-up:");
   typesCommand(program, world);
   schedulesCommand(program, world);

@@ -1,4 +1,4 @@
-import { dissolveBatches } from "#src/batches/dissolve.ts";
+import { endBatches } from "#src/batches/dissolve.ts";
 import type { NewId } from "#src/ids.ts";
 import { raiseFence } from "#src/preferences/fence.ts";
 import { reminderOffsets } from "#src/preferences/merge.ts";
@@ -29,7 +29,7 @@ export function reconcilingReminders(deps: RemindersDeps): ReconcileReminders {
   return async (db, tenantId, userId, { actor, now }) => {
     await raiseFence(db, tenantId, [userId]);
     // A reminder that is cancelled may be a member of one, and those come before it.
-    await dissolveBatches(db, tenantId, [userId], now);
+    await endBatches(db, tenantId, [userId], now);
     const deadlines = await lockFollowing(db, tenantId, userId, now);
     const types = await findTypes(db, tenantId, [...new Set(deadlines.map(({ type }) => type))]);
     const { levels } = await readLevels(db, tenantId, [userId]);

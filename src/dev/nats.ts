@@ -5,8 +5,14 @@ import { connect } from "nats";
 import type { InstalledServer } from "./install.ts";
 import { type RunningServer, runServer, type ServerOptions } from "./server.ts";
 
-/** Starts a NATS server with JetStream on `<dir>`. */
-export function startNats(installed: InstalledServer, options: ServerOptions): Promise<RunningServer> {
+/**
+ * Starts a NATS server with JetStream on `<dir>`. `monitored`: it answers questions about itself by HTTP as well, at an
+ * address that it writes into a `*.ports` file there.
+ */
+export function startNats(
+  installed: InstalledServer,
+  options: ServerOptions & { monitored?: boolean },
+): Promise<RunningServer> {
   const configFile = join(options.dir, "nats.conf");
   const storeDir = join(options.dir, "jetstream");
   mkdirSync(storeDir, { recursive: true, mode: 0o700 });
@@ -16,7 +22,8 @@ export function startNats(installed: InstalledServer, options: ServerOptions): P
       mark: { program: "nats-server", path: configFile },
       stopSignal: "TERM",
       command: async (port) => {
-        await writeFile(configFile, configuration(port, storeDir));
+        const asked = options.monitored ? monitoring(options.dir) : "";
+        await writeFile(configFile, configuration(port, storeDir) + asked);
         return [...installed.command, "-c", configFile];
       },
       greet: async (port) => {
@@ -55,5 +62,11 @@ jetstream {
   max_memory_store: 512MB
   max_file_store: 256GB
 }
+`;
+}
+
+function monitoring(portsDir: string): string {
+  return `http: "127.0.0.1:-1"
+ports_file_dir: ${JSON.stringify(portsDir)}
 `;
 }

@@ -1,7 +1,9 @@
-// `node src/dev/toolchains.ts`, for .ci/run: what clients in other languages are built with. Installs what this machine
-// lacks, where it may: as root, with apt. One line names each that tests then go without; it never fails.
+// `node src/dev/toolchains.ts`, for .ci/run: what clients in other languages are built with, and what reads the alert rules.
+// Installs what this machine lacks, where it may: as root, with apt. One line names each that tests then go without; it
+// never fails.
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
+import { fetchPromtool } from "./promtool.ts";
 
 const run = promisify(execFile);
 
@@ -130,5 +132,7 @@ async function aptGet(args: readonly string[], withinMs: number): Promise<string
 
 if (import.meta.main) {
   const isRoot = process.getuid?.() === 0;
-  await provide(TOOLS, { isRoot, isHere: (tool) => isHere(tool), apt: aptGet, log: (line) => console.log(line) });
+  const log = (line: string) => console.log(line);
+  await provide(TOOLS, { isRoot, isHere: (tool) => isHere(tool), apt: aptGet, log });
+  await fetchPromtool(log, AbortSignal.timeout(FETCH_MS));
 }

@@ -54,9 +54,26 @@ export function channelLimits(deps: ChannelLimitsDeps): ChannelLimits {
   };
 }
 
-/** The same that one who asked would be answered, but nothing is counted. Throws when Redis does not answer. */
-export function lookingAtChannelLimits(cache: Pick<Cache, "redis" | "namespace">) {
-  return redisPlaces(cache, ["look"]);
+/** `known`: it is what has been counted that says so. Else Redis was away, and it is the policy for that. */
+type Look = { answer: Answer; known: boolean };
+
+/**
+ * What one that asked would be answered, but nothing is counted. Never fails: while Redis is away the policy answers, and
+ * where each process counts by itself then, one that has counted nothing does.
+ */
+export function lookingAtChannelLimits({
+  cache,
+  config,
+  clock,
+}: Pick<ChannelLimitsDeps, "cache" | "config" | "clock">) {
+  const look = redisPlaces(cache, ["look"]);
+  const redis = circuit({ up: () => cache.up(), clock });
+  return async (tenantId: string, asking: Asking): Promise<Look> => {
+    const [counted] = (await redis.attempt(() => look(tenantId, [asking]))) ?? [];
+    if (counted !== undefined) return { answer: counted, known: true };
+    const closed = config.onRedisDown.user === "closed";
+    return { answer: closed ? waiting(asking, config) : takePlace(new Map(), asking), known: false };
+  };
 }
 
 function goesNow(answer: Answer, asked: Asking | undefined): boolean {

@@ -1,8 +1,10 @@
 -- Gives each of a chunk of one tenant's notifications a slot: now, or the next turn behind those that wait. It is counted
 -- there in all windows of its user, of its tenant and of everyone, and in the hours of its user's cap. The rules are those
 -- of place.ts and cap.ts, in the same order.
--- Windows are fixed and aligned to the clock, the caller's clock: Redis's own is not asked. What a caller has left whose
--- clock is more than a minute ahead of this one's is forgotten: it would keep everybody waiting until that time has come.
+-- Windows are fixed and aligned to the clock, the caller's. Only where another has left something by a clock that is more
+-- than a minute ahead of this one's, Redis's own says which of the two is wrong. What lies ahead of Redis's as well is
+-- forgotten: it would keep everybody waiting until that time has come. Else the caller is behind, and counts by Redis's
+-- clock, or it would begin its users' windows anew with each that asks.
 --
 -- KEYS[1]     the tenant
 -- KEYS[2]     everyone, if there is a global limit
@@ -18,9 +20,12 @@
 --
 -- ARGV[9]     given: only look, and count nothing
 --
--- Answers a flat list, of each that does not go at once 5 numbers: position (from 0), its slot in ms, the window it waits
+-- Answers a flat list, of each in turn. Of one that does not go at once 4 numbers: its slot in ms, the window it waits
 -- for (1-4 the user's, 5 the tenant's, 6 everyone's, 7 the cap), the usage of that window now, and 1 if it is counted in
--- its slot, 0 if it would expire before or the cap refuses it. A slot of 0: it keeps the turn that the cap gave it.
+-- its slot, 0 if it would expire before or the cap refuses it. A slot of 0: it keeps the turn that the cap gave it. Of one
+-- that goes at once a single number, because these are many: -1 - window - 8 * (cap + 65537 * usage), where the window is
+-- that with the fewest left (0: none was asked) and has that usage without it, and cap is 1 more than the cap's hour has
+-- (0: there is none).
 --
 -- A user's value: of each window the index of the one that is filled, which may lie ahead, its count, the index and count
 -- of the last that was left because it was full; the last turn given; the first hour of the cap and how many follow; the
@@ -49,9 +54,17 @@ local now = tonumber(ARGV[1])
 local limits = { tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]) }
 local limit1, limit2, limit3, limit4 = limits[1], limits[2], limits[3], limits[4]
 local items = ARGV[8]
-local second = floor(now / 1000)
-local now1, now2, now3, now4 = floor(now / MS[1]), floor(now / MS[2]), floor(now / MS[3]), floor(now / MS[4])
-local minuteNow = now2
+local second
+local now1, now2, now3, now4, minuteNow
+-- The least of what others have left that lies too far ahead, in seconds.
+local ahead = math.huge
+
+local function setClock(at)
+  now, second = at, floor(at / 1000)
+  now1, now2, now3, now4 = floor(at / MS[1]), floor(at / MS[2]), floor(at / MS[3]), floor(at / MS[4])
+  minuteNow = now2
+end
+setClock(now)
 
 -- 1-4: index of the window that is filled; 5-8: its count; 9-12: index of the last that was left; 13-16: its count; 17:
 -- the last turn; 18: the first hour of the cap; 19: how many follow; 20: the latest second.
@@ -64,7 +77,9 @@ end
 
 local function readUser(value)
   local user = value and { unpack(HEAD, value) }
-  if user and user[20] <= second + CLOCKS_APART_SECONDS then
+  local isAhead = user and user[20] > second + CLOCKS_APART_SECONDS
+  if isAhead then ahead = min(ahead, user[20]) end
+  if user and not isAhead then
     local from = HEAD_SIZE + 1 + 2 * user[19]
     user.hours = sub(value, HEAD_SIZE + 1, from - 1)
     while from <= #value and unpack('>I4', value, from) + REMEMBER_SECONDS < second do
@@ -93,21 +108,44 @@ local function recordOf(records, tag)
 end
 
 -- What users share: of each limit the minutes, read when they are needed, and the queue.
-local queues = {}
-for i = 1, 2 do
-  local limit = tonumber(ARGV[i + 5])
-  if limit > 0 then
-    local found = redis.call('HMGET', KEYS[i], 'q', minuteNow)
-    local q = { key = KEYS[i], limit = limit, window = i + 4, first = 0, last = 0, lastMinute = 0, swept = 0 }
-    if found[1] then q.first, q.last, q.lastMinute, q.swept = unpack(QUEUE, found[1]) end
-    q.counts, q.changed = { [minuteNow] = tonumber(found[2] or 0) }, {}
-    if q.swept > minuteNow + 1 then
-      q.first, q.last, q.lastMinute, q.swept, q.counts[minuteNow], q.anew = 0, 0, 0, 0, 0, true
+local queues
+local users
+local firstUser = tonumber(ARGV[7]) > 0 and 3 or 2
+
+local function readAll()
+  queues, users = {}, {}
+  for i = 1, 2 do
+    local limit = tonumber(ARGV[i + 5])
+    if limit > 0 then
+      local found = redis.call('HMGET', KEYS[i], 'q', minuteNow)
+      local q = { key = KEYS[i], limit = limit, window = i + 4, first = 0, last = 0, lastMinute = 0, swept = 0 }
+      if found[1] then q.first, q.last, q.lastMinute, q.swept = unpack(QUEUE, found[1]) end
+      q.counts, q.changed = { [minuteNow] = tonumber(found[2] or 0) }, {}
+      if q.swept > minuteNow + 1 then
+        ahead = min(ahead, q.swept * 60)
+        q.first, q.last, q.lastMinute, q.swept, q.counts[minuteNow], q.anew = 0, 0, 0, 0, 0, true
+      end
+      queues[#queues + 1] = q
     end
-    queues[#queues + 1] = q
+  end
+  if #KEYS >= firstUser then
+    local values = redis.call('MGET', _G.unpack(KEYS, firstUser))
+    for i = 1, #values do users[i] = readUser(values[i]) end
   end
 end
-local firstUser = tonumber(ARGV[7]) > 0 and 3 or 2
+
+readAll()
+-- By how much the caller is behind, in ms and in hours of the clock.
+local behind, hoursBehind = 0, 0
+if ahead < math.huge then
+  local time = redis.call('TIME')
+  local redisNow = tonumber(time[1]) * 1000 + floor(tonumber(time[2]) / 1000)
+  if ahead * 1000 <= redisNow + CLOCKS_APART_SECONDS * 1000 then
+    behind, hoursBehind = redisNow - now, floor(redisNow / HOUR) - now3
+    setClock(redisNow)
+    readAll()
+  end
+end
 
 local function phaseOf(number)
   return tonumber(sub(redis.sha1hex(sub(KEYS[firstUser + number - 1], #KEYS[1] + 2)), 1, 4), 16)
@@ -227,23 +265,34 @@ local function countIn(user, hour, over, held)
   counts[at] = min(counts[at] + 1, MAX_COUNT)
 end
 
-local users = {}
-if #KEYS >= firstUser then
-  local values = redis.call('MGET', _G.unpack(KEYS, firstUser))
-  for i = 1, #values do users[i] = readUser(values[i]) end
-end
-
 local answer = {}
-local function tell(position, slot, user, counted)
+local function tell(slot, user, counted)
   local n = #answer
-  answer[n + 1], answer[n + 2], answer[n + 5] = position, slot, counted
-  answer[n + 3], answer[n + 4] = windowNow(user)
+  answer[n + 1], answer[n + 4] = slot, counted
+  answer[n + 2], answer[n + 3] = windowNow(user)
 end
 
-local function tellCap(position, slot, user, hour, counted)
+local function tellCap(slot, user, hour, counted)
   local n = #answer
-  answer[n + 1], answer[n + 2], answer[n + 3] = position, slot, 7
-  answer[n + 4], answer[n + 5] = usedIn(user, hour), counted
+  answer[n + 1], answer[n + 2] = slot, 7
+  answer[n + 3], answer[n + 4] = usedIn(user, hour), counted
+end
+
+-- Before it is counted.
+local function tellGoes(user, over, asked)
+  local window, usage, left = 0, 0, math.huge
+  if asked then
+    for w = 4, 1, -1 do
+      if limits[w] - user[w + 4] < left then window, usage, left = w, user[w + 4], limits[w] - user[w + 4] end
+    end
+    for i = 1, #queues do
+      local q = queues[i]
+      local n = used(q, minuteNow)
+      if q.limit - n < left then window, usage, left = q.window, n, q.limit - n end
+    end
+  end
+  local cap = over > 0 and usedIn(user, now3) + 1 or 0
+  answer[#answer + 1] = -1 - window - 8 * (cap + 65537 * usage)
 end
 
 local function remember(user, tag, slot)
@@ -280,22 +329,22 @@ local function findTurn(user, number)
 end
 
 -- The cap has no room for one that could come at `at`. `had`: the turn it had, if that is remembered.
-local function overCap(position, user, number, at, over, share, tag, expiresIn, held, had)
+local function overCap(user, number, at, over, share, tag, expiresIn, held, had)
   local hour = floor(at / HOUR)
   if over == REFUSES then
     leave(user, held)
-    return tellCap(position, at, user, hour, 0)
+    return tellCap(at, user, hour, 0)
   end
   if held ~= NOT_HELD and held > 0 then
     if had then remember(user, tag, had + CAP_MARK) end
-    return tellCap(position, had or 0, user, hour, 1)
+    return tellCap(had or 0, user, hour, 1)
   end
   local open = max(hour, user[18])
   while usedIn(user, open) >= share do open = open + 1 end
   local place = (usedIn(user, open) * 65536 + phaseOf(number)) * MS[1] * 4
   local turn = open * HOUR + floor(place / (share * 65536 * 5))
   local counted = open - user[18] < HORIZON and (expiresIn == 0 or turn < now + expiresIn)
-  tellCap(position, turn, user, hour, counted and 1 or 0)
+  tellCap(turn, user, hour, counted and 1 or 0)
   if counted then
     countIn(user, open, over, held)
     remember(user, tag, turn + CAP_MARK)
@@ -305,6 +354,8 @@ end
 for position = 0, #items / ITEM_SIZE - 1 do
   local number, exempt, over, share, tag, expiresIn, held =
     unpack('>I2BBBc8I4I2', items, position * ITEM_SIZE + 1)
+  if expiresIn > 0 then expiresIn = max(expiresIn - behind, 1) end
+  if held ~= NOT_HELD then held = held < hoursBehind and NOT_HELD or held - hoursBehind end
   local user = users[number]
   local at = user.records ~= '' and recordOf(user.records, tag)
   local slot = at and select(3, unpack(RECORD, user.records, at))
@@ -318,10 +369,11 @@ for position = 0, #items / ITEM_SIZE - 1 do
     at = nil
   end
   if at then
-    if slot > now then tell(position, slot, user, 1) end
+    if slot > now then tell(slot, user, 1) else answer[#answer + 1] = -1 end
   elseif not hasRoom(user, now3, over, share, held) then
-    overCap(position, user, number, now, over, share, tag, expiresIn, held, had)
+    overCap(user, number, now, over, share, tag, expiresIn, held, had)
   elseif exempt == 1 or isFree(user) then
+    tellGoes(user, over, exempt ~= 1)
     if exempt == 1 then
       countAside(user)
     else
@@ -333,10 +385,10 @@ for position = 0, #items / ITEM_SIZE - 1 do
   else
     local turn, trial, waitsFor = findTurn(user, number)
     if not hasRoom(user, floor(turn / HOUR), over, share, held) then
-      overCap(position, user, number, turn, over, share, tag, expiresIn, held, had)
+      overCap(user, number, turn, over, share, tag, expiresIn, held, had)
     else
       local counted = expiresIn == 0 or turn < now + expiresIn
-      tell(position, turn, trial, counted and 1 or 0)
+      tell(turn, trial, counted and 1 or 0)
       if counted then
         for i = 1, 4 do
           user[i], user[i + 4], user[i + 8], user[i + 12] = trial[i], trial[i + 4] + 1, trial[i + 8], trial[i + 12]

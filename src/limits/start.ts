@@ -2,7 +2,6 @@ import type { Cache } from "#src/cache/redis.ts";
 import type { Clock } from "#src/clock.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import type { ChannelsPerDay } from "./channel-day.ts";
 import { lookingAtChannelLimits } from "./channel-limits.ts";
 import { lookingAtLimits, type NotificationLimitsDeps } from "./notification-limits.ts";
 import type { NotificationLimitsConfig } from "./windows.ts";
@@ -30,7 +29,6 @@ export function limitsDeps({
 }
 
 /** To ask them without counting. */
-export function looking(cache: Cache, config: NotificationLimitsConfig & { perChannelPerDay: ChannelsPerDay }) {
-  const { perChannelPerDay: channelsPerDay } = config;
-  return { look: lookingAtLimits(cache, config), lookAtChannels: lookingAtChannelLimits(cache), channelsPerDay };
+export function looking(deps: NotificationLimitsDeps) {
+  return { look: lookingAtLimits(deps), lookAtChannels: lookingAtChannelLimits(deps) };
 }

@@ -21,6 +21,7 @@ const GATES: ReadonlyMap<Reason, Gate> = new Map([
   [Reason.QUIET_HOURS, Gate.QUIET_HOURS],
   [Reason.DO_NOT_DISTURB, Gate.DO_NOT_DISTURB],
   [Reason.WEEKEND, Gate.WEEKEND],
+  [Reason.OPTIMAL_TIMING, Gate.OPTIMAL_TIMING],
   [Reason.DIGEST, Gate.DIGEST],
   [Reason.DIGEST_ONLY, Gate.DIGEST],
   [Reason.BATCHING, Gate.BATCH],

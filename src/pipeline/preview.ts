@@ -2,18 +2,19 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type ExplainedEntry, ExplainedEntrySchema } from "#gen/posthorn/v1/explain_pb.ts";
 import { Channel, Reason, Status, TimelineEntrySchema } from "#gen/posthorn/v1/notification_pb.ts";
-import type { PreviewSendResponse, SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
+import type { PreviewedBatch, PreviewSendResponse, SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import { joiningOne } from "#src/batches/joining.ts";
 import { findOpenBatch } from "#src/batches/queries.ts";
 import { BatchRole } from "#src/batches/role.ts";
-import type { NewId } from "#src/ids.ts";
-import type { ChannelsPerDay } from "#src/limits/channel-day.ts";
-import type { lookingAtChannelLimits } from "#src/limits/channel-limits.ts";
+import { within } from "#src/errors.ts";
+import { newIds } from "#src/ids.ts";
+import { readLooks } from "#src/learning/queries.ts";
 import type { lookingAtLimits } from "#src/limits/notification-limits.ts";
-import { explainedDecision, recordIn } from "#src/notifications/explain.ts";
-import { type TimelineRow, toTimelineEntry } from "#src/notifications/notification.ts";
-import { compile } from "#src/preferences/compile.ts";
+import { explainedEntry } from "#src/notifications/explain.ts";
+import type { RulesThen } from "#src/notifications/rules-then.ts";
+import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
 import { readLevels } from "#src/preferences/queries.ts";
+import { rulesPassed } from "#src/preferences/rules-passed.ts";
 import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import type { Store } from "#src/store/store.ts";
 import type { FilterEvaluator } from "#src/subscriptions/evaluate.ts";
@@ -23,33 +24,32 @@ import { rulesOf } from "#src/types/type.ts";
 import { DEFAULT_TYPE } from "./accept/accept.ts";
 import { findDuplicate } from "./accept/duplicate.ts";
 import { type Draft, prepare } from "./accept/prepare.ts";
-import { detailOf, reasonOf } from "./deliver/queries.ts";
-import { askingFor, stopBy } from "./deliver/within-limits.ts";
+import { type HeldBackDeps, heldBack } from "./held-back.ts";
+import { batchOutlook, unanswered } from "./outlook.ts";
+import { askingChannel } from "./route/ask-channel.ts";
 import { concludeBatched } from "./route/conclude.ts";
 import type { Conclusion } from "./route/conclusion.ts";
 import { decideChunk, type Known } from "./route/decide-chunk.ts";
 import type { DecideDeps } from "./route/decide-in-slices.ts";
 import { atOnce } from "./route/lead.ts";
 import type { Waiting } from "./route/load.ts";
+import { goodHoursOf } from "./route/when-they-look.ts";
 
-export type PreviewDeps = Pick<DecideDeps, "decide"> & {
-  store: Store;
-  newId: NewId;
-  clockOf(zone: string): ZoneClock;
-  filters: FilterEvaluator;
-  /** What the limits would say; they count nothing. */
-  look: ReturnType<typeof lookingAtLimits>;
-  /** What the limits of channels would say, in the same way. */
-  lookAtChannels: ReturnType<typeof lookingAtChannelLimits>;
-  /** What the server allows of each. */
-  channelsPerDay: ChannelsPerDay;
-  /** How long a dedup key counts when the Send does not say. */
-  dedupWindowMs: number;
-};
+export type PreviewDeps = Pick<DecideDeps, "decide"> &
+  HeldBackDeps & {
+    store: Store;
+    clockOf(zone: string): ZoneClock;
+    filters: FilterEvaluator;
+    /** What the limits would say; they count nothing. */
+    look: ReturnType<typeof lookingAtLimits>;
+    /** How long a dedup key counts when the Send does not say. */
+    dedupWindowMs: number;
+  };
 
 /** Throws what Send would refuse the request with. */
 export type Preview = (tenantId: string, request: SendRequest, at: Date) => Promise<Answer>;
-type Answer = Pick<PreviewSendResponse, "timeZone" | "duplicateOf" | "timeline">;
+type Answer = Omit<PreviewSendResponse, "$typeName" | "$unknown">;
+type Foreseen = Omit<Answer, "timeZone" | "duplicateOf" | "warnings">;
 
 /** What is held, and held again, is followed so far. */
 const DECISIONS = 10;
@@ -57,7 +57,8 @@ const DECISIONS = 10;
 /**
  * Says what would become of a Send to one user: accepts and decides it by the functions that do so for what is sent, with
  * what is stored now, and stores nothing. Where these would write, it reads: the limits, the open batch, dedup keys. All of
- * it comes from Postgres, so that not even a cache changes.
+ * it but the limits comes from Postgres, so that not even a cache changes. What follows the decision is in outlook.ts
+ * and held-back.ts.
  */
 export function previewing(deps: PreviewDeps): Preview {
   const { store } = deps;
@@ -68,102 +69,93 @@ export function previewing(deps: PreviewDeps): Preview {
       type: await findType(db, tenantId, key),
       ...(await readLevels(db, tenantId, [userId])),
     }));
-    const draft = prepare(request, type, at, deps.dedupWindowMs);
+    const draft = within("request", () => prepare(request, type, at, deps.dedupWindowMs));
     const own = compile(levels(userId), optIn, deps.clockOf, {
       revisions: revisions(userId),
       wishes: wishesOf(subscriptions(userId), deps.filters),
     });
     const { timeZone } = own;
+    const { warnings } = draft;
     const dedupKey = draft.dedup?.key;
     const duplicateOf =
       dedupKey === undefined
         ? undefined
         : await store.tenant(tenantId, (tx) => findDuplicate(tx, tenantId, { userId, key: dedupKey }, at));
-    if (duplicateOf !== undefined) return { timeZone, duplicateOf, timeline: [] };
-    const known: Known = {
+    if (duplicateOf !== undefined) return { timeZone, duplicateOf, warnings, ...NOTHING };
+    const known: Omit<Known, "good"> = {
       preferences: new Map([[userId, own]]),
       types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
     };
-    const row = waitingOf(deps.newId(), userId, draft, timeZone);
-    return { timeZone, duplicateOf: "", timeline: await foreseen(deps, tenantId, row, known, at) };
+    const sources = { levels: levels(userId), type: type && { rules: rulesOf(type), optIn: type.optIn } };
+    const rulesNow = () => rulesPassed(sources, row, deps.clockOf(timeZone));
+    const row = waitingOf(newIds(() => at)(), userId, draft, timeZone);
+    const following = await foreseen(deps, tenantId, { row, own, known, rulesNow }, at);
+    return { timeZone, duplicateOf: "", warnings, ...following };
   };
 }
 
-/** What its timeline would hold. */
-async function foreseen(
-  deps: PreviewDeps,
-  tenantId: string,
-  first: Waiting,
-  known: Known,
-  at: Date,
-): Promise<ExplainedEntry[]> {
+/** What is left to say of one that is not sent at all. */
+const NOTHING: Foreseen = { timeline: [], limitsUnknown: false, handOvers: [], ifUnanswered: [] };
+
+/** One that would be stored, and what it is decided by. */
+type Subject = { row: Waiting; own: CompiledPreferences; known: Omit<Known, "good">; rulesNow: RulesThen };
+
+/** What its timeline would hold, and what follows. */
+async function foreseen(deps: PreviewDeps, tenantId: string, subject: Subject, at: Date): Promise<Foreseen> {
   const timeline = [told(at, Status.ACCEPTED)];
-  let row = first;
+  let { row } = subject;
   let now = at;
   if (row.scheduledAt !== null) {
     now = row.scheduledAt;
     timeline.push(told(at, Status.SCHEDULED, Reason.SCHEDULED), told(now, Status.ACCEPTED));
   }
-  for (let n = 0; n < DECISIONS; n++) {
-    const conclusion = await decideOne(deps, tenantId, row, known, now);
-    timeline.push(explainedAt(row, conclusion, now));
-    if (conclusion.status !== Status.HELD || conclusion.dueAt === undefined) {
-      timeline.push(...(await heldBack(deps, tenantId, row, conclusion, known, now)));
-      break;
+  let limitsUnknown = false;
+  for (let n = 1; ; n++) {
+    const { conclusion, batch, limitsKnown } = await decideOne(deps, tenantId, { ...subject, row }, now);
+    limitsUnknown ||= !limitsKnown;
+    timeline.push(explainedAt(row, conclusion, subject.rulesNow, now));
+    const { status, dueAt, reason, bookedAt = null } = conclusion;
+    // Whether Redis has come back by then, nobody knows.
+    const over = status !== Status.HELD || dueAt === undefined || reason === Reason.LIMITER_UNAVAILABLE;
+    if (over || n === DECISIONS) {
+      const ifUnanswered = unanswered(askingChannel(deps.decide), row, conclusion, subject.own, now);
+      const { entries, handOvers, ended, ...held } = await heldBack(
+        deps,
+        tenantId,
+        { ...subject, row },
+        conclusion,
+        now,
+      );
+      timeline.push(...entries, ...(ended === undefined ? [] : [told(now, Status.EXPIRED, ended)]));
+      limitsUnknown ||= !held.limitsKnown;
+      return { timeline, limitsUnknown, handOvers, ifUnanswered, ...(batch && { batch }) };
     }
-    const { bookedAt = null, reason } = conclusion;
     row = { ...row, attempts: row.attempts + 1, bookedAt, reason };
-    now = conclusion.dueAt;
-    if (n < DECISIONS - 1) timeline.push(told(now, Status.ACCEPTED));
+    now = dueAt;
+    timeline.push(told(now, Status.ACCEPTED));
   }
-  return timeline;
 }
 
-/** What the limits of its channels would say at once of its hand-overs. */
-async function heldBack(
-  { lookAtChannels, channelsPerDay }: PreviewDeps,
-  tenantId: string,
-  row: Waiting,
-  { handOver = [], status }: Conclusion,
-  { preferences }: Known,
-  now: Date,
-): Promise<ExplainedEntry[]> {
-  const own = preferences.get(row.userId);
-  if (own === undefined) return [];
-  const stops = await Promise.all(
-    handOver.map(async (channel) => {
-      const claimed = { notificationId: row.id, userId: row.userId, step: 0, channel };
-      const ready = { claimed, stored: row, preferences: own };
-      const asking = askingFor(ready, channelsPerDay, now);
-      const [place] = asking === undefined ? [] : await lookAtChannels(tenantId, [asking]);
-      const stop = asking && place && stopBy(ready, asking, place, now);
-      return stop === undefined ? [] : [{ ...stop, claimed }];
-    }),
-  );
-  const stopped = stops.flat();
-  const entries = stopped.map((stop) => {
-    const { channel } = stop.claimed;
-    const stored = { at: now, status: 0, channel, reason: reasonOf(stop), actor: null, detail: detailOf(stop) };
-    return create(ExplainedEntrySchema, { entry: toTimelineEntry(stored) });
-  });
-  const [first] = stopped;
-  const lost =
-    status === Status.PROCESSING && stopped.filter(({ kind }) => kind === "expired").length === handOver.length;
-  return first !== undefined && lost ? [...entries, told(now, Status.EXPIRED, reasonOf(first))] : entries;
-}
+type DecidedOne = { conclusion: Conclusion; batch?: PreviewedBatch; limitsKnown: boolean };
 
 async function decideOne(
   { store, decide, look }: PreviewDeps,
   tenantId: string,
-  row: Waiting,
-  known: Known,
+  { row, own, known }: Subject,
   now: Date,
-): Promise<Conclusion> {
+): Promise<DecidedOne> {
+  const good = await goodHoursOf(
+    [row],
+    { preferences: () => own, rules: (type) => known.types.get(type)?.rules },
+    (userIds) => store.tenant(tenantId, (tx) => readLooks(tx, tenantId, userIds)),
+    now,
+  );
   const openBatch = async (key: string) => {
     const open = await store.tenant(tenantId, (tx) => findOpenBatch(tx, tenantId, row.userId, key));
     // By then it will have closed.
     return open !== undefined && open.flushAt > now ? open : undefined;
   };
+  let limitsKnown = true;
   const { verdicts, reservations, conclusions } = await decideChunk(
     {
       decide,
@@ -175,17 +167,23 @@ async function decideOne(
       },
       // There is nobody else to follow it.
       follow: async ({ led, reservations }) => ({ verdicts: led.verdicts, reservations }),
-      reserve: (requests) => Promise.all(requests.map((each) => look(tenantId, each, now))),
+      async reserve(requests) {
+        const looked = await Promise.all(requests.map((each) => look(tenantId, each, now)));
+        limitsKnown = looked.every(({ known }) => known);
+        return looked.map(({ reservation }) => reservation);
+      },
     },
     [row],
-    known,
+    { ...known, good },
     now,
   );
   const [conclusion] = conclusions;
   if (conclusion === undefined) throw new Error("one was asked about, and none was decided");
-  if (conclusion.status !== Status.BATCHED || conclusion.plan === undefined) return conclusion;
-  const batch = joiningOne(await openBatch(conclusion.plan.key), conclusion.plan, now);
-  return concludeBatched(conclusion, verdicts[0] ?? [], reservations[0], batch);
+  const { plan } = conclusion;
+  if (conclusion.status !== Status.BATCHED || plan === undefined) return { conclusion, limitsKnown };
+  const joined = joiningOne(await openBatch(plan.key), plan, now);
+  const batched = concludeBatched(conclusion, verdicts[0] ?? [], reservations[0], joined);
+  return { conclusion: batched, batch: batchOutlook(row, own, joined), limitsKnown };
 }
 
 const NOBODY: ReadonlySet<string> = new Set();
@@ -220,11 +218,9 @@ function told(at: Date, status: Status, reason: Reason = Reason.UNSPECIFIED): Ex
 function explainedAt(
   row: Waiting,
   { status, reason, detail = null }: Pick<Conclusion, "status" | "reason"> & { detail?: Uint8Array | null | undefined },
+  rulesNow: RulesThen,
   at: Date,
 ): ExplainedEntry {
   const channel = status === Status.DELIVERED ? Channel.IN_APP : Channel.UNSPECIFIED;
-  const stored: TimelineRow = { at, status, channel, reason, actor: null, detail };
-  const entry = toTimelineEntry(stored);
-  const decision = explainedDecision(row, entry, detail === null ? undefined : recordIn(detail), at);
-  return create(ExplainedEntrySchema, { entry, ...(decision && { decision }) });
+  return explainedEntry(row, { at, status, channel, reason, actor: null, detail }, rulesNow);
 }

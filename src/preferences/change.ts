@@ -5,6 +5,7 @@ import type { Invalidations } from "#src/broker/invalidations.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
+import { eraseUnwanted } from "#src/learning/queries.ts";
 import type { Store } from "#src/store/store.ts";
 import { checkPreferences } from "./check.ts";
 import { changedPaths, etagOf, type Stored, withoutEmpty } from "./document.ts";
@@ -17,6 +18,7 @@ import {
   together,
   UNTOUCHED,
 } from "./reconciled.ts";
+import { keepRevision } from "./revisions.ts";
 import { recordRuleChange } from "./rule-changes.ts";
 
 export type ChangeDeps = {
@@ -44,8 +46,8 @@ export type Change = {
   edit(before: Preferences): Preferences;
 };
 
-/** Fields that decide about nothing that waits: how what comes is shown, and what the user consents to. */
-const UNDECIDING = /^(language$|timing\b|grouping\b)/;
+/** Fields that decide about nothing that waits: how what comes is shown. */
+const UNDECIDING = /^(language$|grouping\b)/;
 
 /** `reconciled` for users only, when something changed. */
 export type Changed = { stored: Stored; changedFields: string[]; reconciled: Counts | undefined };
@@ -72,6 +74,7 @@ export async function changePreferences(deps: ChangeDeps, owner: Owner, change: 
       if (changedFields.length === 0) return { stored: before, changedFields, reconciled: undefined };
       checkPreferences(preferences, changedFields);
       const stored = { preferences, revision: before.revision + 1, updatedAt: now };
+      await keepRevision(db, owner, before, now);
       await savePreferences(db, owner, stored);
       const { actor, action, reason } = change;
       let reconciled: Reconciled | undefined;
@@ -81,6 +84,8 @@ export async function changePreferences(deps: ChangeDeps, owner: Owner, change: 
         const offsets = changedFields.some((path) => path.endsWith(".reminder_offsets"));
         const reminders = offsets ? await deps.reconcileReminders(db, tenantId, userId, { actor, now }) : undefined;
         reconciled = together(await deps.reconcile(db, tenantId, [userId], now, reminders?.fresh), reminders);
+        // Behind the fence that this has raised.
+        if (changedFields.includes("timing.learning")) await eraseUnwanted(db, tenantId, userId);
       }
       const target = userId === "" ? "default_preferences" : `user:${userId}`;
       await writeAudit(db, { tenantId, id: newId(), actor, action, target, reason });

@@ -26,6 +26,7 @@ import {
   type Scope,
   scopeEnabled,
   timeZone,
+  timing,
   weekendsEnabled,
 } from "./merge.ts";
 import { type Asked, type RuleBehind, ruleBehind } from "./rule-behind.ts";
@@ -46,6 +47,10 @@ export type CompiledPreferences = {
   readonly clock: ClockRules | undefined;
   /** When digests come, for those scopes that have one. */
   readonly digest: DigestTimes;
+  /** Undefined: nothing waits for a good hour, because that is not wanted, or may not be learnt. */
+  readonly timing: { readonly clock: () => ZoneClock } | undefined;
+  /** When the user looks may be learnt. */
+  readonly mayLearn: boolean;
   /** How many come in an hour; undefined: any number. */
   readonly maxPerHour: number | undefined;
   /** How many the user, or the tenant for them, wants of each outside channel in a day; of the others any number. */
@@ -114,6 +119,7 @@ export function compile(
   };
   const groups = grouping(levels);
   const cap = hourlyCap(levels);
+  const { intelligentTiming, learning } = timing(levels);
   const delivers = delivery(levels);
   const general = scopeRules(levels, undefined);
   const { time, days } = digest(levels, undefined);
@@ -126,6 +132,8 @@ export function compile(
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
     digest: { time: time.value, days: days.value, clock: () => clockOf(knownZone) },
+    timing: intelligentTiming.value && learning.value ? { clock: () => clockOf(knownZone) } : undefined,
+    mayLearn: learning.value,
     maxPerHour: cap.enabled.value ? cap.maxPerHour.value : undefined,
     channelsPerDay: limitsOf(levels),
     delivery: {

@@ -22,6 +22,7 @@ import {
   receivesAnything,
   type Scope,
   scopeEnabled,
+  timing,
   weekendsEnabled,
 } from "./merge.ts";
 import { isBlocked } from "./next-allowed.ts";
@@ -54,9 +55,9 @@ export function ruleBehind(
       return known === undefined ? {} : { level: channelEnabled(levels, scope, known.field).level };
     }
     case Reason.EMERGENCY_ONLY:
-      return { level: onlyFor(levels, scope, "smsEmergencyOnly").level };
+      return { level: onlyFor(levels, scope, "smsEmergencyOnly").level, restricted: true };
     case Reason.DIGEST_ONLY:
-      return { level: onlyFor(levels, scope, "emailDigestOnly").level };
+      return { level: onlyFor(levels, scope, "emailDigestOnly").level, restricted: true };
     case Reason.BELOW_MINIMUM_PRIORITY: {
       const { level, value } = minimumPriority(levels, scope);
       return { level, minimumPriority: value };
@@ -81,13 +82,17 @@ export function ruleBehind(
     }
     case Reason.WEEKEND:
       return { level: weekendsEnabled(levels).level };
+    case Reason.OPTIMAL_TIMING: {
+      const { intelligentTiming, learning } = timing(levels);
+      return { level: nearest(intelligentTiming, learning) };
+    }
     case Reason.DIGEST: {
       const { mode, time, days } = digest(levels, scope);
       const each = { digestTime: time.value, digestDays: [...days.value] };
       const only = onlyFor(levels, scope, "emailDigestOnly");
       // Where each comes by itself, what waits for a digest all the same is what could only come with one.
       if (mode.value !== Mode.IMMEDIATE || !only.value) return { level: mode.level, digestMode: mode.value, ...each };
-      return { level: only.level, digestMode: Mode.DAILY, ...each };
+      return { level: only.level, digestMode: Mode.DAILY, ...each, restricted: true };
     }
     case Reason.BATCHING: {
       const { enabled, maxSize, windowMs } = batching(levels, scope);

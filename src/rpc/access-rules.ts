@@ -135,6 +135,8 @@ export const ACCESS_RULES = {
   "posthorn.v1.PreferencesService.UpdateSubscription": writePreferences,
   "posthorn.v1.PreferencesService.DeleteSubscription": writePreferences,
   "posthorn.v1.PreferencesService.UnsubscribeAll": writePreferences,
+  "posthorn.v1.PreferencesService.GetLearntTiming": readPreferences,
+  "posthorn.v1.PreferencesService.DeleteLearntTiming": writePreferences,
 
   "posthorn.v1.UserService.UpsertUser": users,
   "posthorn.v1.UserService.UpdateUser": users,

@@ -197,12 +197,12 @@ async function drafted(
     const pause = breathe();
     if (pause !== undefined) await pause;
     const { send, skipBefore, missed, next } = step;
-    const { key, notBefore, type } = firing;
+    const { key, notBefore, firesAt: dueAt, type } = firing;
     try {
       const request = requestOf(firing);
       // With a zone of its own it is due now; else every recipient's clock says when.
       if (send !== undefined && timing.zone === "") request.schedule = { case: "localScheduleTime", value: send };
-      const how = { tag: scheduleTag(key), skipBefore, notBefore, now, newId, dedupWindowMs, zoneOf };
+      const how = { tag: scheduleTag(key), skipBefore, notBefore, dueAt, now, newId, dedupWindowMs, zoneOf };
       const outcome = send === undefined ? undefined : submissionByItself(request, type ?? undefined, how);
       const submission = typeof outcome === "object" ? outcome : undefined;
       moves.push({

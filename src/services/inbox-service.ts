@@ -13,11 +13,22 @@ import { type Call, EitherWay, type Service, service } from "#src/rpc/call.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 
-export type InboxServiceDeps = { inbox: Inbox; store: Store; clock: Clock; pageTokens: PageTokens };
+export type InboxServiceDeps = {
+  inbox: Inbox;
+  store: Store;
+  clock: Clock;
+  pageTokens: PageTokens;
+  /** A user looks at what came, now. */
+  looked(tenantId: string, userId: string): void;
+};
 
 const DEFAULT_PAGE_SIZE = 20;
 
-export function inboxService({ inbox, store, clock, pageTokens }: InboxServiceDeps): Service {
+export function inboxService({ inbox, store, clock, pageTokens, looked }: InboxServiceDeps): Service {
+  /** Only what users do themselves shows that they look. */
+  const showsLook = (call: Call) => {
+    if (call.principal.kind === "user") looked(call.tenantId, call.principal.userId);
+  };
   const changing =
     (change: EntryChange | ((call: Call) => EntryChange)) =>
     async (request: { userId: string; notificationIds: string[] }, call: Call) =>
@@ -74,7 +85,10 @@ export function inboxService({ inbox, store, clock, pageTokens }: InboxServiceDe
       return { counts: toCounts(heads.get(of.userId)) };
     },
 
-    markRead: changing((call) => ({ kind: "read", actor: call.actor })),
+    markRead: changing((call) => {
+      showsLook(call);
+      return { kind: "read", actor: call.actor };
+    }),
     markUnread: changing({ kind: "unread" }),
     archive: changing({ kind: "archive" }),
     unarchive: changing({ kind: "unarchive" }),
@@ -88,16 +102,19 @@ export function inboxService({ inbox, store, clock, pageTokens }: InboxServiceDe
     },
 
     async confirmEntry(request, call) {
+      showsLook(call);
       const { confirmedAt, head } = await inbox.confirm(owner(request, call), request.notificationId, call.actor);
       return { confirmTime: timestampFromDate(confirmedAt), counts: toCounts(head) };
     },
 
     async markSeen(request, call) {
+      showsLook(call);
       const through = request.throughSequence === 0n ? undefined : request.throughSequence;
       return { counts: toCounts(await inbox.markSeen(owner(request, call), through)) };
     },
 
     async markAllRead(request, call) {
+      showsLook(call);
       const filter = readFilter(request.filter);
       return answer(await inbox.markAllRead(owner(request, call), filter, call.actor, call.signal));
     },

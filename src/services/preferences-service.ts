@@ -10,6 +10,9 @@ import {
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { writeAudit } from "#src/audit/queries.ts";
 import { invalidField, invalidRequest, notFound } from "#src/errors.ts";
+import { eraseLearnt } from "#src/learning/erase.ts";
+import { toLearntTiming } from "#src/learning/present.ts";
+import { findLooks } from "#src/learning/queries.ts";
 import type { ChannelsPerDay } from "#src/limits/channel-day.ts";
 import { changePreferences } from "#src/preferences/change.ts";
 import { etagOf } from "#src/preferences/document.ts";
@@ -50,7 +53,7 @@ export function preferencesService(deps: PreferencesServiceDeps): Service {
   async function auditRead(
     db: Db,
     { tenantId, principal, actor }: Call,
-    action: "preferences.read" | "subscription.read",
+    action: "preferences.read" | "subscription.read" | "learnt_timing.read",
     { userId }: Owner,
   ): Promise<void> {
     if (principal.kind === "user") return;
@@ -193,6 +196,20 @@ export function preferencesService(deps: PreferencesServiceDeps): Service {
     async unsubscribeAll(request, call) {
       const ended = await unsubscribeAll(deps, ownerOf(request, call), by(request, call), call.signal);
       return { ...ended, notifications: BigInt(ended.notifications) };
+    },
+
+    async getLearntTiming(request, call) {
+      const owner = ownerOf(request, call);
+      const [found] = await store.tenantDb(call.tenantId, async (db) => {
+        await auditRead(db, call, "learnt_timing.read", owner);
+        return findLooks(db, call.tenantId, [owner.userId]);
+      });
+      return found === undefined ? {} : toLearntTiming(found, deps.clock());
+    },
+
+    async deleteLearntTiming(request, call) {
+      const reconciled = await eraseLearnt(deps, ownerOf(request, call), by(request, call));
+      return { ...(reconciled && { reconciled }) };
     },
   });
 }

@@ -22,7 +22,7 @@ import type { NewId } from "#src/ids.ts";
 import type { Inbox } from "#src/inbox/inbox.ts";
 import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
-import { explained } from "#src/notifications/explain.ts";
+import { drawnIn, explained } from "#src/notifications/explain.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
 import {
   isBypass,
@@ -44,6 +44,7 @@ import {
   recordScheduled,
   updateOpen,
 } from "#src/notifications/queries.ts";
+import { readRulesThen } from "#src/notifications/rules-then.ts";
 import { withDecisions } from "#src/notifications/with-decisions.ts";
 import type { Accept } from "#src/pipeline/accept/accept.ts";
 import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
@@ -53,6 +54,7 @@ import { changesContent, changesOf, checkExpiry, localTimeOf } from "#src/pipeli
 import { typedContent } from "#src/pipeline/accept/typed-content.ts";
 import type { Preview } from "#src/pipeline/preview.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
+import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import { zoneOf } from "#src/preferences/zone-of.ts";
 import { hasScope, scopeMissing } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
@@ -74,6 +76,7 @@ export type SendServiceDeps = {
   newId: NewId;
   violations: Violations;
   preview: Preview;
+  clockOf(zone: string): ZoneClock;
   /** With its payload contract. */
   findType: FindTyped;
   /** Counter slot of this process's single changes. */
@@ -183,20 +186,23 @@ export function sendService(deps: SendServiceDeps): Service {
         return { notification, timeline };
       }),
 
-    explainNotification: ({ id }, call) =>
-      store.tenant(call.tenantId, async (tx) => {
-        const [row, { rows, omitted }] = await Promise.all([
-          one(tx, call, id),
-          readTimelineEnds(tx, call.tenantId, id, EXPLAINED),
-        ]);
-        return {
-          notification: { ...toNotification(row), ...latestDecision(toTimeline(row, rows)) },
-          timeZone: await zoneOf(tx, call.tenantId, row.userId),
-          bypassedBy: rows.find(isBypass)?.actor ?? "",
-          timeline: explained(row, rows),
-          omitted,
-        };
-      }),
+    async explainNotification({ id }, call) {
+      const { row, rows, omitted, timeZone } = await store.tenant(call.tenantId, async (tx) => {
+        const [row, ends] = await Promise.all([one(tx, call, id), readTimelineEnds(tx, call.tenantId, id, EXPLAINED)]);
+        return { row, ...ends, timeZone: await zoneOf(tx, call.tenantId, row.userId) };
+      });
+      const drawn = drawnIn(rows);
+      const rulesThen = await store.tenantDb(call.tenantId, (db) =>
+        readRulesThen(db, call.tenantId, row, drawn, deps.clockOf),
+      );
+      return {
+        notification: { ...toNotification(row), ...latestDecision(toTimeline(row, rows)) },
+        timeZone,
+        bypassedBy: rows.find(isBypass)?.actor ?? "",
+        timeline: explained(row, rows, rulesThen),
+        omitted,
+      };
+    },
 
     async previewSend({ request = create(SendRequestSchema), time }, call) {
       const { principal } = call;

@@ -32,6 +32,8 @@ export type StreamServiceDeps = {
   newId: NewId;
   store: Store;
   inbox: Inbox;
+  /** A user looks at what came, now. */
+  looked(tenantId: string, userId: string): void;
 };
 
 export function streamService(deps: StreamServiceDeps): Service {
@@ -61,6 +63,7 @@ export function streamService(deps: StreamServiceDeps): Service {
       }
       await presence.received(call.tenantId, userId, request.deviceId, through);
       if (request.kind !== AckRequest_Kind.SEEN) return { counts: toCounts(head) };
+      if (call.principal.kind === "user") deps.looked(call.tenantId, userId);
       return {
         counts: toCounts(await deps.inbox.markSeen({ tenantId: call.tenantId, userId }, request.throughSequence)),
       };

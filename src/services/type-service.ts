@@ -1,7 +1,10 @@
 import { create } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { NotificationTypeSchema, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { hourOf } from "#src/analytics/hour.ts";
+import { lastAcceptHour } from "#src/analytics/queries.ts";
 import { writeAudit } from "#src/audit/queries.ts";
 import { DIGEST } from "#src/batches/join.ts";
 import type { Invalidations } from "#src/broker/invalidations.ts";
@@ -114,18 +117,22 @@ export function typeService({ store, invalidations, pageTokens, clock, newId, ju
     },
 
     async getType(request, call) {
-      const row = await store.tenantDb(call.tenantId, (db) => findType(db, call.tenantId, request.key));
-      if (row === undefined) throw notFound("type");
-      return { type: toType(row) };
+      const { tenantId } = call;
+      return store.tenantDb(tenantId, async (db) => {
+        const row = await findType(db, tenantId, request.key);
+        if (row === undefined) throw notFound("type");
+        const last = await lastAcceptHour(db, tenantId, row.key, hourOf(clock()));
+        return { type: toType(row), ...(last && { lastAcceptHour: timestampFromDate(last) }) };
+      });
     },
 
     async listTypes(request, call) {
       const { items, nextPageToken } = await keysetPage(pageTokens, {
-        query: [call.tenantId, "ListTypes", request.category],
+        query: [call.tenantId, "ListTypes", request.category, request.deprecated],
         pageToken: request.pageToken,
         pageSize: request.pageSize || DEFAULT_PAGE,
         read: (after, limit) =>
-          store.tenantDb(call.tenantId, (db) => pageTypes(db, call.tenantId, request.category, after, limit)),
+          store.tenantDb(call.tenantId, (db) => pageTypes(db, call.tenantId, request, after, limit)),
         keyOf: (row) => row.key,
         most: { bytes: PAGE_BYTES, sizeOf: ({ batchWording }) => batchWording?.byteLength ?? 0 },
       });

@@ -11,7 +11,7 @@ export type TypeCatalogueDeps = {
   listening: () => boolean;
   /** Milliseconds that never step back: a copy must not live longer because somebody set the clock. */
   ticks: () => number;
-  /** Types remembered, over all tenants; the least used go first. Default 10,000. */
+  /** Types remembered, over all tenants, and a tenth as many that are not there; the least used go first. Default 10,000. */
   max?: number;
 };
 
@@ -36,12 +36,15 @@ type Copy = { row: NotificationTypeRow | null; readAt: number };
 export function typeCatalogue(deps: TypeCatalogueDeps): TypeCatalogue {
   const { store, invalidations, listening, ticks, max = 10_000 } = deps;
   const copies = new LRUCache<string, Copy>({ max });
+  /** Apart, so that a sender of made-up types pushes out none that there are. */
+  const missing = new LRUCache<string, Copy>({ max: Math.ceil(max / 10) });
   /** Reads under way. One that is no longer in here was overtaken by a change, and its answer is not kept. */
   const reads = new Map<string, Promise<NotificationTypeRow | undefined>>();
   const nameOf = (tenantId: string, key: string) => `${tenantId}/${key}`;
 
   const peek: TypeCatalogue["peek"] = (tenantId, key) => {
-    const copy = copies.get(nameOf(tenantId, key));
+    const name = nameOf(tenantId, key);
+    const copy = copies.get(name) ?? missing.get(name);
     if (copy === undefined || ticks() - copy.readAt >= (listening() ? LISTENING_MS : DEAF_MS)) return undefined;
     return copy.row;
   };
@@ -53,7 +56,11 @@ export function typeCatalogue(deps: TypeCatalogueDeps): TypeCatalogue {
     const reading = store
       .tenantDb(tenantId, (db) => findType(db, tenantId, key))
       .then((row) => {
-        if (reads.get(name) === reading) copies.set(name, { row: row ?? null, readAt });
+        if (reads.get(name) === reading) {
+          const [into, outOf] = row === undefined ? [missing, copies] : [copies, missing];
+          into.set(name, { row: row ?? null, readAt });
+          outOf.delete(name);
+        }
         return row;
       })
       .finally(() => {
@@ -67,12 +74,14 @@ export function typeCatalogue(deps: TypeCatalogueDeps): TypeCatalogue {
   stack.use(
     invalidations.on("type", (tenantId, key) => {
       copies.delete(nameOf(tenantId, key));
+      missing.delete(nameOf(tenantId, key));
       reads.delete(nameOf(tenantId, key));
     }),
   );
   stack.use(
     invalidations.onReset(() => {
       copies.clear();
+      missing.clear();
       reads.clear();
     }),
   );

@@ -6,15 +6,18 @@ import {
   BatchRuleSchema,
   type BatchWording,
   BatchWordingSchema,
+  DeliveryMode,
   DigestRule,
   type NotificationType,
   NotificationTypeSchema,
+  TypeDeprecationSchema,
 } from "#gen/posthorn/v1/type_service_pb.ts";
 import { offsetsOf, toOffsets } from "#src/deadlines/offsets.ts";
 import { invalidRequest } from "#src/errors.ts";
 import { type EscalationPlan, toPlan } from "#src/escalation/plan.ts";
 import type { types } from "#src/store/schema/users.ts";
 import { textFaults } from "#src/store/storable.ts";
+import { deprecationFaults, storedDeprecation } from "./deprecation.ts";
 
 /** A type as stored: what accepting and routing read. Channels and priority are the contract's numbers. */
 export type NotificationTypeRow = typeof types.$inferSelect;
@@ -28,6 +31,10 @@ export type TypeRules = {
   readonly worth: number;
   /** What happens when nobody answers; undefined: nothing. */
   readonly escalation?: EscalationPlan | undefined;
+  /** How long it may wait for a good hour of its recipient; undefined: not at all. */
+  readonly maxWaitMs?: number | undefined;
+  /** No outside channel is given it again that may have taken it. */
+  readonly atMostOnce?: boolean;
 };
 
 export type TypeBatching = {
@@ -46,7 +53,8 @@ const USUAL = 3;
 /** Of what has no type of its own. */
 export const USUAL_WORTH = USUAL * USUAL;
 
-export function rulesOf({ batching, digestRule, value, urgency, escalation }: RuledRow): TypeRules {
+export function rulesOf(row: RuledRow): TypeRules {
+  const { batching, digestRule, value, urgency, escalation, timingMaxWaitMs, deliveryMode } = row;
   const rule = batching === null ? undefined : fromBinary(BatchRuleSchema, batching);
   const ms = (duration: Duration | undefined) => duration && Math.floor(durationMs(duration));
   return {
@@ -62,18 +70,21 @@ export function rulesOf({ batching, digestRule, value, urgency, escalation }: Ru
     digest: digestRule as DigestRule,
     worth: value * urgency,
     escalation: escalation === null ? undefined : toPlan(fromBinary(EscalationSchema, escalation)),
+    maxWaitMs: timingMaxWaitMs ?? undefined,
+    atMostOnce: deliveryMode === DeliveryMode.AT_MOST_ONCE,
   };
 }
 
-/** What `rulesOf` reads. */
+/** What `rulesOf` reads of what decides. */
 const RULED = [
   "batching",
   "digestRule",
   "value",
   "urgency",
   "escalation",
+  "timingMaxWaitMs",
 ] as const satisfies (keyof NotificationTypeRow)[];
-type RuledRow = Pick<NotificationTypeRow, (typeof RULED)[number]>;
+type RuledRow = Pick<NotificationTypeRow, (typeof RULED)[number] | "deliveryMode">;
 
 /** What the tenant says about a type, with every default filled in. */
 export type TypeDefinition = Omit<
@@ -104,6 +115,9 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   urgency: USUAL,
   group: false,
   escalation: null,
+  timingMaxWaitMs: null,
+  deprecation: null,
+  deliveryMode: DeliveryMode.AT_LEAST_ONCE,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -124,6 +138,9 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     urgency: type.urgency || USUAL,
     group: type.group,
     escalation: type.escalation === undefined ? null : toBinary(EscalationSchema, type.escalation),
+    timingMaxWaitMs: type.timing?.maxWait === undefined ? null : Math.floor(durationMs(type.timing.maxWait)),
+    deprecation: type.deprecation === undefined ? null : storedDeprecation(type.deprecation),
+    deliveryMode: type.deliveryMode || DeliveryMode.AT_LEAST_ONCE,
   };
 }
 
@@ -145,6 +162,9 @@ export function toType(row: NotificationTypeRow): NotificationType {
     urgency: row.urgency,
     group: row.group,
     ...(row.escalation === null ? {} : { escalation: fromBinary(EscalationSchema, row.escalation) }),
+    ...(row.timingMaxWaitMs === null ? {} : { timing: { maxWait: durationFromMs(row.timingMaxWaitMs) } }),
+    ...(row.deprecation === null ? {} : { deprecation: fromBinary(TypeDeprecationSchema, row.deprecation) }),
+    deliveryMode: row.deliveryMode as DeliveryMode,
     payloadMessage: row.payloadMessage ?? "",
     payloadVersion: row.payloadVersion ?? 0,
     revision: row.revision,
@@ -169,6 +189,9 @@ const FIELDS = {
   urgency: "urgency",
   group: "group",
   escalation: "escalation",
+  timing: "timingMaxWaitMs",
+  deprecation: "deprecation",
+  delivery_mode: "deliveryMode",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */
@@ -195,7 +218,8 @@ function asText(value: TypeDefinition[keyof TypeDefinition]): string {
 }
 
 /** INVALID_REQUEST for what the contract's validation cannot refuse. */
-export function checkDefinition({ displayName, description, batchWording }: TypeDefinition): void {
+export function checkDefinition(definition: TypeDefinition): void {
+  const { displayName, description, batchWording } = definition;
   const { title, body, more, translations } = fromBinary(BatchWordingSchema, batchWording ?? new Uint8Array());
   const wordings = Object.entries({ "type.batch_wording": { title, body, more }, ...translationsByPath(translations) });
   const fields = textFaults({
@@ -209,6 +233,7 @@ export function checkDefinition({ displayName, description, batchWording }: Type
       ]),
     ),
   });
+  fields.push(...deprecationFaults(definition));
   if ((batchWording?.byteLength ?? 0) > MAX_WORDING_BYTES)
     fields.push({
       field: "type.batch_wording",

@@ -4,7 +4,7 @@ import { afterAll, expect } from "vitest";
 import { testServices } from "../support/services.ts";
 import { until } from "../support/until.ts";
 import { onCores } from "./schedule.ts";
-import { startTarget, type Target, type TargetOptions } from "./target.ts";
+import { type Held, startTarget, type Target, type TargetOptions } from "./target.ts";
 
 export type ProberJob = { pid: number; grpc: number; http: number; apiKey: string; ca: Buffer | undefined };
 /** By what was asked. */
@@ -14,7 +14,8 @@ export type Siege = {
   readonly target: Target;
   /**
    * Runs an attack. All the while both ports are asked for their health, and notifications are sent by somebody else:
-   * every answer has to be good and come within a second. Afterwards calls, sockets and memory are what they were.
+   * every answer has to be good and come within a second. Afterwards calls, sockets and memory are what they were, before
+   * this attack and before the first one of the file: what each leaves a little of is seen in the end.
    */
   during<T>(attack: () => Promise<T>): Promise<T>;
 };
@@ -41,11 +42,13 @@ export async function besieged(options: TargetOptions = {}): Promise<Siege> {
   };
   // Everything is compiled and connected before anything is measured.
   await answer();
+  let first: Held | undefined;
 
   return {
     target,
     async during(attack) {
       const before = await target.held();
+      first ??= before;
       const cpu = onCores(pid);
       prober.postMessage("begin");
       const atLeast = new Promise((resolve) => setTimeout(resolve, AT_LEAST_MS));
@@ -61,7 +64,8 @@ export async function besieged(options: TargetOptions = {}): Promise<Siege> {
       }
       expect(target.alive()).toBe(true);
       await until(target.openCalls, (open) => open <= 1, 20_000);
-      await target.backTo(before);
+      // What the allocator has once taken it keeps, so that is told of each by itself.
+      await target.backTo({ ...first, rss: before.rss });
       return result;
     },
   };

@@ -355,8 +355,8 @@ describe("while a batch is open", () => {
 
   test("a change that decides about nothing leaves it alone", async () => {
     const { batchId } = await send(user, await newType({ batchable: true, window: { seconds: 600n } }), "a");
-    const { changedFields, reconciled } = await prefer(user, { language: "de", timing: { learning: false } });
-    expect(changedFields).toEqual(["language", "timing.learning"]);
+    const { changedFields, reconciled } = await prefer(user, { language: "de", grouping: { enabled: false } });
+    expect(changedFields).toEqual(["grouping.enabled", "language"]);
     expect(reconciled).toMatchObject({ moved: 0, released: 0, rebatched: 0, unchanged: 0 });
     expect((await batchOf(batchId)).state).toBe(BatchState.OPEN);
   });

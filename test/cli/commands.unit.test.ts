@@ -8,7 +8,7 @@ import { BadRequestSchema, ErrorInfoSchema } from "#gen/google/rpc/error_details
 import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { BatchKind, BatchService, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { Gate, GateAnswer } from "#gen/posthorn/v1/explain_pb.ts";
+import { Exemption, Gate, GateAnswer } from "#gen/posthorn/v1/explain_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
@@ -26,7 +26,8 @@ import {
   SendService,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
-import { type PushPayloadRequest, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { DeliveryMode, type PushPayloadRequest, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { Warning_Code } from "#gen/posthorn/v1/warning_pb.ts";
 import { type LocalState, stateFile, writeState } from "#src/cli/state.ts";
 import type { World } from "#src/cli/world.ts";
 import { shipped, shippedProto } from "../support/descriptors.ts";
@@ -111,7 +112,7 @@ test("without --idempotency-key each send gets a new one; --no-wait does not wai
 
 test("explain shows what was asked in words, for each channel, on the recipient's clock and in UTC", async () => {
   const at = (time: string) => timestampFromDate(new Date(time));
-  const passed = (gate: Gate) => ({ gate, answer: GateAnswer.PASSED });
+  const passed = (gate: Gate, rule?: object) => ({ gate, answer: GateAnswer.PASSED, ...(rule && { rule }) });
   const quiet = {
     gate: Gate.QUIET_HOURS,
     answer: GateAnswer.HELD,
@@ -150,7 +151,19 @@ test("explain shows what was asked in words, for each channel, on the recipient'
           channels: [
             {
               channel: Channel.IN_APP,
-              gates: [passed(Gate.CHANNEL_AVAILABLE), quiet, { gate: Gate.RATE_LIMITS, answer: GateAnswer.NOT_ASKED }],
+              gates: [
+                passed(Gate.CHANNEL_AVAILABLE),
+                passed(Gate.MINIMUM_PRIORITY, { level: PreferenceLevel.CATEGORY, minimumPriority: Priority.NORMAL }),
+                passed(Gate.SUBSCRIPTIONS, { subscriptionIds: [ID] }),
+                passed(Gate.WEEKEND, { enabled: true, exemption: Exemption.CRITICAL }),
+                passed(Gate.HOURLY_CAP, {
+                  level: PreferenceLevel.BUILT_IN,
+                  limit: { window: Reason.HOURLY_CAP, usage: 1, limit: 3, maxPerHour: 4 },
+                }),
+                passed(Gate.DO_NOT_DISTURB, { level: PreferenceLevel.BUILT_IN, enabled: false }),
+                quiet,
+                { gate: Gate.RATE_LIMITS, answer: GateAnswer.NOT_ASKED },
+              ],
             },
             { channel: Channel.EMAIL, gates: [unavailable, { gate: Gate.QUIET_HOURS, answer: GateAnswer.NOT_ASKED }] },
           ],
@@ -173,6 +186,11 @@ test("explain shows what was asked in words, for each channel, on the recipient'
       "  by the user's preferences (revision 3), the tenant's (none), the type (revision 1)",
       "                            inbox                                                             email",
       "  the channel is there      yes                                                               NO: never",
+      "  is urgent enough          yes (normal at least, set for the category)                       -",
+      `  subscriptions let it through  yes (asked: ${ID})                                            -`,
+      "  no free weekend           yes, CRITICAL passes                                              -",
+      "  the hourly cap has room   yes (hourly-cap: 1 of 3 used, of 4 an hour)                       -",
+      "  no do-not-disturb period  yes (off)                                                         -",
       "  no quiet hours            NO: held until Sat 2026-11-28 08:00 (22:00–08:00, set by the user)  -",
       "  the rate limits have room  -                                                                 -",
     ].map((line) =>
@@ -201,7 +219,17 @@ test("what-if asks about one Send, with every option, and shows what would happe
         status: Status.ACCEPTED,
         actor: "posthorn",
       };
-      return { timeZone: "Asia/Kolkata", duplicateOf, timeline: duplicateOf === "" ? [{ entry }] : [] };
+      if (duplicateOf !== "") return { timeZone: "Asia/Kolkata", duplicateOf };
+      const at = (minute: string) => timestampFromDate(new Date(`2026-11-27T22:${minute}:00Z`));
+      const batch = { id: ID, kind: BatchKind.BATCH, size: 2, maxSize: 3, flushTime: at("30") };
+      return {
+        timeZone: "Asia/Kolkata",
+        timeline: [{ entry }],
+        limitsUnknown: true,
+        batch: { batch, channels: [Channel.IN_APP, Channel.EMAIL], latestFlushTime: at("50") },
+        handOvers: [{ channel: Channel.EMAIL, time: at("10") }],
+        ifUnanswered: [{ entry: { time: at("20"), channel: Channel.SMS, step: 1, actor: "posthorn" } }],
+      };
     }),
   );
   const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
@@ -209,13 +237,27 @@ test("what-if asks about one Send, with every option, and shows what would happe
     ..."what-if ada --type news --at 2026-11-27T22:10Z -p high --channel email,sms --tag a --sender bob --ttl 1h".split(
       " ",
     ),
-    ..."--dedup-key d --schedule-local 2026-11-28T09:00 --no-batch --bypass-rate-limit --data".split(" "),
+    ..."--dedup-key d --schedule-local 2026-11-28T09:00 --no-batch --escalate sms:5m --confirm --bypass-rate-limit --data".split(
+      " ",
+    ),
     '{"n":1}',
   ];
   const { exitCode, out } = await w.run(options);
   expect({ exitCode, out }).toEqual({
     exitCode: 0,
-    out: ["Sat 2026-11-28 03:40:00 Asia/Kolkata (2026-11-27T22:10:00Z)  accepted"],
+    out: [
+      "Sat 2026-11-28 03:40:00 Asia/Kolkata (2026-11-27T22:10:00Z)  accepted",
+      "",
+      `joins batch ${ID} of what is for inbox and email: number 2 of up to 3; closes Sat 2026-11-28 04:00, Sat 2026-11-28 04:20 at the latest`,
+      "",
+      "handed over to email at Sat 2026-11-28 03:40",
+      "",
+      "if nobody answers",
+      "",
+      "Sat 2026-11-28 03:50:00 Asia/Kolkata (2026-11-27T22:20:00Z)  handed over, sms, step 1 of its escalation",
+      "",
+      "Redis was away: what the limits and the hourly cap have counted is not known",
+    ],
   });
   expect(request).toMatchObject({
     request: {
@@ -230,6 +272,7 @@ test("what-if asks about one Send, with every option, and shows what would happe
       dedupKey: "d",
       schedule: { case: "localScheduleTime", value: "2026-11-28T09:00" },
       batchable: false,
+      escalation: { steps: [{ channel: Channel.SMS, after: { seconds: 300n } }], confirmationRequired: true },
       bypassRateLimit: true,
     },
     time: timestampFromDate(new Date("2026-11-27T22:10:00Z")),
@@ -592,6 +635,42 @@ test("types load reads presets and files", async () => {
   expect((await w.run("types load ./nowhere.json")).exitCode).toBe(2);
 });
 
+test("what is deprecated is listed as that, and whoever sends it is warned once", async () => {
+  const sunsetTime = timestampFromDate(new Date("2027-01-01T00:00:00Z"));
+  const warning = { code: Warning_Code.TYPE_DEPRECATED, type: "sent", replacement: "shipped", sunsetTime };
+  const asked: (boolean | undefined)[] = [];
+  const { server } = await serving((router) =>
+    router
+      .rpc(TypeService.method.listTypes, ({ deprecated }) => {
+        asked.push(deprecated);
+        return {
+          types: [
+            { key: "sent", deprecation: { replacement: "shipped", sunsetTime } },
+            { key: "shipped", displayName: "Shipped", deliveryMode: DeliveryMode.AT_MOST_ONCE },
+          ],
+        };
+      })
+      .rpc(SendService.method.send, () => ({ warnings: [warning] }))
+      .rpc(SendService.method.sendBatch, ({ items }) => ({
+        results: items.map(() => ({ result: { case: "response" as const, value: { warnings: [warning] } } })),
+      })),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const told = "deprecated, refused from 2027-01-01T00:00:00Z on; send shipped instead";
+  const listed = (await w.run("types list")).out;
+  expect(listed[0]).toMatch(new RegExp(`^sent .* ${told}$`));
+  expect(listed[1]).toMatch(/at most once +Shipped$/);
+  await w.run("types list --deprecated");
+  await w.run("types list --no-deprecated");
+  expect(asked).toEqual([undefined, true, false]);
+  const err = [`warning: the type sent is ${told}`];
+  expect(await w.run(["send", "ada", "-t", "Hello"])).toMatchObject({ exitCode: 0, err });
+  mkdirSync(w.dataDir, { recursive: true });
+  const file = join(w.dataDir, "many.jsonl");
+  writeFileSync(file, '{"to": {"userIds": ["ada"]}}\n'.repeat(3));
+  expect(await w.run(`send --from ${file}`)).toMatchObject({ exitCode: 0, err });
+});
+
 test("types diff tells what a file would change and changes nothing; history who changed what", async () => {
   const asked: (boolean | undefined)[] = [];
   const changes = [
@@ -641,6 +720,15 @@ test("types push sends descriptors without their comments; types show tells fiel
         pushed.push(request);
         return { contract, created: true };
       })
+      .rpc(TypeService.method.getType, ({ key }) => ({
+        type: {
+          key,
+          revision: 3,
+          deprecation: { note: "no \u001b[31mparcels" },
+          payloadVersion: key === "order" ? 2 : 0,
+        },
+        lastAcceptHour: timestampFromDate(new Date("2026-11-28T01:00:00Z")),
+      }))
       .rpc(TypeService.method.getPayload, () => ({ contract, descriptorSet: set }))
       .rpc(TypeService.method.listPayloads, () => ({ contracts: [contract, { ...contract, version: 1 }] })),
   );
@@ -654,7 +742,11 @@ test("types push sends descriptors without their comments; types show tells fiel
   expect(pushed[0]?.descriptorSet.byteLength).toBeLessThan(set.byteLength);
   expect(Buffer.from(pushed[0]?.descriptorSet ?? []).includes("Its number")).toBe(false);
   expect(Buffer.from(set).includes("Its number")).toBe(true);
-  const shown = (await w.run("types show order")).out;
+  const about = ["deprecated", "  no parcels", "last accepted in the hour from 2026-11-28T01:00:00Z on"];
+  expect((await w.run("types show plain")).out.slice(1)).toEqual(about);
+  const whole = (await w.run("types show order")).out;
+  expect(whole.slice(1, 5)).toEqual([...about, ""]);
+  const shown = whole.slice(5);
   expect(shown.slice(0, 4)).toEqual([
     "acme.Shipped, version 2",
     "  1  order    string",
@@ -871,6 +963,33 @@ test("deadlines are set with what reminds of them, and deleted", async () => {
   await w.run("deadlines set ann task --at +3d --title Hi --remind 7d,1h");
   expect(offsets).toEqual([undefined, [604_800, 3600]]);
   expect((await w.run("deadlines delete ann task")).err).toEqual(["2 reminders cancelled"]);
+});
+
+test("timing shows the hours and which are good, and forgets", async () => {
+  const asked: object[] = [];
+  let known = true;
+  const { server } = await serving((router) => {
+    router.rpc(PreferencesService.method.getLearntTiming, ({ userId }) => {
+      asked.push({ userId });
+      const hours = [8, 9].map((hour) => ({ hour, weekdayLooks: hour === 9 ? 20 : 1, goodOnWeekdays: hour === 9 }));
+      return known ? { hours, looks: 21, enough: true } : {};
+    });
+    router.rpc(PreferencesService.method.deleteLearntTiming, ({ userId, reason }) => {
+      asked.push({ userId, reason });
+      return known ? { reconciled: { released: 2 } } : {};
+    });
+  });
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const { out } = await w.run("timing --user ada");
+  expect(out[0]).toBe("21.0 looks from - to -, enough to go by");
+  expect(out[2]).toMatch(/^08:00 +#$/);
+  expect(out[3]).toMatch(/^09:00 +\* #{20}$/);
+  expect((await w.run("timing forget --user ada --reason asked")).err).toEqual(["forgotten; 2 notifications released"]);
+  known = false;
+  expect((await w.run("timing --user ada")).out).toEqual(["nothing was learnt"]);
+  expect((await w.run("timing forget --user ada")).err).toEqual(["nothing was learnt"]);
+  expect(asked[1]).toEqual({ userId: "ada", reason: "asked" });
+  expect(asked[3]).toEqual({ userId: "ada", reason: "posthorn timing" });
 });
 
 test("subscriptions: one target and a filter are added with a reason, and all can be ended", async () => {

@@ -20,7 +20,13 @@ import { invoke } from "../support/invoke.ts";
 import { inboxOnPostgres, OTHER_TENANT, TENANT } from "./setup.ts";
 
 const { store, sql, inbox, time, clock, newId, user, deliver } = await inboxOnPostgres();
-const service = inboxService({ inbox, store, clock, pageTokens: pageTokens(new Uint8Array(32)) });
+const service = inboxService({
+  inbox,
+  store,
+  clock,
+  pageTokens: pageTokens(new Uint8Array(32)),
+  looked: () => undefined,
+});
 const { method } = InboxService;
 
 const key = fakeCall({ tenantId: TENANT });

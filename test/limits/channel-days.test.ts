@@ -1,4 +1,4 @@
-import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
 import { Channel, Priority, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
 import { PreferenceLevel } from "#gen/posthorn/v1/preferences_service_pb.ts";
@@ -124,16 +124,35 @@ test("what will be held is foreseen, and foreseeing it takes no room", async () 
   await prefer(user, { channelLimits: { smsPerDay: 1 } });
   const foresee = async () => {
     const request = { to: { userIds: [user] }, content: { title: "Server down" }, channels: [SMS] };
-    const { timeline } = await node.key.send.previewSend({ request });
-    return timeline.map(({ entry }) => entry).filter((entry) => entry?.channel === SMS);
+    const { timeline, handOvers } = await node.key.send.previewSend({ request });
+    return { told: timeline.map(({ entry }) => entry).filter((entry) => entry?.channel === SMS), handOvers };
   };
-  expect(await foresee()).toEqual([]);
-  expect(await foresee()).toEqual([]);
+  const goes = { told: [], handOvers: [{ channel: SMS, time: timestampFromDate(now) }] };
+  expect(await foresee()).toMatchObject(goes);
+  expect(await foresee()).toMatchObject(goes);
   await given(await text(user));
   const foreseen = await foresee();
   const id = await text(user);
-  const { timeline } = await held(id);
-  expect(foreseen).toEqual(timeline.filter(({ channel }) => channel === SMS));
+  const { timeline, verdicts } = await held(id);
+  expect(foreseen.told).toEqual(timeline.filter(({ channel }) => channel === SMS));
+  expect(foreseen.handOvers).toMatchObject([{ channel: SMS, time: verdicts[0]?.until }]);
+});
+
+test("what its channel would be given too late is foreseen to expire, unless an escalation goes on", async () => {
+  const user = newUser();
+  await prefer(user, { channelLimits: { smsPerDay: 1 } });
+  await given(await text(user));
+  const foresee = async (channels: Channel[], more: { escalation?: { steps: object[] } } = {}) => {
+    const expiry = { case: "ttl" as const, value: seconds(3600) };
+    const about = { to: { userIds: [user] }, content: { title: "Server down" }, channels, expiry };
+    const { timeline, handOvers } = await node.key.send.previewSend({ request: { ...about, ...more } });
+    const [entry] = timeline.slice(-1);
+    return [entry?.entry?.status, entry?.entry?.reason, handOvers.length];
+  };
+  expect(await foresee([SMS])).toEqual([Status.EXPIRED, Reason.CHANNEL_DAY_LIMIT, 0]);
+  expect(await foresee([IN_APP, SMS])).toEqual([Status.UNSPECIFIED, Reason.CHANNEL_DAY_LIMIT, 0]);
+  const escalation = { steps: [{ channel: Channel.EMAIL, after: seconds(60) }] };
+  expect(await foresee([SMS], { escalation })).toEqual([Status.UNSPECIFIED, Reason.CHANNEL_DAY_LIMIT, 0]);
 });
 
 test("two servers together hand over no more than a day has room for", async () => {

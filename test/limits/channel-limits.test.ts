@@ -4,7 +4,7 @@ import { afterAll, expect, test } from "vitest";
 import { Channel } from "#gen/posthorn/v1/notification_pb.ts";
 import { connectCache } from "#src/cache/redis.ts";
 import { type Asking, type Place, type Places, takePlace } from "#src/limits/channel-day.ts";
-import { channelLimits, lookingAtChannelLimits } from "#src/limits/channel-limits.ts";
+import { type ChannelLimitsDeps, channelLimits, lookingAtChannelLimits } from "#src/limits/channel-limits.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
 import { testServices } from "../support/services.ts";
@@ -15,18 +15,20 @@ const cache = await connectCache({ url: redisUrl, namespace, commandTimeoutMs: 1
 afterAll(() => cache[Symbol.asyncDispose]());
 
 const TODAY = 20_000;
-const limiter = (policy: "open-local" | "closed", up = () => true) =>
-  channelLimits({
-    cache: { redis: cache.redis, namespace, up },
-    config: {
-      backoffMultiplier: 2,
-      maxBackoffMs: 300_000,
-      onRedisDown: { user: policy, tenant: "open-local", global: "open-local" },
-    },
-    clock: () => 0,
-    metrics: createMetrics(new Registry()),
-    onAlert: () => undefined,
-  });
+type Policy = "open-local" | "closed";
+const deps = (policy: Policy, up = () => true): ChannelLimitsDeps => ({
+  cache: { redis: cache.redis, namespace, up },
+  config: {
+    backoffMultiplier: 2,
+    maxBackoffMs: 300_000,
+    onRedisDown: { user: policy, tenant: "open-local", global: "open-local" },
+  },
+  clock: () => 0,
+  metrics: createMetrics(new Registry()),
+  onAlert: () => undefined,
+});
+const limiter = (policy: Policy, up?: () => boolean) => channelLimits(deps(policy, up));
+const looking = (policy: Policy, up?: () => boolean) => lookingAtChannelLimits(deps(policy, up));
 const asking = (tag: string, more: Partial<Asking> = {}): Asking => ({
   ...{ tag, userId: "ann", channel: Channel.SMS, limit: 2, exempt: false, today: TODAY, lastDay: undefined },
   ...more,
@@ -49,7 +51,7 @@ const step = fc.record({
 
 test("Redis gives the places that the rules give, and to look gives the same and takes none", async () => {
   const take = limiter("open-local");
-  const look = lookingAtChannelLimits(cache);
+  const look = looking("open-local");
   let run = 0;
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 6 }), async (steps) => {
@@ -64,9 +66,9 @@ test("Redis gives the places that the rules give, and to look gives the same and
           lastDay: lastIn === undefined ? undefined : today + lastIn,
         }));
         const first = asked[0] as Asking;
-        const [seen] = await look(tenantId, [first]);
+        const seen = await look(tenantId, first);
         const places = await take(tenantId, asked);
-        expect(seen).toEqual(places[0]);
+        expect(seen).toEqual({ answer: places[0], known: true });
         expect(places).toEqual(
           asked.map((each) => {
             const key = `${each.channel} ${each.userId}`;
@@ -117,4 +119,12 @@ test("without Redis each process counts by itself, or all wait but what is CRITI
   expect(waits).toEqual({ askAfterMs: expect.any(Number) });
   expect((waits as { askAfterMs: number }).askAfterMs).toBeGreaterThanOrEqual(5_000);
   expect(goes).toMatchObject({ day: TODAY, taken: true });
+});
+
+test("who looks without Redis is told the policy, and that nobody knows what was counted", async () => {
+  const away = () => false;
+  const looked = (policy: Policy, more?: Partial<Asking>) => looking(policy, away)("away", asking("a", more));
+  expect(await looked("open-local")).toMatchObject({ answer: { day: TODAY, taken: true }, known: false });
+  expect(await looked("closed")).toEqual({ answer: { askAfterMs: expect.any(Number) }, known: false });
+  expect(await looked("closed", { exempt: true })).toMatchObject({ answer: { day: TODAY }, known: false });
 });

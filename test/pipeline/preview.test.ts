@@ -11,6 +11,7 @@ import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification
 import { Digest_Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import type { SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import { BatchRule_Mode, DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
+import { plain as plainArray } from "#src/store/arrays.ts";
 import { batching, HOUR, MINUTE } from "../batches/setup.ts";
 import { platformOfFile, startTestPlatform } from "../support/platform.ts";
 import { refusalOf } from "../support/refusal.ts";
@@ -65,6 +66,7 @@ const TYPES = {
   batched: await newType({ batchable: true, maxSize: 3, window: { seconds: 1200n } }),
   sliding: await newType({ batchable: true, sliding: true, window: { seconds: 900n } }),
   leading: await newType({ batchable: true, mode: BatchRule_Mode.LEADING, window: { seconds: 1200n } }),
+  patient: await newType(undefined, { timing: { maxWait: { seconds: 28_800n } } }),
 };
 type Kind = keyof typeof TYPES;
 
@@ -91,6 +93,13 @@ const preferences = fc.record(
   },
   { requiredKeys: [] },
 );
+/** In which hours the user usually looks. */
+const looking = fc.constantFrom([], [13], [1, 18], [10]);
+async function looksAt(user: string, hours: readonly number[]): Promise<void> {
+  const weights = Array.from({ length: 48 }, (_, cell) => (hours.includes(cell % 24) ? 100 : 0));
+  await sql`insert into looks values (${node.tenant.tenantId}, ${user}, ${plainArray(weights)}::float8[],
+    ${new Date(now.getTime() - 20 * 24 * HOUR)}, ${now})`;
+}
 const asked = fc.record({
   kind: fc.constantFrom(...(Object.keys(TYPES) as Kind[])),
   priority: fc.constantFrom(Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.CRITICAL),
@@ -146,10 +155,12 @@ test("what is foreseen for an instant is what then happens, and why", async () =
       preferences,
       asked,
       moments,
-      async (wishes, { kind, ttlMs, batchable, ...rest }, { before, ms }) => {
+      looking,
+      async (wishes, { kind, ttlMs, batchable, ...rest }, { before, ms }, hours) => {
         // Away from the hour, so that what went before does not come with a digest meanwhile.
         step(HOUR - ((now.getTime() - 20 * MINUTE) % HOUR));
         const user = newUser();
+        await looksAt(user, hours);
         for (let n = 0; n < before; n++) await send(user, TYPES[kind], "Before");
         await prefer(user, wishes);
         await quiet(user);
@@ -170,6 +181,26 @@ test("what is foreseen for an instant is what then happens, and why", async () =
   // Else it would have shown little.
   expect(outcomes.size).toBeGreaterThanOrEqual(5);
 }, 600_000);
+
+test("what waits for a good hour is foreseen to come in it", async () => {
+  step(HOUR);
+  const user = newUser();
+  const soon = (now.getUTCHours() + 3) % 24;
+  await looksAt(user, [soon]);
+  const decided = await comesTrue(user, TYPES.patient, {}, 5 * MINUTE);
+  expect(decided?.entry).toMatchObject({ status: Status.HELD, reason: Reason.OPTIMAL_TIMING });
+  expect(decided?.decision?.channels[0]?.gates.find(({ answer }) => answer === GateAnswer.HELD)).toMatchObject({
+    gate: Gate.OPTIMAL_TIMING,
+    rule: { byType: true, goodHours: [soon], maxWait: { seconds: 28_800n } },
+  });
+  const { timeline } = await preview(user, { type: TYPES.patient });
+  expect(timeline.map(({ entry }) => entry?.status)).toEqual([
+    Status.ACCEPTED,
+    Status.HELD,
+    Status.ACCEPTED,
+    Status.DELIVERED,
+  ]);
+});
 
 test.each(["batched", "sliding", "leading"] as const)("it joins what is open: %s", async (kind) => {
   step(HOUR);

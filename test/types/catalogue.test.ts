@@ -117,9 +117,16 @@ test("without NATS a copy counts for a second, with it for half a minute", async
 
 test("the least used types make room", async () => {
   const { tenantId } = tenant();
-  for (const key of ["a", "b", "c", "d"]) await catalogue.get(tenantId, key);
+  const keys = ["a", "b", "c", "d"];
+  for (const key of keys) await add(tenantId, key);
+  for (const key of keys) await catalogue.get(tenantId, key);
   expect(catalogue.peek(tenantId, "a")).toBeUndefined();
-  expect(catalogue.peek(tenantId, "d")).toBeNull();
+  expect(catalogue.peek(tenantId, "d")).toMatchObject({ key: "d" });
+  // Those that are not there push out none that are.
+  for (const key of ["e", "f", "g", "h"]) await catalogue.get(tenantId, key);
+  expect(catalogue.peek(tenantId, "d")).toMatchObject({ key: "d" });
+  expect(catalogue.peek(tenantId, "e")).toBeUndefined();
+  expect(catalogue.peek(tenantId, "h")).toBeNull();
 });
 
 test("a type of one tenant is no type of another", async () => {

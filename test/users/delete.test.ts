@@ -38,6 +38,7 @@ test("a deleted user is gone with roles, memberships, preferences and inbox, and
   for (const id of ["ann", "bob"]) {
     await invoke(service, upsertUser, { user: { id, roles: ["staff"] } }, call);
     await sql`insert into preferences values (${tenantId}, ${id}, ${sql.json({})}, 1, ${time.now})`;
+    await sql`insert into looks values (${tenantId}, ${id}, '{1}', ${time.now}, ${time.now})`;
     await sql`insert into subscriptions values (${tenantId}, ${id}, ${newId()}, 2, 'job', '', ${time.now}, ${time.now})`;
   }
   for (const key of ["news", "sales"]) {
@@ -57,6 +58,7 @@ test("a deleted user is gone with roles, memberships, preferences and inbox, and
     "user_roles",
     "topic_members",
     "preferences",
+    "looks",
     "subscriptions",
     "inbox",
     "inbox_heads",

@@ -625,7 +625,8 @@ export type PreferencesChanged = Message<"posthorn.v1.PreferencesChanged"> & {
   /**
    * Paths of the changed fields, as in an update mask. `time_zone` or `language`
    * also when the user's profile got another; `subscriptions` when the user's
-   * subscriptions changed.
+   * subscriptions changed; `learnt_timing` when what was learnt was forgotten
+   * (DeleteLearntTiming).
    *
    * @generated from field: repeated string changed_fields = 1;
    */

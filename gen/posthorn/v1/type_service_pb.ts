@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/type_service.proto.
  */
 export const file_posthorn_v1_type_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIvsGChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEiEKD3BheWxvYWRfbWVzc2FnZRgVIAEoCUIIukgFcgMY9AMSFwoPcGF5bG9hZF92ZXJzaW9uGBYgASgFIoMBCg9QYXlsb2FkQ29udHJhY3QSDwoHdmVyc2lvbhgBIAEoBRIPCgdtZXNzYWdlGAIgASgJEi8KC2NyZWF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdjcmVhdG9yGAQgASgJEgwKBHNpemUYBSABKAUiwQIKCUJhdGNoUnVsZRIRCgliYXRjaGFibGUYASABKAgSGwoIbWF4X3NpemUYAiABKAVCCbpIBhoEGBQoABI6CgZ3aW5kb3cYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CD7pIDKoBCSIDCKA4MgIIARIzCgRtb2RlGAQgASgOMhsucG9zdGhvcm4udjEuQmF0Y2hSdWxlLk1vZGVCCLpIBYIBAhABEg8KB3NsaWRpbmcYBSABKAgSPwoKbWF4X3dpbmRvdxgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIASJBCgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABIRCg1NT0RFX1RSQUlMSU5HEAESEAoMTU9ERV9MRUFESU5HEAIi1gQKDEJhdGNoV29yZGluZxIXCgV0aXRsZRgBIAEoCUIIukgFcgMYyAESFgoEYm9keRgCIAEoCUIIukgFcgMY0A8SMAoEaWNvbhgDIAEoCUIiukgf2AEBchoY0A8yFV4oL3xodHRwcz86Ly8pW15cc10qJBI5CgN0YWcYBCABKAlCLLpIKdgBAXIkMiJeW0EtWmEtejAtOV1bQS1aYS16MC05Ll86LV17MCw2M30kEsgBCgN1cmwYBSABKAlCugG6SLYBugF7Cgp1cmwuc2NoZW1lEjFtdXN0IG5vdCBiZSBhIGphdmFzY3JpcHQ6LCBkYXRhOiBvciB2YnNjcmlwdDogVVJMGjohdGhpcy5sb3dlckFzY2lpKCkubWF0Y2hlcygnXihqYXZhc2NyaXB0fGRhdGF8dmJzY3JpcHQpOicp2AEBcjMY7A4yLl4oL3xodHRwcz86Ly98W2EtekEtWl1bYS16QS1aMC05Ky4tXSo6KVteXHNdKiQSFgoEbW9yZRgGIAEoCUIIukgFcgMYyAESeAoMdHJhbnNsYXRpb25zGAcgAygLMisucG9zdGhvcm4udjEuQmF0Y2hXb3JkaW5nLlRyYW5zbGF0aW9uc0VudHJ5QjW6SDKaAS8QFCIrcikyJ15bQS1aYS16XXsyLDN9KC1bQS1aYS16MC05XXsyLDh9KXswLDN9JBpLChFUcmFuc2xhdGlvbnNFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFRleHQ6AjgBIlQKCUJhdGNoVGV4dBIXCgV0aXRsZRgBIAEoCUIIukgFcgMYyAESFgoEYm9keRgCIAEoCUIIukgFcgMY0A8SFgoEbW9yZRgDIAEoCUIIukgFcgMYyAEiSAoRQ3JlYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBASJBChJDcmVhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiQwoOR2V0VHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiPgoPR2V0VHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlIooBChBMaXN0VHlwZXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUYyAEoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxjoBxI5CghjYXRlZ29yeRgDIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIloKEUxpc3RUeXBlc1Jlc3BvbnNlEiwKBXR5cGVzGAEgAygLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiwgEKEVVwZGF0ZVR5cGVSZXF1ZXN0EjMKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKDWFsbG93X21pc3NpbmcYAyABKAgSGQoIcmV2aXNpb24YBCABKAVCB7pIBBoCKAASFQoNdmFsaWRhdGVfb25seRgFIAEoCCJ9ChJVcGRhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSKQoHY2hhbmdlcxgCIAMoCzIYLnBvc3Rob3JuLnYxLkZpZWxkQ2hhbmdlEg8KB2NyZWF0ZWQYAyABKAgiiQEKGExpc3RUeXBlUmV2aXNpb25zUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIcCglwYWdlX3NpemUYAiABKAVCCbpIBhoEGGQoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoByJiChlMaXN0VHlwZVJldmlzaW9uc1Jlc3BvbnNlEiwKCXJldmlzaW9ucxgBIAMoCzIZLnBvc3Rob3JuLnYxLlR5cGVSZXZpc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkidQoMVHlwZVJldmlzaW9uEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg0KBWFjdG9yGAIgASgJEikKB2NoYW5nZXMYAyADKAsyGC5wb3N0aG9ybi52MS5GaWVsZENoYW5nZSJGChFEZWxldGVUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCIUChJEZWxldGVUeXBlUmVzcG9uc2UiRAoRTG9hZFByZXNldFJlcXVlc3QSLwoGcHJlc2V0GAEgASgOMhMucG9zdGhvcm4udjEuUHJlc2V0Qgq6SAeCAQQQASAAIlMKEkxvYWRQcmVzZXRSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSDwoHY3JlYXRlZBgCIAEoBSLdAQoSUHVzaFBheWxvYWRSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIkCg5kZXNjcmlwdG9yX3NldBgCIAEoDEIMukgJegcQARiAgIABElMKB21lc3NhZ2UYAyABKAlCQrpIP3I9GPQDMjheW0EtWmEtel9dW0EtWmEtejAtOV9dKihcLltBLVphLXpfXVtBLVphLXowLTlfXSopezAsMzF9JBIYCgd2ZXJzaW9uGAQgASgFQge6SAQaAigAIoABChNQdXNoUGF5bG9hZFJlc3BvbnNlEi4KCGNvbnRyYWN0GAEgASgLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0Eg8KB2NyZWF0ZWQYAiABKAgSKAoFcmVhY2gYAyABKAsyGS5wb3N0aG9ybi52MS5QYXlsb2FkUmVhY2gixAEKE0NoZWNrUGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEiQKDmRlc2NyaXB0b3Jfc2V0GAIgASgMQgy6SAl6BxABGICAgAESUwoHbWVzc2FnZRgDIAEoCUJCukg/cj0Y9AMyOF5bQS1aYS16X11bQS1aYS16MC05X10qKFwuW0EtWmEtel9dW0EtWmEtejAtOV9dKil7MCwzMX0kIo8BChRDaGVja1BheWxvYWRSZXNwb25zZRIpCgZicmVha3MYASADKAsyGS5wb3N0aG9ybi52MS5QYXlsb2FkQnJlYWsSKAoFcmVhY2gYAiABKAsyGS5wb3N0aG9ybi52MS5QYXlsb2FkUmVhY2gSDwoHdmVyc2lvbhgDIAEoBRIRCgl1bmNoYW5nZWQYBCABKAgiTQoMUGF5bG9hZEJyZWFrEgwKBHJ1bGUYASABKAkSDAoEcGF0aBgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIMCgRmaWxlGAQgASgJImgKDFBheWxvYWRSZWFjaBIVCg1ub3RpZmljYXRpb25zGAEgASgFEg8KB2JhdGNoZWQYAiABKAUSDwoHZmFub3V0cxgDIAEoBRIPCgdwbGFubmVkGAQgASgFEg4KBmNhcHBlZBgFIAEoCCJhChFHZXRQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSGAoHdmVyc2lvbhgCIAEoBUIHukgEGgIoACJcChJHZXRQYXlsb2FkUmVzcG9uc2USLgoIY29udHJhY3QYASABKAsyHC5wb3N0aG9ybi52MS5QYXlsb2FkQ29udHJhY3QSFgoOZGVzY3JpcHRvcl9zZXQYAiABKAwihgEKE0xpc3RQYXlsb2Fkc1JlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUYyAEoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoByJgChRMaXN0UGF5bG9hZHNSZXNwb25zZRIvCgljb250cmFjdHMYASADKAsyHC5wb3N0aG9ybi52MS5QYXlsb2FkQ29udHJhY3QSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJKlgKCkRpZ2VzdFJ1bGUSGwoXRElHRVNUX1JVTEVfVU5TUEVDSUZJRUQQABIVChFESUdFU1RfUlVMRV9ORVZFUhABEhYKEkRJR0VTVF9SVUxFX0FMV0FZUxACKmsKBlByZXNldBIWChJQUkVTRVRfVU5TUEVDSUZJRUQQABIVChFQUkVTRVRfVEFTS01BU1RFUhABEg8KC1BSRVNFVF9KT0JTEAISDgoKUFJFU0VUX0NSTRADEhEKDVBSRVNFVF9PUkRFUlMQBDKjBwoLVHlwZVNlcnZpY2USTQoKQ3JlYXRlVHlwZRIeLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuQ3JlYXRlVHlwZVJlc3BvbnNlEkkKB0dldFR5cGUSGy5wb3N0aG9ybi52MS5HZXRUeXBlUmVxdWVzdBocLnBvc3Rob3JuLnYxLkdldFR5cGVSZXNwb25zZSIDkAIBEk8KCUxpc3RUeXBlcxIdLnBvc3Rob3JuLnYxLkxpc3RUeXBlc1JlcXVlc3QaHi5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXNwb25zZSIDkAIBEk0KClVwZGF0ZVR5cGUSHi5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLlVwZGF0ZVR5cGVSZXNwb25zZRJnChFMaXN0VHlwZVJldmlzaW9ucxIlLnBvc3Rob3JuLnYxLkxpc3RUeXBlUmV2aXNpb25zUmVxdWVzdBomLnBvc3Rob3JuLnYxLkxpc3RUeXBlUmV2aXNpb25zUmVzcG9uc2UiA5ACARJNCgpEZWxldGVUeXBlEh4ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5EZWxldGVUeXBlUmVzcG9uc2USTQoKTG9hZFByZXNldBIeLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuTG9hZFByZXNldFJlc3BvbnNlElAKC1B1c2hQYXlsb2FkEh8ucG9zdGhvcm4udjEuUHVzaFBheWxvYWRSZXF1ZXN0GiAucG9zdGhvcm4udjEuUHVzaFBheWxvYWRSZXNwb25zZRJTCgxDaGVja1BheWxvYWQSIC5wb3N0aG9ybi52MS5DaGVja1BheWxvYWRSZXF1ZXN0GiEucG9zdGhvcm4udjEuQ2hlY2tQYXlsb2FkUmVzcG9uc2USUgoKR2V0UGF5bG9hZBIeLnBvc3Rob3JuLnYxLkdldFBheWxvYWRSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuR2V0UGF5bG9hZFJlc3BvbnNlIgOQAgESWAoMTGlzdFBheWxvYWRzEiAucG9zdGhvcm4udjEuTGlzdFBheWxvYWRzUmVxdWVzdBohLnBvc3Rob3JuLnYxLkxpc3RQYXlsb2Fkc1Jlc3BvbnNlIgOQAgFCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_change, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIpMIChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEiEKD3BheWxvYWRfbWVzc2FnZRgVIAEoCUIIukgFcgMY9AMSFwoPcGF5bG9hZF92ZXJzaW9uGBYgASgFEjEKC2RlcHJlY2F0aW9uGBcgASgLMhwucG9zdGhvcm4udjEuVHlwZURlcHJlY2F0aW9uEjoKDWRlbGl2ZXJ5X21vZGUYGCABKA4yGS5wb3N0aG9ybi52MS5EZWxpdmVyeU1vZGVCCLpIBYIBAhABEicKBnRpbWluZxgZIAEoCzIXLnBvc3Rob3JuLnYxLlRpbWluZ1J1bGUiTgoKVGltaW5nUnVsZRJACghtYXhfd2FpdBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkITukgQyAEBqgEKIgQIgOkPMgIIPCKYAQoPVHlwZURlcHJlY2F0aW9uEhYKBG5vdGUYASABKAlCCLpIBXIDGPQDEjwKC3JlcGxhY2VtZW50GAIgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSLwoLc3Vuc2V0X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIoMBCg9QYXlsb2FkQ29udHJhY3QSDwoHdmVyc2lvbhgBIAEoBRIPCgdtZXNzYWdlGAIgASgJEi8KC2NyZWF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdjcmVhdG9yGAQgASgJEgwKBHNpemUYBSABKAUiwQIKCUJhdGNoUnVsZRIRCgliYXRjaGFibGUYASABKAgSGwoIbWF4X3NpemUYAiABKAVCCbpIBhoEGBQoABI6CgZ3aW5kb3cYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CD7pIDKoBCSIDCKA4MgIIARIzCgRtb2RlGAQgASgOMhsucG9zdGhvcm4udjEuQmF0Y2hSdWxlLk1vZGVCCLpIBYIBAhABEg8KB3NsaWRpbmcYBSABKAgSPwoKbWF4X3dpbmRvdxgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIASJBCgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABIRCg1NT0RFX1RSQUlMSU5HEAESEAoMTU9ERV9MRUFESU5HEAIi1gQKDEJhdGNoV29yZGluZxIXCgV0aXRsZRgBIAEoCUIIukgFcgMYyAESFgoEYm9keRgCIAEoCUIIukgFcgMY0A8SMAoEaWNvbhgDIAEoCUIiukgf2AEBchoY0A8yFV4oL3xodHRwcz86Ly8pW15cc10qJBI5CgN0YWcYBCABKAlCLLpIKdgBAXIkMiJeW0EtWmEtejAtOV1bQS1aYS16MC05Ll86LV17MCw2M30kEsgBCgN1cmwYBSABKAlCugG6SLYBugF7Cgp1cmwuc2NoZW1lEjFtdXN0IG5vdCBiZSBhIGphdmFzY3JpcHQ6LCBkYXRhOiBvciB2YnNjcmlwdDogVVJMGjohdGhpcy5sb3dlckFzY2lpKCkubWF0Y2hlcygnXihqYXZhc2NyaXB0fGRhdGF8dmJzY3JpcHQpOicp2AEBcjMY7A4yLl4oL3xodHRwcz86Ly98W2EtekEtWl1bYS16QS1aMC05Ky4tXSo6KVteXHNdKiQSFgoEbW9yZRgGIAEoCUIIukgFcgMYyAESeAoMdHJhbnNsYXRpb25zGAcgAygLMisucG9zdGhvcm4udjEuQmF0Y2hXb3JkaW5nLlRyYW5zbGF0aW9uc0VudHJ5QjW6SDKaAS8QFCIrcikyJ15bQS1aYS16XXsyLDN9KC1bQS1aYS16MC05XXsyLDh9KXswLDN9JBpLChFUcmFuc2xhdGlvbnNFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFRleHQ6AjgBIlQKCUJhdGNoVGV4dBIXCgV0aXRsZRgBIAEoCUIIukgFcgMYyAESFgoEYm9keRgCIAEoCUIIukgFcgMY0A8SFgoEbW9yZRgDIAEoCUIIukgFcgMYyAEiSAoRQ3JlYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBASJBChJDcmVhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiQwoOR2V0VHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQidAoPR2V0VHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEjQKEGxhc3RfYWNjZXB0X2hvdXIYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIrIBChBMaXN0VHlwZXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUYyAEoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxjoBxI5CghjYXRlZ29yeRgDIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEhcKCmRlcHJlY2F0ZWQYBCABKAhIAIgBAUINCgtfZGVwcmVjYXRlZCJaChFMaXN0VHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIsIBChFVcGRhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhkKCHJldmlzaW9uGAQgASgFQge6SAQaAigAEhUKDXZhbGlkYXRlX29ubHkYBSABKAgifQoSVXBkYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEikKB2NoYW5nZXMYAiADKAsyGC5wb3N0aG9ybi52MS5GaWVsZENoYW5nZRIPCgdjcmVhdGVkGAMgASgIIokBChhMaXN0VHlwZVJldmlzaW9uc1JlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSHAoJcGFnZV9zaXplGAIgASgFQgm6SAYaBBhkKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciYgoZTGlzdFR5cGVSZXZpc2lvbnNSZXNwb25zZRIsCglyZXZpc2lvbnMYASADKAsyGS5wb3N0aG9ybi52MS5UeXBlUmV2aXNpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJInUKDFR5cGVSZXZpc2lvbhIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRINCgVhY3RvchgCIAEoCRIpCgdjaGFuZ2VzGAMgAygLMhgucG9zdGhvcm4udjEuRmllbGRDaGFuZ2UiRgoRRGVsZXRlVHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiFAoSRGVsZXRlVHlwZVJlc3BvbnNlIkQKEUxvYWRQcmVzZXRSZXF1ZXN0Ei8KBnByZXNldBgBIAEoDjITLnBvc3Rob3JuLnYxLlByZXNldEIKukgHggEEEAEgACJTChJMb2FkUHJlc2V0UmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg8KB2NyZWF0ZWQYAiABKAUi3QEKElB1c2hQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSJAoOZGVzY3JpcHRvcl9zZXQYAiABKAxCDLpICXoHEAEYgICAARJTCgdtZXNzYWdlGAMgASgJQkK6SD9yPRj0AzI4XltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKXswLDMxfSQSGAoHdmVyc2lvbhgEIAEoBUIHukgEGgIoACKAAQoTUHVzaFBheWxvYWRSZXNwb25zZRIuCghjb250cmFjdBgBIAEoCzIcLnBvc3Rob3JuLnYxLlBheWxvYWRDb250cmFjdBIPCgdjcmVhdGVkGAIgASgIEigKBXJlYWNoGAMgASgLMhkucG9zdGhvcm4udjEuUGF5bG9hZFJlYWNoIsQBChNDaGVja1BheWxvYWRSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIkCg5kZXNjcmlwdG9yX3NldBgCIAEoDEIMukgJegcQARiAgIABElMKB21lc3NhZ2UYAyABKAlCQrpIP3I9GPQDMjheW0EtWmEtel9dW0EtWmEtejAtOV9dKihcLltBLVphLXpfXVtBLVphLXowLTlfXSopezAsMzF9JCKPAQoUQ2hlY2tQYXlsb2FkUmVzcG9uc2USKQoGYnJlYWtzGAEgAygLMhkucG9zdGhvcm4udjEuUGF5bG9hZEJyZWFrEigKBXJlYWNoGAIgASgLMhkucG9zdGhvcm4udjEuUGF5bG9hZFJlYWNoEg8KB3ZlcnNpb24YAyABKAUSEQoJdW5jaGFuZ2VkGAQgASgIIk0KDFBheWxvYWRCcmVhaxIMCgRydWxlGAEgASgJEgwKBHBhdGgYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSDAoEZmlsZRgEIAEoCSJoCgxQYXlsb2FkUmVhY2gSFQoNbm90aWZpY2F0aW9ucxgBIAEoBRIPCgdiYXRjaGVkGAIgASgFEg8KB2Zhbm91dHMYAyABKAUSDwoHcGxhbm5lZBgEIAEoBRIOCgZjYXBwZWQYBSABKAgiYQoRR2V0UGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEhgKB3ZlcnNpb24YAiABKAVCB7pIBBoCKAAiXAoSR2V0UGF5bG9hZFJlc3BvbnNlEi4KCGNvbnRyYWN0GAEgASgLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMIoYBChNMaXN0UGF5bG9hZHNSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciYAoUTGlzdFBheWxvYWRzUmVzcG9uc2USLwoJY29udHJhY3RzGAEgAygLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSpuCgxEZWxpdmVyeU1vZGUSHQoZREVMSVZFUllfTU9ERV9VTlNQRUNJRklFRBAAEh8KG0RFTElWRVJZX01PREVfQVRfTEVBU1RfT05DRRABEh4KGkRFTElWRVJZX01PREVfQVRfTU9TVF9PTkNFEAIqWAoKRGlnZXN0UnVsZRIbChdESUdFU1RfUlVMRV9VTlNQRUNJRklFRBAAEhUKEURJR0VTVF9SVUxFX05FVkVSEAESFgoSRElHRVNUX1JVTEVfQUxXQVlTEAIqawoGUHJlc2V0EhYKElBSRVNFVF9VTlNQRUNJRklFRBAAEhUKEVBSRVNFVF9UQVNLTUFTVEVSEAESDwoLUFJFU0VUX0pPQlMQAhIOCgpQUkVTRVRfQ1JNEAMSEQoNUFJFU0VUX09SREVSUxAEMqMHCgtUeXBlU2VydmljZRJNCgpDcmVhdGVUeXBlEh4ucG9zdGhvcm4udjEuQ3JlYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVzcG9uc2USSQoHR2V0VHlwZRIbLnBvc3Rob3JuLnYxLkdldFR5cGVSZXF1ZXN0GhwucG9zdGhvcm4udjEuR2V0VHlwZVJlc3BvbnNlIgOQAgESTwoJTGlzdFR5cGVzEh0ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVxdWVzdBoeLnBvc3Rob3JuLnYxLkxpc3RUeXBlc1Jlc3BvbnNlIgOQAgESTQoKVXBkYXRlVHlwZRIeLnBvc3Rob3JuLnYxLlVwZGF0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlc3BvbnNlEmcKEUxpc3RUeXBlUmV2aXNpb25zEiUucG9zdGhvcm4udjEuTGlzdFR5cGVSZXZpc2lvbnNSZXF1ZXN0GiYucG9zdGhvcm4udjEuTGlzdFR5cGVSZXZpc2lvbnNSZXNwb25zZSIDkAIBEk0KCkRlbGV0ZVR5cGUSHi5wb3N0aG9ybi52MS5EZWxldGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXNwb25zZRJNCgpMb2FkUHJlc2V0Eh4ucG9zdGhvcm4udjEuTG9hZFByZXNldFJlcXVlc3QaHy5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVzcG9uc2USUAoLUHVzaFBheWxvYWQSHy5wb3N0aG9ybi52MS5QdXNoUGF5bG9hZFJlcXVlc3QaIC5wb3N0aG9ybi52MS5QdXNoUGF5bG9hZFJlc3BvbnNlElMKDENoZWNrUGF5bG9hZBIgLnBvc3Rob3JuLnYxLkNoZWNrUGF5bG9hZFJlcXVlc3QaIS5wb3N0aG9ybi52MS5DaGVja1BheWxvYWRSZXNwb25zZRJSCgpHZXRQYXlsb2FkEh4ucG9zdGhvcm4udjEuR2V0UGF5bG9hZFJlcXVlc3QaHy5wb3N0aG9ybi52MS5HZXRQYXlsb2FkUmVzcG9uc2UiA5ACARJYCgxMaXN0UGF5bG9hZHMSIC5wb3N0aG9ybi52MS5MaXN0UGF5bG9hZHNSZXF1ZXN0GiEucG9zdGhvcm4udjEuTGlzdFBheWxvYWRzUmVzcG9uc2UiA5ACAUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_change, file_posthorn_v1_notification]);
 
 /**
  * A kind of notification.
@@ -180,6 +180,29 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
    * @generated from field: int32 payload_version = 22;
    */
   payloadVersion: number;
+
+  /**
+   * Set: it is on its way out, see TypeDeprecation.
+   *
+   * @generated from field: posthorn.v1.TypeDeprecation deprecation = 23;
+   */
+  deprecation?: TypeDeprecation | undefined;
+
+  /**
+   * What outside channels are handed where nobody knows whether they have taken
+   * it. Default AT_LEAST_ONCE.
+   *
+   * @generated from field: posthorn.v1.DeliveryMode delivery_mode = 24;
+   */
+  deliveryMode: DeliveryMode;
+
+  /**
+   * Whether its notifications may wait for an hour in which their recipient
+   * usually looks. Absent: they come when they come.
+   *
+   * @generated from field: posthorn.v1.TimingRule timing = 25;
+   */
+  timing?: TimingRule | undefined;
 };
 
 /**
@@ -188,6 +211,90 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
  */
 export const NotificationTypeSchema: GenMessage<NotificationType> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_type_service, 0);
+
+/**
+ * How long notifications of a type may wait for a good hour of their recipient
+ * (Timing), where that is known and wanted.
+ *
+ * What would be delivered in another hour is HELD (REASON_OPTIMAL_TIMING) until
+ * the next good one, and comes within its first 30 minutes: at an instant that is
+ * always the same for one recipient, so that not all come at the full hour; where
+ * quiet hours, do not disturb or the weekend take up the beginning of the hour,
+ * after these. Where there is no such instant within `max_wait`, or before it
+ * expires, it does not wait at all.
+ *
+ * It never waits with priority HIGH or CRITICAL, nor where it escalates, was sent
+ * with `batchable` false, or comes out of a batch or digest; a reminder of a deadline
+ * waits for no more than half of the time that it has left. After its wait it may
+ * still join a batch or digest.
+ *
+ * A change of this rule has what waits decided anew from the next tick on.
+ *
+ * @generated from message posthorn.v1.TimingRule
+ */
+export type TimingRule = Message<"posthorn.v1.TimingRule"> & {
+  /**
+   * From acceptance on, or from the scheduled time: 1 minute to 3 days.
+   *
+   * @generated from field: google.protobuf.Duration max_wait = 1;
+   */
+  maxWait?: Duration | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.TimingRule.
+ * Use `create(TimingRuleSchema)` to create a new message.
+ */
+export const TimingRuleSchema: GenMessage<TimingRule> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 1);
+
+/**
+ * That a type is to be sent no more (as RFC 9745 says it of resources), and when
+ * it no longer can be (RFC 8594).
+ *
+ * Until `sunset_time` it is sent as ever, and the answer warns (Warning). From
+ * then on a Send with it is refused with TYPE_SUNSET, and so is whoever writes a
+ * schedule or a deadline with it. What was accepted before is kept and goes its
+ * way: what is scheduled, held or batched, fan-outs that go on, the reminders of
+ * deadlines, steps of escalations. Occurrences of schedules that come later are
+ * left out and counted as missed (Schedule.missed_count). A Send from before that
+ * is repeated with its idempotency key has its first answer.
+ *
+ * It can be taken back: without `deprecation`, or with a later `sunset_time`, the
+ * type is sent again.
+ *
+ * @generated from message posthorn.v1.TypeDeprecation
+ */
+export type TypeDeprecation = Message<"posthorn.v1.TypeDeprecation"> & {
+  /**
+   * For those who send it, up to 500 characters.
+   *
+   * @generated from field: string note = 1;
+   */
+  note: string;
+
+  /**
+   * Key of the type to send in its place. Empty: none is named.
+   *
+   * @generated from field: string replacement = 2;
+   */
+  replacement: string;
+
+  /**
+   * From when on it is refused, to the millisecond; at once if it is past. Absent:
+   * it is not refused, but only warned of.
+   *
+   * @generated from field: google.protobuf.Timestamp sunset_time = 3;
+   */
+  sunsetTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.TypeDeprecation.
+ * Use `create(TypeDeprecationSchema)` to create a new message.
+ */
+export const TypeDeprecationSchema: GenMessage<TypeDeprecation> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 2);
 
 /**
  * A version of a type's payload contract: the message that Content.payload or
@@ -238,7 +345,7 @@ export type PayloadContract = Message<"posthorn.v1.PayloadContract"> & {
  * Use `create(PayloadContractSchema)` to create a new message.
  */
 export const PayloadContractSchema: GenMessage<PayloadContract> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 1);
+  messageDesc(file_posthorn_v1_type_service, 3);
 
 /**
  * How notifications of a type to one user become one. Only those of the same
@@ -250,7 +357,7 @@ export const PayloadContractSchema: GenMessage<PayloadContract> = /*@__PURE__*/
  * itself; so does a reminder of a deadline that would come with less than half of
  * the time left that it has now.
  *
- * When this rule, `opt_in` or `digest` of the type change, or the tenant's
+ * When this rule, `opt_in`, `timing` or `digest` of the type change, or the tenant's
  * defaults, its open batches are dissolved from the next tick on; when a
  * recipient's preferences do, theirs are at once. Members are decided anew, and
  * what is batched again begins no new window. Other changes of the type leave
@@ -311,7 +418,7 @@ export type BatchRule = Message<"posthorn.v1.BatchRule"> & {
  * Use `create(BatchRuleSchema)` to create a new message.
  */
 export const BatchRuleSchema: GenMessage<BatchRule> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 2);
+  messageDesc(file_posthorn_v1_type_service, 4);
 
 /**
  * What happens to the first.
@@ -355,7 +462,7 @@ export type BatchRule_Mode = (typeof BatchRule_Mode)[keyof typeof BatchRule_Mode
  * Describes the enum posthorn.v1.BatchRule.Mode.
  */
 export const BatchRule_ModeSchema: GenEnum<BatchRule_Mode> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_type_service, 2, 0);
+  enumDesc(file_posthorn_v1_type_service, 4, 0);
 
 /**
  * The wording of a batch's notification; "{count}" stands for the number of its
@@ -431,7 +538,7 @@ export type BatchWording = Message<"posthorn.v1.BatchWording"> & {
  * Use `create(BatchWordingSchema)` to create a new message.
  */
 export const BatchWordingSchema: GenMessage<BatchWording> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 3);
+  messageDesc(file_posthorn_v1_type_service, 5);
 
 /**
  * What of a batch's wording depends on the language. What is empty is as in the
@@ -467,7 +574,7 @@ export type BatchText = Message<"posthorn.v1.BatchText"> & {
  * Use `create(BatchTextSchema)` to create a new message.
  */
 export const BatchTextSchema: GenMessage<BatchText> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 4);
+  messageDesc(file_posthorn_v1_type_service, 6);
 
 /**
  * The type as it shall be.
@@ -488,7 +595,7 @@ export type CreateTypeRequest = Message<"posthorn.v1.CreateTypeRequest"> & {
  * Use `create(CreateTypeRequestSchema)` to create a new message.
  */
 export const CreateTypeRequestSchema: GenMessage<CreateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 5);
+  messageDesc(file_posthorn_v1_type_service, 7);
 
 /**
  * The type as stored.
@@ -509,7 +616,7 @@ export type CreateTypeResponse = Message<"posthorn.v1.CreateTypeResponse"> & {
  * Use `create(CreateTypeResponseSchema)` to create a new message.
  */
 export const CreateTypeResponseSchema: GenMessage<CreateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 6);
+  messageDesc(file_posthorn_v1_type_service, 8);
 
 /**
  * Which type.
@@ -530,7 +637,7 @@ export type GetTypeRequest = Message<"posthorn.v1.GetTypeRequest"> & {
  * Use `create(GetTypeRequestSchema)` to create a new message.
  */
 export const GetTypeRequestSchema: GenMessage<GetTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 7);
+  messageDesc(file_posthorn_v1_type_service, 9);
 
 /**
  * The type.
@@ -544,6 +651,14 @@ export type GetTypeResponse = Message<"posthorn.v1.GetTypeResponse"> & {
    * @generated from field: posthorn.v1.NotificationType type = 1;
    */
   type?: NotificationType | undefined;
+
+  /**
+   * Start of the latest hour (UTC) in which one of it was accepted, by a Send, a
+   * schedule or a deadline. Absent: none in the last 30 days.
+   *
+   * @generated from field: google.protobuf.Timestamp last_accept_hour = 2;
+   */
+  lastAcceptHour?: Timestamp | undefined;
 };
 
 /**
@@ -551,7 +666,7 @@ export type GetTypeResponse = Message<"posthorn.v1.GetTypeResponse"> & {
  * Use `create(GetTypeResponseSchema)` to create a new message.
  */
 export const GetTypeResponseSchema: GenMessage<GetTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 8);
+  messageDesc(file_posthorn_v1_type_service, 10);
 
 /**
  * Which types.
@@ -579,6 +694,14 @@ export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
    * @generated from field: string category = 3;
    */
   category: string;
+
+  /**
+   * True: only those that are deprecated, whether or not their sunset has come;
+   * false: only the others. Absent: all.
+   *
+   * @generated from field: optional bool deprecated = 4;
+   */
+  deprecated?: boolean | undefined;
 };
 
 /**
@@ -586,7 +709,7 @@ export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
  * Use `create(ListTypesRequestSchema)` to create a new message.
  */
 export const ListTypesRequestSchema: GenMessage<ListTypesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 9);
+  messageDesc(file_posthorn_v1_type_service, 11);
 
 /**
  * One page.
@@ -614,7 +737,7 @@ export type ListTypesResponse = Message<"posthorn.v1.ListTypesResponse"> & {
  * Use `create(ListTypesResponseSchema)` to create a new message.
  */
 export const ListTypesResponseSchema: GenMessage<ListTypesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 10);
+  messageDesc(file_posthorn_v1_type_service, 12);
 
 /**
  * What to change.
@@ -664,7 +787,7 @@ export type UpdateTypeRequest = Message<"posthorn.v1.UpdateTypeRequest"> & {
  * Use `create(UpdateTypeRequestSchema)` to create a new message.
  */
 export const UpdateTypeRequestSchema: GenMessage<UpdateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 11);
+  messageDesc(file_posthorn_v1_type_service, 13);
 
 /**
  * The type as changed.
@@ -700,7 +823,7 @@ export type UpdateTypeResponse = Message<"posthorn.v1.UpdateTypeResponse"> & {
  * Use `create(UpdateTypeResponseSchema)` to create a new message.
  */
 export const UpdateTypeResponseSchema: GenMessage<UpdateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 12);
+  messageDesc(file_posthorn_v1_type_service, 14);
 
 /**
  * Of which type.
@@ -735,7 +858,7 @@ export type ListTypeRevisionsRequest = Message<"posthorn.v1.ListTypeRevisionsReq
  * Use `create(ListTypeRevisionsRequestSchema)` to create a new message.
  */
 export const ListTypeRevisionsRequestSchema: GenMessage<ListTypeRevisionsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 13);
+  messageDesc(file_posthorn_v1_type_service, 15);
 
 /**
  * One page.
@@ -763,7 +886,7 @@ export type ListTypeRevisionsResponse = Message<"posthorn.v1.ListTypeRevisionsRe
  * Use `create(ListTypeRevisionsResponseSchema)` to create a new message.
  */
 export const ListTypeRevisionsResponseSchema: GenMessage<ListTypeRevisionsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 14);
+  messageDesc(file_posthorn_v1_type_service, 16);
 
 /**
  * A type as it was from one change to the next.
@@ -800,7 +923,7 @@ export type TypeRevision = Message<"posthorn.v1.TypeRevision"> & {
  * Use `create(TypeRevisionSchema)` to create a new message.
  */
 export const TypeRevisionSchema: GenMessage<TypeRevision> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 15);
+  messageDesc(file_posthorn_v1_type_service, 17);
 
 /**
  * Which type to delete.
@@ -821,7 +944,7 @@ export type DeleteTypeRequest = Message<"posthorn.v1.DeleteTypeRequest"> & {
  * Use `create(DeleteTypeRequestSchema)` to create a new message.
  */
 export const DeleteTypeRequestSchema: GenMessage<DeleteTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 16);
+  messageDesc(file_posthorn_v1_type_service, 18);
 
 /**
  * Deleted.
@@ -836,7 +959,7 @@ export type DeleteTypeResponse = Message<"posthorn.v1.DeleteTypeResponse"> & {
  * Use `create(DeleteTypeResponseSchema)` to create a new message.
  */
 export const DeleteTypeResponseSchema: GenMessage<DeleteTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 17);
+  messageDesc(file_posthorn_v1_type_service, 19);
 
 /**
  * Which catalogue.
@@ -857,7 +980,7 @@ export type LoadPresetRequest = Message<"posthorn.v1.LoadPresetRequest"> & {
  * Use `create(LoadPresetRequestSchema)` to create a new message.
  */
 export const LoadPresetRequestSchema: GenMessage<LoadPresetRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 18);
+  messageDesc(file_posthorn_v1_type_service, 20);
 
 /**
  * What was created.
@@ -885,7 +1008,7 @@ export type LoadPresetResponse = Message<"posthorn.v1.LoadPresetResponse"> & {
  * Use `create(LoadPresetResponseSchema)` to create a new message.
  */
 export const LoadPresetResponseSchema: GenMessage<LoadPresetResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 19);
+  messageDesc(file_posthorn_v1_type_service, 21);
 
 /**
  * What a type's payloads shall be.
@@ -938,7 +1061,7 @@ export type PushPayloadRequest = Message<"posthorn.v1.PushPayloadRequest"> & {
  * Use `create(PushPayloadRequestSchema)` to create a new message.
  */
 export const PushPayloadRequestSchema: GenMessage<PushPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 20);
+  messageDesc(file_posthorn_v1_type_service, 22);
 
 /**
  * The contract as it stands.
@@ -973,7 +1096,7 @@ export type PushPayloadResponse = Message<"posthorn.v1.PushPayloadResponse"> & {
  * Use `create(PushPayloadResponseSchema)` to create a new message.
  */
 export const PushPayloadResponseSchema: GenMessage<PushPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 21);
+  messageDesc(file_posthorn_v1_type_service, 23);
 
 /**
  * What a type's payloads might be.
@@ -1008,7 +1131,7 @@ export type CheckPayloadRequest = Message<"posthorn.v1.CheckPayloadRequest"> & {
  * Use `create(CheckPayloadRequestSchema)` to create a new message.
  */
 export const CheckPayloadRequestSchema: GenMessage<CheckPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 22);
+  messageDesc(file_posthorn_v1_type_service, 24);
 
 /**
  * What a push of it would do.
@@ -1050,7 +1173,7 @@ export type CheckPayloadResponse = Message<"posthorn.v1.CheckPayloadResponse"> &
  * Use `create(CheckPayloadResponseSchema)` to create a new message.
  */
 export const CheckPayloadResponseSchema: GenMessage<CheckPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 23);
+  messageDesc(file_posthorn_v1_type_service, 25);
 
 /**
  * Something that a new version of a contract would break.
@@ -1098,7 +1221,7 @@ export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
  * Use `create(PayloadBreakSchema)` to create a new message.
  */
 export const PayloadBreakSchema: GenMessage<PayloadBreak> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 24);
+  messageDesc(file_posthorn_v1_type_service, 26);
 
 /**
  * What waits with payloads of a type: notifications that are ACCEPTED, SCHEDULED,
@@ -1150,7 +1273,7 @@ export type PayloadReach = Message<"posthorn.v1.PayloadReach"> & {
  * Use `create(PayloadReachSchema)` to create a new message.
  */
 export const PayloadReachSchema: GenMessage<PayloadReach> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 25);
+  messageDesc(file_posthorn_v1_type_service, 27);
 
 /**
  * Which version.
@@ -1178,7 +1301,7 @@ export type GetPayloadRequest = Message<"posthorn.v1.GetPayloadRequest"> & {
  * Use `create(GetPayloadRequestSchema)` to create a new message.
  */
 export const GetPayloadRequestSchema: GenMessage<GetPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 26);
+  messageDesc(file_posthorn_v1_type_service, 28);
 
 /**
  * A version with its descriptors.
@@ -1207,7 +1330,7 @@ export type GetPayloadResponse = Message<"posthorn.v1.GetPayloadResponse"> & {
  * Use `create(GetPayloadResponseSchema)` to create a new message.
  */
 export const GetPayloadResponseSchema: GenMessage<GetPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 27);
+  messageDesc(file_posthorn_v1_type_service, 29);
 
 /**
  * Whose versions.
@@ -1242,7 +1365,7 @@ export type ListPayloadsRequest = Message<"posthorn.v1.ListPayloadsRequest"> & {
  * Use `create(ListPayloadsRequestSchema)` to create a new message.
  */
 export const ListPayloadsRequestSchema: GenMessage<ListPayloadsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 28);
+  messageDesc(file_posthorn_v1_type_service, 30);
 
 /**
  * One page.
@@ -1270,7 +1393,65 @@ export type ListPayloadsResponse = Message<"posthorn.v1.ListPayloadsResponse"> &
  * Use `create(ListPayloadsResponseSchema)` to create a new message.
  */
 export const ListPayloadsResponseSchema: GenMessage<ListPayloadsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 29);
+  messageDesc(file_posthorn_v1_type_service, 31);
+
+/**
+ * What a type's notifications are to be where nobody knows whether an outside
+ * channel has taken one: a server died, or lost its database, between the handing
+ * over and the note of it, or the channel gave no answer. What a channel says it
+ * has not taken is tried again in either mode. The inbox is delivered to exactly
+ * once in either.
+ *
+ * The mode counts that the type has when a notification is decided, or a step of
+ * its escalation taken. Of a digest that is the mode of the type "digest".
+ *
+ * @generated from enum posthorn.v1.DeliveryMode
+ */
+export const DeliveryMode = {
+  /**
+   * AT_LEAST_ONCE.
+   *
+   * @generated from enum value: DELIVERY_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * It is handed over again, with the same idempotency key: it may come twice
+   * where a channel's provider does not know such keys.
+   *
+   * @generated from enum value: DELIVERY_MODE_AT_LEAST_ONCE = 1;
+   */
+  AT_LEAST_ONCE: 1,
+
+  /**
+   * It is never handed over again: it may not come at all. The channel's verdict
+   * is UNKNOWN, with the reason OUTCOME_UNKNOWN. An escalation goes on to its next
+   * step when that is due, as if it had come.
+   *
+   * @generated from enum value: DELIVERY_MODE_AT_MOST_ONCE = 2;
+   */
+  AT_MOST_ONCE: 2,
+} as const;
+
+/**
+ * What a type's notifications are to be where nobody knows whether an outside
+ * channel has taken one: a server died, or lost its database, between the handing
+ * over and the note of it, or the channel gave no answer. What a channel says it
+ * has not taken is tried again in either mode. The inbox is delivered to exactly
+ * once in either.
+ *
+ * The mode counts that the type has when a notification is decided, or a step of
+ * its escalation taken. Of a digest that is the mode of the type "digest".
+ *
+ * @generated from enum posthorn.v1.DeliveryMode
+ */
+export type DeliveryMode = (typeof DeliveryMode)[keyof typeof DeliveryMode] | UnknownEnum;
+
+/**
+ * Describes the enum posthorn.v1.DeliveryMode.
+ */
+export const DeliveryModeSchema: GenEnum<DeliveryMode> = /*@__PURE__*/
+  enumDesc(file_posthorn_v1_type_service, 0);
 
 /**
  * What recipients' digests mean for a type.
@@ -1312,7 +1493,7 @@ export type DigestRule = (typeof DigestRule)[keyof typeof DigestRule] | UnknownE
  * Describes the enum posthorn.v1.DigestRule.
  */
 export const DigestRuleSchema: GenEnum<DigestRule> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_type_service, 0);
+  enumDesc(file_posthorn_v1_type_service, 1);
 
 /**
  * A ready-made catalogue.
@@ -1367,7 +1548,7 @@ export type Preset = (typeof Preset)[keyof typeof Preset] | UnknownEnum;
  * Describes the enum posthorn.v1.Preset.
  */
 export const PresetSchema: GenEnum<Preset> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_type_service, 1);
+  enumDesc(file_posthorn_v1_type_service, 2);
 
 /**
  * The catalogue of what a tenant sends. For API keys: reading needs

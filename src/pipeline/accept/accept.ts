@@ -19,9 +19,10 @@ import { StaleContract } from "#src/types/payload/stale.ts";
 import { laneOf } from "../flow.ts";
 import type { MemoryGuard } from "../memory.ts";
 import type { Queue, Queued } from "../queue.ts";
+import { answeredBefore } from "./answered.ts";
 import { commitGroup, type Stored } from "./commit.ts";
 import { groupCommit, type Settle } from "./group.ts";
-import { measureGroup } from "./measure.ts";
+import { measureGroup, measureRefused } from "./measure.ts";
 import { type Draft, prepare, type TypeDefaults } from "./prepare.ts";
 import { rowsOf, type Submission } from "./submission.ts";
 
@@ -124,12 +125,16 @@ export function accepting(
     const drafts = await mapInSlices(requests, (request) =>
       orFault(() => prepare(request, types.get(request.type || DEFAULT_TYPE), now, deps.dedupWindowMs)),
     );
+    measureRefused(deps.metrics, drafts);
+    const answered = await answeredBefore(deps.store, tenantId, requests, drafts, { now, hashOf });
     const zones = await zonesOf(deps, tenantId, requests, drafts);
     const callId = requests.some(({ bypassRateLimit }) => bypassRateLimit) ? deps.newId() : "";
     const call = { submittedAt: performance.now(), trace: recordedTrace(), callId };
     const submissions = await mapInSlices(requests, (request, index) => {
       const draft = drafts[index] ?? notFound("type");
-      return draft instanceof Fault ? draft : submissionOf(sender, request, draft, zones, call);
+      return draft instanceof Fault
+        ? (answered.get(index) ?? draft)
+        : submissionOf(sender, request, draft, zones, call);
     });
     const outcomes: (SendResponse | Fault)[] = [];
     const stale: number[] = [];
@@ -142,7 +147,7 @@ export function accepting(
       };
       // In one go, so that they share commits.
       submissions.forEach((submission, index) => {
-        if (submission instanceof Fault) {
+        if (submission instanceof Fault || "results" in submission) {
           settled(index, submission);
           return;
         }

@@ -1,15 +1,4 @@
-import { create, toBinary } from "@bufbuild/protobuf";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import {
-  type Channel,
-  Priority,
-  RateLimitStatusSchema,
-  Reason,
-  Status,
-  TimelineEntrySchema,
-  VerdictKind,
-  VerdictSchema,
-} from "#gen/posthorn/v1/notification_pb.ts";
+import { type Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
 import { BatchRole } from "#src/batches/role.ts";
@@ -19,6 +8,7 @@ import { oneOf } from "#src/inbox/queries.ts";
 import { bytes, instants, plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { OfChannel } from "./channel-slots.ts";
+import { detailOf, reasonOf } from "./told.ts";
 import type { Hold } from "./within-limits.ts";
 
 const URGENCY = [Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW];
@@ -37,15 +27,20 @@ export type Claimed = {
   heldBy: Reason;
   /** The recorded trace that goes on with it. */
   trace: string | null;
+  atMostOnce: boolean;
+  /** It was given to the channel before, which may have taken it. */
+  inDoubt: boolean;
 };
 
 /**
- * `drop`: it has ended, or its step was answered. `unwanted`: its recipient's rules refuse the channel by now, for that
- * reason. `back`: whoever claimed it had to stop, and nothing is known of it. `held`: not now; nor was it tried. `expired`
- * with a reason: it would be held for that until it has.
+ * `drop`: it has ended, or its step was answered. `unknown`: the channel may have taken it, and is not to be given it again.
+ * `unwanted`: its recipient's rules refuse the channel by now, for that reason. `back`: whoever claimed it had to stop.
+ * `held`: not now; nor was it tried. `expired` with a reason: it would be held for that until it has. `inDoubt`: of what is
+ * to be tried again, whether the channel may have taken it.
  */
 export type CameOf =
-  | { kind: "sent" | "retry" | "back" | "failed" | "drop" }
+  | { kind: "sent" | "failed" | "drop" | "unknown" }
+  | { kind: "retry" | "back"; inDoubt: boolean }
   | { kind: "expired"; reason?: Reason }
   | { kind: "held"; hold: Hold }
   | { kind: "unwanted"; reason: Reason };
@@ -54,7 +49,8 @@ export type Result = CameOf & { claimed: Claimed };
 
 /**
  * Claims what is due until `until`: of each channel as many as it says, the most urgent first, and of those the longest
- * due. Each is claimed by one.
+ * due. Each is claimed by one, and counts as given to its channel with that: but for those that are at most once, which
+ * `give` notes before it is so.
  */
 export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly OfChannel[]): Promise<Claimed[]> {
   // Or the planner, who knows no numbers, reads everything that waits instead of looking each one up.
@@ -66,19 +62,32 @@ export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly Of
           ${plain(room.map(({ channel }) => channel))}::smallint[], ${plain(room.map(({ size }) => size))}::int[]
         ) as room (channel, size) cross join lateral (
           select its.* from unnest(${plain(URGENCY)}::smallint[]) as lane (priority) cross join lateral (
-            select h.tenant_id, h.notification_id, h.step, h.channel, h.due_at from hand_overs h
+            select h.tenant_id, h.notification_id, h.step, h.channel, h.due_at, h.given, h.held_by from hand_overs h
             where h.channel = room.channel and h.priority = lane.priority and h.due_at <= ${now}
             order by h.due_at limit room.size for update skip locked
           ) its limit room.size
         ) mine
       )
-      update hand_overs set due_at = ${until}, attempts = least(attempts + 1, 32767)
+      update hand_overs set due_at = ${until}, attempts = least(attempts + 1, 32767),
+        given = hand_overs.given or not at_most_once, held_by = -abs(hand_overs.held_by)
       from due d where hand_overs.tenant_id = d.tenant_id and hand_overs.notification_id = d.notification_id
         and hand_overs.step = d.step and hand_overs.channel = d.channel
       returning d.tenant_id as "tenantId", d.notification_id as "notificationId", user_id as "userId", d.step, d.channel,
-        attempts, d.due_at as "dueAt", held_by as "heldBy", trace`.execute(),
+        attempts, d.due_at as "dueAt", abs(d.held_by) as "heldBy", trace, at_most_once as "atMostOnce",
+        d.given as "inDoubt"`.execute(),
   ]);
   return claimed;
+}
+
+/**
+ * Notes that a channel is about to be given what it must not be given twice. False: somebody else has claimed it since, and
+ * it is theirs.
+ */
+export async function give(tx: Tx, { tenantId, notificationId, step, channel, attempts }: Claimed): Promise<boolean> {
+  const mine = await tx`
+    update hand_overs set given = true where tenant_id = ${tenantId} and notification_id = ${notificationId}
+      and step = ${step} and channel = ${channel} and attempts = ${attempts} and not given`;
+  return mine.count > 0;
 }
 
 /** What there is to hand over, as it stands. */
@@ -87,6 +96,8 @@ export type Stored = {
   type: string;
   category: string;
   priority: number;
+  /** Bit n is set when channel n was asked for. */
+  channels: number;
   status: number;
   bypassLimits: boolean;
   expiresAt: Date | null;
@@ -106,10 +117,11 @@ export async function loadMessages(
 ): Promise<ReadonlyMap<string, Stored>> {
   // An exhausted chain has not been answered: its last step may still be on the way.
   const rows = await tx<Stored[]>`
-    select n.id, n.type, n.category, n.priority, n.status, n.bypass_limits as "bypassLimits",
+    select n.id, n.type, n.category, n.priority, n.channels, n.status, n.bypass_limits as "bypassLimits",
       n.expires_at as "expiresAt", n.sender_id as "senderId",
       n.batch_role is not distinct from ${BatchRole.WHOLE}
-        or n.batch_role is not distinct from ${BatchRole.ALONE} and n.batched_at is not null as collected, coalesce(n.content, f.content) as content,
+        or n.batch_role is not distinct from ${BatchRole.ALONE} and n.batched_at is not null as collected,
+      coalesce(n.content, f.content) as content,
       exists (select from escalations e where e.tenant_id = ${tenantId} and e.notification_id = n.id
         and e.state in (${ChainState.WAITING}, ${ChainState.EXHAUSTED})) as "goesOn"
     from notifications n
@@ -127,8 +139,11 @@ export type Delivered = { id: string; userId: string; channel: number; first: bo
 /** One that waits for its turn with a channel; `status`: of the notification, as it is. */
 export type Held = { id: string; userId: string; channel: number; status: number; reason: Reason; until: Date };
 
-/** `unwanted`: it was no fault of the channel's, but the recipient's word. `tooLate`: nor that, but a rule's for so long. */
-export type Failed = { notificationId: string; step: number; unwanted?: Reason; tooLate?: Reason };
+/**
+ * `unwanted`: it was no fault of the channel's, but the recipient's word. `tooLate`: nor that, but a rule's for so long.
+ * `unknown`: it may have come, and what follows it waits for its time.
+ */
+export type Failed = { notificationId: string; step: number; unwanted?: Reason; tooLate?: Reason; unknown?: true };
 
 /**
  * Notes what came of hand-overs: those that are done go away, with history and counters; the others are due again. Those
@@ -145,7 +160,7 @@ export async function record(
     select from notifications where tenant_id = ${tenantId} and id = any(${ids}::uuid[]) order by id for update) locked`;
   const mine = await noteDone(tx, tenantId, results, { now, retryAt });
   const sent = mine.filter(({ kind }) => kind === "sent");
-  const failed = mine.filter(({ kind }) => kind === "failed" || kind === "expired" || kind === "unwanted");
+  const failed = mine.filter(({ kind }) => kind !== "sent" && kind !== "drop" && kind !== "held");
   const held = mine.filter(isToldHeld);
   const told = [...sent, ...failed, ...held];
   if (told.length === 0) return { delivered: [], held: [], failed: [] };
@@ -191,6 +206,7 @@ export async function record(
     }),
     failed: failed.map((result) => {
       const { notificationId, step } = result.claimed;
+      if (result.kind === "unknown") return { notificationId, step, unknown: true };
       if (result.kind === "unwanted") return { notificationId, step, unwanted: result.reason };
       if (result.kind !== "expired" || result.reason === undefined) return { notificationId, step };
       return { notificationId, step, tooLate: result.reason };
@@ -206,6 +222,12 @@ function isToldHeld(result: Result): result is Extract<Result, { kind: "held" }>
   return result.hold.reason !== Reason.LIMITER_UNAVAILABLE || result.claimed.heldBy !== result.hold.reason;
 }
 
+/** What is given back goes on waiting as before; one that was tried has had its turn. */
+function heldByOf(result: Result): Reason {
+  if (result.kind === "held") return result.hold.reason;
+  return result.kind === "back" ? result.claimed.heldBy : Reason.UNSPECIFIED;
+}
+
 /** Those whose claim still holds. */
 async function noteDone(
   tx: Tx,
@@ -219,8 +241,9 @@ async function noteDone(
     ${plain(some.map(({ claimed }) => claimed.channel))}::smallint[],
     ${plain(some.map(({ claimed }) => claimed.attempts))}::smallint[],
     ${instants(some.map((each) => (each.kind === "held" ? each.hold.until : retryAt(each.claimed.attempts))))}::timestamptz[],
-    ${plain(some.map((each) => (each.kind === "held" ? each.hold.reason : Reason.UNSPECIFIED)))}::smallint[]
-  ) as t (id, step, channel, attempts, retry_at, held_by)`;
+    ${plain(some.map((each) => ("inDoubt" in each ? each.inDoubt : each.claimed.inDoubt)))}::boolean[],
+    ${plain(some.map(heldByOf))}::smallint[]
+  ) as t (id, step, channel, attempts, retry_at, in_doubt, held_by)`;
   const claim = tx`h.tenant_id = ${tenantId} and h.notification_id = t.id and h.step = t.step and h.channel = t.channel
     and h.attempts = t.attempts`;
   const again = results.filter(({ kind }) => kind === "retry");
@@ -228,16 +251,21 @@ async function noteDone(
   const held = results.filter(({ kind }) => kind === "held");
   const done = results.filter(({ kind }) => kind !== "retry" && kind !== "back" && kind !== "held");
   if (again.length > 0)
-    await tx`update hand_overs h set due_at = t.retry_at, held_by = 0 from ${which(again)} where ${claim}`;
+    await tx`
+      update hand_overs h set due_at = t.retry_at, given = t.in_doubt, held_by = t.held_by
+      from ${which(again)} where ${claim}`;
   if (back.length > 0)
-    await tx`update hand_overs h set due_at = ${now}, attempts = h.attempts - 1 from ${which(back)} where ${claim}`;
+    await tx`
+      update hand_overs h set due_at = ${now}, attempts = h.attempts - 1, given = t.in_doubt, held_by = t.held_by
+      from ${which(back)} where ${claim}`;
   const key = tx`t.id || ':' || t.step || ':' || t.channel || ':' || t.attempts as key`;
   // Not an attempt: it was not tried.
   const waiting =
     held.length === 0
       ? []
       : await tx<{ key: string }[]>`
-          update hand_overs h set due_at = t.retry_at, held_by = t.held_by, attempts = h.attempts - 1
+          update hand_overs h
+          set due_at = t.retry_at, attempts = h.attempts - 1, given = t.in_doubt, held_by = t.held_by
           from ${which(held)} where ${claim} returning ${key}`;
   const gone =
     done.length === 0
@@ -255,7 +283,7 @@ async function noteDone(
  * decision's did and it has come to the recipient in no other way.
  */
 export async function failSteps(tx: Tx, tenantId: string, failed: readonly Failed[], now: Date): Promise<void> {
-  const steps = lastSteps(failed);
+  const steps = lastSteps(failed.filter(({ unknown }) => !unknown));
   if (steps.size === 0) return;
   const first = [...steps].flatMap(([id, step]) => (step === 0 ? [id] : []));
   const reached = first.length === 0 ? new Set() : await reachedOrTrying(tx, tenantId, first);
@@ -281,44 +309,13 @@ function lastSteps(failed: readonly Failed[]): ReadonlyMap<string, number> {
   return steps;
 }
 
-/** Of notifications that the transaction has locked: those that have come, and those that a channel may yet take. */
+/** Of notifications that the transaction has locked: those that have or may have come, or that a channel may yet take. */
 async function reachedOrTrying(tx: Tx, tenantId: string, ids: readonly string[]): Promise<ReadonlySet<string>> {
   const rows = await tx<{ id: string }[]>`
     select n.id from notifications n where n.tenant_id = ${tenantId} ${oneOf(tx, ids)}
-      and (n.status + 0 <> ${Status.PROCESSING} or exists (
-        select from hand_overs h where h.tenant_id = ${tenantId} and h.notification_id = n.id))`;
+      and (n.status + 0 <> ${Status.PROCESSING}
+        or exists (select from hand_overs h where h.tenant_id = ${tenantId} and h.notification_id = n.id)
+        or exists (select from timeline t where t.tenant_id = ${tenantId} and t.notification_id = n.id
+          and t.reason = ${Reason.OUTCOME_UNKNOWN}))`;
   return new Set(rows.map(({ id }) => id));
-}
-
-/** What is kept of it on the timeline. */
-export function detailOf(result: CameOf & { claimed: Pick<Claimed, "step" | "channel"> }): Uint8Array {
-  const { step, channel } = result.claimed;
-  const reason = reasonOf(result);
-  if (result.kind === "held") {
-    const { until, stood } = result.hold;
-    const entry = create(TimelineEntrySchema, { step });
-    entry.verdicts = [
-      create(VerdictSchema, { channel, kind: VerdictKind.HOLD, reason, until: timestampFromDate(until) }),
-    ];
-    if (stood !== undefined) {
-      const { usage, limit, resetAt } = stood;
-      entry.rateLimit = create(RateLimitStatusSchema, {
-        window: reason,
-        usage,
-        limit,
-        resetTime: timestampFromDate(resetAt),
-      });
-    }
-    return toBinary(TimelineEntrySchema, entry);
-  }
-  const kind = result.kind === "sent" ? VerdictKind.DELIVER : VerdictKind.SUPPRESS;
-  const verdict = { channel, kind, reason };
-  return toBinary(TimelineEntrySchema, create(TimelineEntrySchema, { step, verdicts: [verdict] }));
-}
-
-export function reasonOf(result: CameOf): Reason {
-  if (result.kind === "sent") return Reason.UNSPECIFIED;
-  if (result.kind === "unwanted") return result.reason;
-  if (result.kind === "held") return result.hold.reason;
-  return result.kind === "expired" ? (result.reason ?? Reason.EXPIRED) : Reason.CHANNEL_UNAVAILABLE;
 }

@@ -26,7 +26,7 @@ export type LimitDeps = {
 
 /** A hand-over that nothing else stops. */
 export type Ready = {
-  claimed: Pick<Claimed, "notificationId" | "userId" | "step" | "channel">;
+  claimed: Pick<Claimed, "notificationId" | "userId" | "step" | "channel" | "inDoubt">;
   stored: Pick<Stored, "priority" | "bypassLimits" | "senderId" | "expiresAt">;
   preferences: CompiledPreferences;
 };
@@ -57,7 +57,7 @@ export async function withinLimits(
 
 /** Undefined: nobody limits it. Pure. */
 export function askingFor(
-  { claimed: { notificationId, userId, step, channel }, stored, preferences }: Ready,
+  { claimed: { notificationId, userId, step, channel, inDoubt }, stored, preferences }: Ready,
   channelsPerDay: ChannelsPerDay,
   now: Date,
 ): Asking | undefined {
@@ -70,8 +70,8 @@ export function askingFor(
   return {
     tag: `${notificationId}:${step}`,
     ...{ userId, channel, limit },
-    // An escalation insists: who waits for an answer does not wait for tomorrow.
-    exempt: stored.priority === Priority.CRITICAL || step > 0,
+    // An escalation insists: who waits for an answer does not wait for tomorrow. And what may have come has had its place.
+    exempt: stored.priority === Priority.CRITICAL || step > 0 || inDoubt,
     today: dayOf(clock, now.getTime()),
     lastDay: stored.expiresAt === null ? undefined : dayOf(clock, stored.expiresAt.getTime()),
   };

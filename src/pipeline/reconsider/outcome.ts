@@ -1,6 +1,8 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { DIGEST } from "#src/batches/join.ts";
 import { BatchRole, isCollected } from "#src/batches/role.ts";
+import { madeAtMs } from "#src/ids.ts";
+import type { GoodHours } from "#src/learning/looks.ts";
 import { channelsFor } from "#src/notifications/channel-bits.ts";
 import { localTimes } from "#src/notifications/local-time.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
@@ -8,6 +10,7 @@ import type { TypeRules } from "#src/types/type.ts";
 import { conclude } from "../route/conclude.ts";
 import type { Conclusion } from "../route/conclusion.ts";
 import type { ChannelVerdict, Facts } from "../route/gates/decide.ts";
+import { askingOnce } from "../route/gates/filtered.ts";
 import type { Recorded } from "../route/record.ts";
 
 /** A notification that waits (SCHEDULED, HELD, or BATCHED in a batch that has not closed), as stored. */
@@ -23,7 +26,7 @@ export type WaitingRow = {
   reason: number;
   bypassLimits: boolean;
   senderId: string | undefined;
-  /** Undefined: a member whose batch stands. */
+  /** Undefined: a member whose batch stands, or was ended by the change. */
   dueAt: Date | undefined;
   scheduledAt: Date | undefined;
   expiresAt: Date | undefined;
@@ -35,7 +38,7 @@ export type WaitingRow = {
   batchedAt: Date | undefined;
   /** It was sent with an escalation. */
   escalates?: boolean;
-  /** Of the batch it is in. */
+  /** Of the batch it is in, while that stands. */
   batchKey: string | undefined;
   tags: readonly string[];
   /** Encoded posthorn.v1.Content: only for users who have filters. */
@@ -64,7 +67,8 @@ const LIMITS: ReadonlySet<number> = new Set([
 ]);
 
 /**
- * Decides anew about a notification that waits. `record`: what is kept of it besides the verdicts. Pure.
+ * Decides anew about a notification that waits. `record`: what is kept of it besides the verdicts; `good`: when the user
+ * usually looks, where that is asked. Pure.
  *
  *     no channel wants it any more, or ──▶ SUPPRESSED or EXPIRED, now
  *     it would wait until it expires,
@@ -87,10 +91,10 @@ export function reconsidered(
   rules: TypeRules | undefined,
   decide: (facts: Facts, now: Date) => ChannelVerdict[],
   now: Date,
-  record?: (facts: Facts) => Recorded,
+  { record, good }: { record?: (facts: Facts) => Recorded; good?: GoodHours | undefined } = {},
 ): Outcome {
   const times = timesOf(row, preferences.timeZone, now);
-  const { userId: _, channels, batchRole, batchedAt, escalates, ...rest } = row;
+  const { channels, batchRole, batchedAt, escalates, ...rest } = row;
   if (isPast(row, times, now)) {
     const past = channelsFor(channels, preferences).map((channel) => ({
       channel,
@@ -100,10 +104,11 @@ export function reconsidered(
     return { kind: "suppressed", conclusion: conclude(row.id, past, undefined, null), times };
   }
   const isWhole = batchRole === BatchRole.WHOLE;
-  const facts: Facts = {
+  const facts: Facts = askingOnce({
     notification: {
       ...rest,
       ...times,
+      acceptedAt: new Date(madeAtMs(row.id)),
       channels: channelsFor(channels, preferences),
       typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
       rules,
@@ -113,7 +118,8 @@ export function reconsidered(
       batchedSince: batchedAt,
     },
     preferences,
-  };
+    good,
+  });
   const verdicts = decide(facts, now);
   const conclusion = conclude(row.id, verdicts, undefined, times.expiresAt ?? null, record?.(facts));
   switch (conclusion.status) {
@@ -130,8 +136,9 @@ export function reconsidered(
 }
 
 function released(row: WaitingRow, times: Times, now: Date): Outcome {
-  if (isDue(row, now) || LIMITS.has(row.reason)) return { kind: "unchanged" };
-  return { kind: "released", times };
+  // A member has no turn to keep.
+  const keeps = row.status !== Status.BATCHED && LIMITS.has(row.reason);
+  return isDue(row, now) || keeps ? { kind: "unchanged" } : { kind: "released", times };
 }
 
 /** One that opens its batch goes at once, as far as the limits allow. */

@@ -97,7 +97,8 @@ const columns = sql`id, user_id, type, category, priority, channels, status, rea
   local_time is not null and exists (select from unnest(tags) as t where t ^@ ${SCHEDULE_TAG}) as of_schedule,
   escalation is not null as escalates,
   case when status = ${Status.BATCHED} then
-    (select key from batches b where b.tenant_id = n.tenant_id and b.id = n.batch_id) end as batch_key`;
+    (select key from batches b where b.tenant_id = n.tenant_id and b.id = n.batch_id and b.state in (1, 2)) end
+    as batch_key`;
 
 function toRow(row: Columns): WaitingRow {
   const at = (time: string | null) => (time === null ? undefined : new Date(time));

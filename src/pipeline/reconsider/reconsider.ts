@@ -1,8 +1,9 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { type Dissolved, dissolveBatches, dissolveBatchesOf } from "#src/batches/dissolve.ts";
+import { type Dissolved, dissolveBatchesOf, endBatches } from "#src/batches/dissolve.ts";
 import { measureDissolved } from "#src/batches/measure.ts";
 import { endHandOverHolds, endHandOverHoldsOfAll, endHolds, endHoldsOfAll } from "#src/escalation/queries.ts";
+import { findLooks } from "#src/learning/queries.ts";
 import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
 import { raiseFence } from "#src/preferences/fence.ts";
 import { readLevels } from "#src/preferences/queries.ts";
@@ -32,6 +33,7 @@ import { rulesOf as rulesOfType } from "#src/types/type.ts";
 import { type DecideDeps, decideCounting } from "../route/decide-in-slices.ts";
 import type { Facts } from "../route/gates/decide.ts";
 import { recording } from "../route/record.ts";
+import { goodHoursOf } from "../route/when-they-look.ts";
 import { type Outcome, reconsidered, type WaitingRow } from "./outcome.ts";
 import {
   type Decided,
@@ -66,13 +68,14 @@ export type RestDeps = ReconsiderDeps & { store: Store; log: Pick<Logger, "warn"
 
 /**
  * Decides anew, in the transaction of the change, what waits for the users whose rules it changes. Their open batches are
- * dissolved first, all of them: then members are decided about one by one, like everything else. Steps of escalations
- * that the former rules held have their turn again at the next tick, and so have hand-overs.
+ * ended first, all of them: then members are decided about one by one, like everything else, and those beyond the page
+ * with the pages that follow. Steps of escalations that the former rules held have their turn again at the next tick, and
+ * so have hand-overs.
  */
 export function reconciling(deps: ReconsiderDeps): Reconcile {
   return async (db, tenantId, userIds, now, fresh = NONE) => {
     await raiseFence(db, tenantId, userIds);
-    const dissolved = await dissolveBatches(db, tenantId, userIds, now);
+    const dissolved = await endBatches(db, tenantId, userIds, now);
     const rows = await lockWaitingOfUsers(db, tenantId, userIds, FIRST, PAGE + 1);
     const page = rows.slice(0, PAGE).filter(({ id }) => !fresh.has(id));
     const { decided, seen } = await withStepSpan(
@@ -220,6 +223,12 @@ async function reconsiderPage(
     rules.set(userId, known);
     return known;
   };
+  const good = await goodHoursOf(
+    rows,
+    { preferences: rulesOf, rules: (type) => typeRules.get(type) },
+    (asked) => findLooks(db, tenantId, asked),
+    now,
+  );
   const decide = (facts: Facts, at: Date) => decideCounting(deps, facts, at);
   const decided: Decided[] = [];
   const most = deps.filters.spent() + STEPS;
@@ -232,9 +241,10 @@ async function reconsiderPage(
       const { wishes } = rulesOf(row.userId);
       const about = wishes === undefined ? row : { ...row, content: contents?.get(row.id) };
       if (wishes !== undefined) await readyFilters(wishes, about);
-      const outcome = reconsidered(about, rulesOf(row.userId), typeRules.get(row.type), decide, now, (facts) =>
-        recordOf(facts, typeRevisions.get(row.type) ?? 0),
-      );
+      const outcome = reconsidered(about, rulesOf(row.userId), typeRules.get(row.type), decide, now, {
+        record: (facts) => recordOf(facts, typeRevisions.get(row.type) ?? 0),
+        good: good.get(row.userId),
+      });
       if (outcome.kind !== "unchanged") decided.push({ row, outcome });
       seen++;
       if (wishes !== undefined && deps.filters.spent() > most) break;

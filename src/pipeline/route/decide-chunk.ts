@@ -2,6 +2,8 @@ import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { DIGEST } from "#src/batches/join.ts";
 import { BatchRole, isCollected } from "#src/batches/role.ts";
 import { planFor } from "#src/escalation/plan.ts";
+import { madeAtMs } from "#src/ids.ts";
+import type { GoodHours } from "#src/learning/looks.ts";
 import type { Request, Reservation } from "#src/limits/notification-limits.ts";
 import { channelsFor } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
@@ -13,6 +15,7 @@ import { conclude } from "./conclude.ts";
 import type { Conclusion } from "./conclusion.ts";
 import { type DecideDeps, decideInSlices } from "./decide-in-slices.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
+import { askingOnce } from "./gates/filtered.ts";
 import type { Answered, Led, Settled } from "./lead.ts";
 import type { Waiting } from "./load.ts";
 import { recording } from "./record.ts";
@@ -31,6 +34,8 @@ export type DecideChunkDeps = DecideDeps & {
 export type Known = {
   preferences: ReadonlyMap<string, CompiledPreferences>;
   types: ReadonlyMap<string, { rules: TypeRules; revision: number }>;
+  /** Of users for whom that is asked (when-they-look.ts). */
+  good: ReadonlyMap<string, GoodHours>;
 };
 
 /** Of a chunk, each at the same index. */
@@ -47,13 +52,14 @@ export type DecidedChunk = {
 export async function decideChunk(
   deps: DecideChunkDeps,
   waiting: readonly Waiting[],
-  { preferences, types }: Known,
+  { preferences, types, good }: Known,
   now: Date,
 ): Promise<DecidedChunk> {
   const facts = waiting.map((row) => {
     const own = preferences.get(row.userId);
     if (own === undefined) throw new Error("preferences missing for a user of the chunk");
-    return factsOf(row, own, types.get(row.type)?.rules);
+    const facts = { ...factsOf(row, own, types.get(row.type)?.rules), good: good.get(row.userId) };
+    return askingOnce(facts);
   });
   const decisions = facts.some(({ preferences: { wishes } }) => wishes !== undefined)
     ? await decideInSlices(deps, facts, now)
@@ -85,9 +91,11 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRule
   return {
     notification: {
       id: row.id,
+      userId: row.userId,
       type: row.type,
       category: row.category,
       priority: row.priority,
+      acceptedAt: new Date(madeAtMs(row.id)),
       channels: channelsFor(row.channels, preferences),
       expiresAt: row.expiresAt ?? undefined,
       scheduledAt: row.scheduledAt ?? undefined,

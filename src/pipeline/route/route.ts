@@ -1,6 +1,7 @@
 import type { SpanContext } from "@opentelemetry/api";
 import type { Clock } from "#src/clock.ts";
 import { madeAtMs, type NewId } from "#src/ids.ts";
+import { readLooks } from "#src/learning/queries.ts";
 import type { Request, Reservation } from "#src/limits/notification-limits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { Store } from "#src/store/store.ts";
@@ -17,6 +18,7 @@ import { handOver } from "./hand-over.ts";
 import { followRefused, lead } from "./lead.ts";
 import { loadWaiting, type Waiting } from "./load.ts";
 import { logDecisions, measureChunk } from "./measure.ts";
+import { goodHoursOf } from "./when-they-look.ts";
 
 export type RouteDeps = {
   store: Store;
@@ -70,6 +72,12 @@ export async function route(
   const load = context.again ? deps.reloadPreferences : deps.loadPreferences;
   const preferences = await load(tenantId, [...new Set(waiting.map((row) => row.userId))]);
   const types = await rulesOfTypes(context.again ? deps.reloadType : deps.findType, tenantId, waiting);
+  const good = await goodHoursOf(
+    waiting,
+    { preferences: (userId) => preferences.get(userId), rules: (type) => types.get(type)?.rules },
+    (userIds) => deps.store.tenant(tenantId, (tx) => readLooks(tx, tenantId, userIds)),
+    now,
+  );
   const { verdicts, reservations, conclusions } = await decideChunk(
     {
       decide: deps.decide,
@@ -79,7 +87,7 @@ export async function route(
       reserve: (requests) => deps.reserve(tenantId, requests, now),
     },
     waiting,
-    { preferences, types },
+    { preferences, types, good },
     now,
   );
   const concluded = performance.now();
@@ -90,7 +98,7 @@ export async function route(
       const committing = { now, slot: context.slot, epoch: context.epoch };
       const committed = await commitDecisions(tx, tenantId, final, committing);
       mustHaveJoined(final, committed.decided);
-      await handOver(tx, tenantId, waiting, final, committed.decided, { now, traces: context.traces });
+      await handOver(tx, tenantId, waiting, final, committed.decided, { now, traces: context.traces, types });
       return { ...committed, final, joined };
     }),
   );

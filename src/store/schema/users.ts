@@ -1,5 +1,18 @@
 import { sql } from "drizzle-orm";
-import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, smallint, text, uuid } from "drizzle-orm/pg-core";
+import {
+  bigint,
+  boolean,
+  doublePrecision,
+  index,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  smallint,
+  text,
+  uuid,
+} from "drizzle-orm/pg-core";
+import { DeliveryMode } from "#gen/posthorn/v1/type_service_pb.ts";
 import { bytea, instant } from "./columns.ts";
 
 export const users = pgTable(
@@ -72,6 +85,8 @@ export const types = pgTable(
     optIn: boolean("opt_in").notNull().default(false),
     /** How long before a deadline of the type its user is reminded; null: the platform's default. */
     reminderOffsetsMs: bigint("reminder_offsets_ms", { mode: "number" }).array(),
+    /** How long its notifications may wait for a good hour; null: not at all. */
+    timingMaxWaitMs: bigint("timing_max_wait_ms", { mode: "number" }),
     /** Encoded posthorn.v1.BatchRule and BatchWording; null: never batched, nothing said. */
     batching: bytea("batching"),
     batchWording: bytea("batch_wording"),
@@ -87,6 +102,10 @@ export const types = pgTable(
     payloadId: uuid("payload_id"),
     payloadVersion: integer("payload_version"),
     payloadMessage: text("payload_message"),
+    /** Encoded posthorn.v1.TypeDeprecation; null: it is not deprecated. */
+    deprecation: bytea("deprecation"),
+    /** The number of its DeliveryMode. */
+    deliveryMode: smallint("delivery_mode").notNull().default(DeliveryMode.AT_LEAST_ONCE),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),
@@ -121,6 +140,24 @@ export const preferences = pgTable(
     updatedAt: instant("updated_at").notNull(),
   },
   (t) => [primaryKey({ columns: [t.tenantId, t.userId] })],
+);
+
+/** What users, and with the empty user id the tenant, had set before: the newest revisions of each, as `preferences` has them. */
+export const preferenceRevisions = pgTable(
+  "preference_revisions",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    userId: text("user_id").notNull(),
+    revision: integer("revision").notNull(),
+    document: jsonb("document").notNull(),
+    /** When it was set, and when the next took its place. */
+    updatedAt: instant("updated_at").notNull(),
+    replacedAt: instant("replaced_at").notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.userId, t.revision] }),
+    index("preference_revisions_oldest").on(t.replacedAt),
+  ],
 );
 
 /**
@@ -170,4 +207,19 @@ export const subscriptions = pgTable(
     // Whoever leaves a topic, or is taken out of it, loses the subscription.
     index("subscriptions_topic").on(t.tenantId, t.key, t.userId).where(sql`kind = 3`),
   ],
+);
+
+/** In which hours of their own clock users look: see learning/looks.ts. */
+export const looks = pgTable(
+  "looks",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    userId: text("user_id").notNull(),
+    /** 24 of Monday to Friday, then 24 of the weekend; what a look adds doubles with every half-life since `since`. */
+    weights: doublePrecision("weights").array().notNull(),
+    /** The first hour they looked in, and the last: its beginning. */
+    since: instant("since").notNull(),
+    lastHour: instant("last_hour").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.userId] }), index("looks_last").on(t.lastHour)],
 );

@@ -1,10 +1,12 @@
 import { Redis } from "ioredis";
 import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
+import type { TestServices } from "../../support/fresh-services.ts";
 import { until } from "../../support/until.ts";
 import { connectTo } from "../lab/connection.ts";
 import { nodeHere } from "../lab/here.ts";
 import type { FaultTest, Lab } from "../lab/lab.ts";
 import { PromisesBroken } from "../lab/ledger.ts";
+import { type MonitoredNats, startMonitoredNats } from "../lab/monitored-nats.ts";
 import { openReaders } from "../lab/readers.ts";
 
 /**
@@ -17,20 +19,22 @@ export const restarted: FaultTest = {
   alone: true,
   async run(lab, { seed, scale }) {
     const times = Math.max(10, Math.round(200 * scale));
+    const nats = lab.use(await startMonitoredNats(lab.say));
+    const own: Own = { lab, nats, services: { ...lab.services, natsUrl: nats.url } };
     // What the first one leaves is there for good: modules, and what they hold. So are the lab's own connections.
-    await lifeOfOne(lab, seed);
+    await lifeOfOne(own, seed);
     await Promise.all(Array.from({ length: lab.sql.options.max }, () => lab.sql`select pg_sleep(0.05)`));
-    const before = await held(lab);
+    const before = await held(own);
     const stops: number[] = [];
-    for (let n = 0; n < times; n++) stops.push(await lifeOfOne(lab, seed + n));
+    for (let n = 0; n < times; n++) stops.push(await lifeOfOne(own, seed + n));
     const grown = (now: Held) =>
       Object.entries(now).filter(([kind, count]) => count > (before[kind] ?? 0) + (kind === "Timeout" ? 2 : 0));
     const left = await until(
-      () => held(lab),
+      () => held(own),
       (now) => grown(now).length === 0,
     ).then(
       () => [],
-      async () => grown(await held(lab)),
+      async () => grown(await held(own)),
     );
     if (left.length > 0)
       throw new PromisesBroken(left.map(([kind, count]) => `${count} ${kind} are left, ${before[kind] ?? 0} before`));
@@ -38,10 +42,16 @@ export const restarted: FaultTest = {
   },
 };
 
+/** The lab, with a NATS that can be asked who is there. */
+type Own = { lab: Lab; nats: MonitoredNats; services: TestServices };
+
+/** How nodes call themselves there. */
+const CLIENT = "posthorn";
+
 /** Starts, sends, reads and stops; returns how long the stop took. */
-async function lifeOfOne(lab: Lab, seed: number): Promise<number> {
+async function lifeOfOne({ services, nats }: Own, seed: number): Promise<number> {
   await using stack = new AsyncDisposableStack();
-  const node = await nodeHere("again", lab.services);
+  const node = await nodeHere("again", services);
   let stopMs = 0;
   stack.defer(async () => {
     const began = performance.now();
@@ -56,6 +66,9 @@ async function lifeOfOne(lab: Lab, seed: number): Promise<number> {
     async () => readers.seen.get("user-0")?.length,
     (count) => count === 1,
   );
+  const before = await nats.held(CLIENT);
+  if (before.connections === 0 || before.subscriptions === 0)
+    throw new Error(`a node that runs has ${JSON.stringify(before)} at NATS: nothing would be seen there`);
   await stack.disposeAsync();
   return stopMs;
 }
@@ -63,7 +76,7 @@ async function lifeOfOne(lab: Lab, seed: number): Promise<number> {
 type Held = Record<string, number>;
 
 /** What keeps this process alive, who listens to it, and its connections as the servers count them. */
-async function held({ services, sql }: Lab): Promise<Held> {
+async function held({ services, nats, lab: { sql } }: Own): Promise<Held> {
   const counts: Held = {};
   for (const kind of process.getActiveResourcesInfo()) counts[kind] = (counts[kind] ?? 0) + 1;
   for (const event of process.eventNames()) counts[`listeners of ${String(event)}`] = process.listenerCount(event);
@@ -74,7 +87,14 @@ async function held({ services, sql }: Lab): Promise<Held> {
   try {
     const clients = String(await redis.client("LIST")).split("\n");
     const ours = clients.filter((line) => line.includes(` name=${services.namespace} `));
-    return { ...counts, "connections to Postgres": postgres.n, "connections to Redis": ours.length };
+    const atNats = await nats.held(CLIENT);
+    return {
+      ...counts,
+      "connections to Postgres": postgres.n,
+      "connections to Redis": ours.length,
+      "connections to NATS": atNats.connections,
+      "subscriptions at NATS": atNats.subscriptions,
+    };
   } finally {
     await redis.quit();
   }

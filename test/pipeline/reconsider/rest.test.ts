@@ -104,3 +104,33 @@ test("a change of a rare type looks at a thousand that wait at a time, and decid
   expect(await look()).toEqual({ looked: 0, more: false });
   expect((await suppressed(tenantId)).map(({ id }) => id)).toEqual(ids.slice(-2));
 });
+
+test("members of the batches that a change ends become due page by page, and none is left behind", async () => {
+  const { tenantId } = env.tenant();
+  await env.store.tenantDb(tenantId, (db) => insertTypes(db, tenantId, [GENERAL_DEFINITION], env.time.now));
+  const items = Array.from({ length: 2100 }, () => ({ userId: "ann", status: Status.BATCHED }));
+  await wait(env, tenantId, items);
+  const [batch] = await env.sql<{ id: string }[]>`
+    insert into batches (tenant_id, id, user_id, kind, key, type, category, priority, state, opened_at, flush_at,
+      latest_flush_at, max_size, joined)
+    values (${tenantId}, ${env.newId()}, 'ann', 1, 'k', 'general', 'general', 2, 1, now(), now(), now(), 5000, 2100)
+    returning id`;
+  await env.sql`update notifications set batch_id = ${batch?.id ?? ""}, batch_role = 1 where tenant_id = ${tenantId}`;
+  const counts = async () => {
+    const [row] = await env.sql<{ due: number; left: number }[]>`
+      select count(due_at)::int as due, count(*)::int - count(due_at)::int as left from notifications
+      where tenant_id = ${tenantId} and status = ${Status.BATCHED}`;
+    return row;
+  };
+  const told = await env.store.tenantDb(tenantId, (db) => env.reconcile(db, tenantId, ["ann"], env.time.now));
+  expect(told.counts).toMatchObject({ released: 1000, more: true });
+  // The transaction of the change has touched no more than its page.
+  expect(await counts()).toEqual({ due: 1000, left: 1100 });
+  const inEarnest = { ...deps, decide: really };
+  const looks = async () => {
+    env.time.now = new Date(env.time.now.getTime() + 1000);
+    return reconsiderRest(inEarnest, env.time.now);
+  };
+  while ((await looks()).more);
+  expect(await counts()).toEqual({ due: 2100, left: 0 });
+});

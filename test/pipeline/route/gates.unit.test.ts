@@ -1,5 +1,5 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { Gate } from "#gen/posthorn/v1/explain_pb.ts";
 import { Channel, Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { Digest_Mode, PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
@@ -229,4 +229,53 @@ test("e-mail comes together alone where the user wants that, and is not lost whe
 
 test("gates are asked in the order in which they are explained, the limits behind them", () => {
   expect([...GATE_ORDER, Gate.HOURLY_CAP, Gate.RATE_LIMITS]).toEqual(GATES);
+});
+
+describe("a poor hour", () => {
+  // Friday, 10:20 in Lisbon. Good are 13 and 20 o'clock.
+  const now = new Date("2026-01-09T10:20:00Z");
+  const rules = { batching: undefined, digest: DigestRule.UNSPECIFIED, worth: 9, maxWaitMs: 12 * 3_600_000 };
+  const good = { weekday: (1 << 13) | (1 << 20), weekend: 1 << 13 };
+  const about = (more: Partial<Facts["notification"]> = {}, user: MessageInitShape<typeof PreferencesSchema> = {}) => ({
+    ...facts(user, { rules, acceptedAt: now, userId: "ann", ...more }),
+    good,
+  });
+  const hourOf = (given: Facts) => {
+    const verdict = only(given, now);
+    return "until" in verdict ? new Date(verdict.until).getUTCHours() : verdict.kind;
+  };
+
+  test("is waited out, until the next good one at most so far away as the type says", () => {
+    expect(only(about(), now)).toMatchObject({ kind: "hold", reason: Reason.OPTIMAL_TIMING });
+    expect(hourOf(about())).toBe(13);
+    const accepted = (hoursAgo: number) => ({ acceptedAt: new Date(now.getTime() - hoursAgo * 3_600_000) });
+    expect(hourOf(about(accepted(8)))).toBe(13);
+    expect(hourOf(about(accepted(9.5)))).toBe("deliver");
+    expect(hourOf(about({ ...accepted(9.5), scheduledAt: now }))).toBe(13);
+  });
+  test("is of no account where nothing is known or nothing may wait", () => {
+    expect(hourOf({ ...about(), good: undefined })).toBe("deliver");
+    expect(hourOf(about({ rules: { ...rules, maxWaitMs: undefined } }))).toBe("deliver");
+    for (const priority of [Priority.HIGH, Priority.CRITICAL]) expect(hourOf(about({ priority }))).toBe("deliver");
+    expect(hourOf(about({ batchedAlready: true }))).toBe("deliver");
+    for (const timing of [{ intelligentTiming: false }, { learning: false }])
+      expect(hourOf(about({}, { timing }))).toBe("deliver");
+  });
+  test("does not hold what would expire, nor a reminder for more than half of its time", () => {
+    const until = (time: string, tags: string[] = []) =>
+      hourOf(about({ expiresAt: new Date(`2026-01-09T${time}:00Z`), tags }));
+    expect([until("13:00"), until("14:00"), until("23:59")]).toEqual(["deliver", 13, 13]);
+    const reminder = ["deadline:report"];
+    expect([until("14:00", reminder), until("15:30", reminder), until("17:00", reminder)]).toEqual([
+      "deliver",
+      "deliver",
+      13,
+    ]);
+  });
+  test("comes after the clock's rules, and looks for an hour that they allow", () => {
+    const quiet = (startTime: string, endTime: string) => ({ quietHours: { enabled: true, startTime, endTime } });
+    expect(only(about({}, quiet("10:00", "12:00")), now)).toEqual(held(Reason.QUIET_HOURS, "2026-01-09T12:00:00Z"));
+    expect(hourOf(about({}, quiet("12:00", "14:00")))).toBe(20);
+    expect(hourOf(about({}, quiet("12:00", "21:00")))).toBe("deliver");
+  });
 });

@@ -17,6 +17,7 @@ import { columns, jsonLine, plain, plural, when } from "../../print.ts";
 import { Ended, REFUSED, UsageError, type World } from "../../world.ts";
 import { annotations } from "./annotations.ts";
 import { typedSender } from "./codegen.ts";
+import { typeLines } from "./type-lines.ts";
 
 type SetOptions = { descriptorSet: string; message: string };
 
@@ -59,12 +60,18 @@ export function payloadCommands(types: Command, world: World): void {
 
   types
     .command("show")
-    .description("show a type's payload contract: its fields, and the versions before it")
+    .description("show a type, when it was last sent, and its payload contract: fields, and the versions before it")
     .argument("<type>", "key of the type")
     .option("--version <n>", "this version; default: the current one", wholeNumber(1, 2 ** 31 - 1))
     .action(async (type: string, _, command: Command) => {
       const options = optionsOf<{ version?: number }>(command);
       const client = connect(world, options).client(TypeService);
+      if (!options.json) {
+        const shown = await client.getType({ key: type }, { signal: world.signal });
+        for (const line of typeLines(shown)) world.out(line);
+        if (shown.type?.payloadVersion === 0) return;
+        world.out("");
+      }
       const found = await client.getPayload({ type, version: options.version ?? 0 }, { signal: world.signal });
       if (options.json) {
         world.out(jsonLine(GetPayloadResponseSchema, found));

@@ -12,6 +12,7 @@ import { filtered } from "./filtered.ts";
 import type { ChannelGate, Facts, Gate, Objection, Suppression } from "./gate.ts";
 import { belowMinimumPriority } from "./minimum-priority.ts";
 import { optedOut } from "./opted-out.ts";
+import { optimalTiming } from "./optimal-timing.ts";
 import { quietHours } from "./quiet-hours.ts";
 import { scheduled } from "./scheduled.ts";
 import { switchedOff } from "./switched-off.ts";
@@ -33,7 +34,7 @@ type Step = { name: Name } & ({ about: "notification"; gate: Gate } | { about: "
  * The gates in their order: what is final before what passes, so that nothing waits for the end of quiet hours only to
  * be suppressed; the clock before what collects, so that a batch is short and its window begins when it may be delivered;
  * and what costs least first. The first that objects decides. To add a gate, write it in a file of its own and put it
- * into this list; its name, by which it is explained (notifications/explain.ts), is numbered by its place here.
+ * into this list, and its name at the same place into that of notifications/explain.ts.
  *
  * Duplicates are kept out when a notification is accepted; what was cancelled is passed over when the chunk is read and
  * again by the commit; limits and the hourly cap are asked after all gates, because asking them counts (cap.ts).
@@ -51,6 +52,7 @@ const gates = (available: number): readonly Step[] => [
   { name: Name.QUIET_HOURS, about: "notification", gate: quietHours },
   { name: Name.DO_NOT_DISTURB, about: "notification", gate: doNotDisturb },
   { name: Name.WEEKEND, about: "notification", gate: weekend },
+  { name: Name.OPTIMAL_TIMING, about: "notification", gate: optimalTiming },
   { name: Name.DIGEST, about: "channel", gate: digest },
   { name: Name.BATCH, about: "notification", gate: batch },
 ];

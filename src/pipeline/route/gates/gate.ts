@@ -1,12 +1,15 @@
 import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import type { BatchPlan } from "#src/batches/plan.ts";
+import type { GoodHours } from "#src/learning/looks.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import type { Judged } from "#src/subscriptions/rules.ts";
 import type { TypeRules } from "#src/types/type.ts";
 
 /** All a gate may look at. Loaded before, so that deciding needs no I/O. */
 export type Facts = {
   readonly notification: {
     readonly id: string;
+    readonly userId?: string | undefined;
     readonly type: string;
     readonly category: string;
     readonly priority: number;
@@ -14,6 +17,7 @@ export type Facts = {
     readonly channels: readonly Channel[];
     readonly expiresAt?: Date | undefined;
     readonly scheduledAt?: Date | undefined;
+    readonly acceptedAt?: Date | undefined;
     readonly senderId?: string | undefined;
     readonly bypassLimits: boolean;
     /** The type does not exist any more. */
@@ -33,6 +37,10 @@ export type Facts = {
     readonly content?: Uint8Array | undefined;
   };
   readonly preferences: CompiledPreferences;
+  /** When the user usually looks. Undefined: not known, or nobody is going to ask. */
+  readonly good?: GoodHours | undefined;
+  /** What the user's subscriptions say, asked once; absent: whoever wants to know asks them (filtered.ts). */
+  readonly judged?: () => Judged | undefined;
 };
 
 /** Why not now. Nothing: no objection. */
