@@ -2,7 +2,7 @@ import type { Content } from "#gen/posthorn/v1/notification_pb.ts";
 import { type Fault, invalidField, invalidRequest } from "#src/errors.ts";
 import type { Contract } from "#src/types/payload/contract.ts";
 import { type Payload, type Refused, readAny, readJson } from "#src/types/payload/read.ts";
-import { checkData } from "./check-data.ts";
+import { checkData, checkShape } from "./check-data.ts";
 
 /**
  * Content as it is stored, whose `typed` is the server's: of a type with a contract the payload in both forms, JSON too,
@@ -23,7 +23,7 @@ export function typedContent(content: Content, type: { key: string; contract?: C
   if (payload === undefined && data === undefined) {
     throw invalidField("content.payload", `or data is required: the type "${type.key}" takes a ${desc.typeName}`);
   }
-  if (data !== undefined) checkData(data);
+  if (data !== undefined) checkShape(data);
   const field = payload === undefined ? "content.data" : "content.payload";
   const read = payload === undefined ? readJson(contract, data ?? {}) : readAny(contract, payload);
   if ("faults" in read) throw refusal(field, read);

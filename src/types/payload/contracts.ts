@@ -44,7 +44,13 @@ const DEFAULTS: ContractsConfig = { maxBytes: 64 * 1024 * 1024, tenantBytes: 16 
 const BASE_BYTES = 16 * 1024;
 const BYTES_PER_BYTE = 30;
 
-type Ready = { tenantId: string; contract: Contract; bytes: number };
+type Ready = {
+  tenantId: string;
+  contract: Contract;
+  bytes: number;
+  /** The type as it was found last, with it: every Send asks. */
+  found?: { row: NotificationTypeRow; typed: TypedRow };
+};
 
 export function contracts({ store, judging }: ContractsDeps, config: Partial<ContractsConfig> = {}): Contracts {
   const { maxBytes, tenantBytes } = { ...DEFAULTS, ...config };
@@ -86,7 +92,10 @@ export function contracts({ store, judging }: ContractsDeps, config: Partial<Con
       const id = row.payloadId;
       if (id === null) return row;
       const known = ready.get(id);
-      if (known !== undefined) return { ...row, contract: known.contract };
+      if (known !== undefined) {
+        if (known.found?.row !== row) known.found = { row, typed: { ...row, contract: known.contract } };
+        return known.found.typed;
+      }
       let reading = reads.get(id);
       if (reading === undefined) {
         reading = read(row).finally(() => reads.delete(id));

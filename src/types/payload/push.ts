@@ -11,7 +11,7 @@ import { type Compiled, compile, compileContract } from "./contract.ts";
 import { DescriptorFault } from "./descriptor-fault.ts";
 import { readDescriptorSet } from "./descriptor-set.ts";
 import type { Judging } from "./judging.ts";
-import { addContract, type ContractRow, findContract, lockTotalSize } from "./queries.ts";
+import { addContract, type ContractRow, findContract, lockContract, lockTotalSize } from "./queries.ts";
 import { lookAtWaiting, type Reach } from "./waiting.ts";
 
 export type PushDeps = { store: Store; clock: Clock; newId: NewId; judging: Judging };
@@ -40,11 +40,12 @@ export async function checkContract(deps: PushDeps, wanted: Wanted): Promise<Che
 
 /**
  * Makes a message the payload contract of a type, or a new version of it the current one. `changed` writes down, in the
- * same transaction, that the type is no longer what it was before. `created` is false when the same is current already. Throws INVALID_REQUEST naming what is wrong with the
- * descriptors, PAYLOAD_INCOMPATIBLE, NOT_FOUND, ETAG_MISMATCH or TOO_MANY_RESOURCES.
+ * same transaction, that the type is no longer what it was before. `created` is false when the same is current already.
+ * Throws INVALID_REQUEST naming what is wrong with the descriptors, PAYLOAD_INCOMPATIBLE, NOT_FOUND, ETAG_MISMATCH or
+ * TOO_MANY_RESOURCES.
  *
- * What waits is looked at twice: at all of it before the type is locked, and with the lock at what came meanwhile. From
- * then on whatever is stored waits for the lock, and is judged by the new version (accept/fence-contracts.ts).
+ * What waits is looked at twice: at all of it before the contract is locked, and with the lock at what came meanwhile.
+ * From then on whatever is stored waits for the lock, and is judged by the new version (accept/fence-contracts.ts).
  */
 export async function pushContract(
   deps: PushDeps,
@@ -59,6 +60,7 @@ export async function pushContract(
   if (looked.before !== undefined && looked.unchanged) return { row: looked.before, created: false, reach: NOTHING };
   if (looked.breaks.length > 0) throw incompatible(looked.breaks);
   return deps.store.tenantDb(tenantId, async (db) => {
+    await lockContract(db, tenantId, type);
     const stored = await lockType(db, tenantId, type);
     if (stored === undefined) throw notFound("type");
     if (stored.payloadId !== (looked.before?.id ?? null)) {

@@ -2,6 +2,7 @@ import { and, desc, eq, lt, sql } from "drizzle-orm";
 import { payloadContracts } from "#src/store/schema/payloads.ts";
 import { types } from "#src/store/schema/users.ts";
 import type { Db } from "#src/store/store.ts";
+import { contractLocks } from "./locks.ts";
 
 export type ContractRow = typeof payloadContracts.$inferSelect;
 /** Without the descriptors, which are most of it. */
@@ -35,6 +36,12 @@ export async function pageContracts(
     .where(and(of(tenantId, type), lt(payloadContracts.version, before)))
     .orderBy(desc(payloadContracts.version))
     .limit(limit);
+}
+
+/** Waits for all who store what the type's contract has judged, and lets no more until the transaction ends. */
+export async function lockContract(db: Db, tenantId: string, type: string): Promise<void> {
+  const [name] = contractLocks(tenantId, [type]);
+  await db.execute(sql`select pg_advisory_xact_lock(hashtextextended(${name}, 0))`);
 }
 
 /** How many bytes of descriptors a tenant has. Lets nobody else add to them until the transaction ends. */

@@ -175,7 +175,7 @@ describe("of a send that is being stored and a push that refuses it", () => {
     const sent = sendHeld(type);
     const stored = () => sql`
       select from pg_stat_activity where datname = current_database() and state = 'idle in transaction'
-      and query like '%from types%for share%'`;
+      and query like '%payload_id as id from types%'`;
     await until(stored, (rows) => rows.length > 0);
     let settled = false;
     const pushed = push(type, STRICT).finally(() => {
@@ -183,7 +183,8 @@ describe("of a send that is being stored and a push that refuses it", () => {
     });
     pushed.catch(() => undefined);
     const waits = () => sql`
-      select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like '%types%for update%'`;
+      select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and wait_event = 'advisory'
+        and pid in (select pid from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock' and not granted)`;
     await until(waits, (rows) => rows.length > 0 || settled);
     expect(settled).toBe(false);
     delete hold.commit;
