@@ -1,7 +1,7 @@
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type ExplainedEntry, ExplainedEntrySchema } from "#gen/posthorn/v1/explain_pb.ts";
-import { Channel, Reason, Status, TimelineEntrySchema } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, ContentSchema, Reason, Status, TimelineEntrySchema } from "#gen/posthorn/v1/notification_pb.ts";
 import type { PreviewSendResponse, SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import { joiningOne } from "#src/batches/joining.ts";
 import { findOpenBatch } from "#src/batches/queries.ts";
@@ -16,6 +16,7 @@ import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import type { Store } from "#src/store/store.ts";
 import type { FilterEvaluator } from "#src/subscriptions/evaluate.ts";
 import { wishesOf } from "#src/subscriptions/rules.ts";
+import type { Contracts } from "#src/types/payload/contracts.ts";
 import { findType } from "#src/types/queries.ts";
 import { rulesOf } from "#src/types/type.ts";
 import { DEFAULT_TYPE } from "./accept/accept.ts";
@@ -35,13 +36,15 @@ export type PreviewDeps = Pick<DecideDeps, "decide"> & {
   filters: FilterEvaluator;
   /** What the limits would say; they count nothing. */
   look: ReturnType<typeof lookingAtLimits>;
+  /** A type with its payload contract. */
+  typed: Contracts["with"];
   /** How long a dedup key counts when the Send does not say. */
   dedupWindowMs: number;
 };
 
 /** Throws what Send would refuse the request with. */
 export type Preview = (tenantId: string, request: SendRequest, at: Date) => Promise<Answer>;
-type Answer = Pick<PreviewSendResponse, "timeZone" | "duplicateOf" | "timeline">;
+type Answer = Pick<PreviewSendResponse, "timeZone" | "duplicateOf" | "timeline" | "content">;
 
 /** What is held, and held again, is followed so far. */
 const DECISIONS = 10;
@@ -56,10 +59,11 @@ export function previewing(deps: PreviewDeps): Preview {
   return async (tenantId, request, at) => {
     const userId = request.to?.userIds[0] ?? "";
     const key = request.type || DEFAULT_TYPE;
-    const { type, levels, subscriptions, revisions, optIn } = await store.tenantDb(tenantId, async (db) => ({
-      type: await findType(db, tenantId, key),
+    const { row, levels, subscriptions, revisions, optIn } = await store.tenantDb(tenantId, async (db) => ({
+      row: await findType(db, tenantId, key),
       ...(await readLevels(db, tenantId, [userId])),
     }));
+    const type = row && (await deps.typed(row));
     const draft = prepare(request, type, at, deps.dedupWindowMs);
     const own = compile(levels(userId), optIn, deps.clockOf, {
       revisions: revisions(userId),
@@ -71,13 +75,15 @@ export function previewing(deps: PreviewDeps): Preview {
       dedupKey === undefined
         ? undefined
         : await store.tenant(tenantId, (tx) => findDuplicate(tx, tenantId, { userId, key: dedupKey }, at));
-    if (duplicateOf !== undefined) return { timeZone, duplicateOf, timeline: [] };
+    const encoded = draft.contentIn?.(own.language) ?? draft.content;
+    const content = fromBinary(ContentSchema, encoded);
+    if (duplicateOf !== undefined) return { timeZone, duplicateOf, timeline: [], content };
     const known: Known = {
       preferences: new Map([[userId, own]]),
       types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
     };
-    const row = waitingOf(deps.newId(), userId, draft, timeZone);
-    return { timeZone, duplicateOf: "", timeline: await foreseen(deps, tenantId, row, known, at) };
+    const waiting = waitingOf(deps.newId(), userId, { ...draft, content: encoded }, timeZone);
+    return { timeZone, duplicateOf: "", timeline: await foreseen(deps, tenantId, waiting, known, at), content };
   };
 }
 

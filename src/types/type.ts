@@ -1,4 +1,4 @@
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMessage, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Duration, durationFromMs, durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Channel, EscalationSchema, Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import {
@@ -9,12 +9,14 @@ import {
   DigestRule,
   type NotificationType,
   NotificationTypeSchema,
+  PayloadWordingSchema,
 } from "#gen/posthorn/v1/type_service_pb.ts";
 import { offsetsOf, toOffsets } from "#src/deadlines/offsets.ts";
-import { invalidRequest } from "#src/errors.ts";
+import { type FieldFault, invalidRequest } from "#src/errors.ts";
 import { type EscalationPlan, toPlan } from "#src/escalation/plan.ts";
 import type { types } from "#src/store/schema/users.ts";
 import { textFaults } from "#src/store/storable.ts";
+import { textsOf, wordingFaults } from "./payload/wording.ts";
 
 /** A type as stored: what accepting and routing read. Channels and priority are the contract's numbers. */
 export type NotificationTypeRow = typeof types.$inferSelect;
@@ -104,6 +106,7 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   urgency: USUAL,
   group: false,
   escalation: null,
+  wording: null,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -124,6 +127,7 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     urgency: type.urgency || USUAL,
     group: type.group,
     escalation: type.escalation === undefined ? null : toBinary(EscalationSchema, type.escalation),
+    wording: type.wording === undefined ? null : toBinary(PayloadWordingSchema, type.wording),
   };
 }
 
@@ -145,6 +149,7 @@ export function toType(row: NotificationTypeRow): NotificationType {
     urgency: row.urgency,
     group: row.group,
     ...(row.escalation === null ? {} : { escalation: fromBinary(EscalationSchema, row.escalation) }),
+    ...(row.wording === null ? {} : { wording: fromBinary(PayloadWordingSchema, row.wording) }),
     payloadMessage: row.payloadMessage ?? "",
     payloadVersion: row.payloadVersion ?? 0,
     revision: row.revision,
@@ -169,6 +174,7 @@ const FIELDS = {
   urgency: "urgency",
   group: "group",
   escalation: "escalation",
+  wording: "wording",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */
@@ -195,7 +201,7 @@ function asText(value: TypeDefinition[keyof TypeDefinition]): string {
 }
 
 /** INVALID_REQUEST for what the contract's validation cannot refuse. */
-export function checkDefinition({ displayName, description, batchWording }: TypeDefinition): void {
+export function checkDefinition({ displayName, description, batchWording, wording }: TypeDefinition): void {
   const { title, body, more, translations } = fromBinary(BatchWordingSchema, batchWording ?? new Uint8Array());
   const wordings = Object.entries({ "type.batch_wording": { title, body, more }, ...translationsByPath(translations) });
   const fields = textFaults({
@@ -208,13 +214,27 @@ export function checkDefinition({ displayName, description, batchWording }: Type
         [`${path}.more`, more],
       ]),
     ),
+    ...Object.fromEntries(textsOf(wording).map(([path, text]) => [`type.${path}`, text])),
   });
+  fields.push(...wordingFaults(wording, undefined).map(inType));
+  if ((wording?.byteLength ?? 0) > MAX_WORDING_BYTES)
+    fields.push({ field: "type.wording", description: `must have no more than ${MAX_WORDING_BYTES} bytes in all` });
   if ((batchWording?.byteLength ?? 0) > MAX_WORDING_BYTES)
     fields.push({
       field: "type.batch_wording",
       description: `must have no more than ${MAX_WORDING_BYTES} bytes in all`,
     });
   if (fields.length > 0) throw invalidRequest(fields);
+}
+
+/** INVALID_REQUEST for a wording that payloads of a message cannot fill in. */
+export function checkWording({ wording }: Pick<TypeDefinition, "wording">, desc: DescMessage): void {
+  const fields = wordingFaults(wording, desc).map(inType);
+  if (fields.length > 0) throw invalidRequest(fields);
+}
+
+function inType({ field, description }: FieldFault): FieldFault {
+  return { field: `type.${field}`, description };
 }
 
 /** In all languages: types are read often, many at a time, and are kept in memory. */

@@ -87,6 +87,8 @@ export const types = pgTable(
     payloadId: uuid("payload_id"),
     payloadVersion: integer("payload_version"),
     payloadMessage: text("payload_message"),
+    /** Encoded posthorn.v1.PayloadWording; null: every Send needs a title. */
+    wording: bytea("wording"),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),
