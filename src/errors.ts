@@ -86,6 +86,7 @@ export const ERRORS: Record<KnownReason, Rule> = {
     "There are as many of these as the server allows. Delete some first.",
   ),
   [ErrorReason.PAYLOAD_INCOMPATIBLE]: rule(Code.FAILED_PRECONDITION, "The payload contract would break what is there."),
+  [ErrorReason.TYPE_SUNSET]: rule(Code.FAILED_PRECONDITION, "The type is not sent any more."),
 };
 
 function rule(code: Code, message: string, retry = false): Rule {

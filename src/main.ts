@@ -52,6 +52,7 @@ import { createPipeline } from "#src/rpc/pipeline.ts";
 import { createViolations } from "#src/rpc/validate.ts";
 import { startJobs } from "#src/schedule/jobs.ts";
 import { streamService } from "#src/services/stream-service.ts";
+import { stopping } from "#src/stopping.ts";
 import { migrate } from "#src/store/migrate.ts";
 import { pageTokens } from "#src/store/page-token.ts";
 import { postgresReady } from "#src/store/ready.ts";
@@ -96,9 +97,6 @@ export type Between = {
 
 /** Counter slots of one process: enough that its own writers seldom meet on a row. */
 const SLOTS = 8;
-
-/** How long the connections may take to close after the drain. */
-const CLOSE_MS = 10_000;
 
 /**
  * Starts the roles that the configuration names. Resolves when calls are answered. The composition root: read from top to
@@ -182,10 +180,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       announceConfirmed(live, tenantId, userId, { notificationId, status }, at),
   });
 
+  const limited = { cache, config: config.notificationLimits, clock: () => clock().getTime() };
   const limits = notificationLimits({
-    cache,
-    config: config.notificationLimits,
-    clock: () => clock().getTime(),
+    ...limited,
     metrics,
     onAlert: (state, err) =>
       state === "recovered"
@@ -278,7 +275,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
         ...acceptDeps,
         typed: payloads.with,
         ...reconsider,
-        look: lookingAtLimits(cache, config.notificationLimits),
+        look: lookingAtLimits(limited),
       }),
       ...{ findType: findTyped, recipientsOf: preferences.load },
       config: config.schedule,
@@ -319,30 +316,21 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     ),
   );
 
-  let drained: Promise<void> | undefined;
-  const drain = () => {
-    metrics.draining.set(1);
-    drained ??= (async () => {
-      // Both ports refuse new calls at once; the streams on them are sent elsewhere while the other calls finish.
-      const ports = [grpc, http].map((port) => port.drain(config.shutdown.drainMs));
-      await hub.drain();
-      await Promise.all(ports);
-    })();
-    return drained;
-  };
   const running = stack.move();
+  const { drain, stop } = stopping({
+    withinMs: config.shutdown.drainMs,
+    began: () => metrics.draining.set(1),
+    ports: [grpc, http],
+    tellStreams: hub.drain,
+    close: () => running.disposeAsync(),
+  });
   return {
     grpcUrl: `${config.grpc.host}:${grpc.port}`,
     httpUrl: `${config.http.tls === undefined ? "http" : "https"}://${config.http.host}:${http.port}`,
     databaseUrl: postgres.url,
     drain,
     bootstrap: (displayName) => createTenantWithKey({ ...shared, sealer: seals, random: randomBytes }, displayName),
-    async [Symbol.asyncDispose]() {
-      const closed = drain().then(() => running.disposeAsync());
-      // A server that is gone must not keep the process: what is not closed by then ends with it.
-      const patience = new Promise<void>((resolve) => setTimeout(resolve, config.shutdown.drainMs + CLOSE_MS).unref());
-      await Promise.race([closed, patience]);
-    },
+    [Symbol.asyncDispose]: stop,
   };
 }
 

@@ -29,7 +29,9 @@ export type BatchSummary = { id: string; kind: number; size: number; notificatio
 const MAX_MEMBERS = 100;
 
 /** What whoever joins finds of the open batch of a user and key; undefined: they open it. */
-export type OpenBatch = Pick<BatchRow, "id" | "kind" | "flushAt" | "maxSize" | "joined"> & { latestFlushAt: Date };
+export type OpenBatch = Pick<BatchRow, "id" | "kind" | "openedAt" | "flushAt" | "maxSize" | "joined"> & {
+  latestFlushAt: Date;
+};
 
 export async function findOpenBatch(
   tx: Tx,
@@ -38,7 +40,7 @@ export async function findOpenBatch(
   key: string,
 ): Promise<OpenBatch | undefined> {
   const [row] = await tx<OpenBatch[]>`
-    select id, kind, flush_at as "flushAt", latest_flush_at as "latestFlushAt", max_size as "maxSize", joined
+    select id, kind, opened_at as "openedAt", flush_at as "flushAt", latest_flush_at as "latestFlushAt", max_size as "maxSize", joined
     from batches where tenant_id = ${tenantId} and user_id = ${userId} and key = ${key} and state = 1`;
   return row;
 }

@@ -22,18 +22,21 @@ export type Message = {
 
 export type Outcome =
   | { readonly kind: "sent" }
-  /** Not now: it is tried again a few times. */
+  /** It was not taken now: it is tried again a few times. */
   | { readonly kind: "retry"; readonly cause: unknown }
   /** Never. */
-  | { readonly kind: "rejected"; readonly cause: unknown };
+  | { readonly kind: "rejected"; readonly cause: unknown }
+  /** Nobody knows whether it was taken. */
+  | { readonly kind: "unknown"; readonly cause: unknown };
 
 /**
  * An outside channel: the way to somebody else who takes messages to people.
  *
- * At least once. A message is handed over again when it said `retry` or threw, when it did not answer before the signal
- * aborted (after ten seconds, or two after the process was asked to stop), and when the process was killed before the
- * outcome was noted. The idempotency key is the same each time: a channel whose provider knows such keys must pass it on,
- * and then a user gets the message once.
+ * At least once, unless the message's type is AT_MOST_ONCE. It is handed over again when the channel said `retry`; and when
+ * what came of it is unknown: the channel said so or threw, it did not answer before the signal aborted (after ten seconds,
+ * or two after the process was asked to stop), or the process was killed before the outcome was noted. Those that are
+ * AT_MOST_ONCE are not, so `retry` must be said only of what was not taken. The idempotency key is the same each time: a
+ * channel whose provider knows such keys must pass it on, and then a user gets the message once.
  *
  * A cause, or what it throws, may say what it likes: of it only the class, a code and the frames are logged, never its
  * text, because a provider repeats content and addresses.

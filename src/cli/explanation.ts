@@ -182,6 +182,7 @@ function told({ status, channel, reason, actor, step, confirmed, verdicts }: Tim
 
 function stepWords(verdicts: number, reason: Reason): string {
   if (reason === Reason.UNSPECIFIED) return "handed over";
+  if (reason === Reason.OUTCOME_UNKNOWN) return "handed over, and nobody knows whether it was taken";
   return `${verdicts > 0 ? "not handed over" : "ended"}: ${enumWord(ReasonSchema, reason)}`;
 }
 
@@ -190,7 +191,7 @@ function outcome(status: Status, reason: Reason): string {
   return reason === Reason.UNSPECIFIED ? word : `${word} (${enumWord(ReasonSchema, reason)})`;
 }
 
-function channelWord(channel: Channel): string {
+export function channelWord(channel: Channel): string {
   return channel === Channel.IN_APP ? "inbox" : enumWord(ChannelSchema, channel);
 }
 
@@ -202,7 +203,7 @@ function both(time: Timestamp | undefined, zone: string): string {
 }
 
 /** To the minute: "Sat 2026-11-28 08:00". */
-function short(time: Timestamp | undefined, zone: string): string {
+export function short(time: Timestamp | undefined, zone: string): string {
   return there(time, zone)?.slice(0, -3) ?? when(time);
 }
 

@@ -10,6 +10,7 @@ import {
   timestampFromMs,
 } from "@bufbuild/protobuf/wkt";
 import { InvalidArgumentError } from "commander";
+import { type Channel, ChannelSchema } from "#gen/posthorn/v1/notification_pb.ts";
 
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
@@ -93,4 +94,12 @@ export function enumWord(schema: DescEnum, value: number): string {
 
 function asWord(name: string): string {
   return name.toLowerCase().replaceAll("_", "-");
+}
+
+export type EscalationStep = { channel: Channel; after: Duration };
+
+/** "email:5m" */
+export function escalationStep(text: string): EscalationStep {
+  const [channel = "", after = ""] = text.split(":");
+  return { channel: enumValue<Channel>(ChannelSchema)(channel), after: duration(after) };
 }

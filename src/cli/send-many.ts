@@ -8,7 +8,9 @@ import {
   SendRequestSchema,
   type SendService,
 } from "#gen/posthorn/v1/send_service_pb.ts";
+import type { Warning } from "#gen/posthorn/v1/warning_pb.ts";
 import { jsonLine, plain, plural } from "./print.ts";
+import { tellWarnings } from "./warnings.ts";
 import { UsageError, type World } from "./world.ts";
 
 /** What one call carries at most: enough to be fast, and below what servers accept (4 MiB, 10,000 users). */
@@ -26,14 +28,17 @@ export async function sendMany(
   const requests = parseLines(await textOf(world, file), file);
   let sent = 0;
   let refused = 0;
+  const warnings: Warning[] = [];
   for (const chunk of chunks(requests)) {
     const { results } = await client.sendBatch(
       { items: chunk.map(({ request }) => request) },
       { signal: world.signal },
     );
     for (const [i, each] of results.entries()) {
-      if (each.result.case === "response") sent += each.result.value.results.length;
-      else refused++;
+      if (each.result.case === "response") {
+        sent += each.result.value.results.length;
+        warnings.push(...each.result.value.warnings);
+      } else refused++;
       if (json) world.out(jsonLine(SendBatchResultSchema, each));
       else if (each.result.case === "error") {
         const { reason, message } = each.result.value;
@@ -42,6 +47,7 @@ export async function sendMany(
       }
     }
   }
+  tellWarnings(world, warnings);
   if (!json) world.out(`${plural(sent, "notification")} accepted, ${plural(refused, "line")} refused`);
   if (refused > 0) throw new Error(`${plural(refused, "line")} of ${requests.length} refused; the others were sent.`);
 }

@@ -37,6 +37,8 @@ export type HandOver = {
   priority: number;
   step: number;
   channel: Channel;
+  /** Its channel is not to be given it again that may have taken it. */
+  atMostOnce: boolean;
 } & Traced;
 
 /** Has outside channels handed something, from now on. What is there already stays as it is. */
@@ -48,16 +50,18 @@ export async function queueHandOvers(
 ): Promise<void> {
   if (messages.length === 0) return;
   await tx`
-    insert into hand_overs (tenant_id, notification_id, user_id, priority, step, channel, attempts, due_at, trace)
-    select ${tenantId}, id, user_id, priority, step, channel, 0, ${now}, trace
+    insert into hand_overs
+      (tenant_id, notification_id, user_id, priority, step, channel, attempts, due_at, trace, at_most_once)
+    select ${tenantId}, id, user_id, priority, step, channel, 0, ${now}, trace, at_most_once
     from unnest(
       ${plain(messages.map(({ notificationId }) => notificationId))}::uuid[],
       ${texts(messages.map(({ userId }) => userId))}::text[],
       ${plain(messages.map(({ priority }) => priority))}::smallint[],
       ${plain(messages.map(({ step }) => step))}::smallint[],
       ${plain(messages.map(({ channel }) => channel))}::smallint[],
-      ${texts(messages.map(({ trace }) => trace))}::text[]
-    ) as t (id, user_id, priority, step, channel, trace)
+      ${texts(messages.map(({ trace }) => trace))}::text[],
+      ${plain(messages.map(({ atMostOnce }) => atMostOnce))}::boolean[]
+    ) as t (id, user_id, priority, step, channel, trace, at_most_once)
     on conflict do nothing`;
 }
 

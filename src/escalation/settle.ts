@@ -10,8 +10,8 @@ export type Lost = { id: string; userId: string; status: Status; reason: Reason 
 
 /**
  * Ends those of the notifications, which the transaction has locked, that are PROCESSING with nothing left to try: no
- * hand-over and no escalation. EXPIRED when their time is over, SUPPRESSED those that their recipients' rules refused last,
- * each for its reason in `unwanted`; else FAILED.
+ * hand-over and no escalation. FAILED (OUTCOME_UNKNOWN) those that a channel may have taken; EXPIRED when their time is over,
+ * SUPPRESSED those that their recipients' rules refused last, each for its reason in `unwanted`; else FAILED.
  */
 export async function endLost(
   tx: Tx,
@@ -22,7 +22,10 @@ export async function endLost(
   if (ids.length === 0) return [];
   const rows = await tx<(Lost & MaybeWhole)[]>`
     with lost as materialized (
-      select n.id, coalesce(n.expires_at <= ${now}, false) as expired, u.reason as unwanted from notifications n
+      select n.id, coalesce(n.expires_at <= ${now}, false) as expired, u.reason as unwanted,
+        exists (select from timeline t where t.tenant_id = ${tenantId} and t.notification_id = n.id
+          and t.reason = ${Reason.OUTCOME_UNKNOWN}) as unknown
+      from notifications n
       left join unnest(${plain([...unwanted.keys()])}::uuid[], ${plain([...unwanted.values()])}::smallint[])
         as u (id, reason) on u.id = n.id
       where n.tenant_id = ${tenantId} and n.id = any(${plain(ids)}::uuid[]) and n.status + 0 = ${Status.PROCESSING}
@@ -31,9 +34,9 @@ export async function endLost(
           and e.state = ${ChainState.WAITING})
     ), ended as (
       update notifications n
-      set status = case when expired then ${Status.EXPIRED}::smallint
+      set status = case when unknown then ${Status.FAILED}::smallint when expired then ${Status.EXPIRED}::smallint
           when unwanted is not null then ${Status.SUPPRESSED}::smallint else ${Status.FAILED}::smallint end,
-        reason = case when expired then ${Reason.EXPIRED}::smallint
+        reason = case when unknown then ${Reason.OUTCOME_UNKNOWN}::smallint when expired then ${Reason.EXPIRED}::smallint
           else coalesce(unwanted, ${Reason.CHANNEL_UNAVAILABLE}::smallint) end,
         updated_at = ${now}
       from lost where n.tenant_id = ${tenantId} and n.id = lost.id and n.id = any(${plain(ids)}::uuid[])

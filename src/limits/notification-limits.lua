@@ -1,8 +1,10 @@
 -- Gives each of a chunk of one tenant's notifications a slot: now, or the next turn behind those that wait. It is counted
 -- there in all windows of its user, of its tenant and of everyone, and in the hours of its user's cap. The rules are those
 -- of place.ts and cap.ts, in the same order.
--- Windows are fixed and aligned to the clock, the caller's clock: Redis's own is not asked. What a caller has left whose
--- clock is more than a minute ahead of this one's is forgotten: it would keep everybody waiting until that time has come.
+-- Windows are fixed and aligned to the clock, the caller's. Only where another has left something by a clock that is more
+-- than a minute ahead of this one's, Redis's own says which of the two is wrong. What lies ahead of Redis's as well is
+-- forgotten: it would keep everybody waiting until that time has come. Else the caller is behind, and counts by Redis's
+-- clock, or it would begin its users' windows anew with each that asks.
 --
 -- KEYS[1]     the tenant
 -- KEYS[2]     everyone, if there is a global limit
@@ -49,9 +51,17 @@ local now = tonumber(ARGV[1])
 local limits = { tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]) }
 local limit1, limit2, limit3, limit4 = limits[1], limits[2], limits[3], limits[4]
 local items = ARGV[8]
-local second = floor(now / 1000)
-local now1, now2, now3, now4 = floor(now / MS[1]), floor(now / MS[2]), floor(now / MS[3]), floor(now / MS[4])
-local minuteNow = now2
+local second
+local now1, now2, now3, now4, minuteNow
+-- The least of what others have left that lies too far ahead, in seconds.
+local ahead = math.huge
+
+local function setClock(at)
+  now, second = at, floor(at / 1000)
+  now1, now2, now3, now4 = floor(at / MS[1]), floor(at / MS[2]), floor(at / MS[3]), floor(at / MS[4])
+  minuteNow = now2
+end
+setClock(now)
 
 -- 1-4: index of the window that is filled; 5-8: its count; 9-12: index of the last that was left; 13-16: its count; 17:
 -- the last turn; 18: the first hour of the cap; 19: how many follow; 20: the latest second.
@@ -64,7 +74,9 @@ end
 
 local function readUser(value)
   local user = value and { unpack(HEAD, value) }
-  if user and user[20] <= second + CLOCKS_APART_SECONDS then
+  local isAhead = user and user[20] > second + CLOCKS_APART_SECONDS
+  if isAhead then ahead = min(ahead, user[20]) end
+  if user and not isAhead then
     local from = HEAD_SIZE + 1 + 2 * user[19]
     user.hours = sub(value, HEAD_SIZE + 1, from - 1)
     while from <= #value and unpack('>I4', value, from) + REMEMBER_SECONDS < second do
@@ -93,21 +105,44 @@ local function recordOf(records, tag)
 end
 
 -- What users share: of each limit the minutes, read when they are needed, and the queue.
-local queues = {}
-for i = 1, 2 do
-  local limit = tonumber(ARGV[i + 5])
-  if limit > 0 then
-    local found = redis.call('HMGET', KEYS[i], 'q', minuteNow)
-    local q = { key = KEYS[i], limit = limit, window = i + 4, first = 0, last = 0, lastMinute = 0, swept = 0 }
-    if found[1] then q.first, q.last, q.lastMinute, q.swept = unpack(QUEUE, found[1]) end
-    q.counts, q.changed = { [minuteNow] = tonumber(found[2] or 0) }, {}
-    if q.swept > minuteNow + 1 then
-      q.first, q.last, q.lastMinute, q.swept, q.counts[minuteNow], q.anew = 0, 0, 0, 0, 0, true
+local queues
+local users
+local firstUser = tonumber(ARGV[7]) > 0 and 3 or 2
+
+local function readAll()
+  queues, users = {}, {}
+  for i = 1, 2 do
+    local limit = tonumber(ARGV[i + 5])
+    if limit > 0 then
+      local found = redis.call('HMGET', KEYS[i], 'q', minuteNow)
+      local q = { key = KEYS[i], limit = limit, window = i + 4, first = 0, last = 0, lastMinute = 0, swept = 0 }
+      if found[1] then q.first, q.last, q.lastMinute, q.swept = unpack(QUEUE, found[1]) end
+      q.counts, q.changed = { [minuteNow] = tonumber(found[2] or 0) }, {}
+      if q.swept > minuteNow + 1 then
+        ahead = min(ahead, q.swept * 60)
+        q.first, q.last, q.lastMinute, q.swept, q.counts[minuteNow], q.anew = 0, 0, 0, 0, 0, true
+      end
+      queues[#queues + 1] = q
     end
-    queues[#queues + 1] = q
+  end
+  if #KEYS >= firstUser then
+    local values = redis.call('MGET', _G.unpack(KEYS, firstUser))
+    for i = 1, #values do users[i] = readUser(values[i]) end
   end
 end
-local firstUser = tonumber(ARGV[7]) > 0 and 3 or 2
+
+readAll()
+-- By how much the caller is behind, in ms and in hours of the clock.
+local behind, hoursBehind = 0, 0
+if ahead < math.huge then
+  local time = redis.call('TIME')
+  local redisNow = tonumber(time[1]) * 1000 + floor(tonumber(time[2]) / 1000)
+  if ahead * 1000 <= redisNow + CLOCKS_APART_SECONDS * 1000 then
+    behind, hoursBehind = redisNow - now, floor(redisNow / HOUR) - now3
+    setClock(redisNow)
+    readAll()
+  end
+end
 
 local function phaseOf(number)
   return tonumber(sub(redis.sha1hex(sub(KEYS[firstUser + number - 1], #KEYS[1] + 2)), 1, 4), 16)
@@ -227,12 +262,6 @@ local function countIn(user, hour, over, held)
   counts[at] = min(counts[at] + 1, MAX_COUNT)
 end
 
-local users = {}
-if #KEYS >= firstUser then
-  local values = redis.call('MGET', _G.unpack(KEYS, firstUser))
-  for i = 1, #values do users[i] = readUser(values[i]) end
-end
-
 local answer = {}
 local function tell(position, slot, user, counted)
   local n = #answer
@@ -305,6 +334,8 @@ end
 for position = 0, #items / ITEM_SIZE - 1 do
   local number, exempt, over, share, tag, expiresIn, held =
     unpack('>I2BBBc8I4I2', items, position * ITEM_SIZE + 1)
+  if expiresIn > 0 then expiresIn = max(expiresIn - behind, 1) end
+  if held ~= NOT_HELD then held = held < hoursBehind and NOT_HELD or held - hoursBehind end
   local user = users[number]
   local at = user.records ~= '' and recordOf(user.records, tag)
   local slot = at and select(3, unpack(RECORD, user.records, at))

@@ -56,12 +56,6 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
     onChange: (state, error) => deps.onAlert(state === "failed" ? "redis-down" : "recovered", error),
   });
 
-  function waits({ userId, attempt }: Wanted, nowMs: number): Reservation {
-    const until = new Date(nowMs + waitForLimiter(attempt, config, phaseOf(userId) / 65_536));
-    const reason = Reason.LIMITER_UNAVAILABLE;
-    return { allowed: false, reason, until, slot: false, usage: 0, limit: 0, resetAt: until };
-  }
-
   async function ask(tenantId: string, wanted: readonly Wanted[], nowMs: number): Promise<Reservation[]> {
     const started = performance.now();
     const counted = await redis.attempt(() => inRedis(tenantId, wanted, nowMs));
@@ -71,7 +65,7 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
       const exempt = wanted.filter((each) => each.exempt).length;
       if (exempt > 0) counter.inc({ limit: "none", decision: "allowed" }, exempt);
       if (exempt < wanted.length) counter.inc({ limit: "unavailable", decision: "held" }, wanted.length - exempt);
-      return wanted.map((each) => (each.exempt ? ALLOWED : waits(each, nowMs)));
+      return wanted.map((each) => (each.exempt ? ALLOWED : waiting(each, config, nowMs)));
     }
     const slots = counted ?? inProcess(tenantId, wanted, nowMs);
     const answers = slots.map((slot, index) => reservationOf(slot, wanted[index]?.cap, nowMs));
@@ -123,20 +117,46 @@ function closesWithoutRedis({ perTenantPerMinute, globalPerMinute, onRedisDown }
   return globalPerMinute > 0 && onRedisDown.global === "closed";
 }
 
+/** One that waits for a limiter that is away. */
+function waiting({ userId, attempt }: Wanted, config: NotificationLimitsConfig, nowMs: number): Reservation {
+  const until = new Date(nowMs + waitForLimiter(attempt, config, phaseOf(userId) / 65_536));
+  const reason = Reason.LIMITER_UNAVAILABLE;
+  return { allowed: false, reason, until, slot: false, usage: 0, limit: 0, resetAt: until };
+}
+
+/** `known`: it is what has been counted that says so. Else Redis was away, and it is the policy for that. */
+export type Look = { reservation: Reservation; known: boolean };
+
 /**
- * What `reserve` would answer one that asked now, or at a later time if nobody came before: nothing is counted. Throws when
- * Redis does not answer, because what each process would do by itself then nobody knows.
+ * What `reserve` would answer one that asked now, or at a later time if nobody came before: nothing is counted. Within the
+ * same time as that, and never fails: while Redis is away the policies answer. Where each process counts by itself then,
+ * one that has counted nothing does: what the others have, nobody knows.
  */
-export function lookingAtLimits(
-  cache: Pick<Cache, "redis" | "namespace">,
-  config: NotificationLimitsConfig,
-): (tenantId: string, request: Request, now: Date) => Promise<Reservation> {
+export function lookingAtLimits({
+  cache,
+  config,
+  clock,
+}: Pick<NotificationLimitsDeps, "cache" | "config" | "clock">): (
+  tenantId: string,
+  request: Request,
+  now: Date,
+) => Promise<Look> {
   const look = redisLimits(cache, config, { looking: true });
+  const redis = circuit({ up: () => cache.up(), clock });
+  const closes = closesWithoutRedis(config);
   return async (tenantId, request, now) => {
     const nowMs = now.getTime();
-    const known = bySlot(request, config, nowMs);
-    if (known !== undefined) return known;
-    const [slot] = await look(tenantId, [wantedBy(request)], nowMs);
-    return slot === undefined ? ALLOWED : reservationOf(slot, request.cap, nowMs);
+    const bySlotOf = bySlot(request, config, nowMs);
+    if (bySlotOf !== undefined) return { reservation: bySlotOf, known: true };
+    const wanted = wantedBy(request);
+    const looked = await redis.attempt(() => look(tenantId, [wanted], nowMs));
+    if (looked === undefined && closes) {
+      return { reservation: request.exempt ? ALLOWED : waiting(wanted, config, nowMs), known: false };
+    }
+    const [slot] = looked ?? localLimits(config, 1)(tenantId, [wanted], nowMs);
+    const reservation = slot === undefined ? ALLOWED : reservationOf(slot, request.cap, nowMs);
+    if (looked !== undefined) return { reservation, known: true };
+    // Its counts are nobody's.
+    return { reservation: reservation.allowed ? ALLOWED : reservation, known: false };
   };
 }

@@ -58,6 +58,7 @@ export function newSharedFrontier(limit: number): SharedFrontier {
 /**
  * Whether a user's frontier was changed by a caller whose clock is more than a minute ahead of this one's. It would keep
  * the user waiting until that time has come; so it is forgotten, and with it what waits behind it, which keeps its turns.
+ * Redis, which hears of other clocks as well and has one of its own, forgets only what lies ahead of that too.
  */
 export function isAhead(changedInSecond: number, nowMs: number): boolean {
   return changedInSecond - secondOf(nowMs) > CLOCKS_APART_SECONDS;

@@ -49,24 +49,29 @@ export function explained(row: NotificationRow, rows: readonly TimelineRow[]): E
   const others = rows
     .filter((each) => !isBypass(each))
     .map((each) => {
-      const entry = toTimelineEntry(each);
-      const record = each.detail === null ? undefined : recordIn(each.detail);
       // What its batch's notification has become, it has become: nobody asked about it.
       const follows = each.detail === null && row.batchId !== null;
-      const decision = follows ? undefined : explainedDecision(row, entry, record, each.at);
-      return create(ExplainedEntrySchema, { entry, ...(decision && { decision }) });
+      return follows ? create(ExplainedEntrySchema, { entry: toTimelineEntry(each) }) : explainedEntry(row, each);
     });
   return [accepted, ...others];
 }
 
+/** One entry of the history, with its decision explained if it is one. Pure. */
+export function explainedEntry(subject: Subject, row: TimelineRow): ExplainedEntry {
+  const entry = toTimelineEntry(row);
+  const record = row.detail === null ? undefined : recordIn(row.detail);
+  const decision = explainedDecision(subject, entry, record, row.at);
+  return create(ExplainedEntrySchema, { entry, ...(decision && { decision }) });
+}
+
 /** What is stored of a decision besides its entry; undefined: nothing. */
-export function recordIn(detail: Uint8Array): DecisionRecord | undefined {
+function recordIn(detail: Uint8Array): DecisionRecord | undefined {
   const record = fromBinary(DecisionRecordSchema, detail, { readUnknownFields: false });
   return record.drawn === undefined ? undefined : record;
 }
 
 /** Undefined: it is no decision. One without a record was made before records were kept, or is of a step. Pure. */
-export function explainedDecision(
+function explainedDecision(
   subject: Subject,
   entry: TimelineEntry,
   record: DecisionRecord | undefined,
@@ -92,8 +97,10 @@ export function explainedDecision(
 
 /** Of a hand-over that was tried, nobody asked the gates. */
 function isOfStep({ step, verdicts: [verdict] }: TimelineEntry): boolean {
-  return step > 0 && verdict?.kind !== VerdictKind.DELIVER && verdict?.reason !== Reason.CHANNEL_UNAVAILABLE;
+  return step > 0 && !HANDED_OVER.has(verdict?.kind) && verdict?.reason !== Reason.CHANNEL_UNAVAILABLE;
 }
+
+const HANDED_OVER: ReadonlySet<VerdictKind | undefined> = new Set([VerdictKind.DELIVER, VerdictKind.UNKNOWN]);
 
 function explainedChannel(subject: Subject, verdict: Verdict, rule: Rule, ofStep: boolean): ChannelExplanation {
   const deciding = verdict.kind === VerdictKind.DELIVER ? undefined : gateOf(verdict.reason);
@@ -141,6 +148,7 @@ const ANSWERS: { readonly [kind in VerdictKind]: GateAnswer } = {
   [VerdictKind.HOLD]: GateAnswer.HELD,
   [VerdictKind.SUPPRESS]: GateAnswer.SUPPRESSED,
   [VerdictKind.BATCH]: GateAnswer.COLLECTED,
+  [VerdictKind.UNKNOWN]: GateAnswer.UNSPECIFIED,
 };
 
 /** The wall clock of a zone, to the second; empty where the zone is not known here. */

@@ -94,6 +94,9 @@ export function ingestStreamConfig(namespace: string, lane: LaneName, replicas: 
   };
 }
 
+/** How long a fan-out may stand still while its message seems to be on the queue. */
+export const FANOUT_LEASE_MS = 30_000;
+
 /** How long a worker may be silent about a chunk before another one gets it. */
 export const ACK_WAIT_MS = 30_000;
 

@@ -2,15 +2,14 @@ import { create, fromBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type ExplainedEntry, ExplainedEntrySchema } from "#gen/posthorn/v1/explain_pb.ts";
 import { Channel, ContentSchema, Reason, Status, TimelineEntrySchema } from "#gen/posthorn/v1/notification_pb.ts";
-import type { PreviewSendResponse, SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
+import type { PreviewedBatch, PreviewSendResponse, SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import { joiningOne } from "#src/batches/joining.ts";
 import { findOpenBatch } from "#src/batches/queries.ts";
 import { BatchRole } from "#src/batches/role.ts";
 import type { NewId } from "#src/ids.ts";
 import type { lookingAtLimits } from "#src/limits/notification-limits.ts";
-import { explainedDecision, recordIn } from "#src/notifications/explain.ts";
-import { type TimelineRow, toTimelineEntry } from "#src/notifications/notification.ts";
-import { compile } from "#src/preferences/compile.ts";
+import { explainedEntry } from "#src/notifications/explain.ts";
+import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
 import { readLevels } from "#src/preferences/queries.ts";
 import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import type { Store } from "#src/store/store.ts";
@@ -22,6 +21,8 @@ import { rulesOf } from "#src/types/type.ts";
 import { DEFAULT_TYPE } from "./accept/accept.ts";
 import { findDuplicate } from "./accept/duplicate.ts";
 import { type Draft, prepare } from "./accept/prepare.ts";
+import { batchOutlook, handOversOf, unanswered } from "./outlook.ts";
+import { askingChannel } from "./route/ask-channel.ts";
 import { concludeBatched } from "./route/conclude.ts";
 import type { Conclusion } from "./route/conclusion.ts";
 import { decideChunk, type Known } from "./route/decide-chunk.ts";
@@ -44,7 +45,8 @@ export type PreviewDeps = Pick<DecideDeps, "decide"> & {
 
 /** Throws what Send would refuse the request with. */
 export type Preview = (tenantId: string, request: SendRequest, at: Date) => Promise<Answer>;
-type Answer = Pick<PreviewSendResponse, "timeZone" | "duplicateOf" | "timeline" | "content">;
+type Answer = Omit<PreviewSendResponse, "$typeName" | "$unknown">;
+type Foreseen = Omit<Answer, "timeZone" | "duplicateOf" | "warnings" | "content">;
 
 /** What is held, and held again, is followed so far. */
 const DECISIONS = 10;
@@ -52,24 +54,25 @@ const DECISIONS = 10;
 /**
  * Says what would become of a Send to one user: accepts and decides it by the functions that do so for what is sent, with
  * what is stored now, and stores nothing. Where these would write, it reads: the limits, the open batch, dedup keys. All of
- * it comes from Postgres, so that not even a cache changes.
+ * it but the limits comes from Postgres, so that not even a cache changes. What follows the decision is in outlook.ts.
  */
 export function previewing(deps: PreviewDeps): Preview {
   const { store } = deps;
   return async (tenantId, request, at) => {
     const userId = request.to?.userIds[0] ?? "";
     const key = request.type || DEFAULT_TYPE;
-    const { row, levels, subscriptions, revisions, optIn } = await store.tenantDb(tenantId, async (db) => ({
-      row: await findType(db, tenantId, key),
+    const { stored, levels, subscriptions, revisions, optIn } = await store.tenantDb(tenantId, async (db) => ({
+      stored: await findType(db, tenantId, key),
       ...(await readLevels(db, tenantId, [userId])),
     }));
-    const type = row && (await deps.typed(row));
+    const type = stored && (await deps.typed(stored));
     const draft = prepare(request, type, at, deps.dedupWindowMs);
     const own = compile(levels(userId), optIn, deps.clockOf, {
       revisions: revisions(userId),
       wishes: wishesOf(subscriptions(userId), deps.filters),
     });
     const { timeZone } = own;
+    const { warnings } = draft;
     const dedupKey = draft.dedup?.key;
     const duplicateOf =
       dedupKey === undefined
@@ -77,55 +80,70 @@ export function previewing(deps: PreviewDeps): Preview {
         : await store.tenant(tenantId, (tx) => findDuplicate(tx, tenantId, { userId, key: dedupKey }, at));
     const encoded = draft.contentIn?.(own.language) ?? draft.content;
     const content = fromBinary(ContentSchema, encoded);
-    if (duplicateOf !== undefined) return { timeZone, duplicateOf, timeline: [], content };
+    if (duplicateOf !== undefined) return { timeZone, duplicateOf, warnings, content, ...NOTHING };
     const known: Known = {
       preferences: new Map([[userId, own]]),
       types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
     };
-    const waiting = waitingOf(deps.newId(), userId, { ...draft, content: encoded }, timeZone);
-    return { timeZone, duplicateOf: "", timeline: await foreseen(deps, tenantId, waiting, known, at), content };
+    const row = waitingOf(deps.newId(), userId, { ...draft, content: encoded }, timeZone);
+    return {
+      timeZone,
+      duplicateOf: "",
+      warnings,
+      content,
+      ...(await foreseen(deps, tenantId, { row, own, known }, at)),
+    };
   };
 }
 
-/** What its timeline would hold. */
-async function foreseen(
-  deps: PreviewDeps,
-  tenantId: string,
-  first: Waiting,
-  known: Known,
-  at: Date,
-): Promise<ExplainedEntry[]> {
+/** What is left to say of one that is not sent at all. */
+const NOTHING: Foreseen = { timeline: [], limitsUnknown: false, handOvers: [], ifUnanswered: [] };
+
+/** One that would be stored, and what it is decided by. */
+type Subject = { row: Waiting; own: CompiledPreferences; known: Known };
+
+/** What its timeline would hold, and what follows. */
+async function foreseen(deps: PreviewDeps, tenantId: string, subject: Subject, at: Date): Promise<Foreseen> {
   const timeline = [told(at, Status.ACCEPTED)];
-  let row = first;
+  let { row } = subject;
   let now = at;
   if (row.scheduledAt !== null) {
     now = row.scheduledAt;
     timeline.push(told(at, Status.SCHEDULED, Reason.SCHEDULED), told(now, Status.ACCEPTED));
   }
-  for (let n = 0; n < DECISIONS; n++) {
-    const conclusion = await decideOne(deps, tenantId, row, known, now);
+  let limitsUnknown = false;
+  for (let n = 1; ; n++) {
+    const { conclusion, batch, limitsKnown } = await decideOne(deps, tenantId, { ...subject, row }, now);
+    limitsUnknown ||= !limitsKnown;
     timeline.push(explainedAt(row, conclusion, now));
-    if (conclusion.status !== Status.HELD || conclusion.dueAt === undefined) break;
-    const { bookedAt = null, reason } = conclusion;
+    const { status, dueAt, reason, bookedAt = null } = conclusion;
+    // Whether Redis has come back by then, nobody knows.
+    const over = status !== Status.HELD || dueAt === undefined || reason === Reason.LIMITER_UNAVAILABLE;
+    if (over || n === DECISIONS) {
+      const ifUnanswered = unanswered(askingChannel(deps.decide), row, conclusion, subject.own, now);
+      const following = { handOvers: handOversOf(conclusion, now), ifUnanswered };
+      return { timeline, limitsUnknown, ...following, ...(batch && { batch }) };
+    }
     row = { ...row, attempts: row.attempts + 1, bookedAt, reason };
-    now = conclusion.dueAt;
-    if (n < DECISIONS - 1) timeline.push(told(now, Status.ACCEPTED));
+    now = dueAt;
+    timeline.push(told(now, Status.ACCEPTED));
   }
-  return timeline;
 }
+
+type DecidedOne = { conclusion: Conclusion; batch?: PreviewedBatch; limitsKnown: boolean };
 
 async function decideOne(
   { store, decide, look }: PreviewDeps,
   tenantId: string,
-  row: Waiting,
-  known: Known,
+  { row, own, known }: Subject,
   now: Date,
-): Promise<Conclusion> {
+): Promise<DecidedOne> {
   const openBatch = async (key: string) => {
     const open = await store.tenant(tenantId, (tx) => findOpenBatch(tx, tenantId, row.userId, key));
     // By then it will have closed.
     return open !== undefined && open.flushAt > now ? open : undefined;
   };
+  let limitsKnown = true;
   const { verdicts, reservations, conclusions } = await decideChunk(
     {
       decide,
@@ -137,7 +155,11 @@ async function decideOne(
       },
       // There is nobody else to follow it.
       follow: async ({ led, reservations }) => ({ verdicts: led.verdicts, reservations }),
-      reserve: (requests) => Promise.all(requests.map((each) => look(tenantId, each, now))),
+      async reserve(requests) {
+        const looked = await Promise.all(requests.map((each) => look(tenantId, each, now)));
+        limitsKnown = looked.every(({ known }) => known);
+        return looked.map(({ reservation }) => reservation);
+      },
     },
     [row],
     known,
@@ -145,9 +167,11 @@ async function decideOne(
   );
   const [conclusion] = conclusions;
   if (conclusion === undefined) throw new Error("one was asked about, and none was decided");
-  if (conclusion.status !== Status.BATCHED || conclusion.plan === undefined) return conclusion;
-  const batch = joiningOne(await openBatch(conclusion.plan.key), conclusion.plan, now);
-  return concludeBatched(conclusion, verdicts[0] ?? [], reservations[0], batch);
+  const { plan } = conclusion;
+  if (conclusion.status !== Status.BATCHED || plan === undefined) return { conclusion, limitsKnown };
+  const joined = joiningOne(await openBatch(plan.key), plan, now);
+  const batched = concludeBatched(conclusion, verdicts[0] ?? [], reservations[0], joined);
+  return { conclusion: batched, batch: batchOutlook(row, own, joined), limitsKnown };
 }
 
 const NOBODY: ReadonlySet<string> = new Set();
@@ -185,8 +209,5 @@ function explainedAt(
   at: Date,
 ): ExplainedEntry {
   const channel = status === Status.DELIVERED ? Channel.IN_APP : Channel.UNSPECIFIED;
-  const stored: TimelineRow = { at, status, channel, reason, actor: null, detail };
-  const entry = toTimelineEntry(stored);
-  const decision = explainedDecision(row, entry, detail === null ? undefined : recordIn(detail), at);
-  return create(ExplainedEntrySchema, { entry, ...(decision && { decision }) });
+  return explainedEntry(row, { at, status, channel, reason, actor: null, detail });
 }

@@ -66,6 +66,8 @@ const JUST_ACCEPTED_MS = 1000;
 const QUEUES_MS = 5000;
 const SWEEP_MS = 30_000;
 const PARTITIONS_MS = 6 * 3_600_000;
+/** How soon a clock that was set, or a process that stood still for weeks, has its months. */
+const MONTH_MS = 1000;
 
 /** What has to happen by itself, at its time. Any number of processes may run it: every job claims what it works on. */
 export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
@@ -77,8 +79,9 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     );
   const [releasing, closing] = [sizeOf("notification"), sizeOf("batch")];
   const stack = new AsyncDisposableStack();
+  const loops: AsyncDisposable[] = [];
   const every = (name: string, ms: number, job: (now: Date, stopping: AbortSignal) => Promise<Next>) =>
-    stack.use(startLoop(name, ms, (stopping) => measured(metrics, name, () => job(clock(), stopping)), log, random));
+    loops.push(startLoop(name, ms, (stopping) => measured(metrics, name, () => job(clock(), stopping)), log, random));
 
   every("release", tickMs, async (now) => {
     const limit = releasing.now();
@@ -129,12 +132,23 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     if (count > 0) log.warn({ count }, "queued again what had been lost on the way");
     return { more: false };
   });
-  // What was accepted while NATS was away is looked for at once, not only when it has waited long.
+  // What was accepted while NATS was away is looked for at once, not only when it has waited long; and once more, when the
+  // last of it is no longer too young to be missed.
+  let again: NodeJS.Timeout | undefined;
+  const look = () =>
+    void reconcile(deps, clock(), JUST_ACCEPTED_MS).catch((err) =>
+      log.warn({ err }, "could not queue what NATS missed"),
+    );
   const back = deps.broker.onInterruption((state) => {
+    clearTimeout(again);
     if (state !== "back") return;
-    reconcile(deps, clock(), JUST_ACCEPTED_MS).catch((err) => log.warn({ err }, "could not queue what NATS missed"));
+    look();
+    again = setTimeout(look, 2 * JUST_ACCEPTED_MS);
   });
-  stack.defer(() => back[Symbol.dispose]());
+  stack.defer(() => {
+    back[Symbol.dispose]();
+    clearTimeout(again);
+  });
   every("queues", QUEUES_MS, async (now) => {
     await Promise.all([measureQueues(deps.broker, metrics, now), measureDue(store, metrics, now)]);
     return { more: false };
@@ -147,9 +161,18 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     const forgotten = Math.max(await forgetKeys(store, now, batch), await forgetGroups(store, now, batch));
     return { more: swept.removed === batch || forgotten === batch };
   });
-  every("partitions", PARTITIONS_MS, async (now) => {
+  let month = monthOf(clock());
+  async function createMonths(now: Date): Promise<void> {
     const created = await maintainPartitions(deps.databaseUrl, now);
     if (created.length > 0) log.info({ created }, "created the coming months' partitions");
+    month = monthOf(now);
+  }
+  every("month", MONTH_MS, async (now) => {
+    if (monthOf(now) !== month) await createMonths(now);
+    return { more: false };
+  });
+  every("partitions", PARTITIONS_MS, async (now) => {
+    await createMonths(now);
     const dropped = await dropExpired(deps.databaseUrl, now, {
       days: config.retention.days,
       inboxDays: config.inbox.persistDays,
@@ -161,7 +184,13 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     if (dropped.length > 0) log.info({ dropped }, "dropped months that were older than the retention");
     return { more: false };
   });
+  // Before what they work with. Each waits for its run at hand, and none for the others to do so.
+  stack.defer(() => Promise.all(loops.map((loop) => loop[Symbol.asyncDispose]())).then(() => undefined));
   return stack;
+}
+
+function monthOf(at: Date): string {
+  return at.toISOString().slice(0, 7);
 }
 
 async function measured<T>(metrics: Metrics, task: string, run: () => Promise<T>): Promise<T> {

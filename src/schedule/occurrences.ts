@@ -201,12 +201,12 @@ async function drafted(
     const pause = breathe();
     if (pause !== undefined) await pause;
     const { send, skipBefore, missed, next } = step;
-    const { key, notBefore, type } = firing;
+    const { key, notBefore, firesAt: dueAt, type } = firing;
     try {
       const request = requestOf(firing);
       // With a zone of its own it is due now; else every recipient's clock says when.
       if (send !== undefined && timing.zone === "") request.schedule = { case: "localScheduleTime", value: send };
-      const how = { tag: scheduleTag(key), skipBefore, notBefore, now, newId, dedupWindowMs, known };
+      const how = { tag: scheduleTag(key), skipBefore, notBefore, dueAt, now, newId, dedupWindowMs, known };
       const outcome = send === undefined ? undefined : submissionByItself(request, types.get(type?.key ?? ""), how);
       const submission = typeof outcome === "object" ? outcome : undefined;
       moves.push({

@@ -60,7 +60,7 @@ export type Firing = Pick<
 /** What a type gives a send. */
 type FiringType = Pick<
   NotificationTypeRow,
-  | ("key" | "category" | "defaultPriority" | "defaultChannels" | "defaultTtlMs" | "group")
+  | ("key" | "category" | "defaultPriority" | "defaultChannels" | "defaultTtlMs" | "group" | "deprecation")
   | ("payloadId" | "payloadVersion")
 > & {
   /** In hexadecimal, as Postgres has bytes in JSON. */
@@ -75,12 +75,12 @@ const MOST_BYTES = 2 ** 22;
  * Due schedules of a tenant, the longest due first: the caller's until the transaction ends. Those that others have at
  * hand are left to them. At least one, if there is one, and no more than are stored in one go; with a `key`, that one.
  */
-export function claimFirings(
+export async function claimFirings(
   tx: Tx,
   { tenantId, lane, size, key }: { tenantId: string; lane: number; size: number; key: string | undefined },
   now: Date,
 ): Promise<Firing[]> {
-  return tx<Firing[]>`
+  const firings = await tx<(Firing & { deprecation: Uint8Array | null })[]>`
     with mine as materialized (
       select * from schedules s where s.tenant_id = ${tenantId} and s.lane = ${lane} and s.fires_at <= ${now}
         ${key === undefined ? tx`` : tx`and s.key = ${key}`}
@@ -94,10 +94,12 @@ export function claimFirings(
       case when t.key is not null then jsonb_build_object('key', t.key, 'category', t.category,
         'defaultPriority', t.default_priority, 'defaultChannels', t.default_channels,
         'defaultTtlMs', t.default_ttl_ms, 'group', t.group_similar, 'payloadId', t.payload_id,
-        'payloadVersion', t.payload_version, 'wording', encode(t.wording, 'hex')) end as type
+        'payloadVersion', t.payload_version, 'wording', encode(t.wording, 'hex')) end as type, t.deprecation
     from taken s left join types t on t.tenant_id = ${tenantId} and t.key = s.type
     where coalesce(s.users, 0) < ${MOST_USERS} and coalesce(s.bytes, 0) < ${MOST_BYTES}
     order by s.fires_at, s.key`;
+  // Bytes, which JSON has none of.
+  return firings.map(({ deprecation, type, ...firing }) => ({ ...firing, type: type && { ...type, deprecation } }));
 }
 
 /** How a schedule goes on after an occurrence. */

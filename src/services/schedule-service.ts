@@ -9,6 +9,7 @@ import {
   Schedule_State as State,
 } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
+import type { Warning } from "#gen/posthorn/v1/warning_pb.ts";
 import { writeAudit } from "#src/audit/queries.ts";
 import { takeSteps } from "#src/breathe.ts";
 import type { Clock } from "#src/clock.ts";
@@ -57,6 +58,7 @@ import { lastOn } from "#src/schedules/timing.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Db, Store, Tx } from "#src/store/store.ts";
+import { checkSunset } from "#src/types/deprecation.ts";
 import type { FindTyped } from "#src/types/payload/contracts.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
 
@@ -89,6 +91,7 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
     writeAudit(db, { tenantId: call.tenantId, id: newId(), actor: call.actor, action, target: `schedule:${key}` });
   /** Not in a transaction, which looking for occurrences would keep open. */
   const show = async (row: ScheduleRow) => ({ schedule: toSchedule(row, await takeSteps(preview(row, clock()))) });
+  const showWith = async (row: ScheduleRow, warnings: Warning[]) => ({ ...(await show(row)), warnings });
 
   async function find({ tenantId }: Call, key: string): Promise<ScheduleRow> {
     const row = await store.tenantDb(tenantId, (db) => findSchedule(db, tenantId, key));
@@ -96,10 +99,14 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
     return row;
   }
 
-  /** What Send would refuse is refused now, not when it is due. */
-  async function checkRequest({ request = create(SendRequestSchema) }: Schedule, call: Call): Promise<void> {
+  /** What Send would refuse is refused now, not when it is due. `reaches`: throws TYPE_SUNSET if it would be sent too late. */
+  async function checkRequest({ request = create(SendRequestSchema) }: Schedule, call: Call) {
     const type = await deps.findType(call.tenantId, request.type || DEFAULT_TYPE);
-    within("schedule.request", () => prepare(request, type, clock(), 0));
+    const { warnings } = within("schedule.request", () => prepare(request, type, clock(), 0));
+    const reaches = (firesAt: Date | null | undefined) => {
+      if (type !== undefined && firesAt != null) checkSunset(type, firesAt);
+    };
+    return { warnings, reaches };
   }
 
   async function checkDeadlines(tx: Tx, tenantId: string, userId: string, now: Date): Promise<void> {
@@ -159,7 +166,8 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
       const definition = definitionOf(asked);
       const begun = await takeSteps(standing(await takeSteps(checkTiming(definition, now)), now, null));
       if (begun.state !== State.ACTIVE) throw neverComes();
-      await checkRequest(asked, call);
+      const { warnings, reaches } = await checkRequest(asked, call);
+      reaches(begun.firesAt);
       const row = await store.tenantDb(call.tenantId, async (db) => {
         await lockSchedules(db, call.tenantId);
         const made = await insertSchedule(db, call.tenantId, definition, begun, now);
@@ -174,7 +182,7 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
           metadata: { resource: "schedule" },
         });
       }
-      return show(row);
+      return showWith(row, warnings);
     },
 
     getSchedule: async ({ key }, call) => show(await find(call, key)),
@@ -202,7 +210,7 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
       const wanted = applyMask(ScheduleSchema, toSchedule(before, []), asked, paths);
       const fields = deps.violations(ScheduleSchema, wanted);
       if (fields.length > 0) throw invalidRequest(fields.map((each) => ({ ...each, field: `schedule.${each.field}` })));
-      await checkRequest(wanted, call);
+      const { warnings, reaches } = await checkRequest(wanted, call);
       const definition = definitionOf(wanted);
       const begin = paths.every((path) => path === "request") ? undefined : await beginning(definition, before);
       const row = await store.tenantDb(call.tenantId, async (db) => {
@@ -214,10 +222,11 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
         if (goesOn) await lockSchedules(db, call.tenantId);
         await audit(db, call, "schedule.update", row.key);
         const changed = await changeSchedule(db, row, { ...definition, ...(await begin?.(row)) }, clock());
+        reaches(changed.firesAt);
         if (goesOn) await checkRoom(db, call);
         return changed;
       });
-      return show(row);
+      return showWith(row, warnings);
     },
 
     pauseSchedule: ({ key }, call) =>
@@ -271,7 +280,7 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
         return made;
       });
       deps.cancelled(tenantId, cancelled, who.now);
-      return { deadline: toDeadline(row) };
+      return { deadline: toDeadline(row), warnings: kind.warnings };
     },
 
     async getDeadline({ userId, key }, call) {

@@ -128,11 +128,11 @@ export function typeService({ store, invalidations, pageTokens, clock, newId, ju
 
     async listTypes(request, call) {
       const { items, nextPageToken } = await keysetPage(pageTokens, {
-        query: [call.tenantId, "ListTypes", request.category],
+        query: [call.tenantId, "ListTypes", request.category, request.deprecated],
         pageToken: request.pageToken,
         pageSize: request.pageSize || DEFAULT_PAGE,
         read: (after, limit) =>
-          store.tenantDb(call.tenantId, (db) => pageTypes(db, call.tenantId, request.category, after, limit)),
+          store.tenantDb(call.tenantId, (db) => pageTypes(db, call.tenantId, request, after, limit)),
         keyOf: (row) => row.key,
         most: { bytes: PAGE_BYTES, sizeOf: wordsOf },
       });

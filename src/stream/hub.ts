@@ -61,13 +61,15 @@ export const STREAM_BYTES = 16 * 1024;
 export type Hub = AsyncDisposable & {
   /** Opens a stream of a user; see StreamService.Subscribe for what it guarantees. */
   subscribe(request: OpenStream): EncodedStream;
-  /** Asks every stream to reconnect elsewhere, spread over the drain time, and refuses new ones. */
-  drain(): Promise<void>;
+  /** Asks every stream to reconnect elsewhere, spread over the drain time or this, and refuses new ones. */
+  drain(withinMs: number): Promise<void>;
   open(): number;
 };
 
 const NO_TOPICS: ReadonlySet<string> = new Set();
 const BEAT_SLICES = 20;
+/** In which the streams are told to go elsewhere. */
+const DRAIN_TURNS = 20;
 const WARN_BEFORE_EXPIRY_MS = 60_000;
 
 type Attached = {
@@ -262,15 +264,19 @@ export function startHub(deps: HubDeps, config: HubConfig): Hub {
     if (state === "back") for (let n = 0; n < BEAT_SLICES; n++) void beat();
   });
 
-  async function drain(): Promise<void> {
+  async function drain(withinMs: number): Promise<void> {
     if (draining) return;
     draining = true;
     const waiting = [...all.keys()];
-    const batch = Math.max(1, Math.ceil(waiting.length / 20));
-    for (let start = 0; start < waiting.length; start += batch) {
-      for (const session of waiting.slice(start, start + batch))
-        session.reconnect(Reconnect_Cause.DRAIN, config.drainMs);
-      if (start + batch < waiting.length) await new Promise((done) => setTimeout(done, config.drainMs / 20));
+    const spreadMs = Math.min(config.drainMs, withinMs);
+    const began = performance.now();
+    for (let told = 0; told < waiting.length; ) {
+      // By the time that has passed, and not by turns: those come late on a busy machine.
+      const share = spreadMs === 0 ? 1 : (performance.now() - began) / spreadMs + 1 / DRAIN_TURNS;
+      const due = Math.ceil(waiting.length * Math.min(share, 1));
+      for (const session of waiting.slice(told, due)) session.reconnect(Reconnect_Cause.DRAIN, config.drainMs);
+      told = due;
+      if (told < waiting.length) await new Promise((done) => setTimeout(done, spreadMs / DRAIN_TURNS));
     }
   }
 

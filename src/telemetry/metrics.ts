@@ -88,6 +88,8 @@ export function createMetrics(registry: Registry) {
     accepted: counter("notifications_accepted", "Notifications committed, those of fan-outs included.", "lane"),
     deduplicated: counter("notifications_deduplicated", "Sends or recipients that an earlier one answered.", "kind"),
 
+    deprecatedSends: counter("deprecated_sends", "Sends of deprecated types, by what came of them.", "outcome"),
+
     queuePublished: counter("queue_published", "Chunks put on the queue.", "lane"),
     queuePublishFailures: counter(
       "queue_publish_failures",
@@ -127,6 +129,11 @@ export function createMetrics(registry: Registry) {
     redisSeconds: histogram("redis_seconds", "Time of one round trip to Redis.", latency),
 
     handOvers: counter("hand_overs", "Hand-overs to outside channels, by what came of them.", "channel", "outcome"),
+    handOverRepeats: counter(
+      "hand_over_repeats",
+      "Hand-overs to channels that may have taken the same before.",
+      "channel",
+    ),
     handOverSeconds: histogram("hand_over_seconds", "From due to answered by the channel.", ways, "channel"),
     escalationsBegun: counter("escalations_begun", "Escalations begun."),
     escalationSteps: counter("escalation_steps", "Turns of escalations' steps, by what came.", "channel", "outcome"),

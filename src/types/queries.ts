@@ -1,4 +1,4 @@
-import { and, asc, eq, gt, sql } from "drizzle-orm";
+import { and, asc, eq, gt, isNotNull, isNull, sql } from "drizzle-orm";
 import { types } from "#src/store/schema/users.ts";
 import type { Db } from "#src/store/store.ts";
 import type { NotificationTypeRow, TypeDefinition } from "./type.ts";
@@ -42,11 +42,11 @@ export async function findTypes(db: Db, tenantId: string, keys: readonly string[
     .orderBy(asc(types.key));
 }
 
-/** Up to `limit` types after a key, in the order of keys; with a category, only its types. */
+/** Up to `limit` types after a key, in the order of keys; of them only those of a category, or that are (not) deprecated. */
 export async function pageTypes(
   db: Db,
   tenantId: string,
-  category: string,
+  { category, deprecated }: { category: string; deprecated?: boolean | undefined },
   afterKey: string,
   limit: number,
 ): Promise<NotificationTypeRow[]> {
@@ -58,6 +58,7 @@ export async function pageTypes(
         eq(types.tenantId, tenantId),
         gt(types.key, afterKey),
         category === "" ? undefined : eq(types.category, category),
+        deprecated === undefined ? undefined : (deprecated ? isNotNull : isNull)(types.deprecation),
       ),
     )
     .orderBy(asc(types.key))

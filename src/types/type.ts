@@ -6,16 +6,19 @@ import {
   BatchRuleSchema,
   type BatchWording,
   BatchWordingSchema,
+  DeliveryMode,
   DigestRule,
   type NotificationType,
   NotificationTypeSchema,
   PayloadWordingSchema,
+  TypeDeprecationSchema,
 } from "#gen/posthorn/v1/type_service_pb.ts";
 import { offsetsOf, toOffsets } from "#src/deadlines/offsets.ts";
 import { type FieldFault, invalidRequest } from "#src/errors.ts";
 import { type EscalationPlan, toPlan } from "#src/escalation/plan.ts";
 import type { types } from "#src/store/schema/users.ts";
 import { textFaults } from "#src/store/storable.ts";
+import { deprecationFaults, storedDeprecation } from "./deprecation.ts";
 import { textsOf, wordingFaults } from "./payload/wording.ts";
 
 /** A type as stored: what accepting and routing read. Channels and priority are the contract's numbers. */
@@ -30,6 +33,8 @@ export type TypeRules = {
   readonly worth: number;
   /** What happens when nobody answers; undefined: nothing. */
   readonly escalation?: EscalationPlan | undefined;
+  /** No outside channel is given it again that may have taken it. */
+  readonly atMostOnce?: boolean;
 };
 
 export type TypeBatching = {
@@ -48,7 +53,7 @@ const USUAL = 3;
 /** Of what has no type of its own. */
 export const USUAL_WORTH = USUAL * USUAL;
 
-export function rulesOf({ batching, digestRule, value, urgency, escalation }: RuledRow): TypeRules {
+export function rulesOf({ batching, digestRule, value, urgency, escalation, deliveryMode }: RuledRow): TypeRules {
   const rule = batching === null ? undefined : fromBinary(BatchRuleSchema, batching);
   const ms = (duration: Duration | undefined) => duration && Math.floor(durationMs(duration));
   return {
@@ -64,10 +69,11 @@ export function rulesOf({ batching, digestRule, value, urgency, escalation }: Ru
     digest: digestRule as DigestRule,
     worth: value * urgency,
     escalation: escalation === null ? undefined : toPlan(fromBinary(EscalationSchema, escalation)),
+    atMostOnce: deliveryMode === DeliveryMode.AT_MOST_ONCE,
   };
 }
 
-/** What `rulesOf` reads. */
+/** What `rulesOf` reads of what decides. */
 const RULED = [
   "batching",
   "digestRule",
@@ -75,7 +81,7 @@ const RULED = [
   "urgency",
   "escalation",
 ] as const satisfies (keyof NotificationTypeRow)[];
-type RuledRow = Pick<NotificationTypeRow, (typeof RULED)[number]>;
+type RuledRow = Pick<NotificationTypeRow, (typeof RULED)[number] | "deliveryMode">;
 
 /** What the tenant says about a type, with every default filled in. */
 export type TypeDefinition = Omit<
@@ -107,6 +113,8 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   group: false,
   escalation: null,
   wording: null,
+  deprecation: null,
+  deliveryMode: DeliveryMode.AT_LEAST_ONCE,
 };
 
 export function definitionOf(type: NotificationType): TypeDefinition {
@@ -128,6 +136,8 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     group: type.group,
     escalation: type.escalation === undefined ? null : toBinary(EscalationSchema, type.escalation),
     wording: type.wording === undefined ? null : toBinary(PayloadWordingSchema, type.wording),
+    deprecation: type.deprecation === undefined ? null : storedDeprecation(type.deprecation),
+    deliveryMode: type.deliveryMode || DeliveryMode.AT_LEAST_ONCE,
   };
 }
 
@@ -150,6 +160,8 @@ export function toType(row: NotificationTypeRow): NotificationType {
     group: row.group,
     ...(row.escalation === null ? {} : { escalation: fromBinary(EscalationSchema, row.escalation) }),
     ...(row.wording === null ? {} : { wording: fromBinary(PayloadWordingSchema, row.wording) }),
+    ...(row.deprecation === null ? {} : { deprecation: fromBinary(TypeDeprecationSchema, row.deprecation) }),
+    deliveryMode: row.deliveryMode as DeliveryMode,
     payloadMessage: row.payloadMessage ?? "",
     payloadVersion: row.payloadVersion ?? 0,
     revision: row.revision,
@@ -175,6 +187,8 @@ const FIELDS = {
   group: "group",
   escalation: "escalation",
   wording: "wording",
+  deprecation: "deprecation",
+  delivery_mode: "deliveryMode",
 } as const satisfies Record<string, keyof TypeDefinition>;
 
 /** The masked fields (names of the contract) that differ from the row; `key` and the server's own fields never do. */
@@ -201,7 +215,8 @@ function asText(value: TypeDefinition[keyof TypeDefinition]): string {
 }
 
 /** INVALID_REQUEST for what the contract's validation cannot refuse. */
-export function checkDefinition({ displayName, description, batchWording, wording }: TypeDefinition): void {
+export function checkDefinition(definition: TypeDefinition): void {
+  const { displayName, description, batchWording, wording } = definition;
   const { title, body, more, translations } = fromBinary(BatchWordingSchema, batchWording ?? new Uint8Array());
   const wordings = Object.entries({ "type.batch_wording": { title, body, more }, ...translationsByPath(translations) });
   const fields = textFaults({
@@ -219,6 +234,7 @@ export function checkDefinition({ displayName, description, batchWording, wordin
   fields.push(...wordingFaults(wording, undefined).map(inType));
   if ((wording?.byteLength ?? 0) > MAX_WORDING_BYTES)
     fields.push({ field: "type.wording", description: `must have no more than ${MAX_WORDING_BYTES} bytes in all` });
+  fields.push(...deprecationFaults(definition));
   if ((batchWording?.byteLength ?? 0) > MAX_WORDING_BYTES)
     fields.push({
       field: "type.batch_wording",

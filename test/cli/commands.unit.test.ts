@@ -26,7 +26,8 @@ import {
   SendService,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
-import { type PushPayloadRequest, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { DeliveryMode, type PushPayloadRequest, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { Warning_Code } from "#gen/posthorn/v1/warning_pb.ts";
 import { type LocalState, stateFile, writeState } from "#src/cli/state.ts";
 import type { World } from "#src/cli/world.ts";
 import { shipped, shippedProto } from "../support/descriptors.ts";
@@ -201,7 +202,17 @@ test("what-if asks about one Send, with every option, and shows what would happe
         status: Status.ACCEPTED,
         actor: "posthorn",
       };
-      return { timeZone: "Asia/Kolkata", duplicateOf, timeline: duplicateOf === "" ? [{ entry }] : [] };
+      if (duplicateOf !== "") return { timeZone: "Asia/Kolkata", duplicateOf };
+      const at = (minute: string) => timestampFromDate(new Date(`2026-11-27T22:${minute}:00Z`));
+      const batch = { id: ID, kind: BatchKind.BATCH, size: 2, maxSize: 3, flushTime: at("30") };
+      return {
+        timeZone: "Asia/Kolkata",
+        timeline: [{ entry }],
+        limitsUnknown: true,
+        batch: { batch, channels: [Channel.IN_APP, Channel.EMAIL], latestFlushTime: at("50") },
+        handOvers: [{ channel: Channel.EMAIL, time: at("10") }],
+        ifUnanswered: [{ entry: { time: at("20"), channel: Channel.SMS, step: 1, actor: "posthorn" } }],
+      };
     }),
   );
   const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
@@ -209,13 +220,27 @@ test("what-if asks about one Send, with every option, and shows what would happe
     ..."what-if ada --type news --at 2026-11-27T22:10Z -p high --channel email,sms --tag a --sender bob --ttl 1h".split(
       " ",
     ),
-    ..."--dedup-key d --schedule-local 2026-11-28T09:00 --no-batch --bypass-rate-limit --data".split(" "),
+    ..."--dedup-key d --schedule-local 2026-11-28T09:00 --no-batch --escalate sms:5m --confirm --bypass-rate-limit --data".split(
+      " ",
+    ),
     '{"n":1}',
   ];
   const { exitCode, out } = await w.run(options);
   expect({ exitCode, out }).toEqual({
     exitCode: 0,
-    out: ["Sat 2026-11-28 03:40:00 Asia/Kolkata (2026-11-27T22:10:00Z)  accepted"],
+    out: [
+      "Sat 2026-11-28 03:40:00 Asia/Kolkata (2026-11-27T22:10:00Z)  accepted",
+      "",
+      `joins batch ${ID} of what is for inbox and email: number 2 of up to 3; closes Sat 2026-11-28 04:00, Sat 2026-11-28 04:20 at the latest`,
+      "",
+      "handed over to email at Sat 2026-11-28 03:40",
+      "",
+      "if nobody answers",
+      "",
+      "Sat 2026-11-28 03:50:00 Asia/Kolkata (2026-11-27T22:20:00Z)  handed over, sms, step 1 of its escalation",
+      "",
+      "Redis was away: what the limits and the hourly cap have counted is not known",
+    ],
   });
   expect(request).toMatchObject({
     request: {
@@ -230,6 +255,7 @@ test("what-if asks about one Send, with every option, and shows what would happe
       dedupKey: "d",
       schedule: { case: "localScheduleTime", value: "2026-11-28T09:00" },
       batchable: false,
+      escalation: { steps: [{ channel: Channel.SMS, after: { seconds: 300n } }], confirmationRequired: true },
       bypassRateLimit: true,
     },
     time: timestampFromDate(new Date("2026-11-27T22:10:00Z")),
@@ -590,6 +616,42 @@ test("types load reads presets and files", async () => {
   ]);
   expect(seen).toEqual(["invoice true", "receipt true"]);
   expect((await w.run("types load ./nowhere.json")).exitCode).toBe(2);
+});
+
+test("what is deprecated is listed as that, and whoever sends it is warned once", async () => {
+  const sunsetTime = timestampFromDate(new Date("2027-01-01T00:00:00Z"));
+  const warning = { code: Warning_Code.TYPE_DEPRECATED, type: "sent", replacement: "shipped", sunsetTime };
+  const asked: (boolean | undefined)[] = [];
+  const { server } = await serving((router) =>
+    router
+      .rpc(TypeService.method.listTypes, ({ deprecated }) => {
+        asked.push(deprecated);
+        return {
+          types: [
+            { key: "sent", deprecation: { replacement: "shipped", sunsetTime } },
+            { key: "shipped", displayName: "Shipped", deliveryMode: DeliveryMode.AT_MOST_ONCE },
+          ],
+        };
+      })
+      .rpc(SendService.method.send, () => ({ warnings: [warning] }))
+      .rpc(SendService.method.sendBatch, ({ items }) => ({
+        results: items.map(() => ({ result: { case: "response" as const, value: { warnings: [warning] } } })),
+      })),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const told = "deprecated, refused from 2027-01-01T00:00:00Z on; send shipped instead";
+  const listed = (await w.run("types list")).out;
+  expect(listed[0]).toMatch(new RegExp(`^sent .* ${told}$`));
+  expect(listed[1]).toMatch(/at most once +Shipped$/);
+  await w.run("types list --deprecated");
+  await w.run("types list --no-deprecated");
+  expect(asked).toEqual([undefined, true, false]);
+  const err = [`warning: the type sent is ${told}`];
+  expect(await w.run(["send", "ada", "-t", "Hello"])).toMatchObject({ exitCode: 0, err });
+  mkdirSync(w.dataDir, { recursive: true });
+  const file = join(w.dataDir, "many.jsonl");
+  writeFileSync(file, '{"to": {"userIds": ["ada"]}}\n'.repeat(3));
+  expect(await w.run(`send --from ${file}`)).toMatchObject({ exitCode: 0, err });
 });
 
 test("types diff tells what a file would change and changes nothing; history who changed what", async () => {

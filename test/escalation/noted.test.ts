@@ -14,7 +14,7 @@ test("what a process that stood still has claimed twice, and notes together, is 
   ]);
   const claimed = (attempts: number): Claimed => ({
     ...{ tenantId, notificationId, userId: "u1", step: 0, channel: Channel.PUSH, attempts },
-    ...{ dueAt: clock(), trace: null },
+    ...{ dueAt: clock(), trace: null, atMostOnce: false, inDoubt: false },
   });
   const handOver = {
     notificationId,
@@ -22,6 +22,7 @@ test("what a process that stood still has claimed twice, and notes together, is 
     priority: Priority.NORMAL,
     step: 0,
     channel: Channel.PUSH,
+    atMostOnce: false,
     trace: "",
   };
   const { failed } = await store.tenant(tenantId, async (tx) => {

@@ -159,6 +159,26 @@ describe("a channel", () => {
     expect([of(alone).length, of(both).length]).toEqual(before);
   });
 
+  test("is not asked again once its user no longer wants there what goes to the inbox; who asked for it is", async () => {
+    answer = async () => ({ kind: "retry", cause: "busy" });
+    const user = newUser();
+    await prefer(user, { delivery: { method: Channel.EMAIL } });
+    const added = await send(user, { channels: [Channel.IN_APP] });
+    const asked = await send(user, { channels: [Channel.IN_APP, Channel.EMAIL] });
+    await until(
+      async () => [added, asked].filter((id) => of(id).length === 0),
+      (missing) => missing.length === 0,
+    );
+    await prefer(user, { delivery: { method: Channel.IN_APP } });
+    const before = of(added).length;
+    answer = async () => ({ kind: "sent" });
+    pass(2 * MINUTE);
+    await told(asked, ({ channel, status }) => channel === Channel.EMAIL && status === Status.DELIVERED);
+    await told(added, ({ channel, reason }) => channel === Channel.EMAIL && reason === Reason.CHANNEL_DISABLED);
+    expect((await get(added)).status).toBe(Status.DELIVERED);
+    expect(of(added)).toHaveLength(before);
+  });
+
   test("that its user switches off while it is tried again gives the step's turn to the next", async () => {
     answer = async ({ channel }) => (channel === Channel.EMAIL ? { kind: "retry", cause: "busy" } : { kind: "sent" });
     const user = newUser();

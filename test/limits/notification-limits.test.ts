@@ -31,7 +31,9 @@ const CONFIG: NotificationLimitsConfig = {
   maxBackoffMs: 300_000,
   onRedisDown: { user: "open-local", tenant: "open-local", global: "open-local" },
 };
-const NOON = Date.parse("2026-01-10T12:00:00Z");
+/** Ahead of Redis's clock, which is asked where those of callers are far apart: there is no other then than theirs. */
+const NOON = Date.parse("2099-01-10T12:00:00Z");
+const HOUR_MS = 3_600_000;
 const noon = (seconds: number) => new Date(NOON + seconds * 1000);
 
 async function limiter(changes: Partial<NotificationLimitsConfig> = {}, on = cache) {
@@ -326,6 +328,44 @@ test("what a caller whose clock ran ahead has left keeps nobody waiting who come
   // With bob's sixth, who waits until the next ten seconds, there is room for one more in the tenant's minute.
   const late = await reserve(tenant, [...wanted(1, "eve"), ...wanted(1, "joe")], noon(5 * 3600 + 1));
   expect(late).toMatchObject([{ allowed: true }, { allowed: false, reason: Reason.TENANT_LIMIT, usage: 12 }]);
+});
+
+test("a caller whose clock is minutes or days behind counts with those whose clock is right", async () => {
+  // Right is by Redis's own clock. A day or an hour that ends meanwhile proves nothing: then once more.
+  const within = async <T>(ms: number, ask: (tenant: string, right: Date) => Promise<T>): Promise<T> => {
+    const right = new Date();
+    const answer = await ask(randomUUID(), right);
+    const over = Math.floor(Date.now() / ms) !== Math.floor(right.getTime() / ms);
+    return over ? within(ms, ask) : answer;
+  };
+  const minutesBefore = (right: Date, minutes: number) => new Date(right.getTime() - minutes * 60_000);
+  const day = { burst: 100, perMinute: 100, perHour: 100, perDay: 5 };
+  const { reserve } = await limiter({ perUser: day, perTenantPerMinute: 100, globalPerMinute: 100 });
+  const counts = await within(86_400_000, async (tenant, right) => {
+    const counts = [];
+    for (const minutes of [0, 2, 90, 3000, 0, 2]) {
+      counts.push(allowed(await reserve(tenant, wanted(4), minutesBefore(right, minutes))));
+    }
+    return counts;
+  });
+  expect(counts).toEqual([4, 1, 0, 0, 0, 0]);
+
+  const cap: Cap = { perHour: 1, share: 1, over: "wait" };
+  await within(HOUR_MS, async (tenant, right) => {
+    const behind = minutesBefore(right, 200);
+    expect(allowed(await reserve(tenant, wanted(1, "ann", { cap }), right))).toBe(1);
+    const [one] = wanted(1, "ann", { cap, expiresAtMs: right.getTime() + 3 * HOUR_MS });
+    const [turn] = await reserve(tenant, [one as Request], behind);
+    if (turn?.allowed !== false) throw new Error("it had no turn to wait for");
+    const hours = Math.floor(turn.until.getTime() / HOUR_MS) - Math.floor(right.getTime() / HOUR_MS);
+    const slot = { at: turn.until, reason: Reason.HOURLY_CAP };
+    const again = await reserve(tenant, [{ ...(one as Request), attempt: 1, slot }], behind);
+    return { hours, again, turn };
+  }).then(({ hours, again, turn }) => {
+    expect({ hours, slot: turn.slot }).toEqual({ hours: 1, slot: true });
+    // It keeps its turn: none was better.
+    expect(again).toMatchObject([{ allowed: false, until: turn.until }]);
+  });
 });
 
 test("nothing stays in Redis for ever", async () => {

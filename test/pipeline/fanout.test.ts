@@ -168,7 +168,7 @@ describe("a cancelled fan-out", () => {
   });
 });
 
-test("a fan-out whose message was lost goes on when its lease is over", async () => {
+test("a fan-out whose message was lost goes on", async () => {
   await withMembers("lost", ["l1", "l2"]);
   const { fanoutId } = await api.key.send.send({ to: { topics: ["lost"] }, content: hi, priority: Priority.HIGH });
   const nats = await connect({ servers: services.natsUrl });
@@ -177,7 +177,6 @@ test("a fan-out whose message was lost goes on when its lease is over", async ()
   await until(waiting, (count) => count === 1);
   for (const { name } of LANES) await manager.streams.purge(ingestStream(services.namespace, name));
   await nats.close();
-  await sql`update fanouts set lease_until = now() - interval '1 second' where id = ${fanoutId}`;
   await using _ = await worker();
   expect(await completed(fanoutId)).toMatchObject({ created: 2 });
 });

@@ -160,3 +160,22 @@ test("a message that is done and was kept hides nothing that was lost before it"
   });
   expect(await round(60 * MINUTE, MINUTE, { ...broker, jsm })).toBe(1);
 });
+
+test("a fan-out is queued again once it is not on the queue, and else when its lease is over", async () => {
+  await purge();
+  await sql`update notifications set status = ${Status.DELIVERED} where status = 1`;
+  await api.key.topics.upsertTopic({ topic: { key: "all" } });
+  await api.key.topics.addMembers({ key: "all", userIds: ["a", "b"] });
+  await api.key.send.send({ to: { topics: ["all"] }, content: hi, priority: Priority.HIGH });
+  await until(queued, (count) => count === 1);
+  const withinLease = () => round(20_000, 1000);
+  expect(await withinLease()).toBe(0);
+  await purge();
+  // Too young to be missed.
+  expect(await round(0, MINUTE)).toBe(0);
+  expect(await withinLease()).toBe(1);
+  await until(queued, (count) => count === 1);
+  expect(await withinLease()).toBe(0);
+  expect(await round(MINUTE, 1000)).toBe(1);
+  await until(queued, (count) => count === 2);
+});

@@ -1,24 +1,25 @@
 import postgres from "postgres";
 import { Channel, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
+import { DeliveryMode, DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import type { Channels, Message, Outcome } from "#src/channels/channel.ts";
 import { localTimeOf } from "#src/notifications/local-time.ts";
 import { batching } from "../batches/setup.ts";
 import type { TestPlatform } from "../support/platform.ts";
 import { until } from "../support/until.ts";
 
-/** One that takes everything, one that refuses everything, and one that takes what it is handed again. */
+/** One that takes everything, one that refuses everything, one that says nothing the first time, and one that never does. */
 export function trafficChannels(): Channels {
   const seen = new Set<string>();
   const again = async ({ idempotencyKey }: Message): Promise<Outcome> => {
     if (seen.has(idempotencyKey)) return { kind: "sent" };
     seen.add(idempotencyKey);
-    return { kind: "retry", cause: new Error("busy") };
+    throw new Error("no answer");
   };
   return new Map([
     [Channel.EMAIL, { deliver: async () => ({ kind: "sent" }) }],
     [Channel.SMS, { deliver: async () => ({ kind: "rejected", cause: new Error("no such number") }) }],
     [Channel.PUSH, { deliver: again }],
+    [Channel.WEBHOOK, { deliver: async () => ({ kind: "unknown", cause: new Error("no answer") }) }],
   ]);
 }
 
@@ -54,6 +55,8 @@ async function outside(
   const chain = (confirmationRequired: boolean) => ({
     escalation: { steps: [{ channel: Channel.EMAIL, after: seconds(10) }], confirmationRequired },
   });
+  await key.types.createType({ type: { key: "once", deliveryMode: DeliveryMode.AT_MOST_ONCE, deprecation: {} } });
+  const { notificationId: unknown } = await sendTo("outside-8", "once", canary, { channels: [Channel.WEBHOOK] });
   const [sent, refused, late] = [
     await send("outside-1", { channels: [Channel.EMAIL, Channel.PUSH] }),
     await send("outside-2", { channels: [Channel.SMS] }),
@@ -88,6 +91,7 @@ async function outside(
     );
   await ended(sent, Status.DELIVERED);
   await ended(refused, Status.FAILED);
+  await ended(unknown, Status.FAILED);
   await ended(late, Status.EXPIRED);
 }
 

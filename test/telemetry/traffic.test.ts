@@ -53,7 +53,7 @@ test("what leads outside, what is collected and what is due by itself is counted
       ),
     );
   expect(pairs("posthorn_hand_overs_total", "channel", "outcome")).toEqual(
-    new Set(["email sent", "push sent", "push retry", "push expired", "sms refused"]),
+    new Set(["email sent", "push sent", "push retry", "push expired", "sms refused", "webhook unknown"]),
   );
   expect(values("posthorn_hand_over_seconds", "channel")).toEqual(new Set(["email", "push", "sms"]));
   expect(pairs("posthorn_escalation_steps_total", "channel", "outcome")).toEqual(new Set(["email taken"]));

@@ -413,7 +413,8 @@ export const ChannelPreferencesSchema: GenMessage<ChannelPreferences> = /*@__PUR
 export type Delivery = Message<"posthorn.v1.Delivery"> & {
   /**
    * What is sent to the inbox comes here as well. Default IN_APP: the inbox alone
-   * (to have none of it, switch the channel off).
+   * (to have none of it, switch the channel off). Changed, it holds for what has
+   * still to be decided, and what a former one did not take is tried there no more.
    *
    * @generated from field: optional posthorn.v1.Channel method = 1;
    */

@@ -7,19 +7,23 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Batch } from "./batch_service_pb.ts";
+import { file_posthorn_v1_batch_service } from "./batch_service_pb.ts";
 import type { ItemError } from "./error_pb.ts";
 import { file_posthorn_v1_error } from "./error_pb.ts";
 import type { ExplainedEntry } from "./explain_pb.ts";
 import { file_posthorn_v1_explain } from "./explain_pb.ts";
 import type { Channel, Content, Escalation, Notification, Priority, RateLimitStatus, Status, TimelineEntry, Verdict } from "./notification_pb.ts";
 import { file_posthorn_v1_notification } from "./notification_pb.ts";
+import type { Warning } from "./warning_pb.ts";
+import { file_posthorn_v1_warning } from "./warning_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file posthorn/v1/send_service.proto.
  */
 export const file_posthorn_v1_send_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS9zZW5kX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIs4BCgpSZWNpcGllbnRzEjUKCHVzZXJfaWRzGAEgAygJQiO6SCCSAR0Q6AciGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI7CgZ0b3BpY3MYAiADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOgoFcm9sZXMYAyADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSEAoIZXZlcnlvbmUYBCABKAgijgoKC1NlbmRSZXF1ZXN0EtsBCgJ0bxgBIAEoCzIXLnBvc3Rob3JuLnYxLlJlY2lwaWVudHNCtQG6SLEBugGqAQoPcmVjaXBpZW50cy5zb21lEjluYW1lIGF0IGxlYXN0IG9uZSB1c2VyIGlkLCB0b3BpYyBvciByb2xlLCBvciBzZXQgZXZlcnlvbmUaXHRoaXMudXNlcl9pZHMuc2l6ZSgpID4gMCB8fCB0aGlzLnRvcGljcy5zaXplKCkgPiAwIHx8IHRoaXMucm9sZXMuc2l6ZSgpID4gMCB8fCB0aGlzLmV2ZXJ5b25lyAEBEjUKBHR5cGUYAiABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBItCgdjb250ZW50GAMgASgLMhQucG9zdGhvcm4udjEuQ29udGVudEIGukgDyAEBEjsKCGNoYW5uZWxzGAQgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABIxCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARIxCgR0YWdzGAYgAygJQiO6SCCSAR0QChgBIhdyFTITXltceDIxLVx4N2VdezEsNjR9JBIzCg1zY2hlZHVsZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAEmAKE2xvY2FsX3NjaGVkdWxlX3RpbWUYCCABKAlCQbpIPnI8MjpeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn1UWzAtOV17Mn06WzAtOV17Mn0oOlswLTldezJ9KT8kSAASMQoLZXhwaXJlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAESOwoDdHRsGAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAsL0QMgIIAUgBEjcKD2lkZW1wb3RlbmN5X2tleRgLIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEjEKCWRlZHVwX2tleRgMIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEkEKDGRlZHVwX3dpbmRvdxgNIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgPUkMgIIARI0Cgxjb2xsYXBzZV9rZXkYDiABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwyMDB9JBIxCglzZW5kZXJfaWQYDyABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIZChFieXBhc3NfcmF0ZV9saW1pdBgQIAEoCBJCChF3YWl0X2Zvcl9kZWNpc2lvbhgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIICjIAEjEKCWdyb3VwX2tleRgSIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEhYKCWJhdGNoYWJsZRgUIAEoCEgCiAEBQgoKCHNjaGVkdWxlQggKBmV4cGlyeUIMCgpfYmF0Y2hhYmxlIksKDFNlbmRSZXNwb25zZRIoCgdyZXN1bHRzGAEgAygLMhcucG9zdGhvcm4udjEuU2VuZFJlc3VsdBIRCglmYW5vdXRfaWQYAiABKAkiqgIKClNlbmRSZXN1bHQSFwoPbm90aWZpY2F0aW9uX2lkGAEgASgJEg8KB3VzZXJfaWQYAiABKAkSIwoGc3RhdHVzGAMgASgOMhMucG9zdGhvcm4udjEuU3RhdHVzEhQKDGRlZHVwbGljYXRlZBgEIAEoCBI7Chdlc3RpbWF0ZWRfZGVsaXZlcnlfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGcXVldWVkGAYgASgIEiYKCHZlcmRpY3RzGAcgAygLMhQucG9zdGhvcm4udjEuVmVyZGljdBIwCgpyYXRlX2xpbWl0GAggASgLMhwucG9zdGhvcm4udjEuUmF0ZUxpbWl0U3RhdHVzEhAKCGJhdGNoX2lkGAkgASgJIk0KEFNlbmRCYXRjaFJlcXVlc3QSOQoFaXRlbXMYASADKAsyGC5wb3N0aG9ybi52MS5TZW5kUmVxdWVzdEIQukgNkgEKCAEQiCciA9gBAyJCChFTZW5kQmF0Y2hSZXNwb25zZRItCgdyZXN1bHRzGAEgAygLMhwucG9zdGhvcm4udjEuU2VuZEJhdGNoUmVzdWx0InMKD1NlbmRCYXRjaFJlc3VsdBItCghyZXNwb25zZRgBIAEoCzIZLnBvc3Rob3JuLnYxLlNlbmRSZXNwb25zZUgAEicKBWVycm9yGAIgASgLMhYucG9zdGhvcm4udjEuSXRlbUVycm9ySABCCAoGcmVzdWx0ImAKEVNlbmRTdHJlYW1SZXF1ZXN0EhAKCGNodW5rX2lkGAEgASgDEjkKBWl0ZW1zGAIgAygLMhgucG9zdGhvcm4udjEuU2VuZFJlcXVlc3RCELpIDZIBCggBEIgnIgPYAQMiVQoSU2VuZFN0cmVhbVJlc3BvbnNlEhAKCGNodW5rX2lkGAEgASgDEi0KB3Jlc3VsdHMYAiADKAsyHC5wb3N0aG9ybi52MS5TZW5kQmF0Y2hSZXN1bHQiLgoWR2V0Tm90aWZpY2F0aW9uUmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQEieAoXR2V0Tm90aWZpY2F0aW9uUmVzcG9uc2USLwoMbm90aWZpY2F0aW9uGAEgASgLMhkucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uEiwKCHRpbWVsaW5lGAIgAygLMhoucG9zdGhvcm4udjEuVGltZWxpbmVFbnRyeSIyChpFeHBsYWluTm90aWZpY2F0aW9uUmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQEitgEKG0V4cGxhaW5Ob3RpZmljYXRpb25SZXNwb25zZRIvCgxub3RpZmljYXRpb24YASABKAsyGS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb24SEQoJdGltZV96b25lGAIgASgJEhMKC2J5cGFzc2VkX2J5GAMgASgJEi0KCHRpbWVsaW5lGAQgAygLMhsucG9zdGhvcm4udjEuRXhwbGFpbmVkRW50cnkSDwoHb21pdHRlZBgFIAEoBSLpAwoSUHJldmlld1NlbmRSZXF1ZXN0EqgDCgdyZXF1ZXN0GAEgASgLMhgucG9zdGhvcm4udjEuU2VuZFJlcXVlc3RC/AK6SPgCugHEAQoRcHJldmlldy5yZWNpcGllbnQSQW11c3QgYmUgdG8gZXhhY3RseSBvbmUgdXNlciBpZCwgYW5kIHRvIG5vIHRvcGljLCByb2xlIG9yIGV2ZXJ5b25lGmx0aGlzLnRvLnVzZXJfaWRzLnNpemUoKSA9PSAxICYmIHRoaXMudG8udG9waWNzLnNpemUoKSA9PSAwICYmIHRoaXMudG8ucm9sZXMuc2l6ZSgpID09IDAgJiYgIXRoaXMudG8uZXZlcnlvbmW6AakBCg9wcmV2aWV3LnJlcXVlc3QSP211c3Qgbm90IHNldCBpZGVtcG90ZW5jeV9rZXksIHdhaXRfZm9yX2RlY2lzaW9uIG9yIGNvbGxhcHNlX2tleRpVdGhpcy5pZGVtcG90ZW5jeV9rZXkgPT0gJycgJiYgIWhhcyh0aGlzLndhaXRfZm9yX2RlY2lzaW9uKSAmJiB0aGlzLmNvbGxhcHNlX2tleSA9PSAnJ8gBARIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKUAQoTUHJldmlld1NlbmRSZXNwb25zZRIRCgl0aW1lX3pvbmUYASABKAkSFAoMZHVwbGljYXRlX29mGAIgASgJEi0KCHRpbWVsaW5lGAMgAygLMhsucG9zdGhvcm4udjEuRXhwbGFpbmVkRW50cnkSJQoHY29udGVudBgEIAEoCzIULnBvc3Rob3JuLnYxLkNvbnRlbnQiiAEKGExpc3ROb3RpZmljYXRpb25zUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSLwoGZmlsdGVyGAMgASgLMh8ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uRmlsdGVyIoQDChJOb3RpZmljYXRpb25GaWx0ZXISLwoHdXNlcl9pZBgBIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDEyOH0kEjoKBXR5cGVzGAIgAygJQiu6SCiSASUQFCIhch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEjgKCHN0YXR1c2VzGAMgAygOMhMucG9zdGhvcm4udjEuU3RhdHVzQhG6SA6SAQsQFCIHggEEEAEgABIqCgN0YWcYBCABKAlCHbpIGtgBAXIVMhNeW1x4MjEtXHg3ZV17MSw4MH0kEi4KCnN0YXJ0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIeCglmYW5vdXRfaWQYByABKAlCC7pICNgBAXIDsAEBEh0KCGJhdGNoX2lkGAggASgJQgu6SAjYAQFyA7ABASJmChlMaXN0Tm90aWZpY2F0aW9uc1Jlc3BvbnNlEjAKDW5vdGlmaWNhdGlvbnMYASADKAsyGS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIoMDChlVcGRhdGVOb3RpZmljYXRpb25SZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABARIlCgdjb250ZW50GAIgASgLMhQucG9zdGhvcm4udjEuQ29udGVudBIxCg1zY2hlZHVsZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoEdGFncxgFIAMoCUIjukggkgEdEAoYASIXchUyE15bXHgyMS1ceDdlXXsxLDY0fSQSLwoLdXBkYXRlX21hc2sYBiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEmEKE2xvY2FsX3NjaGVkdWxlX3RpbWUYByABKAlCRLpIQdgBAXI8MjpeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn1UWzAtOV17Mn06WzAtOV17Mn0oOlswLTldezJ9KT8kIk0KGlVwZGF0ZU5vdGlmaWNhdGlvblJlc3BvbnNlEi8KDG5vdGlmaWNhdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbiIxChlDYW5jZWxOb3RpZmljYXRpb25SZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASJNChpDYW5jZWxOb3RpZmljYXRpb25SZXNwb25zZRIvCgxub3RpZmljYXRpb24YASABKAsyGS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb24i1AEKGkNhbmNlbE5vdGlmaWNhdGlvbnNSZXF1ZXN0Eh0KA2lkcxgBIAMoCUIQukgNkgEKEOgHIgVyA7ABARIvCgZmaWx0ZXIYAiABKAsyHy5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25GaWx0ZXI6ZrpIYxphCg1jYW5jZWwudGFyZ2V0EiVnaXZlIGVpdGhlciBpZHMgb3IgYSBmaWx0ZXIsIG5vdCBib3RoGikodGhpcy5pZHMuc2l6ZSgpID4gMCkgIT0gaGFzKHRoaXMuZmlsdGVyKSI+ChtDYW5jZWxOb3RpZmljYXRpb25zUmVzcG9uc2USEQoJY2FuY2VsbGVkGAEgASgFEgwKBG1vcmUYAiABKAgiTgoaQ29uZmlybU5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBEhoKBnJlYXNvbhgCIAEoCUIKukgHcgUQARj0AyJOChtDb25maXJtTm90aWZpY2F0aW9uUmVzcG9uc2USLwoMbm90aWZpY2F0aW9uGAEgASgLMhkucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uIi8KF0NhbmNlbEVzY2FsYXRpb25SZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASItChhDYW5jZWxFc2NhbGF0aW9uUmVzcG9uc2USEQoJY2FuY2VsbGVkGAEgASgIIigKEEdldEZhbm91dFJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIjgKEUdldEZhbm91dFJlc3BvbnNlEiMKBmZhbm91dBgBIAEoCzITLnBvc3Rob3JuLnYxLkZhbm91dCIrChNDYW5jZWxGYW5vdXRSZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASI7ChRDYW5jZWxGYW5vdXRSZXNwb25zZRIjCgZmYW5vdXQYASABKAsyEy5wb3N0aG9ybi52MS5GYW5vdXQioQIKBkZhbm91dBIKCgJpZBgBIAEoCRIoCgVzdGF0ZRgCIAEoDjIZLnBvc3Rob3JuLnYxLkZhbm91dC5TdGF0ZRIPCgdjcmVhdGVkGAMgASgDEhQKDGRlZHVwbGljYXRlZBgEIAEoAxIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlsKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASEQoNU1RBVEVfUlVOTklORxABEhMKD1NUQVRFX0NPTVBMRVRFRBACEhMKD1NUQVRFX0NBTkNFTExFRBADMqQKCgtTZW5kU2VydmljZRI7CgRTZW5kEhgucG9zdGhvcm4udjEuU2VuZFJlcXVlc3QaGS5wb3N0aG9ybi52MS5TZW5kUmVzcG9uc2USSgoJU2VuZEJhdGNoEh0ucG9zdGhvcm4udjEuU2VuZEJhdGNoUmVxdWVzdBoeLnBvc3Rob3JuLnYxLlNlbmRCYXRjaFJlc3BvbnNlElEKClNlbmRTdHJlYW0SHi5wb3N0aG9ybi52MS5TZW5kU3RyZWFtUmVxdWVzdBofLnBvc3Rob3JuLnYxLlNlbmRTdHJlYW1SZXNwb25zZSgBMAESYQoPR2V0Tm90aWZpY2F0aW9uEiMucG9zdGhvcm4udjEuR2V0Tm90aWZpY2F0aW9uUmVxdWVzdBokLnBvc3Rob3JuLnYxLkdldE5vdGlmaWNhdGlvblJlc3BvbnNlIgOQAgESbQoTRXhwbGFpbk5vdGlmaWNhdGlvbhInLnBvc3Rob3JuLnYxLkV4cGxhaW5Ob3RpZmljYXRpb25SZXF1ZXN0GigucG9zdGhvcm4udjEuRXhwbGFpbk5vdGlmaWNhdGlvblJlc3BvbnNlIgOQAgESVQoLUHJldmlld1NlbmQSHy5wb3N0aG9ybi52MS5QcmV2aWV3U2VuZFJlcXVlc3QaIC5wb3N0aG9ybi52MS5QcmV2aWV3U2VuZFJlc3BvbnNlIgOQAgESZwoRTGlzdE5vdGlmaWNhdGlvbnMSJS5wb3N0aG9ybi52MS5MaXN0Tm90aWZpY2F0aW9uc1JlcXVlc3QaJi5wb3N0aG9ybi52MS5MaXN0Tm90aWZpY2F0aW9uc1Jlc3BvbnNlIgOQAgESZQoSVXBkYXRlTm90aWZpY2F0aW9uEiYucG9zdGhvcm4udjEuVXBkYXRlTm90aWZpY2F0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLlVwZGF0ZU5vdGlmaWNhdGlvblJlc3BvbnNlEmUKEkNhbmNlbE5vdGlmaWNhdGlvbhImLnBvc3Rob3JuLnYxLkNhbmNlbE5vdGlmaWNhdGlvblJlcXVlc3QaJy5wb3N0aG9ybi52MS5DYW5jZWxOb3RpZmljYXRpb25SZXNwb25zZRJoChNDYW5jZWxOb3RpZmljYXRpb25zEicucG9zdGhvcm4udjEuQ2FuY2VsTm90aWZpY2F0aW9uc1JlcXVlc3QaKC5wb3N0aG9ybi52MS5DYW5jZWxOb3RpZmljYXRpb25zUmVzcG9uc2USaAoTQ29uZmlybU5vdGlmaWNhdGlvbhInLnBvc3Rob3JuLnYxLkNvbmZpcm1Ob3RpZmljYXRpb25SZXF1ZXN0GigucG9zdGhvcm4udjEuQ29uZmlybU5vdGlmaWNhdGlvblJlc3BvbnNlEl8KEENhbmNlbEVzY2FsYXRpb24SJC5wb3N0aG9ybi52MS5DYW5jZWxFc2NhbGF0aW9uUmVxdWVzdBolLnBvc3Rob3JuLnYxLkNhbmNlbEVzY2FsYXRpb25SZXNwb25zZRJPCglHZXRGYW5vdXQSHS5wb3N0aG9ybi52MS5HZXRGYW5vdXRSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuR2V0RmFub3V0UmVzcG9uc2UiA5ACARJTCgxDYW5jZWxGYW5vdXQSIC5wb3N0aG9ybi52MS5DYW5jZWxGYW5vdXRSZXF1ZXN0GiEucG9zdGhvcm4udjEuQ2FuY2VsRmFub3V0UmVzcG9uc2VCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_error, file_posthorn_v1_explain, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS9zZW5kX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIs4BCgpSZWNpcGllbnRzEjUKCHVzZXJfaWRzGAEgAygJQiO6SCCSAR0Q6AciGHIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBI7CgZ0b3BpY3MYAiADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOgoFcm9sZXMYAyADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSEAoIZXZlcnlvbmUYBCABKAgijgoKC1NlbmRSZXF1ZXN0EtsBCgJ0bxgBIAEoCzIXLnBvc3Rob3JuLnYxLlJlY2lwaWVudHNCtQG6SLEBugGqAQoPcmVjaXBpZW50cy5zb21lEjluYW1lIGF0IGxlYXN0IG9uZSB1c2VyIGlkLCB0b3BpYyBvciByb2xlLCBvciBzZXQgZXZlcnlvbmUaXHRoaXMudXNlcl9pZHMuc2l6ZSgpID4gMCB8fCB0aGlzLnRvcGljcy5zaXplKCkgPiAwIHx8IHRoaXMucm9sZXMuc2l6ZSgpID4gMCB8fCB0aGlzLmV2ZXJ5b25lyAEBEjUKBHR5cGUYAiABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBItCgdjb250ZW50GAMgASgLMhQucG9zdGhvcm4udjEuQ29udGVudEIGukgDyAEBEjsKCGNoYW5uZWxzGAQgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABIxCghwcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARIxCgR0YWdzGAYgAygJQiO6SCCSAR0QChgBIhdyFTITXltceDIxLVx4N2VdezEsNjR9JBIzCg1zY2hlZHVsZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAEmAKE2xvY2FsX3NjaGVkdWxlX3RpbWUYCCABKAlCQbpIPnI8MjpeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn1UWzAtOV17Mn06WzAtOV17Mn0oOlswLTldezJ9KT8kSAASMQoLZXhwaXJlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAESOwoDdHRsGAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAsL0QMgIIAUgBEjcKD2lkZW1wb3RlbmN5X2tleRgLIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEjEKCWRlZHVwX2tleRgMIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEkEKDGRlZHVwX3dpbmRvdxgNIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgPUkMgIIARI0Cgxjb2xsYXBzZV9rZXkYDiABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwyMDB9JBIxCglzZW5kZXJfaWQYDyABKAlCHrpIG9gBAXIWMhReW1x4MjEtXHg3ZV17MSwxMjh9JBIZChFieXBhc3NfcmF0ZV9saW1pdBgQIAEoCBJCChF3YWl0X2Zvcl9kZWNpc2lvbhgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIICjIAEjEKCWdyb3VwX2tleRgSIAEoCUIeukgb2AEBchYyFF5bXHgyMS1ceDdlXXsxLDIwMH0kEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEhYKCWJhdGNoYWJsZRgUIAEoCEgCiAEBQgoKCHNjaGVkdWxlQggKBmV4cGlyeUIMCgpfYmF0Y2hhYmxlInMKDFNlbmRSZXNwb25zZRIoCgdyZXN1bHRzGAEgAygLMhcucG9zdGhvcm4udjEuU2VuZFJlc3VsdBIRCglmYW5vdXRfaWQYAiABKAkSJgoId2FybmluZ3MYAyADKAsyFC5wb3N0aG9ybi52MS5XYXJuaW5nIqoCCgpTZW5kUmVzdWx0EhcKD25vdGlmaWNhdGlvbl9pZBgBIAEoCRIPCgd1c2VyX2lkGAIgASgJEiMKBnN0YXR1cxgDIAEoDjITLnBvc3Rob3JuLnYxLlN0YXR1cxIUCgxkZWR1cGxpY2F0ZWQYBCABKAgSOwoXZXN0aW1hdGVkX2RlbGl2ZXJ5X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnF1ZXVlZBgGIAEoCBImCgh2ZXJkaWN0cxgHIAMoCzIULnBvc3Rob3JuLnYxLlZlcmRpY3QSMAoKcmF0ZV9saW1pdBgIIAEoCzIcLnBvc3Rob3JuLnYxLlJhdGVMaW1pdFN0YXR1cxIQCghiYXRjaF9pZBgJIAEoCSJNChBTZW5kQmF0Y2hSZXF1ZXN0EjkKBWl0ZW1zGAEgAygLMhgucG9zdGhvcm4udjEuU2VuZFJlcXVlc3RCELpIDZIBCggBEIgnIgPYAQMiQgoRU2VuZEJhdGNoUmVzcG9uc2USLQoHcmVzdWx0cxgBIAMoCzIcLnBvc3Rob3JuLnYxLlNlbmRCYXRjaFJlc3VsdCJzCg9TZW5kQmF0Y2hSZXN1bHQSLQoIcmVzcG9uc2UYASABKAsyGS5wb3N0aG9ybi52MS5TZW5kUmVzcG9uc2VIABInCgVlcnJvchgCIAEoCzIWLnBvc3Rob3JuLnYxLkl0ZW1FcnJvckgAQggKBnJlc3VsdCJgChFTZW5kU3RyZWFtUmVxdWVzdBIQCghjaHVua19pZBgBIAEoAxI5CgVpdGVtcxgCIAMoCzIYLnBvc3Rob3JuLnYxLlNlbmRSZXF1ZXN0QhC6SA2SAQoIARCIJyID2AEDIlUKElNlbmRTdHJlYW1SZXNwb25zZRIQCghjaHVua19pZBgBIAEoAxItCgdyZXN1bHRzGAIgAygLMhwucG9zdGhvcm4udjEuU2VuZEJhdGNoUmVzdWx0Ii4KFkdldE5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIngKF0dldE5vdGlmaWNhdGlvblJlc3BvbnNlEi8KDG5vdGlmaWNhdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbhIsCgh0aW1lbGluZRgCIAMoCzIaLnBvc3Rob3JuLnYxLlRpbWVsaW5lRW50cnkiMgoaRXhwbGFpbk5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIrYBChtFeHBsYWluTm90aWZpY2F0aW9uUmVzcG9uc2USLwoMbm90aWZpY2F0aW9uGAEgASgLMhkucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uEhEKCXRpbWVfem9uZRgCIAEoCRITCgtieXBhc3NlZF9ieRgDIAEoCRItCgh0aW1lbGluZRgEIAMoCzIbLnBvc3Rob3JuLnYxLkV4cGxhaW5lZEVudHJ5Eg8KB29taXR0ZWQYBSABKAUi6QMKElByZXZpZXdTZW5kUmVxdWVzdBKoAwoHcmVxdWVzdBgBIAEoCzIYLnBvc3Rob3JuLnYxLlNlbmRSZXF1ZXN0QvwCukj4AroBxAEKEXByZXZpZXcucmVjaXBpZW50EkFtdXN0IGJlIHRvIGV4YWN0bHkgb25lIHVzZXIgaWQsIGFuZCB0byBubyB0b3BpYywgcm9sZSBvciBldmVyeW9uZRpsdGhpcy50by51c2VyX2lkcy5zaXplKCkgPT0gMSAmJiB0aGlzLnRvLnRvcGljcy5zaXplKCkgPT0gMCAmJiB0aGlzLnRvLnJvbGVzLnNpemUoKSA9PSAwICYmICF0aGlzLnRvLmV2ZXJ5b25lugGpAQoPcHJldmlldy5yZXF1ZXN0Ej9tdXN0IG5vdCBzZXQgaWRlbXBvdGVuY3lfa2V5LCB3YWl0X2Zvcl9kZWNpc2lvbiBvciBjb2xsYXBzZV9rZXkaVXRoaXMuaWRlbXBvdGVuY3lfa2V5ID09ICcnICYmICFoYXModGhpcy53YWl0X2Zvcl9kZWNpc2lvbikgJiYgdGhpcy5jb2xsYXBzZV9rZXkgPT0gJyfIAQESKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi6AIKE1ByZXZpZXdTZW5kUmVzcG9uc2USEQoJdGltZV96b25lGAEgASgJEhQKDGR1cGxpY2F0ZV9vZhgCIAEoCRItCgh0aW1lbGluZRgDIAMoCzIbLnBvc3Rob3JuLnYxLkV4cGxhaW5lZEVudHJ5EhYKDmxpbWl0c191bmtub3duGAQgASgIEioKBWJhdGNoGAUgASgLMhsucG9zdGhvcm4udjEuUHJldmlld2VkQmF0Y2gSMgoKaGFuZF9vdmVycxgGIAMoCzIeLnBvc3Rob3JuLnYxLlByZXZpZXdlZEhhbmRPdmVyEjIKDWlmX3VuYW5zd2VyZWQYByADKAsyGy5wb3N0aG9ybi52MS5FeHBsYWluZWRFbnRyeRImCgh3YXJuaW5ncxgIIAMoCzIULnBvc3Rob3JuLnYxLldhcm5pbmcSJQoHY29udGVudBgJIAEoCzIULnBvc3Rob3JuLnYxLkNvbnRlbnQikgEKDlByZXZpZXdlZEJhdGNoEiEKBWJhdGNoGAEgASgLMhIucG9zdGhvcm4udjEuQmF0Y2gSJgoIY2hhbm5lbHMYAiADKA4yFC5wb3N0aG9ybi52MS5DaGFubmVsEjUKEWxhdGVzdF9mbHVzaF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJkChFQcmV2aWV3ZWRIYW5kT3ZlchIlCgdjaGFubmVsGAEgASgOMhQucG9zdGhvcm4udjEuQ2hhbm5lbBIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKIAQoYTGlzdE5vdGlmaWNhdGlvbnNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUYyAEoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxjoBxIvCgZmaWx0ZXIYAyABKAsyHy5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25GaWx0ZXIihAMKEk5vdGlmaWNhdGlvbkZpbHRlchIvCgd1c2VyX2lkGAEgASgJQh66SBvYAQFyFjIUXltceDIxLVx4N2VdezEsMTI4fSQSOgoFdHlwZXMYAiADKAlCK7pIKJIBJRAUIiFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOAoIc3RhdHVzZXMYAyADKA4yEy5wb3N0aG9ybi52MS5TdGF0dXNCEbpIDpIBCxAUIgeCAQQQASAAEioKA3RhZxgEIAEoCUIdukga2AEBchUyE15bXHgyMS1ceDdlXXsxLDgwfSQSLgoKc3RhcnRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEh4KCWZhbm91dF9pZBgHIAEoCUILukgI2AEBcgOwAQESHQoIYmF0Y2hfaWQYCCABKAlCC7pICNgBAXIDsAEBImYKGUxpc3ROb3RpZmljYXRpb25zUmVzcG9uc2USMAoNbm90aWZpY2F0aW9ucxgBIAMoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkigwMKGVVwZGF0ZU5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBEiUKB2NvbnRlbnQYAiABKAsyFC5wb3N0aG9ybi52MS5Db250ZW50EjEKDXNjaGVkdWxlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCgR0YWdzGAUgAygJQiO6SCCSAR0QChgBIhdyFTITXltceDIxLVx4N2VdezEsNjR9JBIvCgt1cGRhdGVfbWFzaxgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSYQoTbG9jYWxfc2NoZWR1bGVfdGltZRgHIAEoCUJEukhB2AEBcjwyOl5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfVRbMC05XXsyfTpbMC05XXsyfSg6WzAtOV17Mn0pPyQiTQoaVXBkYXRlTm90aWZpY2F0aW9uUmVzcG9uc2USLwoMbm90aWZpY2F0aW9uGAEgASgLMhkucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uIjEKGUNhbmNlbE5vdGlmaWNhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIk0KGkNhbmNlbE5vdGlmaWNhdGlvblJlc3BvbnNlEi8KDG5vdGlmaWNhdGlvbhgBIAEoCzIZLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbiLUAQoaQ2FuY2VsTm90aWZpY2F0aW9uc1JlcXVlc3QSHQoDaWRzGAEgAygJQhC6SA2SAQoQ6AciBXIDsAEBEi8KBmZpbHRlchgCIAEoCzIfLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvbkZpbHRlcjpmukhjGmEKDWNhbmNlbC50YXJnZXQSJWdpdmUgZWl0aGVyIGlkcyBvciBhIGZpbHRlciwgbm90IGJvdGgaKSh0aGlzLmlkcy5zaXplKCkgPiAwKSAhPSBoYXModGhpcy5maWx0ZXIpIj4KG0NhbmNlbE5vdGlmaWNhdGlvbnNSZXNwb25zZRIRCgljYW5jZWxsZWQYASABKAUSDAoEbW9yZRgCIAEoCCJOChpDb25maXJtTm90aWZpY2F0aW9uUmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQESGgoGcmVhc29uGAIgASgJQgq6SAdyBRABGPQDIk4KG0NvbmZpcm1Ob3RpZmljYXRpb25SZXNwb25zZRIvCgxub3RpZmljYXRpb24YASABKAsyGS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb24iLwoXQ2FuY2VsRXNjYWxhdGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIi0KGENhbmNlbEVzY2FsYXRpb25SZXNwb25zZRIRCgljYW5jZWxsZWQYASABKAgiKAoQR2V0RmFub3V0UmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQEiOAoRR2V0RmFub3V0UmVzcG9uc2USIwoGZmFub3V0GAEgASgLMhMucG9zdGhvcm4udjEuRmFub3V0IisKE0NhbmNlbEZhbm91dFJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIjsKFENhbmNlbEZhbm91dFJlc3BvbnNlEiMKBmZhbm91dBgBIAEoCzITLnBvc3Rob3JuLnYxLkZhbm91dCKhAgoGRmFub3V0EgoKAmlkGAEgASgJEigKBXN0YXRlGAIgASgOMhkucG9zdGhvcm4udjEuRmFub3V0LlN0YXRlEg8KB2NyZWF0ZWQYAyABKAMSFAoMZGVkdXBsaWNhdGVkGAQgASgDEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiWwoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIRCg1TVEFURV9SVU5OSU5HEAESEwoPU1RBVEVfQ09NUExFVEVEEAISEwoPU1RBVEVfQ0FOQ0VMTEVEEAMypAoKC1NlbmRTZXJ2aWNlEjsKBFNlbmQSGC5wb3N0aG9ybi52MS5TZW5kUmVxdWVzdBoZLnBvc3Rob3JuLnYxLlNlbmRSZXNwb25zZRJKCglTZW5kQmF0Y2gSHS5wb3N0aG9ybi52MS5TZW5kQmF0Y2hSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuU2VuZEJhdGNoUmVzcG9uc2USUQoKU2VuZFN0cmVhbRIeLnBvc3Rob3JuLnYxLlNlbmRTdHJlYW1SZXF1ZXN0Gh8ucG9zdGhvcm4udjEuU2VuZFN0cmVhbVJlc3BvbnNlKAEwARJhCg9HZXROb3RpZmljYXRpb24SIy5wb3N0aG9ybi52MS5HZXROb3RpZmljYXRpb25SZXF1ZXN0GiQucG9zdGhvcm4udjEuR2V0Tm90aWZpY2F0aW9uUmVzcG9uc2UiA5ACARJtChNFeHBsYWluTm90aWZpY2F0aW9uEicucG9zdGhvcm4udjEuRXhwbGFpbk5vdGlmaWNhdGlvblJlcXVlc3QaKC5wb3N0aG9ybi52MS5FeHBsYWluTm90aWZpY2F0aW9uUmVzcG9uc2UiA5ACARJVCgtQcmV2aWV3U2VuZBIfLnBvc3Rob3JuLnYxLlByZXZpZXdTZW5kUmVxdWVzdBogLnBvc3Rob3JuLnYxLlByZXZpZXdTZW5kUmVzcG9uc2UiA5ACARJnChFMaXN0Tm90aWZpY2F0aW9ucxIlLnBvc3Rob3JuLnYxLkxpc3ROb3RpZmljYXRpb25zUmVxdWVzdBomLnBvc3Rob3JuLnYxLkxpc3ROb3RpZmljYXRpb25zUmVzcG9uc2UiA5ACARJlChJVcGRhdGVOb3RpZmljYXRpb24SJi5wb3N0aG9ybi52MS5VcGRhdGVOb3RpZmljYXRpb25SZXF1ZXN0GicucG9zdGhvcm4udjEuVXBkYXRlTm90aWZpY2F0aW9uUmVzcG9uc2USZQoSQ2FuY2VsTm90aWZpY2F0aW9uEiYucG9zdGhvcm4udjEuQ2FuY2VsTm90aWZpY2F0aW9uUmVxdWVzdBonLnBvc3Rob3JuLnYxLkNhbmNlbE5vdGlmaWNhdGlvblJlc3BvbnNlEmgKE0NhbmNlbE5vdGlmaWNhdGlvbnMSJy5wb3N0aG9ybi52MS5DYW5jZWxOb3RpZmljYXRpb25zUmVxdWVzdBooLnBvc3Rob3JuLnYxLkNhbmNlbE5vdGlmaWNhdGlvbnNSZXNwb25zZRJoChNDb25maXJtTm90aWZpY2F0aW9uEicucG9zdGhvcm4udjEuQ29uZmlybU5vdGlmaWNhdGlvblJlcXVlc3QaKC5wb3N0aG9ybi52MS5Db25maXJtTm90aWZpY2F0aW9uUmVzcG9uc2USXwoQQ2FuY2VsRXNjYWxhdGlvbhIkLnBvc3Rob3JuLnYxLkNhbmNlbEVzY2FsYXRpb25SZXF1ZXN0GiUucG9zdGhvcm4udjEuQ2FuY2VsRXNjYWxhdGlvblJlc3BvbnNlEk8KCUdldEZhbm91dBIdLnBvc3Rob3JuLnYxLkdldEZhbm91dFJlcXVlc3QaHi5wb3N0aG9ybi52MS5HZXRGYW5vdXRSZXNwb25zZSIDkAIBElMKDENhbmNlbEZhbm91dBIgLnBvc3Rob3JuLnYxLkNhbmNlbEZhbm91dFJlcXVlc3QaIS5wb3N0aG9ybi52MS5DYW5jZWxGYW5vdXRSZXNwb25zZUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_batch_service, file_posthorn_v1_error, file_posthorn_v1_explain, file_posthorn_v1_notification, file_posthorn_v1_warning]);
 
 /**
  * Who receives. At least one must be named; a user who is named more than once,
@@ -81,7 +85,8 @@ export type SendRequest = Message<"posthorn.v1.SendRequest"> & {
 
   /**
    * Key of a notification type of the tenant. Default "general", which every
-   * tenant has.
+   * tenant has. From the sunset of a deprecated one on it is refused with
+   * TYPE_SUNSET (TypeDeprecation).
    *
    * @generated from field: string type = 2;
    */
@@ -288,6 +293,14 @@ export type SendResponse = Message<"posthorn.v1.SendResponse"> & {
    * @generated from field: string fanout_id = 2;
    */
   fanoutId: string;
+
+  /**
+   * What the sender should know. A repeat of an idempotency key has those of the
+   * first answer.
+   *
+   * @generated from field: repeated posthorn.v1.Warning warnings = 3;
+   */
+  warnings: Warning[];
 };
 
 /**
@@ -689,18 +702,57 @@ export type PreviewSendResponse = Message<"posthorn.v1.PreviewSendResponse"> & {
   /**
    * From its acceptance to where it is delivered, handed to outside channels,
    * collected or ended. What is held is decided again when the hold ends, up to
-   * ten times; what becomes of a batch, of hand-overs and of steps of an escalation
-   * is not foreseen. A batch that it would open has no id yet.
+   * ten times. A batch that it would open has no id yet.
    *
    * @generated from field: repeated posthorn.v1.ExplainedEntry timeline = 3;
    */
   timeline: ExplainedEntry[];
 
   /**
+   * Redis was away, so that what has been counted is not known: limits and HourlyCap
+   * answer by their policy for that. Where it is to wait, LIMITER_UNAVAILABLE holds
+   * it and nothing more is foreseen; else it is let through as far as these go.
+   *
+   * @generated from field: bool limits_unknown = 4;
+   */
+  limitsUnknown: boolean;
+
+  /**
+   * The timeline ends with BATCHED: with what it would come together.
+   *
+   * @generated from field: posthorn.v1.PreviewedBatch batch = 5;
+   */
+  batch?: PreviewedBatch | undefined;
+
+  /**
+   * The outside channels that would take it when it is decided, in order. What they
+   * make of it is not foreseen.
+   *
+   * @generated from field: repeated posthorn.v1.PreviewedHandOver hand_overs = 6;
+   */
+  handOvers: PreviewedHandOver[];
+
+  /**
+   * The steps of its escalation if nobody answers and every channel takes what it is
+   * handed, until it has ended; at most 100 entries. A hand-over has no decision,
+   * nor any status, because that is for its channel to say.
+   *
+   * @generated from field: repeated posthorn.v1.ExplainedEntry if_unanswered = 7;
+   */
+  ifUnanswered: ExplainedEntry[];
+
+  /**
+   * Those of the Send.
+   *
+   * @generated from field: repeated posthorn.v1.Warning warnings = 8;
+   */
+  warnings: Warning[];
+
+  /**
    * What the recipient would see by itself: with the title and body that the type's
    * wording makes.
    *
-   * @generated from field: posthorn.v1.Content content = 4;
+   * @generated from field: posthorn.v1.Content content = 9;
    */
   content?: Content | undefined;
 };
@@ -711,6 +763,72 @@ export type PreviewSendResponse = Message<"posthorn.v1.PreviewSendResponse"> & {
  */
 export const PreviewSendResponseSchema: GenMessage<PreviewSendResponse> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_send_service, 14);
+
+/**
+ * The batch or digest that a notification would be in.
+ *
+ * @generated from message posthorn.v1.PreviewedBatch
+ */
+export type PreviewedBatch = Message<"posthorn.v1.PreviewedBatch"> & {
+  /**
+   * As it would stand with it: `size` counts it. The empty id: it would open it. FULL
+   * at once, a BATCH closes at once; a full DIGEST keeps its time.
+   *
+   * @generated from field: posthorn.v1.Batch batch = 1;
+   */
+  batch?: Batch | undefined;
+
+  /**
+   * Only what is for the same channels comes together; of a BATCH also only what has
+   * its type and priority.
+   *
+   * @generated from field: repeated posthorn.v1.Channel channels = 2;
+   */
+  channels: Channel[];
+
+  /**
+   * Those that join later may move flush_time, where the type's window slides, but
+   * not beyond this.
+   *
+   * @generated from field: google.protobuf.Timestamp latest_flush_time = 3;
+   */
+  latestFlushTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.PreviewedBatch.
+ * Use `create(PreviewedBatchSchema)` to create a new message.
+ */
+export const PreviewedBatchSchema: GenMessage<PreviewedBatch> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_send_service, 15);
+
+/**
+ * Something an outside channel would be given.
+ *
+ * @generated from message posthorn.v1.PreviewedHandOver
+ */
+export type PreviewedHandOver = Message<"posthorn.v1.PreviewedHandOver"> & {
+  /**
+   * Which.
+   *
+   * @generated from field: posthorn.v1.Channel channel = 1;
+   */
+  channel: Channel;
+
+  /**
+   * When.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 2;
+   */
+  time?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.PreviewedHandOver.
+ * Use `create(PreviewedHandOverSchema)` to create a new message.
+ */
+export const PreviewedHandOverSchema: GenMessage<PreviewedHandOver> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_send_service, 16);
 
 /**
  * Which notifications to list.
@@ -745,7 +863,7 @@ export type ListNotificationsRequest = Message<"posthorn.v1.ListNotificationsReq
  * Use `create(ListNotificationsRequestSchema)` to create a new message.
  */
 export const ListNotificationsRequestSchema: GenMessage<ListNotificationsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 15);
+  messageDesc(file_posthorn_v1_send_service, 17);
 
 /**
  * All conditions must hold; absent ones do not restrict.
@@ -816,7 +934,7 @@ export type NotificationFilter = Message<"posthorn.v1.NotificationFilter"> & {
  * Use `create(NotificationFilterSchema)` to create a new message.
  */
 export const NotificationFilterSchema: GenMessage<NotificationFilter> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 16);
+  messageDesc(file_posthorn_v1_send_service, 18);
 
 /**
  * One page, newest first.
@@ -844,7 +962,7 @@ export type ListNotificationsResponse = Message<"posthorn.v1.ListNotificationsRe
  * Use `create(ListNotificationsResponseSchema)` to create a new message.
  */
 export const ListNotificationsResponseSchema: GenMessage<ListNotificationsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 17);
+  messageDesc(file_posthorn_v1_send_service, 19);
 
 /**
  * What to change.
@@ -911,7 +1029,7 @@ export type UpdateNotificationRequest = Message<"posthorn.v1.UpdateNotificationR
  * Use `create(UpdateNotificationRequestSchema)` to create a new message.
  */
 export const UpdateNotificationRequestSchema: GenMessage<UpdateNotificationRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 18);
+  messageDesc(file_posthorn_v1_send_service, 20);
 
 /**
  * The notification as changed.
@@ -932,7 +1050,7 @@ export type UpdateNotificationResponse = Message<"posthorn.v1.UpdateNotification
  * Use `create(UpdateNotificationResponseSchema)` to create a new message.
  */
 export const UpdateNotificationResponseSchema: GenMessage<UpdateNotificationResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 19);
+  messageDesc(file_posthorn_v1_send_service, 21);
 
 /**
  * What to cancel.
@@ -953,7 +1071,7 @@ export type CancelNotificationRequest = Message<"posthorn.v1.CancelNotificationR
  * Use `create(CancelNotificationRequestSchema)` to create a new message.
  */
 export const CancelNotificationRequestSchema: GenMessage<CancelNotificationRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 20);
+  messageDesc(file_posthorn_v1_send_service, 22);
 
 /**
  * The notification as cancelled.
@@ -974,7 +1092,7 @@ export type CancelNotificationResponse = Message<"posthorn.v1.CancelNotification
  * Use `create(CancelNotificationResponseSchema)` to create a new message.
  */
 export const CancelNotificationResponseSchema: GenMessage<CancelNotificationResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 21);
+  messageDesc(file_posthorn_v1_send_service, 23);
 
 /**
  * What to cancel: ids, or a filter.
@@ -1004,7 +1122,7 @@ export type CancelNotificationsRequest = Message<"posthorn.v1.CancelNotification
  * Use `create(CancelNotificationsRequestSchema)` to create a new message.
  */
 export const CancelNotificationsRequestSchema: GenMessage<CancelNotificationsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 22);
+  messageDesc(file_posthorn_v1_send_service, 24);
 
 /**
  * What was cancelled.
@@ -1032,7 +1150,7 @@ export type CancelNotificationsResponse = Message<"posthorn.v1.CancelNotificatio
  * Use `create(CancelNotificationsResponseSchema)` to create a new message.
  */
 export const CancelNotificationsResponseSchema: GenMessage<CancelNotificationsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 23);
+  messageDesc(file_posthorn_v1_send_service, 25);
 
 /**
  * What was confirmed.
@@ -1061,7 +1179,7 @@ export type ConfirmNotificationRequest = Message<"posthorn.v1.ConfirmNotificatio
  * Use `create(ConfirmNotificationRequestSchema)` to create a new message.
  */
 export const ConfirmNotificationRequestSchema: GenMessage<ConfirmNotificationRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 24);
+  messageDesc(file_posthorn_v1_send_service, 26);
 
 /**
  * As confirmed.
@@ -1082,7 +1200,7 @@ export type ConfirmNotificationResponse = Message<"posthorn.v1.ConfirmNotificati
  * Use `create(ConfirmNotificationResponseSchema)` to create a new message.
  */
 export const ConfirmNotificationResponseSchema: GenMessage<ConfirmNotificationResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 25);
+  messageDesc(file_posthorn_v1_send_service, 27);
 
 /**
  * Whose escalation to end.
@@ -1103,7 +1221,7 @@ export type CancelEscalationRequest = Message<"posthorn.v1.CancelEscalationReque
  * Use `create(CancelEscalationRequestSchema)` to create a new message.
  */
 export const CancelEscalationRequestSchema: GenMessage<CancelEscalationRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 26);
+  messageDesc(file_posthorn_v1_send_service, 28);
 
 /**
  * Ended.
@@ -1124,7 +1242,7 @@ export type CancelEscalationResponse = Message<"posthorn.v1.CancelEscalationResp
  * Use `create(CancelEscalationResponseSchema)` to create a new message.
  */
 export const CancelEscalationResponseSchema: GenMessage<CancelEscalationResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 27);
+  messageDesc(file_posthorn_v1_send_service, 29);
 
 /**
  * Asks for the progress of a fan-out.
@@ -1145,7 +1263,7 @@ export type GetFanoutRequest = Message<"posthorn.v1.GetFanoutRequest"> & {
  * Use `create(GetFanoutRequestSchema)` to create a new message.
  */
 export const GetFanoutRequestSchema: GenMessage<GetFanoutRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 28);
+  messageDesc(file_posthorn_v1_send_service, 30);
 
 /**
  * A fan-out.
@@ -1166,7 +1284,7 @@ export type GetFanoutResponse = Message<"posthorn.v1.GetFanoutResponse"> & {
  * Use `create(GetFanoutResponseSchema)` to create a new message.
  */
 export const GetFanoutResponseSchema: GenMessage<GetFanoutResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 29);
+  messageDesc(file_posthorn_v1_send_service, 31);
 
 /**
  * Asks to stop a fan-out.
@@ -1187,7 +1305,7 @@ export type CancelFanoutRequest = Message<"posthorn.v1.CancelFanoutRequest"> & {
  * Use `create(CancelFanoutRequestSchema)` to create a new message.
  */
 export const CancelFanoutRequestSchema: GenMessage<CancelFanoutRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 30);
+  messageDesc(file_posthorn_v1_send_service, 32);
 
 /**
  * A stopped fan-out.
@@ -1208,7 +1326,7 @@ export type CancelFanoutResponse = Message<"posthorn.v1.CancelFanoutResponse"> &
  * Use `create(CancelFanoutResponseSchema)` to create a new message.
  */
 export const CancelFanoutResponseSchema: GenMessage<CancelFanoutResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 31);
+  messageDesc(file_posthorn_v1_send_service, 33);
 
 /**
  * A send to a topic, a role or everyone, working through its members in pages.
@@ -1266,7 +1384,7 @@ export type Fanout = Message<"posthorn.v1.Fanout"> & {
  * Use `create(FanoutSchema)` to create a new message.
  */
 export const FanoutSchema: GenMessage<Fanout> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_send_service, 32);
+  messageDesc(file_posthorn_v1_send_service, 34);
 
 /**
  * Where it stands.
@@ -1314,7 +1432,7 @@ export type Fanout_State = (typeof Fanout_State)[keyof typeof Fanout_State] | Un
  * Describes the enum posthorn.v1.Fanout.State.
  */
 export const Fanout_StateSchema: GenEnum<Fanout_State> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_send_service, 32, 0);
+  enumDesc(file_posthorn_v1_send_service, 34, 0);
 
 /**
  * Sends notifications and accounts for them. For API keys: sending needs

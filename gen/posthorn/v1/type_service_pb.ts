@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/type_service.proto.
  */
 export const file_posthorn_v1_type_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIqkHChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEiwKB3dvcmRpbmcYFCABKAsyGy5wb3N0aG9ybi52MS5QYXlsb2FkV29yZGluZxIhCg9wYXlsb2FkX21lc3NhZ2UYFSABKAlCCLpIBXIDGPQDEhcKD3BheWxvYWRfdmVyc2lvbhgWIAEoBSKDAQoPUGF5bG9hZENvbnRyYWN0Eg8KB3ZlcnNpb24YASABKAUSDwoHbWVzc2FnZRgCIAEoCRIvCgtjcmVhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHY3JlYXRvchgEIAEoCRIMCgRzaXplGAUgASgFIsECCglCYXRjaFJ1bGUSEQoJYmF0Y2hhYmxlGAEgASgIEhsKCG1heF9zaXplGAIgASgFQgm6SAYaBBgUKAASOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCAESMwoEbW9kZRgEIAEoDjIbLnBvc3Rob3JuLnYxLkJhdGNoUnVsZS5Nb2RlQgi6SAWCAQIQARIPCgdzbGlkaW5nGAUgASgIEj8KCm1heF93aW5kb3cYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiQQoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEQoNTU9ERV9UUkFJTElORxABEhAKDE1PREVfTEVBRElORxACItYECgxCYXRjaFdvcmRpbmcSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEjAKBGljb24YAyABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSOQoDdGFnGAQgASgJQiy6SCnYAQFyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fOi1dezAsNjN9JBLIAQoDdXJsGAUgASgJQroBuki2AboBewoKdXJsLnNjaGVtZRIxbXVzdCBub3QgYmUgYSBqYXZhc2NyaXB0OiwgZGF0YTogb3IgdmJzY3JpcHQ6IFVSTBo6IXRoaXMubG93ZXJBc2NpaSgpLm1hdGNoZXMoJ14oamF2YXNjcmlwdHxkYXRhfHZic2NyaXB0KTonKdgBAXIzGOwOMi5eKC98aHR0cHM/Oi8vfFthLXpBLVpdW2EtekEtWjAtOSsuLV0qOilbXlxzXSokEhYKBG1vcmUYBiABKAlCCLpIBXIDGMgBEngKDHRyYW5zbGF0aW9ucxgHIAMoCzIrLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZy5UcmFuc2xhdGlvbnNFbnRyeUI1ukgymgEvEBQiK3IpMideW0EtWmEtel17MiwzfSgtW0EtWmEtejAtOV17Miw4fSl7MCwzfSQaSwoRVHJhbnNsYXRpb25zRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYucG9zdGhvcm4udjEuQmF0Y2hUZXh0OgI4ASJUCglCYXRjaFRleHQSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEhYKBG1vcmUYAyABKAlCCLpIBXIDGMgBIo4CCg5QYXlsb2FkV29yZGluZxIZCgV0aXRsZRgBIAEoCUIKukgHcgUQARjIARIWCgRib2R5GAIgASgJQgi6SAVyAxjQDxJ6Cgx0cmFuc2xhdGlvbnMYAyADKAsyLS5wb3N0aG9ybi52MS5QYXlsb2FkV29yZGluZy5UcmFuc2xhdGlvbnNFbnRyeUI1ukgymgEvEBQiK3IpMideW0EtWmEtel17MiwzfSgtW0EtWmEtejAtOV17Miw4fSl7MCwzfSQaTQoRVHJhbnNsYXRpb25zRW50cnkSCwoDa2V5GAEgASgJEicKBXZhbHVlGAIgASgLMhgucG9zdGhvcm4udjEuUGF5bG9hZFRleHQ6AjgBIj4KC1BheWxvYWRUZXh0EhcKBXRpdGxlGAEgASgJQgi6SAVyAxjIARIWCgRib2R5GAIgASgJQgi6SAVyAxjQDyJIChFDcmVhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBIkEKEkNyZWF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJDCg5HZXRUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCI+Cg9HZXRUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiigEKEExpc3RUeXBlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjIASgAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAMgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiWgoRTGlzdFR5cGVzUmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLCAQoRVXBkYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoNYWxsb3dfbWlzc2luZxgDIAEoCBIZCghyZXZpc2lvbhgEIAEoBUIHukgEGgIoABIVCg12YWxpZGF0ZV9vbmx5GAUgASgIIn0KElVwZGF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRIpCgdjaGFuZ2VzGAIgAygLMhgucG9zdGhvcm4udjEuRmllbGRDaGFuZ2USDwoHY3JlYXRlZBgDIAEoCCKJAQoYTGlzdFR5cGVSZXZpc2lvbnNSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEhwKCXBhZ2Vfc2l6ZRgCIAEoBUIJukgGGgQYZCgAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGOgHImIKGUxpc3RUeXBlUmV2aXNpb25zUmVzcG9uc2USLAoJcmV2aXNpb25zGAEgAygLMhkucG9zdGhvcm4udjEuVHlwZVJldmlzaW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ1CgxUeXBlUmV2aXNpb24SKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSDQoFYWN0b3IYAiABKAkSKQoHY2hhbmdlcxgDIAMoCzIYLnBvc3Rob3JuLnYxLkZpZWxkQ2hhbmdlIkYKEURlbGV0ZVR5cGVSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIhQKEkRlbGV0ZVR5cGVSZXNwb25zZSJEChFMb2FkUHJlc2V0UmVxdWVzdBIvCgZwcmVzZXQYASABKA4yEy5wb3N0aG9ybi52MS5QcmVzZXRCCrpIB4IBBBABIAAiUwoSTG9hZFByZXNldFJlc3BvbnNlEiwKBXR5cGVzGAEgAygLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRIPCgdjcmVhdGVkGAIgASgFIt0BChJQdXNoUGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEiQKDmRlc2NyaXB0b3Jfc2V0GAIgASgMQgy6SAl6BxABGICAgAESUwoHbWVzc2FnZRgDIAEoCUJCukg/cj0Y9AMyOF5bQS1aYS16X11bQS1aYS16MC05X10qKFwuW0EtWmEtel9dW0EtWmEtejAtOV9dKil7MCwzMX0kEhgKB3ZlcnNpb24YBCABKAVCB7pIBBoCKAAigAEKE1B1c2hQYXlsb2FkUmVzcG9uc2USLgoIY29udHJhY3QYASABKAsyHC5wb3N0aG9ybi52MS5QYXlsb2FkQ29udHJhY3QSDwoHY3JlYXRlZBgCIAEoCBIoCgVyZWFjaBgDIAEoCzIZLnBvc3Rob3JuLnYxLlBheWxvYWRSZWFjaCLEAQoTQ2hlY2tQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSJAoOZGVzY3JpcHRvcl9zZXQYAiABKAxCDLpICXoHEAEYgICAARJTCgdtZXNzYWdlGAMgASgJQkK6SD9yPRj0AzI4XltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKXswLDMxfSQijwEKFENoZWNrUGF5bG9hZFJlc3BvbnNlEikKBmJyZWFrcxgBIAMoCzIZLnBvc3Rob3JuLnYxLlBheWxvYWRCcmVhaxIoCgVyZWFjaBgCIAEoCzIZLnBvc3Rob3JuLnYxLlBheWxvYWRSZWFjaBIPCgd2ZXJzaW9uGAMgASgFEhEKCXVuY2hhbmdlZBgEIAEoCCJNCgxQYXlsb2FkQnJlYWsSDAoEcnVsZRgBIAEoCRIMCgRwYXRoGAIgASgJEhMKC2Rlc2NyaXB0aW9uGAMgASgJEgwKBGZpbGUYBCABKAkiaAoMUGF5bG9hZFJlYWNoEhUKDW5vdGlmaWNhdGlvbnMYASABKAUSDwoHYmF0Y2hlZBgCIAEoBRIPCgdmYW5vdXRzGAMgASgFEg8KB3BsYW5uZWQYBCABKAUSDgoGY2FwcGVkGAUgASgIImEKEUdldFBheWxvYWRSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIYCgd2ZXJzaW9uGAIgASgFQge6SAQaAigAIlwKEkdldFBheWxvYWRSZXNwb25zZRIuCghjb250cmFjdBgBIAEoCzIcLnBvc3Rob3JuLnYxLlBheWxvYWRDb250cmFjdBIWCg5kZXNjcmlwdG9yX3NldBgCIAEoDCKGAQoTTGlzdFBheWxvYWRzUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjIASgAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGOgHImAKFExpc3RQYXlsb2Fkc1Jlc3BvbnNlEi8KCWNvbnRyYWN0cxgBIAMoCzIcLnBvc3Rob3JuLnYxLlBheWxvYWRDb250cmFjdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqWAoKRGlnZXN0UnVsZRIbChdESUdFU1RfUlVMRV9VTlNQRUNJRklFRBAAEhUKEURJR0VTVF9SVUxFX05FVkVSEAESFgoSRElHRVNUX1JVTEVfQUxXQVlTEAIqawoGUHJlc2V0EhYKElBSRVNFVF9VTlNQRUNJRklFRBAAEhUKEVBSRVNFVF9UQVNLTUFTVEVSEAESDwoLUFJFU0VUX0pPQlMQAhIOCgpQUkVTRVRfQ1JNEAMSEQoNUFJFU0VUX09SREVSUxAEMqMHCgtUeXBlU2VydmljZRJNCgpDcmVhdGVUeXBlEh4ucG9zdGhvcm4udjEuQ3JlYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVzcG9uc2USSQoHR2V0VHlwZRIbLnBvc3Rob3JuLnYxLkdldFR5cGVSZXF1ZXN0GhwucG9zdGhvcm4udjEuR2V0VHlwZVJlc3BvbnNlIgOQAgESTwoJTGlzdFR5cGVzEh0ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVxdWVzdBoeLnBvc3Rob3JuLnYxLkxpc3RUeXBlc1Jlc3BvbnNlIgOQAgESTQoKVXBkYXRlVHlwZRIeLnBvc3Rob3JuLnYxLlVwZGF0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlc3BvbnNlEmcKEUxpc3RUeXBlUmV2aXNpb25zEiUucG9zdGhvcm4udjEuTGlzdFR5cGVSZXZpc2lvbnNSZXF1ZXN0GiYucG9zdGhvcm4udjEuTGlzdFR5cGVSZXZpc2lvbnNSZXNwb25zZSIDkAIBEk0KCkRlbGV0ZVR5cGUSHi5wb3N0aG9ybi52MS5EZWxldGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXNwb25zZRJNCgpMb2FkUHJlc2V0Eh4ucG9zdGhvcm4udjEuTG9hZFByZXNldFJlcXVlc3QaHy5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVzcG9uc2USUAoLUHVzaFBheWxvYWQSHy5wb3N0aG9ybi52MS5QdXNoUGF5bG9hZFJlcXVlc3QaIC5wb3N0aG9ybi52MS5QdXNoUGF5bG9hZFJlc3BvbnNlElMKDENoZWNrUGF5bG9hZBIgLnBvc3Rob3JuLnYxLkNoZWNrUGF5bG9hZFJlcXVlc3QaIS5wb3N0aG9ybi52MS5DaGVja1BheWxvYWRSZXNwb25zZRJSCgpHZXRQYXlsb2FkEh4ucG9zdGhvcm4udjEuR2V0UGF5bG9hZFJlcXVlc3QaHy5wb3N0aG9ybi52MS5HZXRQYXlsb2FkUmVzcG9uc2UiA5ACARJYCgxMaXN0UGF5bG9hZHMSIC5wb3N0aG9ybi52MS5MaXN0UGF5bG9hZHNSZXF1ZXN0GiEucG9zdGhvcm4udjEuTGlzdFBheWxvYWRzUmVzcG9uc2UiA5ACAUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_change, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIpgIChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEiwKB3dvcmRpbmcYFCABKAsyGy5wb3N0aG9ybi52MS5QYXlsb2FkV29yZGluZxIhCg9wYXlsb2FkX21lc3NhZ2UYFSABKAlCCLpIBXIDGPQDEhcKD3BheWxvYWRfdmVyc2lvbhgWIAEoBRIxCgtkZXByZWNhdGlvbhgXIAEoCzIcLnBvc3Rob3JuLnYxLlR5cGVEZXByZWNhdGlvbhI6Cg1kZWxpdmVyeV9tb2RlGBggASgOMhkucG9zdGhvcm4udjEuRGVsaXZlcnlNb2RlQgi6SAWCAQIQASKYAQoPVHlwZURlcHJlY2F0aW9uEhYKBG5vdGUYASABKAlCCLpIBXIDGPQDEjwKC3JlcGxhY2VtZW50GAIgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSLwoLc3Vuc2V0X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIoMBCg9QYXlsb2FkQ29udHJhY3QSDwoHdmVyc2lvbhgBIAEoBRIPCgdtZXNzYWdlGAIgASgJEi8KC2NyZWF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdjcmVhdG9yGAQgASgJEgwKBHNpemUYBSABKAUiwQIKCUJhdGNoUnVsZRIRCgliYXRjaGFibGUYASABKAgSGwoIbWF4X3NpemUYAiABKAVCCbpIBhoEGBQoABI6CgZ3aW5kb3cYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CD7pIDKoBCSIDCKA4MgIIARIzCgRtb2RlGAQgASgOMhsucG9zdGhvcm4udjEuQmF0Y2hSdWxlLk1vZGVCCLpIBYIBAhABEg8KB3NsaWRpbmcYBSABKAgSPwoKbWF4X3dpbmRvdxgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIASJBCgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABIRCg1NT0RFX1RSQUlMSU5HEAESEAoMTU9ERV9MRUFESU5HEAIi1gQKDEJhdGNoV29yZGluZxIXCgV0aXRsZRgBIAEoCUIIukgFcgMYyAESFgoEYm9keRgCIAEoCUIIukgFcgMY0A8SMAoEaWNvbhgDIAEoCUIiukgf2AEBchoY0A8yFV4oL3xodHRwcz86Ly8pW15cc10qJBI5CgN0YWcYBCABKAlCLLpIKdgBAXIkMiJeW0EtWmEtejAtOV1bQS1aYS16MC05Ll86LV17MCw2M30kEsgBCgN1cmwYBSABKAlCugG6SLYBugF7Cgp1cmwuc2NoZW1lEjFtdXN0IG5vdCBiZSBhIGphdmFzY3JpcHQ6LCBkYXRhOiBvciB2YnNjcmlwdDogVVJMGjohdGhpcy5sb3dlckFzY2lpKCkubWF0Y2hlcygnXihqYXZhc2NyaXB0fGRhdGF8dmJzY3JpcHQpOicp2AEBcjMY7A4yLl4oL3xodHRwcz86Ly98W2EtekEtWl1bYS16QS1aMC05Ky4tXSo6KVteXHNdKiQSFgoEbW9yZRgGIAEoCUIIukgFcgMYyAESeAoMdHJhbnNsYXRpb25zGAcgAygLMisucG9zdGhvcm4udjEuQmF0Y2hXb3JkaW5nLlRyYW5zbGF0aW9uc0VudHJ5QjW6SDKaAS8QFCIrcikyJ15bQS1aYS16XXsyLDN9KC1bQS1aYS16MC05XXsyLDh9KXswLDN9JBpLChFUcmFuc2xhdGlvbnNFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFRleHQ6AjgBIlQKCUJhdGNoVGV4dBIXCgV0aXRsZRgBIAEoCUIIukgFcgMYyAESFgoEYm9keRgCIAEoCUIIukgFcgMY0A8SFgoEbW9yZRgDIAEoCUIIukgFcgMYyAEijgIKDlBheWxvYWRXb3JkaW5nEhkKBXRpdGxlGAEgASgJQgq6SAdyBRABGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEnoKDHRyYW5zbGF0aW9ucxgDIAMoCzItLnBvc3Rob3JuLnYxLlBheWxvYWRXb3JkaW5nLlRyYW5zbGF0aW9uc0VudHJ5QjW6SDKaAS8QFCIrcikyJ15bQS1aYS16XXsyLDN9KC1bQS1aYS16MC05XXsyLDh9KXswLDN9JBpNChFUcmFuc2xhdGlvbnNFbnRyeRILCgNrZXkYASABKAkSJwoFdmFsdWUYAiABKAsyGC5wb3N0aG9ybi52MS5QYXlsb2FkVGV4dDoCOAEiPgoLUGF5bG9hZFRleHQSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPIkgKEUNyZWF0ZVR5cGVSZXF1ZXN0EjMKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlQga6SAPIAQEiQQoSQ3JlYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlIkMKDkdldFR5cGVSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIj4KD0dldFR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSKyAQoQTGlzdFR5cGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMY6AcSOQoIY2F0ZWdvcnkYAyABKAlCJ7pIJNgBAXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIXCgpkZXByZWNhdGVkGAQgASgISACIAQFCDQoLX2RlcHJlY2F0ZWQiWgoRTGlzdFR5cGVzUmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLCAQoRVXBkYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoNYWxsb3dfbWlzc2luZxgDIAEoCBIZCghyZXZpc2lvbhgEIAEoBUIHukgEGgIoABIVCg12YWxpZGF0ZV9vbmx5GAUgASgIIn0KElVwZGF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRIpCgdjaGFuZ2VzGAIgAygLMhgucG9zdGhvcm4udjEuRmllbGRDaGFuZ2USDwoHY3JlYXRlZBgDIAEoCCKJAQoYTGlzdFR5cGVSZXZpc2lvbnNSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEhwKCXBhZ2Vfc2l6ZRgCIAEoBUIJukgGGgQYZCgAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGOgHImIKGUxpc3RUeXBlUmV2aXNpb25zUmVzcG9uc2USLAoJcmV2aXNpb25zGAEgAygLMhkucG9zdGhvcm4udjEuVHlwZVJldmlzaW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ1CgxUeXBlUmV2aXNpb24SKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSDQoFYWN0b3IYAiABKAkSKQoHY2hhbmdlcxgDIAMoCzIYLnBvc3Rob3JuLnYxLkZpZWxkQ2hhbmdlIkYKEURlbGV0ZVR5cGVSZXF1ZXN0EjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kIhQKEkRlbGV0ZVR5cGVSZXNwb25zZSJEChFMb2FkUHJlc2V0UmVxdWVzdBIvCgZwcmVzZXQYASABKA4yEy5wb3N0aG9ybi52MS5QcmVzZXRCCrpIB4IBBBABIAAiUwoSTG9hZFByZXNldFJlc3BvbnNlEiwKBXR5cGVzGAEgAygLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRIPCgdjcmVhdGVkGAIgASgFIt0BChJQdXNoUGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEiQKDmRlc2NyaXB0b3Jfc2V0GAIgASgMQgy6SAl6BxABGICAgAESUwoHbWVzc2FnZRgDIAEoCUJCukg/cj0Y9AMyOF5bQS1aYS16X11bQS1aYS16MC05X10qKFwuW0EtWmEtel9dW0EtWmEtejAtOV9dKil7MCwzMX0kEhgKB3ZlcnNpb24YBCABKAVCB7pIBBoCKAAigAEKE1B1c2hQYXlsb2FkUmVzcG9uc2USLgoIY29udHJhY3QYASABKAsyHC5wb3N0aG9ybi52MS5QYXlsb2FkQ29udHJhY3QSDwoHY3JlYXRlZBgCIAEoCBIoCgVyZWFjaBgDIAEoCzIZLnBvc3Rob3JuLnYxLlBheWxvYWRSZWFjaCLEAQoTQ2hlY2tQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSJAoOZGVzY3JpcHRvcl9zZXQYAiABKAxCDLpICXoHEAEYgICAARJTCgdtZXNzYWdlGAMgASgJQkK6SD9yPRj0AzI4XltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKXswLDMxfSQijwEKFENoZWNrUGF5bG9hZFJlc3BvbnNlEikKBmJyZWFrcxgBIAMoCzIZLnBvc3Rob3JuLnYxLlBheWxvYWRCcmVhaxIoCgVyZWFjaBgCIAEoCzIZLnBvc3Rob3JuLnYxLlBheWxvYWRSZWFjaBIPCgd2ZXJzaW9uGAMgASgFEhEKCXVuY2hhbmdlZBgEIAEoCCJNCgxQYXlsb2FkQnJlYWsSDAoEcnVsZRgBIAEoCRIMCgRwYXRoGAIgASgJEhMKC2Rlc2NyaXB0aW9uGAMgASgJEgwKBGZpbGUYBCABKAkiaAoMUGF5bG9hZFJlYWNoEhUKDW5vdGlmaWNhdGlvbnMYASABKAUSDwoHYmF0Y2hlZBgCIAEoBRIPCgdmYW5vdXRzGAMgASgFEg8KB3BsYW5uZWQYBCABKAUSDgoGY2FwcGVkGAUgASgIImEKEUdldFBheWxvYWRSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIYCgd2ZXJzaW9uGAIgASgFQge6SAQaAigAIlwKEkdldFBheWxvYWRSZXNwb25zZRIuCghjb250cmFjdBgBIAEoCzIcLnBvc3Rob3JuLnYxLlBheWxvYWRDb250cmFjdBIWCg5kZXNjcmlwdG9yX3NldBgCIAEoDCKGAQoTTGlzdFBheWxvYWRzUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjIASgAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGOgHImAKFExpc3RQYXlsb2Fkc1Jlc3BvbnNlEi8KCWNvbnRyYWN0cxgBIAMoCzIcLnBvc3Rob3JuLnYxLlBheWxvYWRDb250cmFjdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqbgoMRGVsaXZlcnlNb2RlEh0KGURFTElWRVJZX01PREVfVU5TUEVDSUZJRUQQABIfChtERUxJVkVSWV9NT0RFX0FUX0xFQVNUX09OQ0UQARIeChpERUxJVkVSWV9NT0RFX0FUX01PU1RfT05DRRACKlgKCkRpZ2VzdFJ1bGUSGwoXRElHRVNUX1JVTEVfVU5TUEVDSUZJRUQQABIVChFESUdFU1RfUlVMRV9ORVZFUhABEhYKEkRJR0VTVF9SVUxFX0FMV0FZUxACKmsKBlByZXNldBIWChJQUkVTRVRfVU5TUEVDSUZJRUQQABIVChFQUkVTRVRfVEFTS01BU1RFUhABEg8KC1BSRVNFVF9KT0JTEAISDgoKUFJFU0VUX0NSTRADEhEKDVBSRVNFVF9PUkRFUlMQBDKjBwoLVHlwZVNlcnZpY2USTQoKQ3JlYXRlVHlwZRIeLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuQ3JlYXRlVHlwZVJlc3BvbnNlEkkKB0dldFR5cGUSGy5wb3N0aG9ybi52MS5HZXRUeXBlUmVxdWVzdBocLnBvc3Rob3JuLnYxLkdldFR5cGVSZXNwb25zZSIDkAIBEk8KCUxpc3RUeXBlcxIdLnBvc3Rob3JuLnYxLkxpc3RUeXBlc1JlcXVlc3QaHi5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXNwb25zZSIDkAIBEk0KClVwZGF0ZVR5cGUSHi5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLlVwZGF0ZVR5cGVSZXNwb25zZRJnChFMaXN0VHlwZVJldmlzaW9ucxIlLnBvc3Rob3JuLnYxLkxpc3RUeXBlUmV2aXNpb25zUmVxdWVzdBomLnBvc3Rob3JuLnYxLkxpc3RUeXBlUmV2aXNpb25zUmVzcG9uc2UiA5ACARJNCgpEZWxldGVUeXBlEh4ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5EZWxldGVUeXBlUmVzcG9uc2USTQoKTG9hZFByZXNldBIeLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuTG9hZFByZXNldFJlc3BvbnNlElAKC1B1c2hQYXlsb2FkEh8ucG9zdGhvcm4udjEuUHVzaFBheWxvYWRSZXF1ZXN0GiAucG9zdGhvcm4udjEuUHVzaFBheWxvYWRSZXNwb25zZRJTCgxDaGVja1BheWxvYWQSIC5wb3N0aG9ybi52MS5DaGVja1BheWxvYWRSZXF1ZXN0GiEucG9zdGhvcm4udjEuQ2hlY2tQYXlsb2FkUmVzcG9uc2USUgoKR2V0UGF5bG9hZBIeLnBvc3Rob3JuLnYxLkdldFBheWxvYWRSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuR2V0UGF5bG9hZFJlc3BvbnNlIgOQAgESWAoMTGlzdFBheWxvYWRzEiAucG9zdGhvcm4udjEuTGlzdFBheWxvYWRzUmVxdWVzdBohLnBvc3Rob3JuLnYxLkxpc3RQYXlsb2Fkc1Jlc3BvbnNlIgOQAgFCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_change, file_posthorn_v1_notification]);
 
 /**
  * A kind of notification.
@@ -188,6 +188,21 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
    * @generated from field: int32 payload_version = 22;
    */
   payloadVersion: number;
+
+  /**
+   * Set: it is on its way out, see TypeDeprecation.
+   *
+   * @generated from field: posthorn.v1.TypeDeprecation deprecation = 23;
+   */
+  deprecation?: TypeDeprecation | undefined;
+
+  /**
+   * What outside channels are handed where nobody knows whether they have taken
+   * it. Default AT_LEAST_ONCE.
+   *
+   * @generated from field: posthorn.v1.DeliveryMode delivery_mode = 24;
+   */
+  deliveryMode: DeliveryMode;
 };
 
 /**
@@ -196,6 +211,54 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
  */
 export const NotificationTypeSchema: GenMessage<NotificationType> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_type_service, 0);
+
+/**
+ * That a type is to be sent no more (as RFC 9745 says it of resources), and when
+ * it no longer can be (RFC 8594).
+ *
+ * Until `sunset_time` it is sent as ever, and the answer warns (Warning). From
+ * then on a Send with it is refused with TYPE_SUNSET, and so is whoever writes a
+ * schedule or a deadline with it. What was accepted before is kept and goes its
+ * way: what is scheduled, held or batched, fan-outs that go on, the reminders of
+ * deadlines, steps of escalations. Occurrences of schedules that come later are
+ * left out and counted as missed (Schedule.missed_count). So is a Send refused
+ * that repeats an idempotency key from before.
+ *
+ * It can be taken back: without `deprecation`, or with a later `sunset_time`, the
+ * type is sent again.
+ *
+ * @generated from message posthorn.v1.TypeDeprecation
+ */
+export type TypeDeprecation = Message<"posthorn.v1.TypeDeprecation"> & {
+  /**
+   * For those who send it, up to 500 characters.
+   *
+   * @generated from field: string note = 1;
+   */
+  note: string;
+
+  /**
+   * Key of the type to send in its place. Empty: none is named.
+   *
+   * @generated from field: string replacement = 2;
+   */
+  replacement: string;
+
+  /**
+   * From when on it is refused, to the millisecond; at once if it is past. Absent:
+   * it is not refused, but only warned of.
+   *
+   * @generated from field: google.protobuf.Timestamp sunset_time = 3;
+   */
+  sunsetTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message posthorn.v1.TypeDeprecation.
+ * Use `create(TypeDeprecationSchema)` to create a new message.
+ */
+export const TypeDeprecationSchema: GenMessage<TypeDeprecation> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 1);
 
 /**
  * A version of a type's payload contract: the message that Content.payload or
@@ -246,7 +309,7 @@ export type PayloadContract = Message<"posthorn.v1.PayloadContract"> & {
  * Use `create(PayloadContractSchema)` to create a new message.
  */
 export const PayloadContractSchema: GenMessage<PayloadContract> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 1);
+  messageDesc(file_posthorn_v1_type_service, 2);
 
 /**
  * How notifications of a type to one user become one. Only those of the same
@@ -319,7 +382,7 @@ export type BatchRule = Message<"posthorn.v1.BatchRule"> & {
  * Use `create(BatchRuleSchema)` to create a new message.
  */
 export const BatchRuleSchema: GenMessage<BatchRule> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 2);
+  messageDesc(file_posthorn_v1_type_service, 3);
 
 /**
  * What happens to the first.
@@ -363,7 +426,7 @@ export type BatchRule_Mode = (typeof BatchRule_Mode)[keyof typeof BatchRule_Mode
  * Describes the enum posthorn.v1.BatchRule.Mode.
  */
 export const BatchRule_ModeSchema: GenEnum<BatchRule_Mode> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_type_service, 2, 0);
+  enumDesc(file_posthorn_v1_type_service, 3, 0);
 
 /**
  * The wording of a batch's notification; "{count}" stands for the number of its
@@ -439,7 +502,7 @@ export type BatchWording = Message<"posthorn.v1.BatchWording"> & {
  * Use `create(BatchWordingSchema)` to create a new message.
  */
 export const BatchWordingSchema: GenMessage<BatchWording> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 3);
+  messageDesc(file_posthorn_v1_type_service, 4);
 
 /**
  * What of a batch's wording depends on the language. What is empty is as in the
@@ -475,7 +538,7 @@ export type BatchText = Message<"posthorn.v1.BatchText"> & {
  * Use `create(BatchTextSchema)` to create a new message.
  */
 export const BatchTextSchema: GenMessage<BatchText> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 4);
+  messageDesc(file_posthorn_v1_type_service, 5);
 
 /**
  * How a notification reads whose Send gives no title: made of its payload when it
@@ -540,7 +603,7 @@ export type PayloadWording = Message<"posthorn.v1.PayloadWording"> & {
  * Use `create(PayloadWordingSchema)` to create a new message.
  */
 export const PayloadWordingSchema: GenMessage<PayloadWording> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 5);
+  messageDesc(file_posthorn_v1_type_service, 6);
 
 /**
  * What a PayloadWording says in a language. What is empty is as in the
@@ -569,7 +632,7 @@ export type PayloadText = Message<"posthorn.v1.PayloadText"> & {
  * Use `create(PayloadTextSchema)` to create a new message.
  */
 export const PayloadTextSchema: GenMessage<PayloadText> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 6);
+  messageDesc(file_posthorn_v1_type_service, 7);
 
 /**
  * The type as it shall be.
@@ -590,7 +653,7 @@ export type CreateTypeRequest = Message<"posthorn.v1.CreateTypeRequest"> & {
  * Use `create(CreateTypeRequestSchema)` to create a new message.
  */
 export const CreateTypeRequestSchema: GenMessage<CreateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 7);
+  messageDesc(file_posthorn_v1_type_service, 8);
 
 /**
  * The type as stored.
@@ -611,7 +674,7 @@ export type CreateTypeResponse = Message<"posthorn.v1.CreateTypeResponse"> & {
  * Use `create(CreateTypeResponseSchema)` to create a new message.
  */
 export const CreateTypeResponseSchema: GenMessage<CreateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 8);
+  messageDesc(file_posthorn_v1_type_service, 9);
 
 /**
  * Which type.
@@ -632,7 +695,7 @@ export type GetTypeRequest = Message<"posthorn.v1.GetTypeRequest"> & {
  * Use `create(GetTypeRequestSchema)` to create a new message.
  */
 export const GetTypeRequestSchema: GenMessage<GetTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 9);
+  messageDesc(file_posthorn_v1_type_service, 10);
 
 /**
  * The type.
@@ -653,7 +716,7 @@ export type GetTypeResponse = Message<"posthorn.v1.GetTypeResponse"> & {
  * Use `create(GetTypeResponseSchema)` to create a new message.
  */
 export const GetTypeResponseSchema: GenMessage<GetTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 10);
+  messageDesc(file_posthorn_v1_type_service, 11);
 
 /**
  * Which types.
@@ -681,6 +744,14 @@ export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
    * @generated from field: string category = 3;
    */
   category: string;
+
+  /**
+   * True: only those that are deprecated, whether or not their sunset has come;
+   * false: only the others. Absent: all.
+   *
+   * @generated from field: optional bool deprecated = 4;
+   */
+  deprecated?: boolean | undefined;
 };
 
 /**
@@ -688,7 +759,7 @@ export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
  * Use `create(ListTypesRequestSchema)` to create a new message.
  */
 export const ListTypesRequestSchema: GenMessage<ListTypesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 11);
+  messageDesc(file_posthorn_v1_type_service, 12);
 
 /**
  * One page.
@@ -716,7 +787,7 @@ export type ListTypesResponse = Message<"posthorn.v1.ListTypesResponse"> & {
  * Use `create(ListTypesResponseSchema)` to create a new message.
  */
 export const ListTypesResponseSchema: GenMessage<ListTypesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 12);
+  messageDesc(file_posthorn_v1_type_service, 13);
 
 /**
  * What to change.
@@ -766,7 +837,7 @@ export type UpdateTypeRequest = Message<"posthorn.v1.UpdateTypeRequest"> & {
  * Use `create(UpdateTypeRequestSchema)` to create a new message.
  */
 export const UpdateTypeRequestSchema: GenMessage<UpdateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 13);
+  messageDesc(file_posthorn_v1_type_service, 14);
 
 /**
  * The type as changed.
@@ -802,7 +873,7 @@ export type UpdateTypeResponse = Message<"posthorn.v1.UpdateTypeResponse"> & {
  * Use `create(UpdateTypeResponseSchema)` to create a new message.
  */
 export const UpdateTypeResponseSchema: GenMessage<UpdateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 14);
+  messageDesc(file_posthorn_v1_type_service, 15);
 
 /**
  * Of which type.
@@ -837,7 +908,7 @@ export type ListTypeRevisionsRequest = Message<"posthorn.v1.ListTypeRevisionsReq
  * Use `create(ListTypeRevisionsRequestSchema)` to create a new message.
  */
 export const ListTypeRevisionsRequestSchema: GenMessage<ListTypeRevisionsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 15);
+  messageDesc(file_posthorn_v1_type_service, 16);
 
 /**
  * One page.
@@ -865,7 +936,7 @@ export type ListTypeRevisionsResponse = Message<"posthorn.v1.ListTypeRevisionsRe
  * Use `create(ListTypeRevisionsResponseSchema)` to create a new message.
  */
 export const ListTypeRevisionsResponseSchema: GenMessage<ListTypeRevisionsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 16);
+  messageDesc(file_posthorn_v1_type_service, 17);
 
 /**
  * A type as it was from one change to the next.
@@ -902,7 +973,7 @@ export type TypeRevision = Message<"posthorn.v1.TypeRevision"> & {
  * Use `create(TypeRevisionSchema)` to create a new message.
  */
 export const TypeRevisionSchema: GenMessage<TypeRevision> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 17);
+  messageDesc(file_posthorn_v1_type_service, 18);
 
 /**
  * Which type to delete.
@@ -923,7 +994,7 @@ export type DeleteTypeRequest = Message<"posthorn.v1.DeleteTypeRequest"> & {
  * Use `create(DeleteTypeRequestSchema)` to create a new message.
  */
 export const DeleteTypeRequestSchema: GenMessage<DeleteTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 18);
+  messageDesc(file_posthorn_v1_type_service, 19);
 
 /**
  * Deleted.
@@ -938,7 +1009,7 @@ export type DeleteTypeResponse = Message<"posthorn.v1.DeleteTypeResponse"> & {
  * Use `create(DeleteTypeResponseSchema)` to create a new message.
  */
 export const DeleteTypeResponseSchema: GenMessage<DeleteTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 19);
+  messageDesc(file_posthorn_v1_type_service, 20);
 
 /**
  * Which catalogue.
@@ -959,7 +1030,7 @@ export type LoadPresetRequest = Message<"posthorn.v1.LoadPresetRequest"> & {
  * Use `create(LoadPresetRequestSchema)` to create a new message.
  */
 export const LoadPresetRequestSchema: GenMessage<LoadPresetRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 20);
+  messageDesc(file_posthorn_v1_type_service, 21);
 
 /**
  * What was created.
@@ -987,7 +1058,7 @@ export type LoadPresetResponse = Message<"posthorn.v1.LoadPresetResponse"> & {
  * Use `create(LoadPresetResponseSchema)` to create a new message.
  */
 export const LoadPresetResponseSchema: GenMessage<LoadPresetResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 21);
+  messageDesc(file_posthorn_v1_type_service, 22);
 
 /**
  * What a type's payloads shall be.
@@ -1040,7 +1111,7 @@ export type PushPayloadRequest = Message<"posthorn.v1.PushPayloadRequest"> & {
  * Use `create(PushPayloadRequestSchema)` to create a new message.
  */
 export const PushPayloadRequestSchema: GenMessage<PushPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 22);
+  messageDesc(file_posthorn_v1_type_service, 23);
 
 /**
  * The contract as it stands.
@@ -1075,7 +1146,7 @@ export type PushPayloadResponse = Message<"posthorn.v1.PushPayloadResponse"> & {
  * Use `create(PushPayloadResponseSchema)` to create a new message.
  */
 export const PushPayloadResponseSchema: GenMessage<PushPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 23);
+  messageDesc(file_posthorn_v1_type_service, 24);
 
 /**
  * What a type's payloads might be.
@@ -1110,7 +1181,7 @@ export type CheckPayloadRequest = Message<"posthorn.v1.CheckPayloadRequest"> & {
  * Use `create(CheckPayloadRequestSchema)` to create a new message.
  */
 export const CheckPayloadRequestSchema: GenMessage<CheckPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 24);
+  messageDesc(file_posthorn_v1_type_service, 25);
 
 /**
  * What a push of it would do.
@@ -1152,7 +1223,7 @@ export type CheckPayloadResponse = Message<"posthorn.v1.CheckPayloadResponse"> &
  * Use `create(CheckPayloadResponseSchema)` to create a new message.
  */
 export const CheckPayloadResponseSchema: GenMessage<CheckPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 25);
+  messageDesc(file_posthorn_v1_type_service, 26);
 
 /**
  * Something that a new version of a contract would break.
@@ -1202,7 +1273,7 @@ export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
  * Use `create(PayloadBreakSchema)` to create a new message.
  */
 export const PayloadBreakSchema: GenMessage<PayloadBreak> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 26);
+  messageDesc(file_posthorn_v1_type_service, 27);
 
 /**
  * What waits with payloads of a type: notifications that are ACCEPTED, SCHEDULED,
@@ -1254,7 +1325,7 @@ export type PayloadReach = Message<"posthorn.v1.PayloadReach"> & {
  * Use `create(PayloadReachSchema)` to create a new message.
  */
 export const PayloadReachSchema: GenMessage<PayloadReach> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 27);
+  messageDesc(file_posthorn_v1_type_service, 28);
 
 /**
  * Which version.
@@ -1282,7 +1353,7 @@ export type GetPayloadRequest = Message<"posthorn.v1.GetPayloadRequest"> & {
  * Use `create(GetPayloadRequestSchema)` to create a new message.
  */
 export const GetPayloadRequestSchema: GenMessage<GetPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 28);
+  messageDesc(file_posthorn_v1_type_service, 29);
 
 /**
  * A version with its descriptors.
@@ -1311,7 +1382,7 @@ export type GetPayloadResponse = Message<"posthorn.v1.GetPayloadResponse"> & {
  * Use `create(GetPayloadResponseSchema)` to create a new message.
  */
 export const GetPayloadResponseSchema: GenMessage<GetPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 29);
+  messageDesc(file_posthorn_v1_type_service, 30);
 
 /**
  * Whose versions.
@@ -1346,7 +1417,7 @@ export type ListPayloadsRequest = Message<"posthorn.v1.ListPayloadsRequest"> & {
  * Use `create(ListPayloadsRequestSchema)` to create a new message.
  */
 export const ListPayloadsRequestSchema: GenMessage<ListPayloadsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 30);
+  messageDesc(file_posthorn_v1_type_service, 31);
 
 /**
  * One page.
@@ -1374,7 +1445,65 @@ export type ListPayloadsResponse = Message<"posthorn.v1.ListPayloadsResponse"> &
  * Use `create(ListPayloadsResponseSchema)` to create a new message.
  */
 export const ListPayloadsResponseSchema: GenMessage<ListPayloadsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 31);
+  messageDesc(file_posthorn_v1_type_service, 32);
+
+/**
+ * What a type's notifications are to be where nobody knows whether an outside
+ * channel has taken one: a server died, or lost its database, between the handing
+ * over and the note of it, or the channel gave no answer. What a channel says it
+ * has not taken is tried again in either mode. The inbox is delivered to exactly
+ * once in either.
+ *
+ * The mode counts that the type has when a notification is decided, or a step of
+ * its escalation taken. Of a digest that is the mode of the type "digest".
+ *
+ * @generated from enum posthorn.v1.DeliveryMode
+ */
+export const DeliveryMode = {
+  /**
+   * AT_LEAST_ONCE.
+   *
+   * @generated from enum value: DELIVERY_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * It is handed over again, with the same idempotency key: it may come twice
+   * where a channel's provider does not know such keys.
+   *
+   * @generated from enum value: DELIVERY_MODE_AT_LEAST_ONCE = 1;
+   */
+  AT_LEAST_ONCE: 1,
+
+  /**
+   * It is never handed over again: it may not come at all. The channel's verdict
+   * is UNKNOWN, with the reason OUTCOME_UNKNOWN. An escalation goes on to its next
+   * step when that is due, as if it had come.
+   *
+   * @generated from enum value: DELIVERY_MODE_AT_MOST_ONCE = 2;
+   */
+  AT_MOST_ONCE: 2,
+} as const;
+
+/**
+ * What a type's notifications are to be where nobody knows whether an outside
+ * channel has taken one: a server died, or lost its database, between the handing
+ * over and the note of it, or the channel gave no answer. What a channel says it
+ * has not taken is tried again in either mode. The inbox is delivered to exactly
+ * once in either.
+ *
+ * The mode counts that the type has when a notification is decided, or a step of
+ * its escalation taken. Of a digest that is the mode of the type "digest".
+ *
+ * @generated from enum posthorn.v1.DeliveryMode
+ */
+export type DeliveryMode = (typeof DeliveryMode)[keyof typeof DeliveryMode] | UnknownEnum;
+
+/**
+ * Describes the enum posthorn.v1.DeliveryMode.
+ */
+export const DeliveryModeSchema: GenEnum<DeliveryMode> = /*@__PURE__*/
+  enumDesc(file_posthorn_v1_type_service, 0);
 
 /**
  * What recipients' digests mean for a type.
@@ -1416,7 +1545,7 @@ export type DigestRule = (typeof DigestRule)[keyof typeof DigestRule] | UnknownE
  * Describes the enum posthorn.v1.DigestRule.
  */
 export const DigestRuleSchema: GenEnum<DigestRule> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_type_service, 0);
+  enumDesc(file_posthorn_v1_type_service, 1);
 
 /**
  * A ready-made catalogue.
@@ -1471,7 +1600,7 @@ export type Preset = (typeof Preset)[keyof typeof Preset] | UnknownEnum;
  * Describes the enum posthorn.v1.Preset.
  */
 export const PresetSchema: GenEnum<Preset> = /*@__PURE__*/
-  enumDesc(file_posthorn_v1_type_service, 1);
+  enumDesc(file_posthorn_v1_type_service, 2);
 
 /**
  * The catalogue of what a tenant sends. For API keys: reading needs

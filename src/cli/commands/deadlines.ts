@@ -4,6 +4,7 @@ import { type Deadline, DeadlineSchema, ScheduleService } from "#gen/posthorn/v1
 import { connect, optionsOf } from "../connection.ts";
 import { duration, instant, several } from "../parse.ts";
 import { columns, jsonLine, plain, plural, when } from "../print.ts";
+import { tellWarnings } from "../warnings.ts";
 import type { World } from "../world.ts";
 
 type SetOptions = { at: Timestamp; title: string; body?: string; type?: string; remind?: Duration[] };
@@ -33,7 +34,7 @@ Examples:
     .option("--remind <duration>", "so long before, 1h; more than once or with commas", several(duration))
     .action(async (userId: string, key: string, _, command: Command) => {
       const options = optionsOf<SetOptions>(command);
-      const { deadline } = await connect(world, options)
+      const { deadline, warnings } = await connect(world, options)
         .client(ScheduleService)
         .upsertDeadline(
           {
@@ -48,6 +49,7 @@ Examples:
           },
           { signal: world.signal },
         );
+      tellWarnings(world, warnings);
       show(deadline === undefined ? [] : [deadline], options.json);
     });
 

@@ -8,6 +8,7 @@ import {
 import { connect, optionsOf } from "../connection.ts";
 import { enumWord, several, word } from "../parse.ts";
 import { columns, jsonLine, plain, plural, when } from "../print.ts";
+import { tellWarnings } from "../warnings.ts";
 import { UsageError, type World } from "../world.ts";
 
 type CreateOptions = {
@@ -57,9 +58,10 @@ Examples:
       const content = { title: options.title, body: options.body ?? "" };
       const request = { to: { userIds, topics, roles }, type: options.type ?? "", content };
       const { rule: recurrence, start: localStartTime, zone: timeZone = "" } = options;
-      const { schedule } = await connect(world, options)
+      const { schedule, warnings } = await connect(world, options)
         .client(ScheduleService)
         .createSchedule({ schedule: { key, request, recurrence, localStartTime, timeZone } }, { signal: world.signal });
+      tellWarnings(world, warnings);
       show(schedule === undefined ? [] : [schedule], options.json);
       if (!options.json && schedule !== undefined)
         for (const line of columns(

@@ -19,9 +19,21 @@ import {
   SendService,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { connect, optionsOf } from "../connection.ts";
-import { duration, enumValue, enumWord, enumWords, instant, jsonObject, several, word } from "../parse.ts";
+import {
+  duration,
+  type EscalationStep,
+  enumValue,
+  enumWord,
+  enumWords,
+  escalationStep,
+  instant,
+  jsonObject,
+  several,
+  word,
+} from "../parse.ts";
 import { columns, jsonLine, type Paint, painter, plain, when } from "../print.ts";
 import { sendMany } from "../send-many.ts";
+import { tellWarnings } from "../warnings.ts";
 import { UsageError, type World } from "../world.ts";
 
 type SendOptions = {
@@ -46,21 +58,13 @@ type SendOptions = {
   collapseKey?: string;
   groupKey?: string;
   batch: boolean;
-  escalate?: Step[];
+  escalate?: EscalationStep[];
   confirm?: boolean;
   sender?: string;
   bypassRateLimit?: boolean;
   wait: Duration | false;
   from?: string;
 };
-
-type Step = { channel: Channel; after: Duration };
-
-/** "email:5m" */
-function escalationStep(text: string): Step {
-  const [channel = "", after = ""] = text.split(":");
-  return { channel: enumValue<Channel>(ChannelSchema)(channel), after: duration(after) };
-}
 
 export function sendCommand(program: Command, world: World): void {
   program
@@ -135,6 +139,7 @@ Examples:
       if (options.title === undefined && (options.type === undefined || options.data === undefined))
         throw new UsageError("Nothing to send.", `Give a title: posthorn send ${userIds[0] ?? "ada"} -t "Hello"`);
       const response = await send().send(requestOf(world, userIds, options), { signal: world.signal });
+      tellWarnings(world, response.warnings);
       if (options.json) {
         for (const result of response.results) world.out(jsonLine(SendResultSchema, result));
         if (response.fanoutId) world.out(JSON.stringify({ fanoutId: response.fanoutId }));

@@ -3,6 +3,7 @@ import { fromJson, type JsonValue } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import { ChannelSchema, PrioritySchema } from "#gen/posthorn/v1/notification_pb.ts";
 import {
+  DeliveryMode,
   type NotificationType,
   NotificationTypeSchema,
   type Preset,
@@ -12,6 +13,7 @@ import {
 import { connect, optionsOf } from "../connection.ts";
 import { enumValue, enumWord, enumWords } from "../parse.ts";
 import { columns, jsonLine, plain, plural } from "../print.ts";
+import { deprecationWords } from "../warnings.ts";
 import { UsageError, type World } from "../world.ts";
 import { changeLines, typeChanges } from "./type-changes.ts";
 import { codegenCommand, payloadCommands } from "./types/payload.ts";
@@ -29,6 +31,7 @@ Examples:
   $ posthorn types load jobs                  # a ready-made catalogue: ${presets.join(", ")}
   $ posthorn types load ./types.json          # [{"key": "invoice", "category": "billing"}, …]
   $ posthorn types list --category tasks
+  $ posthorn types list --deprecated          # those on their way out, and since when or until when
   $ posthorn types diff ./types.json          # what loading it would change; --exit-code for pipelines
   $ posthorn types history invoice            # who changed what, and when
   $ posthorn types check invoice --descriptor-set api.binpb --message acme.billing.v1.Invoice
@@ -68,15 +71,18 @@ Examples:
     .command("list")
     .description("list the types by key")
     .option("--category <key>", "only of this category")
+    .option("--deprecated", "only those that are deprecated")
+    .option("--no-deprecated", "only those that are not")
     .action(async (_, command: Command) => {
-      const options = optionsOf<{ category?: string }>(command);
+      const options = optionsOf<{ category?: string; deprecated?: boolean }>(command);
+      const filter = {
+        category: options.category ?? "",
+        ...(options.deprecated !== undefined && { deprecated: options.deprecated }),
+      };
       const client = connect(world, options).client(TypeService);
       const all: NotificationType[] = [];
       for (let pageToken = ""; ; ) {
-        const page = await client.listTypes(
-          { pageSize: 200, pageToken, category: options.category ?? "" },
-          { signal: world.signal },
-        );
+        const page = await client.listTypes({ pageSize: 200, pageToken, ...filter }, { signal: world.signal });
         all.push(...page.types);
         pageToken = page.nextPageToken;
         if (pageToken === "") break;
@@ -96,7 +102,8 @@ Examples:
           enumWord(PrioritySchema, type.defaultPriority),
           type.defaultChannels.map((channel) => enumWord(ChannelSchema, channel)).join(", "),
           `value ${type.value}, urgency ${type.urgency}`,
-          plain(type.displayName),
+          type.deliveryMode === DeliveryMode.AT_MOST_ONCE ? "at most once" : "",
+          type.deprecation === undefined ? plain(type.displayName) : deprecationWords(type.deprecation),
         ]),
       ))
         world.out(line);

@@ -5,8 +5,20 @@ import { type Channel, ChannelSchema, type Priority, PrioritySchema } from "#gen
 import { PreviewSendResponseSchema, SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { connect, optionsOf } from "../connection.ts";
 import { entryLines } from "../explanation.ts";
-import { duration, enumValue, enumWords, instant, jsonObject, several, word } from "../parse.ts";
+import { outlookLines } from "../outlook.ts";
+import {
+  duration,
+  type EscalationStep,
+  enumValue,
+  enumWords,
+  escalationStep,
+  instant,
+  jsonObject,
+  several,
+  word,
+} from "../parse.ts";
 import { jsonLine, painter, plain } from "../print.ts";
+import { tellWarnings } from "../warnings.ts";
 import type { World } from "../world.ts";
 
 type WhatIfOptions = {
@@ -23,6 +35,8 @@ type WhatIfOptions = {
   schedule?: Timestamp;
   scheduleLocal?: string;
   batch: boolean;
+  escalate?: EscalationStep[];
+  confirm?: boolean;
   bypassRateLimit?: boolean;
 };
 
@@ -47,12 +61,19 @@ export function whatIfCommand(program: Command, world: World): void {
     .option("--dedup-key <key>", "no second one to the same user with this key", word)
     .option("--schedule <time>", "to be delivered then", instant(world.now))
     .option("--schedule-local <time>", "to be delivered at this wall-clock time of the user, 2026-03-29T09:00")
+    .option(
+      "--escalate <channel:time>",
+      "unless answered by then, that channel: email:5m,sms:10m, one after the other",
+      several(escalationStep),
+    )
+    .option("--confirm", "reading is not enough: it has to be confirmed")
     .option("--no-batch", "by itself: in no batch or digest, whatever type and user say")
     .option("--bypass-rate-limit", "as if it passed the limits")
     .addHelpText(
       "after",
       `
-By the rules, batches and limits as they are now, as if nobody else sent meanwhile. Read it like \`posthorn explain\`.
+By the rules, batches and limits as they are now, as if nobody else sent meanwhile. Read it like \`posthorn explain\`; then
+come the batch that it would be in, the channels that would be handed it, and the steps of its escalation.
 
 Example:
   $ posthorn what-if ada --type order_status --at 2026-11-28T23:30+01:00`,
@@ -63,17 +84,18 @@ Example:
         .client(SendService)
         .previewSend(requestOf(user, options), { signal: world.signal });
       if (options.json) return world.out(jsonLine(PreviewSendResponseSchema, answer));
+      tellWarnings(world, answer.warnings);
       if (answer.duplicateOf !== "")
         return world.out(`not sent: ${plain(answer.duplicateOf)} stands for it (dedup key)`);
       const lines = answer.timeline.flatMap((entry) => entryLines(entry, answer.timeZone, painter(world)));
-      for (const line of lines.slice(1)) world.out(line);
+      for (const line of [...lines.slice(1), ...outlookLines(answer, painter(world))]) world.out(line);
       const { title = "", body = "" } = answer.content ?? {};
       if (options.title === "") world.out(`reads: ${plain(body === "" ? title : `${title} — ${body}`)}`);
     });
 }
 
 function requestOf(user: string, options: WhatIfOptions) {
-  const { at, title, data, ttl, schedule, scheduleLocal } = options;
+  const { at, title, data, ttl, schedule, scheduleLocal, escalate: steps, confirm: confirmationRequired } = options;
   return {
     request: {
       to: { userIds: [user] },
@@ -86,6 +108,9 @@ function requestOf(user: string, options: WhatIfOptions) {
       dedupKey: options.dedupKey ?? "",
       bypassRateLimit: options.bypassRateLimit ?? false,
       ...(options.batch ? {} : { batchable: false }),
+      ...((steps ?? confirmationRequired) === undefined
+        ? {}
+        : { escalation: { steps: steps ?? [], confirmationRequired: confirmationRequired ?? false } }),
       ...(ttl && { expiry: { case: "ttl" as const, value: ttl } }),
       ...(schedule && { schedule: { case: "scheduleTime" as const, value: schedule } }),
       ...(scheduleLocal && { schedule: { case: "localScheduleTime" as const, value: scheduleLocal } }),

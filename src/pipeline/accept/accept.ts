@@ -22,7 +22,7 @@ import type { MemoryGuard } from "../memory.ts";
 import type { Queue, Queued } from "../queue.ts";
 import { commitGroup, type Stored } from "./commit.ts";
 import { groupCommit, type Settle } from "./group.ts";
-import { measureGroup } from "./measure.ts";
+import { measureGroup, measureRefused } from "./measure.ts";
 import { type Draft, prepare, type TypeDefaults } from "./prepare.ts";
 import { dependsOnRecipient, type Recipient, type Recipients, rowsOf, type Submission } from "./submission.ts";
 
@@ -124,6 +124,7 @@ export function accepting(
     const drafts = await mapInSlices(requests, (request) =>
       orFault(() => prepare(request, types.get(request.type || DEFAULT_TYPE), now, deps.dedupWindowMs)),
     );
+    measureRefused(deps.metrics, drafts);
     const known = await recipientsOf(deps, tenantId, requests, drafts);
     const callId = requests.some(({ bypassRateLimit }) => bypassRateLimit) ? deps.newId() : "";
     const call = { submittedAt: performance.now(), trace: recordedTrace(), callId };

@@ -1,6 +1,7 @@
 import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { NewId } from "#src/ids.ts";
 import { recordedTrace } from "#src/telemetry/work-spans.ts";
+import { hasSunset } from "#src/types/deprecation.ts";
 import { fansOut } from "./accept.ts";
 import { draftOf, type TypeDefaults } from "./prepare.ts";
 import { type Recipients, rowsOf, type Submission, zoneIn } from "./submission.ts";
@@ -12,6 +13,8 @@ export type ByItself = {
   skipBefore: Date;
   /** When it was nobody's yet. */
   notBefore: Date;
+  /** When it was to be sent. */
+  dueAt: Date;
   now: Date;
   newId: NewId;
   dedupWindowMs: number;
@@ -22,15 +25,15 @@ export type ByItself = {
  * A Send that nobody calls for: a schedule's. It is stored in a transaction of whoever has it sent, together with the note
  * that it was, so it needs no idempotency key: both are committed or neither, whatever is killed.
  *
- * "nothing" when there is nothing to send: the type is gone, or nobody is left to send to. "before" when the time of all
+ * "nothing" when there is nothing to send: the type is gone or had its sunset, or nobody is left to send to. "before" when the time of all
  * who are named was before `notBefore`: it was never theirs. Throws what `prepare` throws.
  */
 export function submissionByItself(
   asked: SendRequest,
   type: TypeDefaults | undefined,
-  { tag, skipBefore, notBefore, now, newId, dedupWindowMs, known }: ByItself,
+  { tag, skipBefore, notBefore, dueAt, now, newId, dedupWindowMs, known }: ByItself,
 ): Submission | "nothing" | "before" {
-  if (type === undefined) return "nothing";
+  if (type === undefined || hasSunset(type, dueAt)) return "nothing";
   const request: SendRequest = { ...asked, tags: [...asked.tags, tag] };
   const draft = draftOf(request, type, now, dedupWindowMs);
   const userIds = [...new Set(request.to?.userIds)];

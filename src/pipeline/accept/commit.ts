@@ -8,6 +8,7 @@ import { Fault } from "#src/errors.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
+import { FANOUT_LEASE_MS } from "../flow.ts";
 import { auditBypasses } from "./audit-bypasses.ts";
 import { fenceContracts } from "./fence-contracts.ts";
 import { type Draft, firstStatus } from "./prepare.ts";
@@ -258,8 +259,8 @@ async function insertFanouts(tx: Tx, tenantId: string, group: readonly Submissio
   if (fanouts.length === 0) return;
   await tx`
     insert into fanouts (tenant_id, id, state, priority, request, content, actor, cursor, created_at, lease_until, skip_before)
-    select ${tenantId}, id, 1, priority, request, content, actor, 'null', ${now}, ${now}::timestamptz + interval '30 seconds',
-      skip_before
+    select ${tenantId}, id, 1, priority, request, content, actor, 'null', ${now},
+      ${new Date(now.getTime() + FANOUT_LEASE_MS)}::timestamptz, skip_before
     from unnest(
       ${plain(fanouts.map((fanout) => fanout.id))}::uuid[],
       ${plain(fanouts.map((fanout) => fanout.draft.priority))}::smallint[],

@@ -4,7 +4,7 @@ import { Fault } from "#src/errors.ts";
 import type { Tx } from "#src/store/store.ts";
 import { topicTag } from "#src/stream/filter.ts";
 import { recordedTrace } from "#src/telemetry/work-spans.ts";
-import { laneOf } from "../flow.ts";
+import { FANOUT_LEASE_MS, laneOf } from "../flow.ts";
 import type { AcceptDeps } from "./accept.ts";
 import { DEFAULT_TYPE } from "./accept.ts";
 import { claimDedupKeys, inPresentZones, insertRows, lockCollapseKeys, supersedeRows } from "./commit.ts";
@@ -14,7 +14,6 @@ import { typedContent } from "./typed-content.ts";
 
 /** Members handled in one transaction: bounds memory, and what a crash makes another worker repeat. */
 const PAGE = 1000;
-const LEASE_MS = 30_000;
 
 /** Where a fan-out stands, and the members that come next. */
 type Next = {
@@ -56,7 +55,7 @@ export async function runFanout(
   const queued = stored.rows.filter((row) => row.scheduledAt === undefined).map(({ id }) => ({ id, priority, trace }));
   deps.metrics.accepted.inc({ lane: laneOf(priority).name }, stored.rows.length);
   await deps.queue.enqueue(tenantId, queued, "first");
-  // Should it be lost here, the reconciler goes on when the lease is over.
+  // Should it be lost here, the reconciler goes on with it.
   if (!stored.done) await deps.queue.enqueueFanout(tenantId, { id: fanoutId, priority, trace }, stored.handled);
 }
 
@@ -126,7 +125,7 @@ async function storePage(
       cursor = to_jsonb(${members.at(-1) ?? ""}::text), created = created + ${rows.length},
       deduplicated = deduplicated + ${original?.size ?? 0},
       state = ${done ? 2 : 1}, ended_at = ${done ? now : null}::timestamptz,
-      lease_until = ${done ? null : new Date(now.getTime() + LEASE_MS)}::timestamptz
+      lease_until = ${done ? null : new Date(now.getTime() + FANOUT_LEASE_MS)}::timestamptz
     where tenant_id = ${tenantId} and id = ${id}
     returning (created + deduplicated)::float8 as handled`;
   return { rows, done, handled: moved?.handled ?? 0 };

@@ -1,6 +1,9 @@
+import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import { Fault } from "#src/errors.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { LANES, laneOf } from "../flow.ts";
 import type { Stored } from "./commit.ts";
+import type { Draft } from "./prepare.ts";
 import type { Submission } from "./submission.ts";
 
 /** Counts what one accept commit stored. `began` and `Submission.submittedAt` are of `performance.now()`. */
@@ -16,6 +19,7 @@ export function measureGroup(
   const accepted = new Map<string, number>();
   let repeated = 0;
   let suppressed = 0;
+  let deprecated = 0;
   stored.forEach((result, index) => {
     const submission = group[index];
     if (submission === undefined || result.kind === "refused") return;
@@ -23,7 +27,9 @@ export function measureGroup(
       repeated++;
       return;
     }
-    const lane = laneOf(submission.draft.priority).name;
+    const { priority, warnings } = submission.draft;
+    if (warnings.length > 0) deprecated++;
+    const lane = laneOf(priority).name;
     accepted.set(lane, (accepted.get(lane) ?? 0) + result.rows.length);
     suppressed += submission.rows.length - result.rows.length;
   });
@@ -33,4 +39,11 @@ export function measureGroup(
   }
   if (repeated > 0) metrics.deduplicated.inc({ kind: "idempotency_key" }, repeated);
   if (suppressed > 0) metrics.deduplicated.inc({ kind: "dedup_key" }, suppressed);
+  if (deprecated > 0) metrics.deprecatedSends.inc({ outcome: "accepted" }, deprecated);
+}
+
+/** Counts the Sends that came after the sunset of their types. */
+export function measureRefused({ deprecatedSends }: Metrics, drafts: readonly (Draft | Fault)[]): void {
+  const late = drafts.filter((each) => each instanceof Fault && each.reason === ErrorReason.TYPE_SUNSET).length;
+  if (late > 0) deprecatedSends.inc({ outcome: "refused" }, late);
 }

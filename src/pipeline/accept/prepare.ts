@@ -2,11 +2,13 @@ import { toBinary } from "@bufbuild/protobuf";
 import { durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
 import { EscalationSchema, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
+import type { Warning } from "#gen/posthorn/v1/warning_pb.ts";
 import { invalidField, notFound } from "#src/errors.ts";
 import { channelBits } from "#src/notifications/channel-bits.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
 import { OWN_TAGS } from "#src/notifications/own-tags.ts";
+import { checkSunset, warningsOf } from "#src/types/deprecation.ts";
 import { type PayloadRules, type TypedContent, typedContent } from "./typed-content.ts";
 
 /** What a type gives a Send that says nothing itself; without a contract it takes any data. */
@@ -16,6 +18,8 @@ export type TypeDefaults = PayloadRules & {
   defaultChannels: readonly number[];
   defaultTtlMs: number | null;
   group: boolean;
+  /** Encoded posthorn.v1.TypeDeprecation; null: it is not deprecated. */
+  deprecation: Uint8Array | null;
 };
 
 /** One notification to be, complete but for its recipient. */
@@ -40,6 +44,8 @@ export type Draft = {
   byItself: boolean;
   /** Encoded posthorn.v1.Escalation, as asked for. */
   escalation: Uint8Array | undefined;
+  /** What its sender is told. */
+  warnings: Warning[];
   /** The time it was asked for, past or not; undefined: at once. */
   asked(zone: string): Date | undefined;
   /** When it is due and when it loses its worth, for a recipient in this zone. */
@@ -53,7 +59,7 @@ const HORIZON_MS = 400 * DAY_MS;
 
 /**
  * Turns a valid SendRequest into a draft: fills in the type's defaults and checks what the contract's rules cannot say.
- * Pure. Throws INVALID_REQUEST naming the field, or NOT_FOUND for an unknown type.
+ * Pure. Throws INVALID_REQUEST naming the field, NOT_FOUND for an unknown type, or TYPE_SUNSET.
  */
 export function prepare(
   request: SendRequest,
@@ -62,12 +68,13 @@ export function prepare(
   defaultDedupMs: number,
 ): Draft {
   checkTags(request.tags);
+  if (type !== undefined) checkSunset(type, now);
   return draftOf(request, type, now, defaultDedupMs);
 }
 
 /**
- * The same of a request whose tags may be ones that are not for senders. `judged`: its content is as this has stored it
- * before.
+ * The same of a request whose tags may be ones that are not for senders, and of a type whose sunset may have come. `judged`:
+ * its content is as this has stored it before.
  */
 export function draftOf(
   request: SendRequest,
@@ -113,6 +120,7 @@ export function draftOf(
     groupKey: request.groupKey || (type.group ? `type:${type.key}` : undefined),
     byItself: request.batchable === false,
     escalation: request.escalation && toBinary(EscalationSchema, request.escalation),
+    warnings: warningsOf(type),
     local: local === undefined ? undefined : { time: local, ttlMs: expireTime === undefined ? ttlMs : undefined },
     asked,
     times(zone) {

@@ -8,6 +8,7 @@ import { notFound } from "#src/errors.ts";
 import { deadlineTag } from "#src/notifications/own-tags.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Db, Tx } from "#src/store/store.ts";
+import { checkSunset } from "#src/types/deprecation.ts";
 import { insertRows } from "./commit.ts";
 import { fenceContracts } from "./fence-contracts.ts";
 import { type Draft, draftOf, type TypeDefaults } from "./prepare.ts";
@@ -23,12 +24,14 @@ type ReminderRequest = {
   language: string;
 };
 
-/** What a deadline reminds with. Checks the content as a Send does. Throws NOT_FOUND for an unknown type. */
+/** What a deadline reminds with. Checks the content as a Send does. Throws NOT_FOUND for an unknown type, or TYPE_SUNSET. */
 export function remindersOf(tenantId: string, asked: ReminderRequest, now: Date) {
+  if (asked.type !== undefined) checkSunset(asked.type, now);
   const { draft: inNone, expiresAt } = reminderDraft(asked, now);
   const draft = { ...inNone, content: inNone.contentIn?.(asked.language) ?? inNone.content };
   return {
     content: draft.content,
+    warnings: draft.warnings,
     /** Makes sure that what judged the content still does when the transaction ends. Throws StaleContract. */
     fence: (tx: Tx) => fenceContracts(tx, tenantId, [draft]),
     expiresAt,

@@ -25,5 +25,6 @@ export function acceptedResponse(
       estimatedDeliveryTime: timestampFromDate(row.scheduledAt ?? now),
     };
   });
-  return { $typeName: "posthorn.v1.SendResponse", results, fanoutId: submission.fanout?.id ?? "" };
+  const { fanout, draft } = submission;
+  return { $typeName: "posthorn.v1.SendResponse", results, fanoutId: fanout?.id ?? "", warnings: draft.warnings };
 }

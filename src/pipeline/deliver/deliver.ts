@@ -23,7 +23,7 @@ export type DeliverDeps = {
   /** Counter slot of this process. */
   slot: number;
   log: Pick<Logger, "debug" | "warn">;
-  metrics: Pick<Metrics, "handOvers" | "handOverSeconds" | "schedulerLagSeconds" | "jobFailures">;
+  metrics: Pick<Metrics, "handOvers" | "handOverSeconds" | "handOverRepeats" | "schedulerLagSeconds" | "jobFailures">;
   /** Tell the streams. Called after the commit. */
   delivered(tenantId: string, delivered: Delivered, at: Date): void;
   ended(tenantId: string, lost: Lost, at: Date): void;
@@ -52,8 +52,16 @@ export type Delivering = AsyncDisposable & {
  * if this process is killed in between, whoever claims it next hands it over again, with the same idempotency key. Who
  * comes late with an outcome, because another has claimed it meanwhile, notes nothing.
  *
+ *                       ┌─ retry, back ─┐
+ *     claimed ─▶ given ─┴─▶ noted       ▼
+ *        ▲         ╎                 claimed
+ *        └─ killed ┴─ at most once ─▶ unknown
+ *
+ * At most once: that it is given is committed right before it is, and whoever claims it after that knows only that much.
+ *
  * Once `stopping` aborts nothing more is begun, and disposing cuts off what does not answer within two seconds. Both are
- * given back: due at once for whoever claims next, and not counted as an attempt.
+ * given back: due at once for whoever claims next, and not counted as an attempt. What is at most once and was cut off is
+ * unknown.
  */
 export function startDelivering(deps: DeliverDeps): Delivering {
   const { store } = deps;
@@ -91,7 +99,7 @@ export function startDelivering(deps: DeliverDeps): Delivering {
         const turn = { now, preferences: own?.preferences.get(next.userId), cut: cut.signal };
         begin(next, () =>
           stopping.aborted
-            ? { kind: "back" }
+            ? { kind: "back", inDoubt: next.inDoubt }
             : followed(deps, next, own?.messages.get(next.notificationId), traces.get(next.trace), turn),
         );
       }

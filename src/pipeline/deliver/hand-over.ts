@@ -1,14 +1,15 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { type SpanContext, SpanStatusCode } from "@opentelemetry/api";
-import { type Channel, ContentSchema, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Channel, ContentSchema, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Message, Outcome } from "#src/channels/channel.ts";
+import { channelsFor } from "#src/notifications/channel-bits.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import { ATTR } from "#src/telemetry/conventions.ts";
 import { wordless } from "#src/telemetry/wordless.ts";
 import { withSpanIn } from "#src/telemetry/work-spans.ts";
 import type { DeliverDeps } from "./deliver.ts";
 import { type HandedOver, handOverFields, handOverSpan, hasFailed, measureHandOver } from "./measure.ts";
-import type { CameOf, Claimed, Stored } from "./queries.ts";
+import { type CameOf, type Claimed, give, type Stored } from "./queries.ts";
 
 /** How long a channel may take. */
 const ANSWER_MS = 10_000;
@@ -38,7 +39,7 @@ export function followed(
 }
 
 async function handOver(
-  { channels, log, askChannel }: DeliverDeps,
+  { store, channels, log, askChannel }: DeliverDeps,
   claimed: Claimed,
   stored: Stored | undefined,
   { now, preferences, cut }: Turn,
@@ -48,13 +49,21 @@ async function handOver(
     return handed;
   };
   if (stored === undefined || !isWanted(claimed, stored)) return tell({ kind: "drop", outcome: "dropped" });
+  const { atMostOnce, inDoubt } = claimed;
+  if (atMostOnce && inDoubt) {
+    const handed: HandedOver = { kind: "unknown", outcome: "unknown" };
+    log.warn(handOverFields(claimed, stored, handed), "nobody noted what came of a hand-over; it is not repeated");
+    return handed;
+  }
   if (stored.expiresAt !== null && stored.expiresAt <= now) return tell({ kind: "expired", outcome: "expired" });
-  const { tenantId, notificationId, userId, step, attempts } = claimed;
+  const { tenantId, notificationId, userId, step } = claimed;
   const channel = channels.get(claimed.channel as Channel);
   if (channel === undefined) return tell({ kind: "failed", outcome: "unavailable" });
   // It may have waited, here or to be tried again, since it was decided. What holds was asked then: only a refusal counts.
   const verdict = preferences && askChannel(stored, claimed.channel, preferences, now);
   if (verdict?.kind === "suppress") return tell({ kind: "unwanted", reason: verdict.reason, outcome: "unwanted" });
+  if (preferences !== undefined && !isAskedFor(claimed, stored, preferences))
+    return tell({ kind: "unwanted", reason: Reason.CHANNEL_DISABLED, outcome: "unwanted" });
   const message: Message = {
     idempotencyKey: `${notificationId}:${step}:${claimed.channel}`,
     ...{ tenantId, notificationId, userId, step },
@@ -64,25 +73,34 @@ async function handOver(
     content: fromBinary(ContentSchema, stored.content),
     at: now,
   };
+  if (atMostOnce && !(await store.tenant(tenantId, (tx) => give(tx, claimed))))
+    return tell({ kind: "drop", outcome: "dropped" });
   const outcome = await inTime((signal) => channel.deliver(message, signal), cut);
   if (outcome.kind === "sent") return tell({ kind: "sent", outcome: "sent" });
-  if (outcome.kind === "retry" && cut.aborted) return tell({ kind: "back", outcome: "given_back" });
-  const handed = failing(outcome.kind, attempts);
-  log.warn(
-    { err: wordless(outcome.cause), ...handOverFields(claimed, stored, handed) },
-    handed.kind === "failed"
-      ? "a channel does not take a notification"
-      : "a channel did not take a notification; it is tried again",
-  );
+  const handed = failing(outcome.kind, claimed, cut.aborted);
+  if (handed.kind === "back") return tell(handed);
+  log.warn({ err: wordless(outcome.cause), ...handOverFields(claimed, stored, handed) }, TOLD[handed.kind]);
   return handed;
 }
 
-function failing(kind: "retry" | "rejected", attempts: number): HandedOver {
+type Failing = HandedOver & { kind: keyof typeof TOLD | "back" };
+
+function failing(kind: Exclude<Outcome["kind"], "sent">, claimed: Claimed, isCut: boolean): Failing {
   if (kind === "rejected") return { kind: "failed", outcome: "refused" };
-  return attempts >= ATTEMPTS ? { kind: "failed", outcome: "given_up" } : { kind: "retry", outcome: "retry" };
+  if (kind === "unknown" && claimed.atMostOnce) return { kind: "unknown", outcome: "unknown" };
+  const inDoubt = claimed.inDoubt || kind === "unknown";
+  if (isCut) return { kind: "back", outcome: "given_back", inDoubt };
+  if (claimed.attempts >= ATTEMPTS) return { kind: "failed", outcome: "given_up" };
+  return { kind: "retry", outcome: "retry", inDoubt };
 }
 
-/** What fails, or does not answer in time, may be tried again: whether it was sent nobody knows. */
+const TOLD = {
+  failed: "a channel does not take a notification",
+  retry: "a channel did not take a notification; it is tried again",
+  unknown: "nobody knows whether a channel took a notification; it is not tried again",
+} as const;
+
+/** What fails, or does not answer in time, may have been sent. */
 async function inTime(deliver: (signal: AbortSignal) => Promise<Outcome>, cut: AbortSignal): Promise<Outcome> {
   const over = new AbortController();
   const { signal } = over;
@@ -94,11 +112,19 @@ async function inTime(deliver: (signal: AbortSignal) => Promise<Outcome>, cut: A
   try {
     return await Promise.race([deliver(signal), late.promise]);
   } catch (cause) {
-    return { kind: "retry", cause };
+    return { kind: "unknown", cause };
   } finally {
     clearTimeout(timer);
     cut.removeEventListener("abort", onCut);
   }
+}
+
+/**
+ * Not only because its recipient wanted there what goes to the inbox (Preferences.delivery.method), and does so no more. What
+ * a step asks for stands in its escalation.
+ */
+function isAskedFor({ step, channel }: Claimed, { channels }: Stored, preferences: CompiledPreferences): boolean {
+  return step > 0 || channelsFor(channels, preferences).includes(channel);
 }
 
 /** Not ended meanwhile; nor, if it is a step, answered. */

@@ -8,7 +8,7 @@ import type { CameOf, Claimed, Stored } from "./queries.ts";
  * What came of a hand-over, for metrics, logs and spans. `retry`: not now; `refused`: never; `given_up`: not once in all its
  * attempts; `unavailable`: this server has no such channel; `dropped`: it had ended or was answered; `unwanted`: its
  * recipient's rules refuse the channel by now; `given_back`: the server was asked to stop before the channel answered, and
- * leaves it to another.
+ * leaves it to another; `unknown`: the channel may have taken it, and is not given it again.
  */
 export type HandOverOutcome =
   | "sent"
@@ -19,7 +19,8 @@ export type HandOverOutcome =
   | "expired"
   | "dropped"
   | "unwanted"
-  | "given_back";
+  | "given_back"
+  | "unknown";
 
 /** What became of it, and the same more exactly. */
 export type HandedOver = CameOf & { outcome: HandOverOutcome };
@@ -34,17 +35,18 @@ export function measureClaimed(
     metrics.schedulerLagSeconds.observe({ kind: "hand-over" }, (now.getTime() - dueAt.getTime()) / 1000);
 }
 
-/** Counts a hand-over; the time it took only where the channel was asked. */
+/** Counts a hand-over; the time it took, and whether it may have come twice, only where the channel was asked. */
 export function measureHandOver(
-  metrics: Pick<Metrics, "handOvers" | "handOverSeconds">,
-  { channel: number, dueAt }: Claimed,
+  metrics: Pick<Metrics, "handOvers" | "handOverSeconds" | "handOverRepeats">,
+  { channel: number, dueAt, inDoubt }: Claimed,
   outcome: HandOverOutcome,
   now: Date,
 ): void {
   const channel = channelName(number);
   metrics.handOvers.inc({ channel, outcome });
-  if (ASKED.has(outcome))
-    metrics.handOverSeconds.observe({ channel }, Math.max(0, now.getTime() - dueAt.getTime()) / 1000);
+  if (!ASKED.has(outcome)) return;
+  if (inDoubt) metrics.handOverRepeats.inc({ channel });
+  metrics.handOverSeconds.observe({ channel }, Math.max(0, now.getTime() - dueAt.getTime()) / 1000);
 }
 
 const ASKED: ReadonlySet<HandOverOutcome> = new Set(["sent", "retry", "refused", "given_up"]);
@@ -71,6 +73,7 @@ const REASONS: Partial<Record<HandOverOutcome, Reason>> = {
   given_up: Reason.CHANNEL_UNAVAILABLE,
   unavailable: Reason.CHANNEL_UNAVAILABLE,
   expired: Reason.EXPIRED,
+  unknown: Reason.OUTCOME_UNKNOWN,
 };
 
 export function handOverSpan({ tenantId, notificationId, channel, step, attempts }: Claimed): SpanShape {

@@ -30,21 +30,27 @@ export type Claimed = {
   dueAt: Date;
   /** The recorded trace that goes on with it. */
   trace: string | null;
+  atMostOnce: boolean;
+  /** It was given to the channel before, which may have taken it. */
+  inDoubt: boolean;
 };
 
 /**
- * `drop`: it has ended, or its step was answered. `unwanted`: its recipient's rules refuse the channel by now, for that
- * reason. `back`: whoever claimed it had to stop, and nothing is known of it.
+ * `drop`: it has ended, or its step was answered. `unknown`: the channel may have taken it, and is not to be given it again.
+ * `unwanted`: its recipient's rules refuse the channel by now, for that reason. `back`: whoever claimed it had to stop.
+ * `inDoubt`: of what is to be tried again, whether the channel may have taken it.
  */
 export type CameOf =
-  | { kind: "sent" | "retry" | "back" | "failed" | "expired" | "drop" }
+  | { kind: "sent" | "failed" | "expired" | "drop" | "unknown" }
+  | { kind: "retry" | "back"; inDoubt: boolean }
   | { kind: "unwanted"; reason: Reason };
 
 export type Result = CameOf & { claimed: Claimed };
 
 /**
  * Claims what is due until `until`: of each channel as many as it says, the most urgent first, and of those the longest
- * due. Each is claimed by one.
+ * due. Each is claimed by one, and counts as given to its channel with that: but for those that are at most once, which
+ * `give` notes before it is so.
  */
 export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly OfChannel[]): Promise<Claimed[]> {
   // Or the planner, who knows no numbers, reads everything that waits instead of looking each one up.
@@ -56,19 +62,31 @@ export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly Of
           ${plain(room.map(({ channel }) => channel))}::smallint[], ${plain(room.map(({ size }) => size))}::int[]
         ) as room (channel, size) cross join lateral (
           select its.* from unnest(${plain(URGENCY)}::smallint[]) as lane (priority) cross join lateral (
-            select h.tenant_id, h.notification_id, h.step, h.channel, h.due_at from hand_overs h
+            select h.tenant_id, h.notification_id, h.step, h.channel, h.due_at, h.given from hand_overs h
             where h.channel = room.channel and h.priority = lane.priority and h.due_at <= ${now}
             order by h.due_at limit room.size for update skip locked
           ) its limit room.size
         ) mine
       )
-      update hand_overs set due_at = ${until}, attempts = least(attempts + 1, 32767)
+      update hand_overs set due_at = ${until}, attempts = least(attempts + 1, 32767),
+        given = hand_overs.given or not at_most_once
       from due d where hand_overs.tenant_id = d.tenant_id and hand_overs.notification_id = d.notification_id
         and hand_overs.step = d.step and hand_overs.channel = d.channel
       returning d.tenant_id as "tenantId", d.notification_id as "notificationId", user_id as "userId", d.step, d.channel,
-        attempts, d.due_at as "dueAt", trace`.execute(),
+        attempts, d.due_at as "dueAt", trace, at_most_once as "atMostOnce", d.given as "inDoubt"`.execute(),
   ]);
   return claimed;
+}
+
+/**
+ * Notes that a channel is about to be given what it must not be given twice. False: somebody else has claimed it since, and
+ * it is theirs.
+ */
+export async function give(tx: Tx, { tenantId, notificationId, step, channel, attempts }: Claimed): Promise<boolean> {
+  const mine = await tx`
+    update hand_overs set given = true where tenant_id = ${tenantId} and notification_id = ${notificationId}
+      and step = ${step} and channel = ${channel} and attempts = ${attempts} and not given`;
+  return mine.count > 0;
 }
 
 /** What there is to hand over, as it stands. */
@@ -77,6 +95,8 @@ export type Stored = {
   type: string;
   category: string;
   priority: number;
+  /** Bit n is set when channel n was asked for. */
+  channels: number;
   status: number;
   bypassLimits: boolean;
   expiresAt: Date | null;
@@ -94,7 +114,7 @@ export async function loadMessages(
 ): Promise<ReadonlyMap<string, Stored>> {
   // An exhausted chain has not been answered: its last step may still be on the way.
   const rows = await tx<Stored[]>`
-    select n.id, n.type, n.category, n.priority, n.status, n.bypass_limits as "bypassLimits",
+    select n.id, n.type, n.category, n.priority, n.channels, n.status, n.bypass_limits as "bypassLimits",
       n.expires_at as "expiresAt", n.sender_id as "senderId", coalesce(n.content, f.content) as content,
       exists (select from escalations e where e.tenant_id = ${tenantId} and e.notification_id = n.id
         and e.state in (${ChainState.WAITING}, ${ChainState.EXHAUSTED})) as "goesOn"
@@ -110,8 +130,11 @@ export async function loadMessages(
 /** `first`: it had reached its recipient in no other way before. */
 export type Delivered = { id: string; userId: string; channel: number; first: boolean };
 
-/** `unwanted`: it was no fault of the channel's, but the recipient's word. */
-export type Failed = { notificationId: string; step: number; unwanted?: Reason };
+/**
+ * `unwanted`: it was no fault of the channel's, but the recipient's word. `unknown`: it may have come, and what follows it
+ * waits for its time.
+ */
+export type Failed = { notificationId: string; step: number; unwanted?: Reason; unknown?: true };
 
 /**
  * Notes what came of hand-overs: those that are done go away, with history and counters; the others are due again. Those
@@ -128,7 +151,7 @@ export async function record(
     select from notifications where tenant_id = ${tenantId} and id = any(${ids}::uuid[]) order by id for update) locked`;
   const mine = await noteDone(tx, tenantId, results, { now, retryAt });
   const sent = mine.filter(({ kind }) => kind === "sent");
-  const failed = mine.filter(({ kind }) => kind === "failed" || kind === "expired" || kind === "unwanted");
+  const failed = mine.filter(({ kind }) => kind !== "sent" && kind !== "drop");
   const told = [...sent, ...failed];
   if (told.length === 0) return { delivered: [], failed: [] };
   const rows = await tx<(MaybeWhole & { userId: string; channel: number; first: boolean; sent: boolean })[]>`
@@ -168,6 +191,7 @@ export async function record(
     delivered: rows.filter((row) => row.sent),
     failed: failed.map((result) => {
       const { notificationId, step } = result.claimed;
+      if (result.kind === "unknown") return { notificationId, step, unknown: true };
       return { notificationId, step, ...(result.kind === "unwanted" ? { unwanted: result.reason } : {}) };
     }),
   };
@@ -185,16 +209,20 @@ async function noteDone(
     ${plain(some.map(({ claimed }) => claimed.step))}::smallint[],
     ${plain(some.map(({ claimed }) => claimed.channel))}::smallint[],
     ${plain(some.map(({ claimed }) => claimed.attempts))}::smallint[],
-    ${instants(some.map(({ claimed }) => retryAt(claimed.attempts)))}::timestamptz[]
-  ) as t (id, step, channel, attempts, retry_at)`;
+    ${instants(some.map(({ claimed }) => retryAt(claimed.attempts)))}::timestamptz[],
+    ${plain(some.map((result) => "inDoubt" in result && result.inDoubt))}::boolean[]
+  ) as t (id, step, channel, attempts, retry_at, in_doubt)`;
   const claim = tx`h.tenant_id = ${tenantId} and h.notification_id = t.id and h.step = t.step and h.channel = t.channel
     and h.attempts = t.attempts`;
   const again = results.filter(({ kind }) => kind === "retry");
   const back = results.filter(({ kind }) => kind === "back");
   const done = results.filter(({ kind }) => kind !== "retry" && kind !== "back");
-  if (again.length > 0) await tx`update hand_overs h set due_at = t.retry_at from ${which(again)} where ${claim}`;
+  if (again.length > 0)
+    await tx`update hand_overs h set due_at = t.retry_at, given = t.in_doubt from ${which(again)} where ${claim}`;
   if (back.length > 0)
-    await tx`update hand_overs h set due_at = ${now}, attempts = h.attempts - 1 from ${which(back)} where ${claim}`;
+    await tx`
+      update hand_overs h set due_at = ${now}, attempts = h.attempts - 1, given = t.in_doubt
+      from ${which(back)} where ${claim}`;
   if (done.length === 0) return [];
   const gone = await tx<{ key: string }[]>`
     delete from hand_overs h using ${which(done)} where ${claim}
@@ -211,7 +239,7 @@ async function noteDone(
  * decision's did and it has come to the recipient in no other way.
  */
 export async function failSteps(tx: Tx, tenantId: string, failed: readonly Failed[], now: Date): Promise<void> {
-  const steps = lastSteps(failed);
+  const steps = lastSteps(failed.filter(({ unknown }) => !unknown));
   if (steps.size === 0) return;
   const first = [...steps].flatMap(([id, step]) => (step === 0 ? [id] : []));
   const reached = first.length === 0 ? new Set() : await reachedOrTrying(tx, tenantId, first);
@@ -237,24 +265,31 @@ function lastSteps(failed: readonly Failed[]): ReadonlyMap<string, number> {
   return steps;
 }
 
-/** Of notifications that the transaction has locked: those that have come, and those that a channel may yet take. */
+/** Of notifications that the transaction has locked: those that have or may have come, or that a channel may yet take. */
 async function reachedOrTrying(tx: Tx, tenantId: string, ids: readonly string[]): Promise<ReadonlySet<string>> {
   const rows = await tx<{ id: string }[]>`
     select n.id from notifications n where n.tenant_id = ${tenantId} ${oneOf(tx, ids)}
-      and (n.status + 0 <> ${Status.PROCESSING} or exists (
-        select from hand_overs h where h.tenant_id = ${tenantId} and h.notification_id = n.id))`;
+      and (n.status + 0 <> ${Status.PROCESSING}
+        or exists (select from hand_overs h where h.tenant_id = ${tenantId} and h.notification_id = n.id)
+        or exists (select from timeline t where t.tenant_id = ${tenantId} and t.notification_id = n.id
+          and t.reason = ${Reason.OUTCOME_UNKNOWN}))`;
   return new Set(rows.map(({ id }) => id));
 }
 
 function detailOf(result: Result): Uint8Array {
   const { step, channel } = result.claimed;
-  const kind = result.kind === "sent" ? VerdictKind.DELIVER : VerdictKind.SUPPRESS;
-  const verdict = { channel, kind, reason: reasonOf(result) };
+  const verdict = { channel, kind: VERDICTS[result.kind] ?? VerdictKind.SUPPRESS, reason: reasonOf(result) };
   return toBinary(TimelineEntrySchema, create(TimelineEntrySchema, { step, verdicts: [verdict] }));
 }
 
+const VERDICTS: { [kind in CameOf["kind"]]?: VerdictKind } = {
+  sent: VerdictKind.DELIVER,
+  unknown: VerdictKind.UNKNOWN,
+};
+
 function reasonOf(result: Result): Reason {
   if (result.kind === "sent") return Reason.UNSPECIFIED;
+  if (result.kind === "unknown") return Reason.OUTCOME_UNKNOWN;
   if (result.kind === "unwanted") return result.reason;
   return result.kind === "expired" ? Reason.EXPIRED : Reason.CHANNEL_UNAVAILABLE;
 }

@@ -118,11 +118,12 @@ async function escalateSome(
       return [{ ...open, ...turn, subject, dueAt: open.chain.dueAt }];
     });
     const traces = new Map(due.map((each) => [each.notificationId, traceOf(each)]));
-    const messages = moved.flatMap(({ notificationId, userId, subject: { priority }, commands }) =>
+    const messages = moved.flatMap(({ notificationId, userId, subject: { priority, atMostOnce }, commands }) =>
       commands.flatMap((command) => {
         if (command.kind !== "handOver") return [];
         const { step, channel } = command;
-        return [{ notificationId, userId, priority, step, channel, trace: traces.get(notificationId) }];
+        const trace = traces.get(notificationId);
+        return [{ notificationId, userId, priority, step, channel, atMostOnce, trace }];
       }),
     );
     await storeChains(tx, tenantId, moved, now);

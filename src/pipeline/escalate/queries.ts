@@ -1,7 +1,6 @@
-import { create, toBinary } from "@bufbuild/protobuf";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Reason, TimelineEntrySchema, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
+import { DeliveryMode } from "#gen/posthorn/v1/type_service_pb.ts";
 import type { Command } from "#src/escalation/state.ts";
+import { toldOf } from "#src/escalation/told.ts";
 import { idRange } from "#src/inbox/queries.ts";
 import { fenceNames, type RulesVersion, sharedFence } from "#src/preferences/fence.ts";
 import { bytes, plain } from "#src/store/arrays.ts";
@@ -32,6 +31,8 @@ export type Subject = {
   bypassLimits: boolean;
   expiresAt: Date | null;
   senderId: string | null;
+  /** Its type's delivery mode. */
+  atMostOnce: boolean;
   /** What the rules of its user are now. */
   rules: RulesVersion;
 };
@@ -47,6 +48,8 @@ export async function lockDue(tx: Tx, tenantId: string, due: readonly Due[]): Pr
   const rows = await tx<(Omit<Subject, "rules"> & RulesVersion)[]>`
     select id, type, category, priority, status, bypass_limits as "bypassLimits", expires_at as "expiresAt",
       sender_id as "senderId",
+      coalesce((select t.delivery_mode = ${DeliveryMode.AT_MOST_ONCE} from types t
+        where t.tenant_id = ${tenantId} and t.key = n.type), false) as "atMostOnce",
       coalesce((select p.xmin::text from preferences p where p.tenant_id = ${tenantId} and p.user_id = n.user_id), '0')
         as user,
       coalesce((select d.xmin::text from default_preferences d where d.tenant_id = ${tenantId}), '0') as tenant,
@@ -65,7 +68,7 @@ export async function tellSteps(
   now: Date,
 ): Promise<void> {
   const entries = told.flatMap(({ notificationId, command }) => {
-    const entry = entryOf(command);
+    const entry = toldOf(command);
     return entry === undefined ? [] : [{ notificationId, ...entry }];
   });
   if (entries.length === 0) return;
@@ -78,30 +81,4 @@ export async function tellSteps(
       ${plain(entries.map(({ reason }) => reason))}::smallint[],
       ${bytes(entries.map(({ detail }) => detail))}::bytea[]
     ) as t (id, channel, reason, detail)`;
-}
-
-function entryOf(command: Command): { channel: number; reason: Reason; detail: Uint8Array | undefined } | undefined {
-  switch (command.kind) {
-    case "handOver":
-      return undefined;
-    case "unanswered":
-      return { channel: 0, reason: Reason.CONFIRMATION_MISSING, detail: undefined };
-    case "cancelled":
-      return { channel: 0, reason: command.reason, detail: undefined };
-    case "held":
-    case "passedOn": {
-      const { channel, reason, step } = command;
-      const held = command.kind === "held";
-      const verdict = {
-        channel,
-        reason,
-        kind: held ? VerdictKind.HOLD : VerdictKind.SUPPRESS,
-        ...(held ? { until: timestampFromDate(command.until) } : {}),
-      };
-      const detail = toBinary(TimelineEntrySchema, create(TimelineEntrySchema, { step, verdicts: [verdict] }));
-      return { channel, reason, detail };
-    }
-    default:
-      return command satisfies never;
-  }
 }

@@ -3,11 +3,11 @@ import type { Broker } from "#src/broker/broker.ts";
 import { jetstreamCode } from "#src/broker/jetstream-code.ts";
 import { instants, plain } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
-import type { Store } from "#src/store/store.ts";
+import type { Store, Tx } from "#src/store/store.ts";
 import { requeueing } from "#src/telemetry/conventions.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { withRootSpan } from "#src/telemetry/work-spans.ts";
-import { ingestShard, ingestStream, LANES, type LaneName, routeConsumer, SHARDS } from "../flow.ts";
+import { FANOUT_LEASE_MS, ingestShard, ingestStream, LANES, type LaneName, routeConsumer, SHARDS } from "../flow.ts";
 import { enqueueByTenant, type Queue } from "../queue.ts";
 
 type Lost = { tenantId: string; id: string; priority: number };
@@ -19,8 +19,9 @@ const PER_TENANT = 1000;
 type ReconcileDeps = { store: Store; broker: Broker; queue: Queue; metrics: Metrics };
 
 /**
- * Finds notifications that are ACCEPTED in Postgres and no longer on the queue, and queues them again: after a crash
- * between commit and publish, an outage of NATS, or the loss of its store. Returns how many.
+ * Finds notifications that are ACCEPTED in Postgres, and fan-outs that are running there, which are no longer on the queue,
+ * and queues them again: after a crash between commit and publish, an outage of NATS, or the loss of its store. Returns how
+ * many.
  *
  * What is on the queue is told by the age of the oldest message of the tenant's shard: a work queue keeps a message until
  * it is acked, so a row older than every message there has none. A backlog is thus never queued twice, however long it
@@ -38,8 +39,9 @@ export async function reconcile(deps: ReconcileDeps, now: Date, afterMs: number)
       deps.metrics.reconcilerRepublished.inc({ lane: lane.name }, lost.length);
       if (lost.length === 0) break;
     }
+    count += await resumeFanouts(deps, lane.priority, before, now);
   }
-  return count + (await resumeFanouts(deps, now));
+  return count;
 }
 
 /** Of each shard, how old a row has to be that must have been on the queue by now and is not. */
@@ -85,8 +87,7 @@ async function claimLost(store: Store, priority: number, before: readonly Date[]
     (tx) => tx<Lost[]>`
       with lost as (
         select n.tenant_id, n.id from (
-          -- As shardOf in flow.ts does it.
-          select id, 1 + get_byte(sha256(convert_to(id::text, 'UTF8')), 0) % ${SHARDS}::int as shard from tenants
+          select id, ${shardIn(tx, "id")} as shard from tenants
         ) t cross join lateral (
           select tenant_id, id from notifications
           where tenant_id = t.id and priority = ${priority} and status = 1
@@ -101,17 +102,39 @@ async function claimLost(store: Store, priority: number, before: readonly Date[]
   );
 }
 
-/** Fan-outs whose worker has not moved them within their lease. */
-async function resumeFanouts(deps: { store: Store; queue: Queue }, now: Date): Promise<number> {
-  const stalled = await deps.store.system(
-    (tx) => tx<Lost[]>`
-      update fanouts set lease_until = ${new Date(now.getTime() + 30_000)}
-      where (tenant_id, id) in (
-        select tenant_id, id from fanouts where lease_until < ${now} order by lease_until limit 100 for update skip locked)
-      returning tenant_id as "tenantId", id, priority`,
-  );
-  await Promise.all(
-    stalled.map(({ tenantId, ...fanout }) => deps.queue.enqueueFanout(tenantId, fanout, now.getTime())),
-  );
-  return stalled.length;
+/**
+ * Fan-outs that are not on the queue, as a row is not that was last queued when they were last moved; and those that
+ * nobody has moved within their lease, whatever is there. Two messages for the same page are one too many, and no more: the
+ * second one finds it stored.
+ */
+async function resumeFanouts(
+  { store, queue }: Pick<ReconcileDeps, "store" | "queue">,
+  priority: number,
+  before: readonly Date[],
+  now: Date,
+): Promise<number> {
+  const leases = before.map((moved) => new Date(moved.getTime() + FANOUT_LEASE_MS));
+  for (let count = 0; ; ) {
+    const stalled = await store.system(
+      (tx) => tx<Lost[]>`
+        update fanouts set lease_until = ${new Date(now.getTime() + FANOUT_LEASE_MS)}
+        where (tenant_id, id) in (
+          select tenant_id, id from fanouts
+          where lease_until is not null and priority = ${priority}
+            and lease_until < greatest(${now}::timestamptz, (${instants(leases)}::timestamptz[])[${shardIn(tx, "tenant_id")}])
+          order by lease_until limit ${FANOUTS} for update skip locked)
+        returning tenant_id as "tenantId", id, priority`,
+    );
+    await Promise.all(stalled.map(({ tenantId, ...fanout }) => queue.enqueueFanout(tenantId, fanout, now.getTime())));
+    count += stalled.length;
+    if (stalled.length < FANOUTS) return count;
+  }
+}
+
+/** At once. */
+const FANOUTS = 100;
+
+/** The tenant's place in an array with an item for each shard; as shardOf in flow.ts does it. */
+function shardIn(tx: Tx, column: "id" | "tenant_id") {
+  return tx`1 + get_byte(sha256(convert_to(${tx(column)}::text, 'UTF8')), 0) % ${SHARDS}::int`;
 }

@@ -4,6 +4,7 @@ import { beginning } from "#src/escalation/state.ts";
 import type { Tx } from "#src/store/store.ts";
 import { format } from "#src/telemetry/message-traces.ts";
 import type { Conclusion } from "./conclusion.ts";
+import type { Known } from "./decide-chunk.ts";
 import type { Waiting } from "./load.ts";
 
 /**
@@ -13,23 +14,27 @@ import type { Waiting } from "./load.ts";
 export async function handOver(
   tx: Tx,
   tenantId: string,
-  waiting: readonly Pick<Waiting, "id" | "userId" | "priority">[],
+  waiting: readonly Pick<Waiting, "id" | "userId" | "priority" | "type">[],
   conclusions: readonly Conclusion[],
   decided: ReadonlySet<string>,
-  { now, traces }: { now: Date; traces: ReadonlyMap<string, SpanContext> | undefined },
+  { now, traces, types }: { now: Date; traces: ReadonlyMap<string, SpanContext> | undefined; types: Known["types"] },
 ): Promise<void> {
   const following = conclusions.flatMap(({ id, handOver, escalation }, index) => {
     const row = waiting[index];
     if (row === undefined || (handOver ?? escalation) === undefined || !decided.has(id)) return [];
-    return [{ id, userId: row.userId, priority: row.priority, handOver, escalation }];
+    const { userId, priority, type } = row;
+    return [{ id, userId, priority, atMostOnce: types.get(type)?.rules.atMostOnce === true, handOver, escalation }];
   });
   if (following.length === 0) return;
   const traceOf = (id: string) => {
     const trace = traces?.get(id);
     return trace && format(trace);
   };
-  const messages = following.flatMap(({ id, userId, priority, handOver = [] }) =>
-    handOver.map((channel) => ({ notificationId: id, userId, priority, step: 0, channel, trace: traceOf(id) })),
+  const messages = following.flatMap(({ id: notificationId, handOver = [], userId, priority, atMostOnce }) =>
+    handOver.map((channel) => ({
+      ...{ notificationId, userId, priority, step: 0, channel, atMostOnce },
+      trace: traceOf(notificationId),
+    })),
   );
   const chains = following.flatMap(({ id, userId, escalation }) => {
     const chain = escalation && beginning(escalation.steps, escalation.confirmationRequired, now);

@@ -90,7 +90,7 @@ export async function route(
       const committing = { now, slot: context.slot, epoch: context.epoch };
       const committed = await commitDecisions(tx, tenantId, final, committing);
       mustHaveJoined(final, committed.decided);
-      await handOver(tx, tenantId, waiting, final, committed.decided, { now, traces: context.traces });
+      await handOver(tx, tenantId, waiting, final, committed.decided, { now, traces: context.traces, types });
       return { ...committed, final, joined };
     }),
   );

@@ -49,6 +49,10 @@ export const handOvers = pgTable(
     dueAt: instant("due_at").notNull(),
     /** The recorded trace that goes on with it. */
     trace: text("trace"),
+    /** Nobody may be handed it again who may have taken it. */
+    atMostOnce: boolean("at_most_once").notNull().default(false),
+    /** Its channel may have taken it: it has been, or is about to be, handed over, and has not said no. */
+    given: boolean("given").notNull().default(false),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.notificationId, t.step, t.channel] }),

@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, smallint, text, uuid } from "drizzle-orm/pg-core";
+import { DeliveryMode } from "#gen/posthorn/v1/type_service_pb.ts";
 import { bytea, instant } from "./columns.ts";
 
 export const users = pgTable(
@@ -89,6 +90,10 @@ export const types = pgTable(
     payloadMessage: text("payload_message"),
     /** Encoded posthorn.v1.PayloadWording; null: every Send needs a title. */
     wording: bytea("wording"),
+    /** Encoded posthorn.v1.TypeDeprecation; null: it is not deprecated. */
+    deprecation: bytea("deprecation"),
+    /** The number of its DeliveryMode. */
+    deliveryMode: smallint("delivery_mode").notNull().default(DeliveryMode.AT_LEAST_ONCE),
     revision: integer("revision").notNull(),
     createdAt: instant("created_at").notNull(),
     updatedAt: instant("updated_at").notNull(),

@@ -9,13 +9,15 @@ import type { Account } from "./sender.ts";
 // What comes of notifications after they are accepted or decided, by itself: batches close, channels are handed what is
 // theirs, escalations go on, schedules send.
 
-/** How much of that is still to come. */
+/** How much of that is still to come; members of a batch that was dissolved wait for it while no batch is open. */
 export async function yetToCome(sql: Sql, tenantId: string): Promise<number> {
   const [row] = await sql<[{ n: number }]>`
     select ((select count(*) from batches where tenant_id = ${tenantId} and state in (1, 2))
       + (select count(*) from hand_overs where tenant_id = ${tenantId})
       + (select count(*) from escalations where tenant_id = ${tenantId} and state = ${ChainState.WAITING})
       + (select count(*) from rule_changes where tenant_id = ${tenantId})
+      + (select count(*) from notifications where tenant_id = ${tenantId}
+        and status = ${Status.BATCHED} and batch_role = ${BatchRole.MEMBER})
       + (select count(*) from schedules
         where tenant_id = ${tenantId} and fires_at <= now() + interval '5 seconds'))::int as n`;
   return row.n;
@@ -56,7 +58,9 @@ export async function brokenAftermath(
   const told = await historyOf(sql, tenantId);
   const left = await yetToCome(sql, tenantId);
   return [
-    ...(left === 0 ? [] : [`${left} batches, hand-overs, escalations, changes of rules or schedules are left over`]),
+    ...(left === 0
+      ? []
+      : [`${left} batches, members, hand-overs, escalations, changes of rules or schedules are left over`]),
     ...(await wrongBatches(sql, tenantId, rows)),
     ...(await wrongHandOvers(sql, tenantId, { rows, told, account, channels })),
     ...(await wrongEscalations(sql, tenantId, { rows, told, account })),

@@ -6,7 +6,7 @@ import { PreferencesService } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { ScheduleService } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
-import { BatchRule_Mode, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { BatchRule_Mode, DeliveryMode, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import { freshServices } from "../../support/services.ts";
 import { labChannels, labFolder } from "./channels.ts";
 import { connectTo } from "./connection.ts";
@@ -29,6 +29,8 @@ test("a node under a little traffic comes to every failpoint", async () => {
     ["leading", BatchRule_Mode.LEADING],
   ] as const)
     await client.call(TypeService.method.createType, { type: { key, batching: { batchable: true, window, mode } } });
+  const once = { key: "once", defaultChannels: [Channel.EMAIL], deliveryMode: DeliveryMode.AT_MOST_ONCE };
+  await client.call(TypeService.method.createType, { type: once });
   await client.call(TopicService.method.upsertTopic, { topic: { key: "news" } });
   await client.call(TopicService.method.addMembers, { key: "news", userIds: ["ada"] });
   const localStartTime = new Date(Date.now() + 3000).toISOString().slice(0, 19);
@@ -40,6 +42,7 @@ test("a node under a little traffic comes to every failpoint", async () => {
     { to: { topics: ["news"] } },
     { type: "trailing" },
     { type: "leading" },
+    { type: "once" },
     { schedule: { case: "scheduleTime" as const, value: { seconds: BigInt(Math.ceil(Date.now() / 1000) + 1) } } },
   ])
     await client.call(SendService.method.send, { to, content, ...more });
@@ -69,6 +72,7 @@ const BEGUN: Record<string, readonly (Transaction | "reads")[]> = {
   // A batch that cannot be closed is dissolved by an "other".
   "pipeline/close/close.ts": ["reads", "other", "close", "reads"],
   "pipeline/deliver/deliver.ts": ["claim", "reads"],
+  "pipeline/deliver/hand-over.ts": ["give"],
   "pipeline/deliver/note.ts": ["note"],
   "pipeline/escalate/escalate.ts": ["reads", "escalate"],
   "pipeline/preview.ts": ["reads", "reads", "reads"],

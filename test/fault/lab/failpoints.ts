@@ -16,6 +16,7 @@ import type { Live } from "#src/stream/live.ts";
 //     release, reconcile, occurrence, close ─ commit ─▶ enqueue
 //     reconsider ─ commit ─▶ release
 //     escalate ─ commit ─▶ claim ─ commit ─▶ hand over ─▶ note ─ commit
+//                                     └─ give ─ commit ─▶ hand over     what is at most once
 //     confirm, and every other transaction that writes ─ commit
 
 /**
@@ -32,6 +33,7 @@ const TRANSACTIONS = [
   ["confirm", /update notifications set confirmed_at/],
   ["escalate", /as zone\s+from notifications n\s.*\s.*for update of n skip locked/],
   ["claim", /update hand_overs set due_at/],
+  ["give", /update hand_overs set given/],
   ["note", /(delete from|update) hand_overs h /],
   ["accept", /insert into (idempotency_keys|dedup_keys|notifications)/],
   ["decide", /insert into inbox_heads/],

@@ -117,8 +117,13 @@ export async function openReaders(site: Site<Address>, users: number, seed: numb
   }
 
   states.forEach(subscribe);
+  let lookedAt = performance.now();
   const watchdog = setInterval(() => {
     const now = performance.now();
+    // Who comes late himself has not read yet what is there.
+    const isLate = now - lookedAt > 2 * WATCH_MS;
+    lookedAt = now;
+    if (isLate) return;
     states.forEach((state, index) => {
       if (now - state.heardAt > SILENCE_MS) again(state, index, random.fraction() * 300);
     });

@@ -18,6 +18,7 @@ const TYPE: TypeDefaults = {
   defaultPriority: Priority.HIGH,
   defaultChannels: [Channel.IN_APP],
   defaultTtlMs: null,
+  deprecation: null,
   group: false,
 };
 const CONTENT = create(ContentSchema, { title: "Hi" });

@@ -1,0 +1,69 @@
+/** A port; see rpc/listening.ts. */
+type Port = { drain(deadlineMs: number): Promise<void> };
+
+export type StoppingDeps = {
+  /** Time for all of it, from the first call on. */
+  withinMs: number;
+  /** Said once, when it begins. */
+  began(): void;
+  ports: readonly Port[];
+  /** Tells every stream to go elsewhere, spread over this time at most. */
+  tellStreams(withinMs: number): Promise<void>;
+  /** Closes what stands behind the ports. */
+  close(): Promise<void>;
+};
+
+/** Both as often as one likes: each is done once. */
+export type Stopping = {
+  /** Goes out of service without failing anybody. */
+  drain(): Promise<void>;
+  /** The same, and closes everything. */
+  stop(): Promise<void>;
+};
+
+/** Kept of the time, a third at most, for closing; and closing may take that long in any case. */
+const CLOSE_MS = 5_000;
+
+/**
+ * How a process goes, with a limit to every step, so that nothing that is gone or stuck keeps it:
+ *
+ *     ports refuse new calls; streams are told   ──▶   calls that are open are cut   ──▶   what is not closed ends
+ *     to go elsewhere; other calls finish              all the rest closes                 with the process
+ *     0                                                withinMs - 5 s, or two thirds       withinMs
+ */
+export function stopping({ withinMs, began, ports, tellStreams, close }: StoppingDeps): Stopping {
+  const serveMs = Math.max(withinMs - CLOSE_MS, (withinMs * 2) / 3);
+  let startedAt = 0;
+  let drained: Promise<void> | undefined;
+  let closed: Promise<void> | undefined;
+  const goOut = async () => {
+    startedAt = performance.now();
+    began();
+    // Told before they are cut, for streams are the calls that do not end by themselves.
+    const closing = ports.map((port) => port.drain(serveMs));
+    await Promise.all([tellStreams(serveMs), ...closing]);
+  };
+  const drain = () => {
+    drained ??= goOut();
+    return drained;
+  };
+  const closeInTime = async () => {
+    await drain();
+    const left = Math.max(withinMs - (performance.now() - startedAt), CLOSE_MS);
+    await inTime(close(), left);
+  };
+  return {
+    drain,
+    stop() {
+      closed ??= closeInTime();
+      return closed;
+    },
+  };
+}
+
+/** Settles like `work`, or resolves when the time is over. */
+async function inTime(work: Promise<void>, ms: number): Promise<void> {
+  const over = Promise.withResolvers<void>();
+  const timer = setTimeout(over.resolve, ms).unref();
+  await Promise.race([work, over.promise]).finally(() => clearTimeout(timer));
+}
