@@ -46,7 +46,7 @@ import {
 } from "#src/notifications/queries.ts";
 import { readRulesThen } from "#src/notifications/rules-then.ts";
 import { withDecisions } from "#src/notifications/with-decisions.ts";
-import type { Accept } from "#src/pipeline/accept/accept.ts";
+import type { Accept, AcceptDeps } from "#src/pipeline/accept/accept.ts";
 import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
 import { fenceContracts, type Judged } from "#src/pipeline/accept/fence-contracts.ts";
 import { checkedTime } from "#src/pipeline/accept/prepare.ts";
@@ -79,6 +79,7 @@ export type SendServiceDeps = {
   clockOf(zone: string): ZoneClock;
   /** With its payload contract. */
   findType: FindTyped;
+  recipientsOf: AcceptDeps["recipientsOf"];
   /** Counter slot of this process's single changes. */
   slot: number;
   /** Tells the users' streams. Called after the commit. */
@@ -151,10 +152,12 @@ export function sendService(deps: SendServiceDeps): Service {
   /** New content, judged by what the notification's type says: the type of a notification never changes. */
   async function judge(call: Call, { id, content }: UpdateNotificationRequest): Promise<Judged> {
     if (content === undefined) throw invalidField("content", "cannot be taken away");
-    const { type } = await store.tenant(call.tenantId, (tx) => one(tx, call, id));
+    const { type, userId } = await store.tenant(call.tenantId, (tx) => one(tx, call, id));
     const found = await deps.findType(call.tenantId, type);
-    const typed = typedContent(content, found ?? { key: type });
-    return { type, contractId: found?.contract?.id, content: encodeContent(typed) };
+    const { content: inNone, contentIn } = typedContent(content, found ?? { key: type });
+    const recipients = contentIn && (await deps.recipientsOf(call.tenantId, [userId]));
+    const inTheirs = contentIn?.(recipients?.get(userId)?.language ?? "");
+    return { type, contractId: found?.contract?.id, content: encodeContent(inTheirs ?? inNone) };
   }
 
   return service(SendService, {
