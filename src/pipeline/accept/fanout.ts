@@ -1,5 +1,12 @@
-import { fromBinary } from "@bufbuild/protobuf";
-import { type Fanout_State, type SendRequest, SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  type Fanout,
+  type Fanout_State,
+  FanoutSchema,
+  type SendRequest,
+  SendRequestSchema,
+} from "#gen/posthorn/v1/send_service_pb.ts";
 import { Fault } from "#src/errors.ts";
 import type { Tx } from "#src/store/store.ts";
 import { topicTag } from "#src/stream/filter.ts";
@@ -188,4 +195,15 @@ export async function cancelFanoutsWith(tx: Tx, tenantId: string, tag: string, n
 export async function cancelFanout(tx: Tx, tenantId: string, id: string, now: Date): Promise<void> {
   await tx`update fanouts set state = 3, ended_at = ${now}, lease_until = null
     where tenant_id = ${tenantId} and id = ${id} and state = 1`;
+}
+
+export function toFanout(row: FanoutRow): Fanout {
+  return create(FanoutSchema, {
+    id: row.id,
+    state: row.state,
+    created: BigInt(row.created),
+    deduplicated: BigInt(row.deduplicated),
+    createTime: timestampFromDate(row.createdAt),
+    ...(row.endedAt === null ? {} : { endTime: timestampFromDate(row.endedAt) }),
+  });
 }
