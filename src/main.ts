@@ -163,10 +163,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     findType: findTyped,
     reloadType: async (tenantId, key) => findingTyped(types.reload, payloads)(tenantId, key),
     dedupWindowMs: config.accept.dedupWindowSeconds * 1000,
-    async zonesOf(tenantId, userIds) {
-      const known = await preferences.load(tenantId, userIds);
-      return new Map([...known].map(([userId, { timeZone }]) => [userId, timeZone]));
-    },
+    payloadsOf: payloads.within,
+    recipientsOf: preferences.load,
   };
   const sunk: Channels = config.channels.devSink === undefined ? new Map() : sinkChannels(config.channels.devSink);
   const channels = between.channels?.(sunk) ?? sunk;
@@ -276,9 +274,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       ...{ inbox, looked, violations, slots, slot: firstSlot, cancelled },
       ...{ membershipChanged, reconcile, reconcileReminders },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
-      preview: previewing({ ...acceptDeps, ...reconsider, ...looking(counting), channelsPerDay }),
-      clockOf: reconsider.clockOf,
-      findType: findTyped,
+      preview: previewing({ ...acceptDeps, typed: payloads.with, ...reconsider, ...looking(counting), channelsPerDay }),
+      ...{ clockOf: reconsider.clockOf, findType: findTyped, recipientsOf: preferences.load },
       config: config.schedule,
       channelsPerDay,
       aboutToChange: preferences.aboutToChange,

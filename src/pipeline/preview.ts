@@ -1,7 +1,7 @@
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type ExplainedEntry, ExplainedEntrySchema } from "#gen/posthorn/v1/explain_pb.ts";
-import { Channel, Reason, Status, TimelineEntrySchema } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, ContentSchema, Reason, Status, TimelineEntrySchema } from "#gen/posthorn/v1/notification_pb.ts";
 import type { PreviewedBatch, PreviewSendResponse, SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import { joiningOne } from "#src/batches/joining.ts";
 import { findOpenBatch } from "#src/batches/queries.ts";
@@ -19,6 +19,7 @@ import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import type { Store } from "#src/store/store.ts";
 import type { FilterEvaluator } from "#src/subscriptions/evaluate.ts";
 import { wishesOf } from "#src/subscriptions/rules.ts";
+import type { Contracts } from "#src/types/payload/contracts.ts";
 import { findType } from "#src/types/queries.ts";
 import { rulesOf } from "#src/types/type.ts";
 import { DEFAULT_TYPE } from "./accept/accept.ts";
@@ -42,6 +43,8 @@ export type PreviewDeps = Pick<DecideDeps, "decide"> &
     filters: FilterEvaluator;
     /** What the limits would say; they count nothing. */
     look: ReturnType<typeof lookingAtLimits>;
+    /** A type with its payload contract. */
+    typed: Contracts["with"];
     /** How long a dedup key counts when the Send does not say. */
     dedupWindowMs: number;
   };
@@ -49,7 +52,7 @@ export type PreviewDeps = Pick<DecideDeps, "decide"> &
 /** Throws what Send would refuse the request with. */
 export type Preview = (tenantId: string, request: SendRequest, at: Date) => Promise<Answer>;
 type Answer = Omit<PreviewSendResponse, "$typeName" | "$unknown">;
-type Foreseen = Omit<Answer, "timeZone" | "duplicateOf" | "warnings">;
+type Foreseen = Omit<Answer, "timeZone" | "duplicateOf" | "warnings" | "content">;
 
 /** What is held, and held again, is followed so far. */
 const DECISIONS = 10;
@@ -65,10 +68,11 @@ export function previewing(deps: PreviewDeps): Preview {
   return async (tenantId, request, at) => {
     const userId = request.to?.userIds[0] ?? "";
     const key = request.type || DEFAULT_TYPE;
-    const { type, levels, subscriptions, revisions, optIn } = await store.tenantDb(tenantId, async (db) => ({
-      type: await findType(db, tenantId, key),
+    const { stored, levels, subscriptions, revisions, optIn } = await store.tenantDb(tenantId, async (db) => ({
+      stored: await findType(db, tenantId, key),
       ...(await readLevels(db, tenantId, [userId])),
     }));
+    const type = stored && (await deps.typed(stored));
     const draft = within("request", () => prepare(request, type, at, deps.dedupWindowMs));
     const own = compile(levels(userId), optIn, deps.clockOf, {
       revisions: revisions(userId),
@@ -81,16 +85,18 @@ export function previewing(deps: PreviewDeps): Preview {
       dedupKey === undefined
         ? undefined
         : await store.tenant(tenantId, (tx) => findDuplicate(tx, tenantId, { userId, key: dedupKey }, at));
-    if (duplicateOf !== undefined) return { timeZone, duplicateOf, warnings, ...NOTHING };
+    const encoded = draft.contentIn?.(own.language) ?? draft.content;
+    const content = fromBinary(ContentSchema, encoded);
+    if (duplicateOf !== undefined) return { timeZone, duplicateOf, warnings, content, ...NOTHING };
     const known: Omit<Known, "good"> = {
       preferences: new Map([[userId, own]]),
       types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
     };
     const sources = { levels: levels(userId), type: type && { rules: rulesOf(type), optIn: type.optIn } };
     const rulesNow = () => rulesPassed(sources, row, deps.clockOf(timeZone));
-    const row = waitingOf(newIds(() => at)(), userId, draft, timeZone);
+    const row = waitingOf(newIds(() => at)(), userId, { ...draft, content: encoded }, timeZone);
     const following = await foreseen(deps, tenantId, { row, own, known, rulesNow }, at);
-    return { timeZone, duplicateOf: "", warnings, ...following };
+    return { timeZone, duplicateOf: "", warnings, content, ...following };
   };
 }
 

@@ -102,6 +102,8 @@ export const types = pgTable(
     payloadId: uuid("payload_id"),
     payloadVersion: integer("payload_version"),
     payloadMessage: text("payload_message"),
+    /** Encoded posthorn.v1.PayloadWording; null: every Send needs a title. */
+    wording: bytea("wording"),
     /** Encoded posthorn.v1.TypeDeprecation; null: it is not deprecated. */
     deprecation: bytea("deprecation"),
     /** The number of its DeliveryMode. */

@@ -19,11 +19,10 @@ export type Compiled = {
 /** A version of a type's payload contract. */
 export type Contract = Compiled & { readonly id: string; readonly version: number };
 
+export type StoredContract = { id: string; version: number; message: string; descriptorSet: Uint8Array };
+
 /** Builds a contract that was checked when it was stored. */
-export function compileContract(
-  stored: { id: string; version: number; message: string; descriptorSet: Uint8Array },
-  judging: Judging,
-): Contract {
+export function compileContract(stored: StoredContract, judging: Judging): Contract {
   const { id, version, message, descriptorSet } = stored;
   return { id, version, ...compile(storedFiles(descriptorSet), message, judging) };
 }
