@@ -109,6 +109,7 @@ const TRIED: Readonly<Record<string, { told: Series; untold: Series[] }>> = {
     untold: [
       { ...handOvers("accepted", 10), ...handOvers("refused", 1) },
       { ...handOvers("accepted", 1), ...handOvers("retry", 9) },
+      { ...handOvers("accepted", 10), ...handOvers("refused", 1), ...handOvers("held", 9) },
     ],
   },
   PosthornHandOversLate: {
