@@ -164,8 +164,12 @@ function values(gate: Gate, rule: Rule): string[] {
       return rule.minimumPriority === 0 ? [] : [`${enumWord(PrioritySchema, rule.minimumPriority)} at least`];
     case Gate.OPTIMAL_TIMING:
       return rule.goodHours.length === 0 ? [] : [`usually looks at ${hoursWords(rule.goodHours)}`];
-    case Gate.DIGEST:
-      return rule.digestMode === Mode.UNSPECIFIED ? [] : [digestWords(rule)];
+    case Gate.CHANNEL_SWITCH:
+      return rule.restricted ? ["for what is CRITICAL alone"] : [];
+    case Gate.DIGEST: {
+      const words = rule.digestMode === Mode.UNSPECIFIED ? [] : [digestWords(rule)];
+      return rule.restricted ? [...words, "e-mail for digests alone"] : words;
+    }
     case Gate.BATCH: {
       if (rule.maxSize === 0) return [];
       const minutes = rule.window === undefined ? "" : ` within ${Math.round(durationMs(rule.window) / 60_000)} min`;
@@ -194,17 +198,24 @@ function digestWords({ digestMode, digestTime, digestDays }: Rule): string {
   return `${word}${days} at ${digestTime}`;
 }
 
-function told({ status, channel, reason, actor, step, confirmed, verdicts }: TimelineEntry, zone: string): string {
+function told(entry: TimelineEntry, zone: string): string {
+  const { status, channel, reason, actor, step, confirmed, verdicts } = entry;
   const what = confirmed
     ? "confirmed"
     : status === Status.UNSPECIFIED
-      ? stepWords(verdicts.length, reason)
+      ? (ofChannelLimit(entry) ?? stepWords(verdicts.length, reason))
       : outcome(status, reason);
   const where = channel === Channel.UNSPECIFIED ? "" : `, ${channelWord(channel)}`;
   const which = step === 0 ? "" : `, step ${step} of its escalation`;
   const until = verdicts.find((verdict) => verdict.until !== undefined)?.until;
   const next = until === undefined ? "" : ` until ${short(until, zone)}`;
   return `${what}${next}${where}${which}${actor === "posthorn" ? "" : `, by ${plain(actor)}`}`;
+}
+
+/** What a limit of its channel holds, and how that stood. */
+function ofChannelLimit({ channel, reason, rateLimit }: TimelineEntry): string | undefined {
+  if (channel === Channel.UNSPECIFIED || rateLimit === undefined) return undefined;
+  return `held (${enumWord(ReasonSchema, reason)}: ${rateLimit.usage} of ${rateLimit.limit} used)`;
 }
 
 function stepWords(verdicts: number, reason: Reason): string {

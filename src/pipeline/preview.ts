@@ -25,7 +25,8 @@ import { rulesOf } from "#src/types/type.ts";
 import { DEFAULT_TYPE } from "./accept/accept.ts";
 import { findDuplicate } from "./accept/duplicate.ts";
 import { type Draft, prepare } from "./accept/prepare.ts";
-import { batchOutlook, handOversOf, unanswered } from "./outlook.ts";
+import { type HeldBackDeps, heldBack } from "./held-back.ts";
+import { batchOutlook, unanswered } from "./outlook.ts";
 import { askingChannel } from "./route/ask-channel.ts";
 import { concludeBatched } from "./route/conclude.ts";
 import type { Conclusion } from "./route/conclusion.ts";
@@ -35,17 +36,18 @@ import { atOnce } from "./route/lead.ts";
 import type { Waiting } from "./route/load.ts";
 import { goodHoursOf } from "./route/when-they-look.ts";
 
-export type PreviewDeps = Pick<DecideDeps, "decide"> & {
-  store: Store;
-  clockOf(zone: string): ZoneClock;
-  filters: FilterEvaluator;
-  /** What the limits would say; they count nothing. */
-  look: ReturnType<typeof lookingAtLimits>;
-  /** A type with its payload contract. */
-  typed: Contracts["with"];
-  /** How long a dedup key counts when the Send does not say. */
-  dedupWindowMs: number;
-};
+export type PreviewDeps = Pick<DecideDeps, "decide"> &
+  HeldBackDeps & {
+    store: Store;
+    clockOf(zone: string): ZoneClock;
+    filters: FilterEvaluator;
+    /** What the limits would say; they count nothing. */
+    look: ReturnType<typeof lookingAtLimits>;
+    /** A type with its payload contract. */
+    typed: Contracts["with"];
+    /** How long a dedup key counts when the Send does not say. */
+    dedupWindowMs: number;
+  };
 
 /** Throws what Send would refuse the request with. */
 export type Preview = (tenantId: string, request: SendRequest, at: Date) => Promise<Answer>;
@@ -58,7 +60,8 @@ const DECISIONS = 10;
 /**
  * Says what would become of a Send to one user: accepts and decides it by the functions that do so for what is sent, with
  * what is stored now, and stores nothing. Where these would write, it reads: the limits, the open batch, dedup keys. All of
- * it but the limits comes from Postgres, so that not even a cache changes. What follows the decision is in outlook.ts.
+ * it but the limits comes from Postgres, so that not even a cache changes. What follows the decision is in outlook.ts
+ * and held-back.ts.
  */
 export function previewing(deps: PreviewDeps): Preview {
   const { store } = deps;
@@ -122,8 +125,16 @@ async function foreseen(deps: PreviewDeps, tenantId: string, subject: Subject, a
     const over = status !== Status.HELD || dueAt === undefined || reason === Reason.LIMITER_UNAVAILABLE;
     if (over || n === DECISIONS) {
       const ifUnanswered = unanswered(askingChannel(deps.decide), row, conclusion, subject.own, now);
-      const following = { handOvers: handOversOf(conclusion, now), ifUnanswered };
-      return { timeline, limitsUnknown, ...following, ...(batch && { batch }) };
+      const { entries, handOvers, ended, ...held } = await heldBack(
+        deps,
+        tenantId,
+        { ...subject, row },
+        conclusion,
+        now,
+      );
+      timeline.push(...entries, ...(ended === undefined ? [] : [told(now, Status.EXPIRED, ended)]));
+      limitsUnknown ||= !held.limitsKnown;
+      return { timeline, limitsUnknown, handOvers, ifUnanswered, ...(batch && { batch }) };
     }
     row = { ...row, attempts: row.attempts + 1, bookedAt, reason };
     now = dueAt;

@@ -1,12 +1,22 @@
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Exemption, Gate } from "#gen/posthorn/v1/explain_pb.ts";
-import { type Channel, Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { Digest_Mode as Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import type { TypeRules } from "#src/types/type.ts";
+import type { OnlyFor } from "./built-in.ts";
 import { type Pattern, patternFor } from "./clock-rules.ts";
 import { compile } from "./compile.ts";
-import { batching, doNotDisturb, hourlyCap, type Levels, quietHours, weekendsEnabled } from "./merge.ts";
+import {
+  batching,
+  digest,
+  doNotDisturb,
+  hourlyCap,
+  type Levels,
+  onlyFor,
+  quietHours,
+  weekendsEnabled,
+} from "./merge.ts";
 import { isBlocked } from "./next-allowed.ts";
 import { type RuleBehind, ruleBehind } from "./rule-behind.ts";
 import type { ZoneClock } from "./zone-clock.ts";
@@ -59,6 +69,15 @@ export function rulesPassed(
     return { exemption: isCritical && !blocked(true) ? Exemption.CRITICAL : Exemption.EMERGENCY_CONTACT };
   }
 
+  /** Whether the channel is for such alone. Only what is CRITICAL passes that singly, and only what is not is collected. */
+  function restriction(field: OnlyFor, { level: ofChannel = 0, exemption }: RuleBehind): RuleBehind {
+    const { level, value } = onlyFor(levels, scope, field);
+    if (!value) return { restricted: false };
+    const passes = isCritical ? Exemption.CRITICAL : exemption;
+    const restricted = { level: level > ofChannel ? level : ofChannel, restricted: true };
+    return passes === undefined ? restricted : { ...restricted, exemption: passes };
+  }
+
   return (gate, channel, now) => {
     const reason = KNOWN.get(gate);
     if (reason === undefined) return {};
@@ -76,8 +95,14 @@ export function rulesPassed(
       }
       case Gate.WEEKEND:
         return { level, enabled: !weekendsEnabled(levels).value, ...exemption("weekend", now) };
-      case Gate.DIGEST:
-        return digested(rule, ofType?.rules, isCritical);
+      case Gate.CHANNEL_SWITCH:
+        return channel === Channel.SMS ? { ...rule, ...restriction("smsEmergencyOnly", rule) } : rule;
+      case Gate.DIGEST: {
+        const { mode, time, days } = digest(levels, scope);
+        const own = { level: mode.level, digestMode: mode.value, digestTime: time.value, digestDays: [...days.value] };
+        const known = digested(own, ofType?.rules, isCritical);
+        return channel === Channel.EMAIL ? { ...known, ...restriction("emailDigestOnly", known) } : known;
+      }
       case Gate.BATCH:
         return batched(level, levels, scope, ofType?.rules, isCritical);
       case Gate.HOURLY_CAP:

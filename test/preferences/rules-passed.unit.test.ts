@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Exemption, Gate } from "#gen/posthorn/v1/explain_pb.ts";
 import { Channel, Priority } from "#gen/posthorn/v1/notification_pb.ts";
-import { PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { Digest_Mode, PreferenceLevel, PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { doNotDisturb } from "#src/pipeline/route/gates/do-not-disturb.ts";
 import type { Facts } from "#src/pipeline/route/gates/gate.ts";
 import { quietHours } from "#src/pipeline/route/gates/quiet-hours.ts";
@@ -85,4 +85,29 @@ test("one that passes a clock rule was exempt where another would have been held
     { numRuns: 3000 },
   );
   expect(seen).toEqual(new Set([Exemption.UNSPECIFIED, Exemption.CRITICAL, Exemption.EMERGENCY_CONTACT]));
+});
+
+test("a channel that is for some things alone is said to be so, to what passed because it is CRITICAL", () => {
+  const clock = zoneClock("UTC");
+  const asked = (channels: object, priority: Priority) => {
+    const user = create(PreferencesSchema, { channels } as object);
+    const levels = { tenant: undefined, profile: { language: "", timeZone: "UTC" }, user };
+    const passed = rulesPassed({ levels, type: undefined }, { type: "t", category: "c", priority }, clock);
+    return (gate: Gate, channel: Channel) => passed(gate, channel, new Date(START));
+  };
+  const only = { smsEmergencyOnly: true, emailDigestOnly: true };
+  const critical = asked(only, Priority.CRITICAL);
+  const passes = { level: PreferenceLevel.USER, restricted: true, exemption: Exemption.CRITICAL };
+  expect(critical(Gate.CHANNEL_SWITCH, Channel.SMS)).toEqual(passes);
+  expect(critical(Gate.DIGEST, Channel.EMAIL)).toMatchObject({ ...passes, digestMode: Digest_Mode.IMMEDIATE });
+  for (const gate of [Gate.CHANNEL_SWITCH, Gate.DIGEST])
+    expect(critical(gate, Channel.IN_APP)).not.toHaveProperty("restricted");
+  // What it has for others says nothing of a channel that is for all.
+  const normal = asked(only, Priority.NORMAL)(Gate.DIGEST, Channel.IN_APP);
+  expect(normal).toEqual({ level: PreferenceLevel.BUILT_IN, digestMode: Digest_Mode.IMMEDIATE });
+  // It was collected.
+  expect(asked(only, Priority.NORMAL)(Gate.DIGEST, Channel.EMAIL)).toMatchObject({ restricted: true });
+  expect(asked(only, Priority.NORMAL)(Gate.DIGEST, Channel.EMAIL)).not.toHaveProperty("exemption");
+  const open = asked({}, Priority.CRITICAL);
+  expect(open(Gate.CHANNEL_SWITCH, Channel.SMS)).toEqual({ level: PreferenceLevel.BUILT_IN, restricted: false });
 });

@@ -709,9 +709,10 @@ export type PreviewSendResponse = Message<"posthorn.v1.PreviewSendResponse"> & {
   timeline: ExplainedEntry[];
 
   /**
-   * Redis was away, so that what has been counted is not known: limits and HourlyCap
-   * answer by their policy for that. Where it is to wait, LIMITER_UNAVAILABLE holds
-   * it and nothing more is foreseen; else it is let through as far as these go.
+   * Redis was away, so that what has been counted is not known: limits, those of
+   * channels too, and HourlyCap answer by their policy for that. Where it is to wait,
+   * LIMITER_UNAVAILABLE holds it, or its part for a channel, and nothing more of
+   * that is foreseen; else it is let through as far as these go.
    *
    * @generated from field: bool limits_unknown = 4;
    */
@@ -725,7 +726,8 @@ export type PreviewSendResponse = Message<"posthorn.v1.PreviewSendResponse"> & {
   batch?: PreviewedBatch | undefined;
 
   /**
-   * The outside channels that would take it when it is decided, in order. What they
+   * The outside channels that would take it when it is decided, in order; one whose
+   * own limit holds it (ChannelLimits) at its turn, as the timeline tells. What they
    * make of it is not foreseen.
    *
    * @generated from field: repeated posthorn.v1.PreviewedHandOver hand_overs = 6;

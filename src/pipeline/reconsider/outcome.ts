@@ -1,6 +1,6 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { DIGEST } from "#src/batches/join.ts";
-import { BatchRole } from "#src/batches/role.ts";
+import { BatchRole, isCollected } from "#src/batches/role.ts";
 import { madeAtMs } from "#src/ids.ts";
 import type { GoodHours } from "#src/learning/looks.ts";
 import { channelsFor } from "#src/notifications/channel-bits.ts";
@@ -113,6 +113,7 @@ export function reconsidered(
       typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
       rules,
       isWhole,
+      collected: isCollected(batchRole, batchedAt),
       batchedAlready: isWhole || batchRole === BatchRole.ALONE || escalates || rules?.escalation !== undefined,
       batchedSince: batchedAt,
     },

@@ -1,6 +1,6 @@
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { DIGEST } from "#src/batches/join.ts";
-import { BatchRole } from "#src/batches/role.ts";
+import { BatchRole, isCollected } from "#src/batches/role.ts";
 import { planFor } from "#src/escalation/plan.ts";
 import { madeAtMs } from "#src/ids.ts";
 import type { GoodHours } from "#src/learning/looks.ts";
@@ -105,6 +105,7 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRule
       typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
       rules,
       isWhole,
+      collected: isCollected(row.batchRole, row.batchedAt),
       // An answer is to one notification: what waits for one joins no others.
       batchedAlready:
         isWhole || row.batchRole === BatchRole.ALONE || row.escalation !== null || rules?.escalation !== undefined,

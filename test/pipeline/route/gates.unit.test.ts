@@ -188,6 +188,45 @@ test("each channel has its verdict, in the notification's order", () => {
   ]);
 });
 
+test("text messages are for CRITICAL alone where the user wants that", () => {
+  const sms = deciding([Channel.SMS]);
+  const given = (priority: Priority, channels = { smsEmergencyOnly: true }) =>
+    sms(facts({ channels }, { priority, channels: [Channel.IN_APP, Channel.SMS] }), SATURDAY_NIGHT);
+  expect(given(Priority.HIGH)).toEqual([
+    { channel: Channel.IN_APP, kind: "deliver" },
+    { channel: Channel.SMS, ...suppressed(Reason.EMERGENCY_ONLY) },
+  ]);
+  expect(given(Priority.CRITICAL).map(({ kind }) => kind)).toEqual(["deliver", "deliver"]);
+});
+
+test("e-mail comes together alone where the user wants that, and is not lost where it could come by nothing else", () => {
+  const email = deciding([Channel.EMAIL]);
+  const both = [Channel.IN_APP, Channel.EMAIL];
+  const asked = (
+    more: Partial<Facts["notification"]>,
+    { inApp = true, mode }: { inApp?: boolean; mode?: Digest_Mode } = {},
+  ) =>
+    email(
+      facts({ channels: { inApp, emailDigestOnly: true }, digest: { mode: mode ?? Digest_Mode.IMMEDIATE } }, more),
+      SATURDAY_NIGHT,
+    ).map((verdict) => (verdict.kind === "deliver" ? "deliver" : [verdict.kind, verdict.reason]));
+  const collects = ["batch", Reason.DIGEST];
+  const keeps = ["suppress", Reason.DIGEST_ONLY];
+  expect(asked({ channels: both })).toEqual(["deliver", keeps]);
+  expect(asked({ channels: both, priority: Priority.CRITICAL })).toEqual(["deliver", "deliver"]);
+  expect(asked({ channels: both }, { mode: Digest_Mode.HOURLY })).toEqual([collects, collects]);
+  expect(asked({ channels: both, batchedAlready: true, collected: true })).toEqual(["deliver", "deliver"]);
+  expect(asked({ channels: both, batchedAlready: true })).toEqual(["deliver", keeps]);
+  // Singly it could come by e-mail alone.
+  expect(asked({ channels: [Channel.EMAIL] })).toEqual([collects]);
+  expect(asked({ channels: both }, { inApp: false })).toEqual([["suppress", Reason.CHANNEL_DISABLED], collects]);
+  expect(asked({ channels: [Channel.EMAIL], batchedAlready: true })).toEqual([keeps]);
+  const never = rulesOf(definitionOf(create(NotificationTypeSchema, { key: "news", digest: DigestRule.NEVER })));
+  expect(asked({ channels: [Channel.EMAIL], rules: never })).toEqual([keeps]);
+  const [daily] = email(facts({ channels: { emailDigestOnly: true } }, { channels: [Channel.EMAIL] }), SATURDAY_NIGHT);
+  expect(daily).toMatchObject({ plan: { flushAt: new Date("2026-01-11T09:00:00Z") } });
+});
+
 test("gates are asked in the order in which they are explained, the limits behind them", () => {
   expect([...GATE_ORDER, Gate.HOURLY_CAP, Gate.RATE_LIMITS]).toEqual(GATES);
 });

@@ -53,7 +53,7 @@ const gates = (available: number): readonly Step[] => [
   { name: Name.DO_NOT_DISTURB, about: "notification", gate: doNotDisturb },
   { name: Name.WEEKEND, about: "notification", gate: weekend },
   { name: Name.OPTIMAL_TIMING, about: "notification", gate: optimalTiming },
-  { name: Name.DIGEST, about: "notification", gate: digest },
+  { name: Name.DIGEST, about: "channel", gate: digest },
   { name: Name.BATCH, about: "notification", gate: batch },
 ];
 

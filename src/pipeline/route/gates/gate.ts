@@ -28,6 +28,8 @@ export type Facts = {
     readonly batchedAlready?: boolean | undefined;
     /** It is the notification of a batch. */
     readonly isWhole?: boolean | undefined;
+    /** It is that, or was left alone in one: it has come together with what there was. */
+    readonly collected?: boolean | undefined;
     /** When it first joined a batch, if it had to leave that. */
     readonly batchedSince?: Date | undefined;
     readonly tags?: readonly string[] | undefined;
