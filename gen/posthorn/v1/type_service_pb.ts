@@ -1285,7 +1285,7 @@ export const CheckPayloadResponseSchema: GenMessage<CheckPayloadResponse> = /*@_
 export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
   /**
    * Which rule it breaks, for programs. Those of `buf breaking` (category
-   * WIRE_JSON) have their names there, such as FIELD_SAME_TYPE. Others are
+   * WIRE_JSON) have their names there, such as FIELD_SAME_NAME. Others are
    * MESSAGE_SAME_NAME (the message is another), PAYLOAD_WAITING (a notification,
    * a schedule or a deadline that waits has a payload that would not be valid),
    * PAYLOAD_WORDING (the type's wording has a field that would be gone, or of
