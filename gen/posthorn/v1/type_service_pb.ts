@@ -618,7 +618,8 @@ export type PayloadWording = Message<"posthorn.v1.PayloadWording"> & {
   /**
    * 1 to 200 characters. What it makes is one line: line breaks and other control
    * characters become spaces, and what is longer than 255 characters is cut and
-   * ends with "…". If nothing is left the Send is refused.
+   * ends with "…". If nothing is left the Send is refused; in a translation it
+   * reads then as without one.
    *
    * @generated from field: string title = 1;
    */
