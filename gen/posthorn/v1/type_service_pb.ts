@@ -618,7 +618,8 @@ export type PayloadWording = Message<"posthorn.v1.PayloadWording"> & {
   /**
    * 1 to 200 characters. What it makes is one line: line breaks and other control
    * characters become spaces, and what is longer than 255 characters is cut and
-   * ends with "…". If nothing is left the Send is refused.
+   * ends with "…". If nothing is left the Send is refused; in a translation it
+   * reads then as without one.
    *
    * @generated from field: string title = 1;
    */
@@ -1285,7 +1286,7 @@ export const CheckPayloadResponseSchema: GenMessage<CheckPayloadResponse> = /*@_
 export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
   /**
    * Which rule it breaks, for programs. Those of `buf breaking` (category
-   * WIRE_JSON) have their names there, such as FIELD_SAME_TYPE. Others are
+   * WIRE_JSON) have their names there, such as FIELD_SAME_NAME. Others are
    * MESSAGE_SAME_NAME (the message is another), PAYLOAD_WAITING (a notification,
    * a schedule or a deadline that waits has a payload that would not be valid),
    * PAYLOAD_WORDING (the type's wording has a field that would be gone, or of
