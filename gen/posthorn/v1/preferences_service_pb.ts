@@ -1925,13 +1925,14 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  * When a notification is decided, the first of these that objects counts:
  * expired, type deleted, opted out, type or category off, channel off, channel
  * not to be had, below the minimum priority, filtered by the user's
- * subscriptions, scheduled for later, quiet hours, do not disturb, weekend, a poor
- * hour (Timing); then the digest, or else the batch of its type; then the hourly
- * cap and the limits, which count a batch or digest as one notification. What is held waits for the first instant at which quiet hours,
- * do not disturb and weekend all allow; it expires at once if it would expire
- * before. Clock rules go by the wall clock in the user's zone: an hour that
- * daylight saving time repeats is judged twice, and an end that it leaves out
- * becomes the end of the gap.
+ * subscriptions, scheduled for later, quiet hours, do not disturb, weekend; then
+ * the digest, or else a poor hour (Timing) and the batch of its type; then the
+ * hourly cap and the limits, which count a batch or digest as one notification.
+ * What the clock holds waits for the first instant at which quiet hours, do not
+ * disturb and weekend all allow; it expires at once if it would expire before.
+ * Clock rules go by the wall clock in the user's zone: an hour that daylight
+ * saving time repeats is judged twice, and an end that it leaves out becomes the
+ * end of the gap.
  *
  * A change, of preferences or of subscriptions, takes effect on everything not
  * yet delivered. What waits for the user (SCHEDULED, HELD) is decided anew in the

@@ -239,4 +239,10 @@ describe("a poor hour", () => {
     expect(hourOf(about({}, quiet("12:00", "14:00")))).toBe(20);
     expect(hourOf(about({}, quiet("12:00", "21:00")))).toBe("deliver");
   });
+  test("leaves to the digest what that takes, and nothing else", () => {
+    // A day, or a week, would go by if it came after the digest's time.
+    const user = { digest: { mode: Digest_Mode.DAILY, time: "12:00" } };
+    expect(only(about({}, user), now)).toMatchObject({ kind: "batch", reason: Reason.DIGEST });
+    expect(hourOf(about({ rules: { ...rules, digest: DigestRule.NEVER } }, user))).toBe(13);
+  });
 });
