@@ -246,6 +246,27 @@ test.each([30, 4 * 86_400])("a wait of %d seconds is refused", async (seconds) =
   expect(refused.reason).toBe("INVALID_REQUEST");
 });
 
+test("who wants quiet hours by what was learnt gets nothing but what is urgent when they never look", async () => {
+  const user = await userLookingAt(9, 12, 20);
+  await prefer(user, { timing: { personalisedQuietHours: true } });
+  const { notificationId: id } = await send(user, plain, "Not now");
+  expect(await get(id)).toMatchObject(HELD);
+  expect((await dueAt(id)).getTime()).toBeGreaterThanOrEqual(at("12:00").getTime());
+  expect((await dueAt(id)).getTime()).toBeLessThan(at("12:30").getTime());
+  const { timeline } = await key.send.explainNotification({ id });
+  const gates = timeline.find(({ decision }) => decision !== undefined)?.decision?.channels[0]?.gates ?? [];
+  expect(gates.find(({ gate }) => gate === Gate.OPTIMAL_TIMING)?.rule).toMatchObject({
+    level: PreferenceLevel.USER,
+    byType: false,
+    goodHours: [9, 12, 20],
+    maxWait: { seconds: 86_400n },
+  });
+  expect((await send(user, plain, "Now", { priority: Priority.HIGH })).status).toBe(Status.DELIVERED);
+  const { reconciled } = await prefer(user, { timing: { personalisedQuietHours: false } });
+  expect(reconciled).toMatchObject({ released: 1 });
+  await reached(id, Status.DELIVERED);
+});
+
 test("what goes into its recipient's digest waits for that alone", async () => {
   const user = await userLookingAt(20);
   // In ten minutes. After the hour in which they look it would be a week later.

@@ -120,14 +120,15 @@ export type Rule = Message<"posthorn.v1.Rule"> & {
 
   /**
    * OPTIMAL_TIMING: the good hours of a day such as that until which it waits, 0 to
-   * 23 on the recipient's clock.
+   * 23 on the recipient's clock; where not its type lets it wait (`by_type`), all in
+   * which they look (Timing.personalised_quiet_hours).
    *
    * @generated from field: repeated int32 good_hours = 14;
    */
   goodHours: number[];
 
   /**
-   * OPTIMAL_TIMING: how long its type lets it wait.
+   * OPTIMAL_TIMING: how long it may wait.
    *
    * @generated from field: google.protobuf.Duration max_wait = 15;
    */
