@@ -232,9 +232,10 @@ export const NotificationTypeSchema: GenMessage<NotificationType> = /*@__PURE__*
  * expires, it does not wait at all.
  *
  * It never waits with priority HIGH or CRITICAL, nor where it escalates, was sent
- * with `batchable` false, or comes out of a batch or digest; a reminder of a deadline
- * waits for no more than half of the time that it has left. After its wait it may
- * still join a batch or digest.
+ * with `batchable` false, waits for the recipient's digest, which comes when they
+ * have said, or comes out of a batch or digest; a reminder of a deadline waits for
+ * no more than half of the time that it has left. After its wait it may still join
+ * the batch of its type.
  *
  * A change of this rule has what waits decided anew from the next tick on.
  *
