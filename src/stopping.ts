@@ -24,11 +24,15 @@ export type Stopping = {
 /** Kept of the time, a third at most, for closing; and closing may take that long in any case. */
 const CLOSE_MS = 5_000;
 
+/** Part of the time that calls have, in which all streams are told: those that are told last need some to end in. */
+const TELL = { part: 4, of: 5 };
+
 /**
  * How a process goes, with a limit to every step, so that nothing that is gone or stuck keeps it:
  *
  *     ports refuse new calls; streams are told   ──▶   calls that are open are cut   ──▶   what is not closed ends
- *     to go elsewhere; other calls finish              all the rest closes                 with the process
+ *     to go elsewhere, all in the first four           all the rest closes                 with the process
+ *     fifths; other calls finish
  *     0                                                withinMs - 5 s, or two thirds       withinMs
  */
 export function stopping({ withinMs, began, ports, tellStreams, close }: StoppingDeps): Stopping {
@@ -39,9 +43,8 @@ export function stopping({ withinMs, began, ports, tellStreams, close }: Stoppin
   const goOut = async () => {
     startedAt = performance.now();
     began();
-    // Told before they are cut, for streams are the calls that do not end by themselves.
     const closing = ports.map((port) => port.drain(serveMs));
-    await Promise.all([tellStreams(serveMs), ...closing]);
+    await Promise.all([tellStreams((serveMs * TELL.part) / TELL.of), ...closing]);
   };
   const drain = () => {
     drained ??= goOut();

@@ -25,7 +25,7 @@ test("every example in it is run here, or is only commands", () => {
   const counts: Record<string, number> = {};
   for (const { language } of examples) counts[language] = (counts[language] ?? 0) + 1;
   // Two in sh begin collectors, those in other languages are run by test/interop, and what is no code is a picture.
-  expect(counts).toEqual({ ts: 3, sh: 7, python: 1, go: 1, java: 1, json: 1, proto: 2, mermaid: 1, "": 2 });
+  expect(counts).toEqual({ ts: 3, sh: 7, python: 1, go: 1, java: 1, json: 2, proto: 2, mermaid: 1, "": 2 });
 });
 
 test("what is set where a collector is begun is a setting, or is asked for by the collector's file", () => {

@@ -18,7 +18,7 @@ export type Queued = { id: string; priority: number; trace?: SpanContext | undef
 export type Queue = {
   /** The same ids for the `first` time are one message. `again` makes another, also in the same instant. */
   enqueue(tenantId: string, items: readonly Queued[], turn: "first" | "again"): Promise<void>;
-  /** `attempt` tells the pages of a fan-out, and their resumptions, from each other. */
+  /** `attempt` tells the pages of a fan-out, and their resumptions, from each other, for JetStream drops what is repeated. */
   enqueueFanout(
     tenantId: string,
     fanout: { id: string; priority: number; trace?: SpanContext | undefined },

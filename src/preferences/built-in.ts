@@ -14,7 +14,7 @@ export const BUILT_IN = {
   emergencyContacts: { enabled: false },
   delivery: { method: Channel.IN_APP as Channel, confirmationRequired: false },
   grouping: { enabled: true, maxSize: 10, windowMs: 3_600_000 },
-  timing: { intelligentTiming: true, learning: true },
+  timing: { intelligentTiming: true, learning: true, personalisedQuietHours: false },
   language: "en",
   timeZone: "UTC",
   batching: { enabled: true, maxSize: 5, windowMs: 30 * 60_000 },

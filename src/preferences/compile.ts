@@ -48,7 +48,15 @@ export type CompiledPreferences = {
   /** When digests come, for those scopes that have one. */
   readonly digest: DigestTimes;
   /** Undefined: nothing waits for a good hour, because that is not wanted, or may not be learnt. */
-  readonly timing: { readonly clock: () => ZoneClock } | undefined;
+  readonly timing:
+    | {
+        readonly clock: () => ZoneClock;
+        /** What its type lets wait for one does. */
+        readonly asTypesSay: boolean;
+        /** Hours in which the user hardly ever looks are quiet ones. */
+        readonly quietAsLearnt: boolean;
+      }
+    | undefined;
   /** When the user looks may be learnt. */
   readonly mayLearn: boolean;
   /** How many come in an hour; undefined: any number. */
@@ -119,7 +127,10 @@ export function compile(
   };
   const groups = grouping(levels);
   const cap = hourlyCap(levels);
-  const { intelligentTiming, learning } = timing(levels);
+  const { learning, intelligentTiming, personalisedQuietHours } = timing(levels);
+  const mayLearn = learning.value;
+  const asTypesSay = intelligentTiming.value;
+  const quietAsLearnt = personalisedQuietHours.value;
   const delivers = delivery(levels);
   const general = scopeRules(levels, undefined);
   const { time, days } = digest(levels, undefined);
@@ -132,8 +143,11 @@ export function compile(
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
     digest: { time: time.value, days: days.value, clock: () => clockOf(knownZone) },
-    timing: intelligentTiming.value && learning.value ? { clock: () => clockOf(knownZone) } : undefined,
-    mayLearn: learning.value,
+    timing:
+      mayLearn && (asTypesSay || quietAsLearnt)
+        ? { clock: () => clockOf(knownZone), asTypesSay, quietAsLearnt }
+        : undefined,
+    mayLearn,
     maxPerHour: cap.enabled.value ? cap.maxPerHour.value : undefined,
     channelsPerDay: limitsOf(levels),
     delivery: {

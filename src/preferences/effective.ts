@@ -128,6 +128,7 @@ export function effective(
     timing: {
       intelligentTiming: note("timing.intelligent_timing", consent.intelligentTiming),
       learning: note("timing.learning", consent.learning),
+      personalisedQuietHours: note("timing.personalised_quiet_hours", consent.personalisedQuietHours),
     },
     delivery: {
       method: note("delivery.method", delivers.method),

@@ -303,9 +303,14 @@ export function grouping(levels: Levels) {
 
 /** What the user consents to, field by field. */
 export function timing(levels: Levels) {
-  const { intelligentTiming, learning } = BUILT_IN.timing;
+  const { intelligentTiming, learning, personalisedQuietHours } = BUILT_IN.timing;
   return {
     intelligentTiming: general<boolean>(levels, intelligentTiming, ({ timing }) => timing?.intelligentTiming),
     learning: general<boolean>(levels, learning, ({ timing }) => timing?.learning),
+    personalisedQuietHours: general<boolean>(
+      levels,
+      personalisedQuietHours,
+      ({ timing }) => timing?.personalisedQuietHours,
+    ),
   };
 }

@@ -83,8 +83,8 @@ export function ruleBehind(
     case Reason.WEEKEND:
       return { level: weekendsEnabled(levels).level };
     case Reason.OPTIMAL_TIMING: {
-      const { intelligentTiming, learning } = timing(levels);
-      return { level: nearest(intelligentTiming, learning) };
+      const { intelligentTiming, learning, personalisedQuietHours } = timing(levels);
+      return { level: nearest(intelligentTiming, learning, personalisedQuietHours) };
     }
     case Reason.DIGEST: {
       const { mode, time, days } = digest(levels, scope);

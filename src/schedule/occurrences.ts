@@ -7,6 +7,7 @@ import type { TypeDefaults } from "#src/pipeline/accept/prepare.ts";
 import type { Submission } from "#src/pipeline/accept/submission.ts";
 import { laneOf } from "#src/pipeline/flow.ts";
 import { presentRecipients } from "#src/preferences/present-zones.ts";
+import { isDependencyDown } from "#src/rpc/dependency-errors.ts";
 import { claimFirings, dueTenants, type Firing, type Move, moveOn, putAside, putOff } from "#src/schedules/due.ts";
 import { requestOf, timingOf } from "#src/schedules/schedule.ts";
 import { firesAt, GRACE_MS, type Step, skippedBefore, step, type Timing } from "#src/schedules/timing.ts";
@@ -258,8 +259,12 @@ function apart(submissions: readonly Submission[]): Submission[][] {
   return groups.map(({ members }) => members);
 }
 
-/** SQLSTATE classes of what Postgres will never store: data exceptions, broken constraints, limits. */
+/**
+ * SQLSTATE classes of what Postgres will never store: data exceptions, broken constraints, limits. A month that has no
+ * partition yet is a broken constraint as well, but no fault of a schedule's.
+ */
 function isUnstorable(error: unknown): boolean {
+  if (isDependencyDown(error)) return false;
   return error instanceof Error && "code" in error && /^(22|23|54)...$/.test(String(error.code));
 }
 

@@ -168,6 +168,19 @@ describe("a cancelled fan-out", () => {
   });
 });
 
+test("pages with nothing to create, their members' time being over, do not hold up those behind them", async () => {
+  await withMembers("past", members("past", 2500));
+  const { fanoutId } = await api.key.send.send({
+    to: { topics: ["past"] },
+    content: hi,
+    schedule: { case: "localScheduleTime", value: `${inThreeDays}T08:00` },
+  });
+  // As of a schedule that was made after that.
+  await sql`update fanouts set skip_before = ${`${inThreeDays}T12:00Z`} where id = ${fanoutId}`;
+  await using _ = await worker({ POSTHORN_RECONCILE_AFTER_MS: "60000" });
+  expect(await completed(fanoutId)).toMatchObject({ created: 0 });
+});
+
 test("a fan-out whose message was lost goes on", async () => {
   await withMembers("lost", ["l1", "l2"]);
   const { fanoutId } = await api.key.send.send({ to: { topics: ["lost"] }, content: hi, priority: Priority.HIGH });

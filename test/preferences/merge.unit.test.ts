@@ -47,7 +47,7 @@ test("where nobody has set anything every value is built in, and every field is 
       batching: { enabled: true, maxSize: 5, window: { seconds: 1800n } },
       hourlyCap: { enabled: true, maxPerHour: 10 },
       digest: { mode: Digest_Mode.IMMEDIATE, time: "09:00", days: [1] },
-      timing: { intelligentTiming: true, learning: true },
+      timing: { intelligentTiming: true, learning: true, personalisedQuietHours: false },
     }),
   );
   expect(new Set(Object.values(origins))).toEqual(new Set([Level.BUILT_IN]));
@@ -62,13 +62,17 @@ test("where nobody has set anything every value is built in, and every field is 
 
 test("what may be learnt of users is their word before the tenant's", () => {
   const { preferences, origins } = effective(
-    levels({ timing: { learning: false, intelligentTiming: false } }, { timing: { learning: true } }),
+    levels(
+      { timing: { learning: false, intelligentTiming: false, personalisedQuietHours: true } },
+      { timing: { learning: true } },
+    ),
     undefined,
   );
-  expect(preferences.timing).toMatchObject({ intelligentTiming: false, learning: true });
+  expect(preferences.timing).toMatchObject({ intelligentTiming: false, learning: true, personalisedQuietHours: true });
   expect(origins).toMatchObject({
     "timing.intelligent_timing": Level.TENANT,
     "timing.learning": Level.USER,
+    "timing.personalised_quiet_hours": Level.TENANT,
   });
 });
 

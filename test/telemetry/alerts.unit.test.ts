@@ -105,12 +105,15 @@ const TRIED: Readonly<Record<string, { told: Series; untold: Series[] }>> = {
     ],
   },
   PosthornHandOversFailing: {
-    told: { ...handOvers("accepted", 8), ...handOvers("given_up", 1) },
+    told: { ...handOvers("sent", 8), ...handOvers("given_up", 1) },
     untold: [
-      { ...handOvers("accepted", 10), ...handOvers("refused", 1) },
-      { ...handOvers("accepted", 1), ...handOvers("retry", 9) },
-      { ...handOvers("accepted", 10), ...handOvers("refused", 1), ...handOvers("held", 9) },
+      { ...handOvers("sent", 10), ...handOvers("refused", 1) },
+      { ...handOvers("sent", 1), ...handOvers("retry", 9) },
     ],
+  },
+  PosthornHandOversUnknown: {
+    told: handOvers("unknown", 0.01),
+    untold: [handOvers("unknown", 0.002), handOvers("given_back", 10)],
   },
   PosthornHandOversLate: {
     told: histogram("posthorn_hand_over_seconds", 'channel="sms"', "30", "60"),

@@ -174,8 +174,10 @@ export type SendRequest = Message<"posthorn.v1.SendRequest"> & {
 
   /**
    * Makes the call safe to repeat: for 24 hours (server setting, never less) the
-   * same key with the same body returns the first result, and with another
-   * body is refused with IDEMPOTENCY_KEY_REUSED. Belongs to the tenant.
+   * same key with the same body returns the first result, even where it would be
+   * refused by now (its expire_time has passed, or its type was changed or deleted).
+   * With another body it is refused, with IDEMPOTENCY_KEY_REUSED if nothing else is
+   * wrong with it. Belongs to the tenant.
    * 1 to 200 printable ASCII characters.
    *
    * @generated from field: string idempotency_key = 11;

@@ -232,9 +232,10 @@ export const NotificationTypeSchema: GenMessage<NotificationType> = /*@__PURE__*
  * expires, it does not wait at all.
  *
  * It never waits with priority HIGH or CRITICAL, nor where it escalates, was sent
- * with `batchable` false, or comes out of a batch or digest; a reminder of a deadline
- * waits for no more than half of the time that it has left. After its wait it may
- * still join a batch or digest.
+ * with `batchable` false, waits for the recipient's digest, which comes when they
+ * have said, or comes out of a batch or digest; a reminder of a deadline waits for
+ * no more than half of the time that it has left. After its wait it may still join
+ * the batch of its type.
  *
  * A change of this rule has what waits decided anew from the next tick on.
  *
@@ -618,7 +619,8 @@ export type PayloadWording = Message<"posthorn.v1.PayloadWording"> & {
   /**
    * 1 to 200 characters. What it makes is one line: line breaks and other control
    * characters become spaces, and what is longer than 255 characters is cut and
-   * ends with "…". If nothing is left the Send is refused.
+   * ends with "…". If nothing is left the Send is refused; in a translation it
+   * reads then as without one.
    *
    * @generated from field: string title = 1;
    */
@@ -1285,7 +1287,7 @@ export const CheckPayloadResponseSchema: GenMessage<CheckPayloadResponse> = /*@_
 export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
   /**
    * Which rule it breaks, for programs. Those of `buf breaking` (category
-   * WIRE_JSON) have their names there, such as FIELD_SAME_TYPE. Others are
+   * WIRE_JSON) have their names there, such as FIELD_SAME_NAME. Others are
    * MESSAGE_SAME_NAME (the message is another), PAYLOAD_WAITING (a notification,
    * a schedule or a deadline that waits has a payload that would not be valid),
    * PAYLOAD_WORDING (the type's wording has a field that would be gone, or of

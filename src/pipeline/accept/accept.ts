@@ -125,8 +125,8 @@ export function accepting(
     const drafts = await mapInSlices(requests, (request) =>
       orFault(() => prepare(request, types.get(request.type || DEFAULT_TYPE), now, deps.dedupWindowMs)),
     );
-    measureRefused(deps.metrics, drafts);
     const answered = await answeredBefore(deps.store, tenantId, requests, drafts, { now, hashOf });
+    measureRefused(deps.metrics, drafts, answered);
     const known = await recipientsOf(deps, tenantId, requests, drafts);
     const callId = requests.some(({ bypassRateLimit }) => bypassRateLimit) ? deps.newId() : "";
     const call = { submittedAt: performance.now(), trace: recordedTrace(), callId };

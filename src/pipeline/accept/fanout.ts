@@ -63,7 +63,8 @@ export async function runFanout(
   deps.metrics.accepted.inc({ lane: laneOf(priority).name }, stored.rows.length);
   await deps.queue.enqueue(tenantId, queued, "first");
   // Should it be lost here, the reconciler goes on with it.
-  if (!stored.done) await deps.queue.enqueueFanout(tenantId, { id: fanoutId, priority, trace }, stored.handled);
+  // By the time, for a page may create nothing: what it has created would be the number of the one before.
+  if (!stored.done) await deps.queue.enqueueFanout(tenantId, { id: fanoutId, priority, trace }, now.getTime());
 }
 
 async function readNext(tx: Tx, tenantId: string, fanoutId: string): Promise<Next | undefined> {
@@ -109,7 +110,7 @@ async function storePage(
   { id, cursor, members, actor }: Next & { id: string },
   planned: Plan | undefined,
   { now, slot }: { now: Date; slot: number },
-): Promise<{ rows: NewRow[]; done: boolean; handled: number } | undefined> {
+): Promise<{ rows: NewRow[]; done: boolean } | undefined> {
   const [plan] = planned === undefined ? [] : await inPresentZones(tx, tenantId, [planned]);
   const mine = await tx`
     select from fanouts where tenant_id = ${tenantId} and id = ${id} and state = 1
@@ -127,15 +128,14 @@ async function storePage(
     await supersedeRows(tx, tenantId, collapsing, now, slot);
   }
   const done = plan === undefined || members.length < PAGE;
-  const [moved] = await tx<{ handled: number }[]>`
+  await tx`
     update fanouts set
       cursor = to_jsonb(${members.at(-1) ?? ""}::text), created = created + ${rows.length},
       deduplicated = deduplicated + ${original?.size ?? 0},
       state = ${done ? 2 : 1}, ended_at = ${done ? now : null}::timestamptz,
       lease_until = ${done ? null : new Date(now.getTime() + FANOUT_LEASE_MS)}::timestamptz
-    where tenant_id = ${tenantId} and id = ${id}
-    returning (created + deduplicated)::float8 as handled`;
-  return { rows, done, handled: moved?.handled ?? 0 };
+    where tenant_id = ${tenantId} and id = ${id}`;
+  return { rows, done };
 }
 
 /** The next members of the audience after a user id: distinct over topics, roles and everyone, without those named. */

@@ -10,7 +10,7 @@ export type PayloadRules = { key: string; contract?: Contract | undefined; words
 
 export type TypedContent = {
   readonly content: Content;
-  /** The same in a recipient's language, where the type words it in several; undefined: as in `content`. */
+  /** The same in a recipient's language, where the type words it in several; undefined: as in `content`. Throws nothing. */
   readonly contentIn?: ((language: string) => Content | undefined) | undefined;
 };
 
@@ -44,21 +44,26 @@ export function typedContent(content: Content, type: PayloadRules): TypedContent
   const stored = { ...without(content), data: read.json, typed: typed(desc.typeName, version, read) };
   if (content.title !== "" || wording === undefined) return { content: stored };
   const { wordsIn } = wording;
+  const words = wording.words(read.message);
+  if (words.title === "") {
+    throw invalidField(
+      "content.title",
+      `is required: with this payload the wording of the type "${type.key}" is empty`,
+    );
+  }
   return {
-    content: worded(stored, wording.words(read.message), type.key),
+    content: worded(stored, words),
     contentIn:
       wordsIn &&
       ((language) => {
-        const words = wordsIn(read.message, language);
-        return words && worded(stored, words, type.key);
+        const said = wordsIn(read.message, language);
+        // By then the Send is accepted, and its recipient one of many.
+        return said === undefined || said.title === "" ? undefined : worded(stored, said);
       }),
   };
 }
 
-function worded(content: Content, { title, body }: Words, type: string): Content {
-  if (title === "") {
-    throw invalidField("content.title", `is required: with this payload the wording of the type "${type}" is empty`);
-  }
+function worded(content: Content, { title, body }: Words): Content {
   return { ...content, title, body: content.body || body };
 }
 

@@ -10,6 +10,7 @@ import type { Passed, Reservation } from "#src/limits/reservation.ts";
 import { gateOf } from "#src/notifications/gate-of.ts";
 import type { RuleBehind } from "#src/preferences/rule-behind.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
+import { betterMoment } from "./gates/optimal-timing.ts";
 
 /**
  * Encodes what is kept of a decision besides its verdicts and a refusal of the limits, for who asks later why:
@@ -64,17 +65,20 @@ function statusOf({ reason, usage, limit }: Passed) {
 }
 
 /** What stands behind a verdict: what the user wishes, and what the type adds to it. */
-function ruleOf(verdict: ChannelVerdict, { notification, preferences, good, judged }: Facts, now: Date): RuleBehind {
+function ruleOf(verdict: ChannelVerdict, facts: Facts, now: Date): RuleBehind {
   if (verdict.kind === "deliver") return {};
+  const { notification, preferences, judged } = facts;
   if (verdict.reason === Reason.FILTERED) return { subscriptionIds: [...(judged?.()?.ids ?? [])] };
   const { channel, reason } = verdict;
   const { type, category, rules } = notification;
   const wished = preferences.ruleBehind({ reason, type, category, channel, now });
-  if (verdict.kind === "hold" && reason === Reason.OPTIMAL_TIMING && good !== undefined) {
+  if (verdict.kind === "hold" && reason === Reason.OPTIMAL_TIMING) {
+    const wait = betterMoment(facts, now)?.wait;
+    if (wait === undefined) return wished;
     const until = verdict.until.getTime();
-    const offsetMs = preferences.timing?.clock().stretchAt(until).offsetMs ?? 0;
-    const goodHours = goodHoursLike(good, localHour(until, offsetMs).cell);
-    return { ...wished, byType: true, goodHours, maxWait: durationFromMs(rules?.maxWaitMs ?? 0) };
+    const { cell } = localHour(until, preferences.timing?.clock().stretchAt(until).offsetMs ?? 0);
+    const { byType, hours, maxMs } = wait;
+    return { ...wished, byType, goodHours: goodHoursLike(hours, cell), maxWait: durationFromMs(maxMs) };
   }
   if (verdict.kind !== "batch") return wished;
   const { maxSize, flushAt } = verdict.plan;

@@ -8,7 +8,7 @@ import { seededRandom } from "../lab/random.ts";
 const GONE_WITHIN_MS = 15_000;
 
 /** The product's own times at scale 1; a short round has no patience. */
-const ownTimes = { POSTHORN_STREAM_DRAIN_MS: "10000", POSTHORN_SHUTDOWN_DRAIN_MS: "15000" };
+const ownTimes = { POSTHORN_STREAM_DRAIN_MS: "8000", POSTHORN_SHUTDOWN_DRAIN_MS: "15000" };
 const inHaste = { POSTHORN_STREAM_DRAIN_MS: "1000", POSTHORN_SHUTDOWN_DRAIN_MS: "15000" };
 
 /** Below this share of the rate that is asked for the load was not what this is about; two cores reach no more for sure. */

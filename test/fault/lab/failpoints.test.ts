@@ -68,6 +68,7 @@ test("a node under a little traffic comes to every failpoint", async () => {
  */
 const BEGUN: Record<string, readonly (Transaction | "reads")[]> = {
   "pipeline/accept/accept.ts": ["accept"],
+  "pipeline/accept/answered.ts": ["reads"],
   "pipeline/accept/fanout.ts": ["reads", "fanout"],
   // A batch that cannot be closed is dissolved by an "other".
   "pipeline/close/close.ts": ["reads", "other", "close", "reads"],
@@ -75,13 +76,13 @@ const BEGUN: Record<string, readonly (Transaction | "reads")[]> = {
   "pipeline/deliver/hand-over.ts": ["give"],
   "pipeline/deliver/note.ts": ["note"],
   "pipeline/escalate/escalate.ts": ["reads", "escalate"],
-  "pipeline/preview.ts": ["reads", "reads", "reads"],
+  "pipeline/preview.ts": ["reads", "reads", "reads", "reads"],
   "pipeline/reconcile/reconcile.ts": ["reconcile", "other"],
   // One that fails is put behind the others, and the fence of all is raised: by no statement that writes.
   "pipeline/reconsider/reconsider.ts": ["reads", "other", "reads", "reconsider"],
   // A batch that a refused leader has opened is taken back by an "other".
   "pipeline/route/lead.ts": ["lead", "other"],
-  "pipeline/route/route.ts": ["reads", "decide"],
+  "pipeline/route/route.ts": ["reads", "reads", "decide"],
   // One that can never be decided is ended.
   "pipeline/worker.ts": ["decide"],
   "schedule/forget.ts": ["other", "other", "other", "other", "other", "other"],

@@ -232,10 +232,12 @@ test("gates are asked in the order in which they are explained, the limits behin
 });
 
 describe("a poor hour", () => {
+  const QUIET = { personalisedQuietHours: true };
   // Friday, 10:20 in Lisbon. Good are 13 and 20 o'clock.
   const now = new Date("2026-01-09T10:20:00Z");
   const rules = { batching: undefined, digest: DigestRule.UNSPECIFIED, worth: 9, maxWaitMs: 12 * 3_600_000 };
-  const good = { weekday: (1 << 13) | (1 << 20), weekend: 1 << 13 };
+  const hours = { weekday: (1 << 13) | (1 << 20), weekend: 1 << 13 };
+  const good = { ...hours, awake: { weekday: hours.weekday | (1 << 11) | (1 << 12), weekend: hours.weekend } };
   const about = (more: Partial<Facts["notification"]> = {}, user: MessageInitShape<typeof PreferencesSchema> = {}) => ({
     ...facts(user, { rules, acceptedAt: now, userId: "ann", ...more }),
     good,
@@ -258,8 +260,26 @@ describe("a poor hour", () => {
     expect(hourOf(about({ rules: { ...rules, maxWaitMs: undefined } }))).toBe("deliver");
     for (const priority of [Priority.HIGH, Priority.CRITICAL]) expect(hourOf(about({ priority }))).toBe("deliver");
     expect(hourOf(about({ batchedAlready: true }))).toBe("deliver");
-    for (const timing of [{ intelligentTiming: false }, { learning: false }])
+    for (const timing of [{ intelligentTiming: false }, { learning: false }, { ...QUIET, learning: false }])
       expect(hourOf(about({}, { timing }))).toBe("deliver");
+  });
+  test("is quiet for whatever type where its user wants that, until they look at all, for a day at most", () => {
+    const impatient = { rules: { ...rules, maxWaitMs: undefined } };
+    for (const timing of [QUIET, { ...QUIET, intelligentTiming: false }]) {
+      expect(hourOf(about(impatient, { timing }))).toBe(11);
+      expect(hourOf(about({ ...impatient, priority: Priority.HIGH }, { timing }))).toBe("deliver");
+      expect(hourOf(about({ ...impatient, batchedAlready: true }, { timing }))).toBe("deliver");
+      expect(hourOf({ ...about(impatient, { timing }), good: undefined })).toBe("deliver");
+    }
+    // Its type lets it wait longer, where that is wanted; or not so long.
+    expect(hourOf(about({}, { timing: QUIET }))).toBe(13);
+    expect(hourOf(about({}, { timing: { ...QUIET, intelligentTiming: false } }))).toBe(11);
+    expect(hourOf(about({ rules: { ...rules, maxWaitMs: 60_000 } }, { timing: QUIET }))).toBe(11);
+    const dayAgo = { ...impatient, acceptedAt: new Date(now.getTime() - 24 * 3_600_000) };
+    expect(hourOf(about(dayAgo, { timing: QUIET }))).toBe("deliver");
+    // An hour in which they look now and then is not quiet.
+    const eleven = new Date("2026-01-09T11:20:00Z");
+    expect(only(about(impatient, { timing: QUIET }), eleven)).toEqual({ kind: "deliver" });
   });
   test("does not hold what would expire, nor a reminder for more than half of its time", () => {
     const until = (time: string, tags: string[] = []) =>
@@ -277,5 +297,11 @@ describe("a poor hour", () => {
     expect(only(about({}, quiet("10:00", "12:00")), now)).toEqual(held(Reason.QUIET_HOURS, "2026-01-09T12:00:00Z"));
     expect(hourOf(about({}, quiet("12:00", "14:00")))).toBe(20);
     expect(hourOf(about({}, quiet("12:00", "21:00")))).toBe("deliver");
+  });
+  test("leaves to the digest what that takes, and nothing else", () => {
+    // A day, or a week, would go by if it came after the digest's time.
+    const user = { digest: { mode: Digest_Mode.DAILY, time: "12:00" } };
+    expect(only(about({}, user), now)).toMatchObject({ kind: "batch", reason: Reason.DIGEST });
+    expect(hourOf(about({ rules: { ...rules, digest: DigestRule.NEVER } }, user))).toBe(13);
   });
 });

@@ -153,6 +153,22 @@ describe("the title is required", () => {
     await send("dan", type, { data: { ...good, note: "so" } });
     expect((await newest("dan")).title).toBe("so");
   });
+
+  test("but not of its recipient's language: then it reads as without one, and nobody goes without", async () => {
+    const type = await newType({ wording: { title: "{order.number}", translations: { de: { title: "{note}" } } } });
+    const [eva, fay] = [await speaking("eva", "de"), "fay"];
+    const item = (userId: string) => ({ to: { userIds: [userId] }, type, content: { data: good } });
+    const { results } = await key.send.sendBatch({ items: [item(eva), item(fay)] });
+    expect(results.map(({ result }) => result.case)).toEqual(["response", "response"]);
+    await key.topics.upsertTopic({ topic: { key: type } });
+    await key.topics.addMembers({ key: type, userIds: [eva, fay] });
+    const { fanoutId } = await key.send.send({ to: { topics: [type] }, type, content: { data: good } });
+    const { notifications } = await until(
+      () => key.send.listNotifications({ filter: { fanoutId } }),
+      (made) => made.notifications.length === 2,
+    );
+    expect(notifications.map(({ content }) => content?.title)).toEqual(["A-17", "A-17"]);
+  });
 });
 
 describe("the fields of a wording are checked", () => {
