@@ -20,7 +20,9 @@ import { openInbox } from "#src/inbox/inbox.ts";
 import { unreadLimit } from "#src/inbox/unread-limit.ts";
 import { startGathering } from "#src/learning/gather.ts";
 import { createApiLimits } from "#src/limits/api-limits.ts";
-import { lookingAtLimits, notificationLimits } from "#src/limits/notification-limits.ts";
+import { channelLimits } from "#src/limits/channel-limits.ts";
+import { notificationLimits } from "#src/limits/notification-limits.ts";
+import { limitsDeps, looking } from "#src/limits/start.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
 import { storeReminders } from "#src/pipeline/accept/reminders.ts";
 import type { ClosedBatch, WaitingBatch } from "#src/pipeline/close/close.ts";
@@ -161,10 +163,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     findType: findTyped,
     reloadType: async (tenantId, key) => findingTyped(types.reload, payloads)(tenantId, key),
     dedupWindowMs: config.accept.dedupWindowSeconds * 1000,
-    async zonesOf(tenantId, userIds) {
-      const known = await preferences.load(tenantId, userIds);
-      return new Map([...known].map(([userId, { timeZone }]) => [userId, timeZone]));
-    },
+    payloadsOf: payloads.within,
+    recipientsOf: preferences.load,
   };
   const sunk: Channels = config.channels.devSink === undefined ? new Map() : sinkChannels(config.channels.devSink);
   const channels = between.channels?.(sunk) ?? sunk;
@@ -183,20 +183,12 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       announceConfirmed(live, tenantId, userId, { notificationId, status }, at),
   });
 
-  const looks = stack.use(
-    startGathering({ store, clock, invalidations, loadPreferences: preferences.load, clockOf: zoneClocks(), log }),
-  );
-  const { looked } = looks;
+  const gather = { store, clock, invalidations, loadPreferences: preferences.load, clockOf: zoneClocks(), log };
+  const { looked } = stack.use(startGathering(gather));
 
-  const limited = { cache, config: config.notificationLimits, clock: () => clock().getTime() };
-  const limits = notificationLimits({
-    ...limited,
-    metrics,
-    onAlert: (state, err) =>
-      state === "recovered"
-        ? log.info("the limits are kept in Redis again")
-        : log.error({ err }, "Redis is away; the limits follow their policy for that"),
-  });
+  const counting = limitsDeps({ cache, config: config.notificationLimits, clock, metrics, log });
+  const limits = notificationLimits(counting);
+  const { perChannelPerDay: channelsPerDay } = config.notificationLimits;
 
   // accept → route → the user's inbox and streams.
   if (has("worker")) {
@@ -247,7 +239,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     const jobs = { ...given, databaseUrl: postgres.url, reconsider, close, memory };
     const occurrences = { accept: acceptDeps, slot: firstSlot, log };
     const load = { loadPreferences: preferences.load, reloadPreferences: preferences.reload };
-    const outside = outsideWork({ store, clock, live, log, metrics, channels, slot: firstSlot, ...load, decide });
+    const sending = { store, clock, live, log, metrics, channels, slot: firstSlot };
+    const within = { channelsPerDay, channelLimits: channelLimits(counting) };
+    const outside = outsideWork({ ...sending, ...within, ...load, decide });
     stack.use(startJobs({ ...jobs, ...outside, occurrences }, config));
     if (config.encryption.previousKeys.length > 0) {
       void resealSecrets(store, seals).then(
@@ -277,21 +271,13 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const api = () =>
     apiServices({
       ...shared,
-      ...{
-        inbox,
-        looked,
-        violations,
-        slots,
-        slot: firstSlot,
-        cancelled,
-        membershipChanged,
-        reconcile,
-        reconcileReminders,
-      },
+      ...{ inbox, looked, violations, slots, slot: firstSlot, cancelled },
+      ...{ membershipChanged, reconcile, reconcileReminders },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
-      preview: previewing({ ...acceptDeps, ...reconsider, look: lookingAtLimits(limited) }),
-      findType: findTyped,
+      preview: previewing({ ...acceptDeps, typed: payloads.with, ...reconsider, ...looking(counting), channelsPerDay }),
+      ...{ clockOf: reconsider.clockOf, findType: findTyped, recipientsOf: preferences.load },
       config: config.schedule,
+      channelsPerDay,
       aboutToChange: preferences.aboutToChange,
       preferencesChanged: live.preferencesChanged,
       ...{ sealer: seals, random: randomBytes, reach },

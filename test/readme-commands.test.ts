@@ -99,6 +99,7 @@ const ELSEWHERE: readonly [begins: string, where: string][] = [
   ["npx posthorn what-if", "test/cli/start.test.ts"],
   ["posthorn confirm", "test/cli/commands.unit.test.ts"],
   ["posthorn batches list", "test/cli/commands.unit.test.ts"],
+  ["posthorn send", "test/cli/commands.unit.test.ts"],
   ["export TOKEN=$(npx posthorn token ada)", "test/readme.test.ts"],
   ["curl -s", "test/readme.test.ts"],
   ["grpcurl -plaintext", "test/readme.test.ts, with another client"],

@@ -25,7 +25,7 @@ test("every example in it is run here, or is only commands", () => {
   const counts: Record<string, number> = {};
   for (const { language } of examples) counts[language] = (counts[language] ?? 0) + 1;
   // Two in sh begin collectors, those in other languages are run by test/interop, and what is no code is a picture.
-  expect(counts).toEqual({ ts: 3, sh: 7, python: 1, go: 1, java: 1, json: 1, proto: 2, mermaid: 1, "": 2 });
+  expect(counts).toEqual({ ts: 3, sh: 7, python: 1, go: 1, java: 1, json: 2, proto: 2, mermaid: 1, "": 2 });
 });
 
 test("what is set where a collector is begun is a setting, or is asked for by the collector's file", () => {
@@ -55,7 +55,8 @@ test("the tutorial of typed payloads pushes, refuses and checks as it says", asy
   onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
   cpSync(join(root, "proto/buf"), join(dir, "buf"), { recursive: true });
   mkdirSync(join(dir, "acme/orders/v1"), { recursive: true });
-  writeFileSync(join(dir, "types.json"), '[{"key": "order_shipped", "category": "orders"}]');
+  const types = blocks.find(({ language, text }) => language === "json" && text.includes('"order_shipped"'));
+  writeFileSync(join(dir, "types.json"), types?.text ?? "");
   const isFile = (word: string) => /^\w+\.(json|binpb)$/.test(word);
   const run = async (proto: string | undefined, commands: readonly string[][] = []) => {
     writeFileSync(join(dir, "acme/orders/v1/shipped.proto"), proto ?? "");
@@ -69,12 +70,19 @@ test("the tutorial of typed payloads pushes, refuses and checks as it says", asy
     return said;
   };
   const pushed = await run(first, push);
-  expect(pushed.map(({ exitCode }) => exitCode)).toEqual([0, 0, 0, 0, 1]);
+  expect(pushed.map(({ exitCode }) => exitCode)).toEqual([0, 0, 0, 0, 0, 1]);
   expect(pushed[1]?.out).toEqual(["order_shipped: acme.orders.v1.OrderShipped is now its payload contract, version 1"]);
   expect(pushed[2]?.out).toContain("  1  order_id  string");
+  const { out } = await serving.world.run("inbox --json");
+  const read = out.map((line) => JSON.parse(line).content).filter(({ typed }) => typed !== undefined);
+  expect(read).toMatchObject([
+    { title: "On its way" },
+    { title: "Order A-17 is on its way", body: "Parcels: 2", data: { orderId: "A-17", parcels: 2 } },
+  ]);
+  expect(README).toContain(`"${read[1]?.title}"`);
   const [checked] = await run(second, check);
   expect(checked?.exitCode).toBe(1);
-  for (const words of [pushed[4]?.err, checked?.out].map((lines) => lines?.join(" ") ?? "")) {
+  for (const words of [pushed[5]?.err, checked?.out].map((lines) => lines?.join(" ") ?? "")) {
     const [quoted = ""] = words.match(/(content|acme)\.\S+: .*?\)/) ?? [];
     expect(README.replaceAll(/\s+/g, " ")).toContain(quoted);
     expect(quoted).not.toBe("");

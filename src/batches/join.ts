@@ -98,7 +98,10 @@ export async function openLeading(
   const left = groups(joining);
   const rows = await put(tx, tenantId, left, context, (group) => group[0]?.id ?? null);
   const ids = new Set(joining.map(({ id }) => id));
-  const led = rows.flatMap(({ leaderId }) => (leaderId !== null && ids.has(leaderId) ? [leaderId] : []));
+  const gone = await withdrawLed(tx, tenantId, rows);
+  const led = rows.flatMap(({ leaderId }) =>
+    leaderId !== null && ids.has(leaderId) && !gone.has(leaderId) ? [leaderId] : [],
+  );
   const behind = rows.flatMap((row) => {
     const next = left.get(groupOf(row.userId, row.key))?.[0];
     const isAnothers = row.leaderId !== null && !ids.has(row.leaderId);
@@ -122,6 +125,25 @@ export async function openLeading(
         and n.status >= ${Status.FAILED})
     returning b.leader_id as "leaderId"`;
   return new Set([...led, ...taken.map(({ leaderId }) => leaderId)]);
+}
+
+/**
+ * Takes back what was opened for leaders that somebody else has decided meanwhile, and whose own batch has been filled or
+ * closed since: nobody else would lead as long as it is open. Answers these leaders.
+ */
+async function withdrawLed(tx: Tx, tenantId: string, rows: readonly Row[]): Promise<ReadonlySet<string>> {
+  const opened = rows.filter((row) => row.opened);
+  const leaders = opened.flatMap(({ leaderId }) => leaderId ?? []).toSorted();
+  if (leaders.length === 0) return new Set();
+  // Only now: whoever has filled or closed the batch before had decided its leader when it committed.
+  const gone = await tx<{ leaderId: string }[]>`
+    delete from batches b where tenant_id = ${tenantId} and id = any(${plain(opened.map(({ id }) => id))}::uuid[])
+      and not exists (
+        select from notifications n
+        where n.tenant_id = ${tenantId} and n.id = b.leader_id and n.id = any(${plain(leaders)}::uuid[])
+          and n.id between ${leaders[0] ?? ""} and ${leaders.at(-1) ?? ""} and n.status + 0 = 1)
+    returning leader_id as "leaderId"`;
+  return new Set(gone.map(({ leaderId }) => leaderId));
 }
 
 type Row = {

@@ -11,3 +11,8 @@
  *     (`followWholes`); nobody else touches a MERGED row, so these need no place in the order of locks.
  */
 export const BatchRole = { MEMBER: 1, MERGED: 2, ALONE: 3, WHOLE: 4 } as const;
+
+/** Whether a notification has come together with what there was: it is the notification of a batch, or was left alone in one. */
+export function isCollected(role: number | null | undefined, batchedAt: Date | null | undefined): boolean {
+  return role === BatchRole.WHOLE || (role === BatchRole.ALONE && batchedAt != null);
+}

@@ -39,8 +39,8 @@ const GATES: Record<Exclude<Gate, typeof Gate.UNSPECIFIED>, string> = {
   [Gate.QUIET_HOURS]: "no quiet hours",
   [Gate.DO_NOT_DISTURB]: "no do-not-disturb period",
   [Gate.WEEKEND]: "no free weekend",
-  [Gate.OPTIMAL_TIMING]: "waits for no better hour",
   [Gate.DIGEST]: "does not wait for a digest",
+  [Gate.OPTIMAL_TIMING]: "waits for no better hour",
   [Gate.BATCH]: "does not wait for others",
   [Gate.HOURLY_CAP]: "the hourly cap has room",
   [Gate.RATE_LIMITS]: "the rate limits have room",
@@ -109,7 +109,7 @@ function table({ channels }: Decision, zone: string, paint: Paint): string[] {
 function cell(verdict: GateVerdict | undefined, zone: string, paint: Paint): string {
   switch (verdict?.answer) {
     case GateAnswer.PASSED:
-      return paint("green", `yes${exempt(verdict.rule)}`);
+      return paint("green", `yes${passed(verdict)}`);
     case GateAnswer.HELD:
       return paint("yellow", `NO: held until ${short(verdict.until, zone)}${because(verdict)}`);
     case GateAnswer.COLLECTED:
@@ -121,14 +121,25 @@ function cell(verdict: GateVerdict | undefined, zone: string, paint: Paint): str
   }
 }
 
-function exempt(rule: Rule | undefined): string {
-  if (rule?.exemption === Exemption.CRITICAL) return ", CRITICAL passes";
-  return rule?.exemption === Exemption.BYPASS ? ", sent past the limits" : "";
+/** What the rule said that let it pass, and why, where it would have held it. */
+function passed({ gate, rule }: GateVerdict): string {
+  if (rule === undefined) return "";
+  const words = rule.enabled === false ? ["off"] : values(gate, rule);
+  const byWhom = rule.level > PreferenceLevel.BUILT_IN ? (LEVELS[rule.level] ?? "") : "";
+  const parts = [...words, rule.byType ? "as the type says" : "", byWhom].filter((part) => part !== "");
+  return `${EXEMPT[rule.exemption] ?? ""}${parts.length === 0 ? "" : ` (${parts.join(", ")})`}`;
 }
 
-function because({ reason, rule }: GateVerdict): string {
+const EXEMPT: Record<Exemption, string> = {
+  [Exemption.UNSPECIFIED]: "",
+  [Exemption.CRITICAL]: ", CRITICAL passes",
+  [Exemption.BYPASS]: ", sent past the limits",
+  [Exemption.EMERGENCY_CONTACT]: ", from an emergency contact",
+};
+
+function because({ gate, rule }: GateVerdict): string {
   const parts = [
-    ...(rule === undefined ? [] : values(reason, rule)),
+    ...(rule === undefined ? [] : values(gate, rule)),
     rule?.byType ? "as the type says" : "",
     LEVELS[rule?.level ?? PreferenceLevel.UNSPECIFIED] ?? "",
   ].filter((part) => part !== "");
@@ -136,24 +147,30 @@ function because({ reason, rule }: GateVerdict): string {
 }
 
 /** What the rule says, and what it saw. */
-function values(reason: Reason, rule: Rule): string[] {
+function values(gate: Gate, rule: Rule): string[] {
   const { limit } = rule;
   if (limit !== undefined) {
     const cap = limit.maxPerHour === 0 ? "" : `, of ${limit.maxPerHour} an hour`;
     return [`${enumWord(ReasonSchema, limit.window)}: ${limit.usage} of ${limit.limit} used${cap}`];
   }
-  switch (reason) {
-    case Reason.QUIET_HOURS:
+  switch (gate) {
+    case Gate.SUBSCRIPTIONS:
+      return rule.subscriptionIds.length === 0 ? [] : [`asked: ${rule.subscriptionIds.map(plain).join(", ")}`];
+    case Gate.QUIET_HOURS:
       return rule.startTime === "" ? [] : [`${rule.startTime}–${rule.endTime}`];
-    case Reason.DO_NOT_DISTURB:
+    case Gate.DO_NOT_DISTURB:
       return rule.startTime === "" ? [] : [`${DAYS[rule.dayOfWeek ?? 0]} ${rule.startTime}–${rule.endTime}`];
-    case Reason.BELOW_MINIMUM_PRIORITY:
+    case Gate.MINIMUM_PRIORITY:
       return rule.minimumPriority === 0 ? [] : [`${enumWord(PrioritySchema, rule.minimumPriority)} at least`];
-    case Reason.OPTIMAL_TIMING:
+    case Gate.OPTIMAL_TIMING:
       return rule.goodHours.length === 0 ? [] : [`usually looks at ${hoursWords(rule.goodHours)}`];
-    case Reason.DIGEST:
-      return rule.digestMode === Mode.UNSPECIFIED ? [] : [digestWords(rule)];
-    case Reason.BATCHING: {
+    case Gate.CHANNEL_SWITCH:
+      return rule.restricted ? ["for what is CRITICAL alone"] : [];
+    case Gate.DIGEST: {
+      const words = rule.digestMode === Mode.UNSPECIFIED ? [] : [digestWords(rule)];
+      return rule.restricted ? [...words, "e-mail for digests alone"] : words;
+    }
+    case Gate.BATCH: {
       if (rule.maxSize === 0) return [];
       const minutes = rule.window === undefined ? "" : ` within ${Math.round(durationMs(rule.window) / 60_000)} min`;
       return [`up to ${rule.maxSize}${minutes}`];
@@ -176,22 +193,29 @@ function hoursWords(hours: readonly number[]): string {
 
 function digestWords({ digestMode, digestTime, digestDays }: Rule): string {
   const word = enumWord(Digest_ModeSchema, digestMode);
-  if (digestMode === Mode.HOURLY) return word;
+  if (digestMode === Mode.HOURLY || digestMode === Mode.IMMEDIATE) return word;
   const days = digestMode === Mode.WEEKLY ? ` on ${digestDays.map((day) => DAYS[day]).join(", ")}` : "";
   return `${word}${days} at ${digestTime}`;
 }
 
-function told({ status, channel, reason, actor, step, confirmed, verdicts }: TimelineEntry, zone: string): string {
+function told(entry: TimelineEntry, zone: string): string {
+  const { status, channel, reason, actor, step, confirmed, verdicts } = entry;
   const what = confirmed
     ? "confirmed"
     : status === Status.UNSPECIFIED
-      ? stepWords(verdicts.length, reason)
+      ? (ofChannelLimit(entry) ?? stepWords(verdicts.length, reason))
       : outcome(status, reason);
   const where = channel === Channel.UNSPECIFIED ? "" : `, ${channelWord(channel)}`;
   const which = step === 0 ? "" : `, step ${step} of its escalation`;
   const until = verdicts.find((verdict) => verdict.until !== undefined)?.until;
   const next = until === undefined ? "" : ` until ${short(until, zone)}`;
   return `${what}${next}${where}${which}${actor === "posthorn" ? "" : `, by ${plain(actor)}`}`;
+}
+
+/** What a limit of its channel holds, and how that stood. */
+function ofChannelLimit({ channel, reason, rateLimit }: TimelineEntry): string | undefined {
+  if (channel === Channel.UNSPECIFIED || rateLimit === undefined) return undefined;
+  return `held (${enumWord(ReasonSchema, reason)}: ${rateLimit.usage} of ${rateLimit.limit} used)`;
 }
 
 function stepWords(verdicts: number, reason: Reason): string {

@@ -30,6 +30,8 @@ export const apiLimits = {
 };
 
 const perWindow = integer(1, 1_000_000);
+/** A recipient's places of a day are counted one by one. */
+const perDay = integer(0, 10_000);
 
 export const notificationLimits = {
   perUser: {
@@ -53,6 +55,19 @@ export const notificationLimits = {
       default: { development: 5, staging: 8, production: 10 },
       doc: "Notifications one user gets within ten seconds.",
     }),
+  },
+  perChannelPerDay: {
+    email: option("POSTHORN_EMAIL_MAX_PER_DAY", perDay, {
+      default: 0,
+      doc: "E-mails one user gets in a day of theirs, 0 for no limit but the tenant's and their own; what is over waits for a day with room.",
+    }),
+    sms: option("POSTHORN_SMS_MAX_PER_DAY", perDay, {
+      default: { development: 20, staging: 20, production: 20 },
+      doc: "The same for text messages: each costs money, and nobody reads more.",
+    }),
+    push: option("POSTHORN_PUSH_MAX_PER_DAY", perDay, { default: 0, doc: "The same for push." }),
+    webhook: option("POSTHORN_WEBHOOK_MAX_PER_DAY", perDay, { default: 0, doc: "The same for webhooks." }),
+    chat: option("POSTHORN_CHAT_MAX_PER_DAY", perDay, { default: 0, doc: "The same for chat." }),
   },
   perTenantPerMinute: option("POSTHORN_TENANT_MAX_PER_MINUTE", integer(0, 1_000_000_000), {
     default: { development: 0, staging: 600_000, production: 600_000 },

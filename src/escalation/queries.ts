@@ -144,6 +144,48 @@ export async function endHoldsOfAll(
   return { looked, last: looked < limit ? undefined : (last ?? undefined) };
 }
 
+/**
+ * Gives hand-overs that a rule or a limit holds their turn at once, to be asked anew: the rules of their users have changed.
+ * One that somebody has claimed is being asked.
+ */
+export async function endHandOverHolds(db: Db, tenantId: string, userIds: readonly string[], now: Date): Promise<void> {
+  await db.execute(sql`
+    with held as materialized (
+      select notification_id, step, channel from hand_overs
+      where tenant_id = ${tenantId}::uuid and user_id = any(${texts(userIds)}::text[]) and held_by > 0
+        and due_at > ${now.toISOString()}::timestamptz for update skip locked)
+    ${asked(tenantId, now)}`);
+}
+
+/** The same for all that hang on a page of a tenant's notifications after an id, of one type or, where it is empty, of all. */
+export async function endHandOverHoldsOfAll(
+  db: Db,
+  { tenantId, type }: { tenantId: string; type: string },
+  after: string,
+  { limit, now }: { limit: number; now: Date },
+): Promise<{ looked: number; last: string | undefined }> {
+  const [page] = await db.execute<{ looked: number; last: string | null }>(sql`
+    with page as materialized (
+      select distinct notification_id from hand_overs
+      where tenant_id = ${tenantId}::uuid and notification_id > ${after}::uuid order by notification_id limit ${limit}
+    ), held as materialized (
+      select notification_id, step, channel from hand_overs h
+      where tenant_id = ${tenantId}::uuid and notification_id in (select notification_id from page) and held_by > 0
+        and due_at > ${now.toISOString()}::timestamptz
+        and (${type} = '' or exists (select from notifications n
+          where n.tenant_id = ${tenantId}::uuid and n.id = h.notification_id and n.type = ${type}))
+      for update skip locked
+    ), freed as (${asked(tenantId, now)})
+    select count(*)::int as looked, (array_agg(notification_id order by notification_id desc))[1] as last from page`);
+  const { looked, last } = page ?? { looked: 0, last: null };
+  return { looked, last: looked < limit ? undefined : (last ?? undefined) };
+}
+
+const asked = (tenantId: string, now: Date) => sql`
+  update hand_overs h set due_at = ${now.toISOString()}::timestamptz from held
+  where h.tenant_id = ${tenantId}::uuid and h.notification_id = held.notification_id and h.step = held.step
+    and h.channel = held.channel`;
+
 /** Locked in the order of ids first, as everywhere. */
 const freed = (tenantId: string) => sql`
   update escalations e set due_at = turn_at from held

@@ -11,33 +11,42 @@ export type Lost = { id: string; userId: string; status: Status; reason: Reason 
 /**
  * Ends those of the notifications, which the transaction has locked, that are PROCESSING with nothing left to try: no
  * hand-over and no escalation. FAILED (OUTCOME_UNKNOWN) those that a channel may have taken; EXPIRED when their time is over,
- * SUPPRESSED those that their recipients' rules refused last, each for its reason in `unwanted`; else FAILED.
+ * or a rule would hold them until it is, for its reason in `tooLate`; SUPPRESSED those that their recipients' rules refused
+ * last, each for its reason in `unwanted`; else FAILED.
  */
 export async function endLost(
   tx: Tx,
   tenantId: string,
   ids: readonly string[],
-  { now, slot, unwanted = new Map() }: { now: Date; slot: number; unwanted?: ReadonlyMap<string, Reason> },
+  {
+    now,
+    slot,
+    unwanted = new Map(),
+    tooLate = new Map(),
+  }: { now: Date; slot: number; unwanted?: ReadonlyMap<string, Reason>; tooLate?: ReadonlyMap<string, Reason> },
 ): Promise<Lost[]> {
   if (ids.length === 0) return [];
   const rows = await tx<(Lost & MaybeWhole)[]>`
     with lost as materialized (
-      select n.id, coalesce(n.expires_at <= ${now}, false) as expired, u.reason as unwanted,
+      select n.id, coalesce(n.expires_at <= ${now}, false) as expired, u.reason as unwanted, l.reason as too_late,
         exists (select from timeline t where t.tenant_id = ${tenantId} and t.notification_id = n.id
           and t.reason = ${Reason.OUTCOME_UNKNOWN}) as unknown
       from notifications n
       left join unnest(${plain([...unwanted.keys()])}::uuid[], ${plain([...unwanted.values()])}::smallint[])
         as u (id, reason) on u.id = n.id
+      left join unnest(${plain([...tooLate.keys()])}::uuid[], ${plain([...tooLate.values()])}::smallint[])
+        as l (id, reason) on l.id = n.id
       where n.tenant_id = ${tenantId} and n.id = any(${plain(ids)}::uuid[]) and n.status + 0 = ${Status.PROCESSING}
         and not exists (select from hand_overs h where h.tenant_id = ${tenantId} and h.notification_id = n.id)
         and not exists (select from escalations e where e.tenant_id = ${tenantId} and e.notification_id = n.id
           and e.state = ${ChainState.WAITING})
     ), ended as (
       update notifications n
-      set status = case when unknown then ${Status.FAILED}::smallint when expired then ${Status.EXPIRED}::smallint
+      set status = case when unknown then ${Status.FAILED}::smallint
+          when expired or too_late is not null then ${Status.EXPIRED}::smallint
           when unwanted is not null then ${Status.SUPPRESSED}::smallint else ${Status.FAILED}::smallint end,
         reason = case when unknown then ${Reason.OUTCOME_UNKNOWN}::smallint when expired then ${Reason.EXPIRED}::smallint
-          else coalesce(unwanted, ${Reason.CHANNEL_UNAVAILABLE}::smallint) end,
+          else coalesce(too_late, unwanted, ${Reason.CHANNEL_UNAVAILABLE}::smallint) end,
         updated_at = ${now}
       from lost where n.tenant_id = ${tenantId} and n.id = lost.id and n.id = any(${plain(ids)}::uuid[])
       returning n.id, n.user_id, n.type, n.status, n.reason, n.batch_id, n.batch_role

@@ -1,14 +1,14 @@
 import { type Blocks, WEEK } from "#src/preferences/clock-rules.ts";
 import { isBlocked, nextAllowed } from "#src/preferences/next-allowed.ts";
 import type { ZoneClock } from "#src/preferences/zone-clock.ts";
-import { type GoodHours, isGood, localHour } from "./looks.ts";
+import { type DayHours, isGood, localHour } from "./looks.ts";
 
 const HOUR_MS = 3_600_000;
 /** Of an hour, from its beginning: what waited for it is spread over this. */
 const SPREAD_MS = HOUR_MS / 2;
 
-/** Whether an instant lies in an hour in which the user usually looks. */
-export function isGoodMoment(good: GoodHours, clock: ZoneClock, atMs: number): boolean {
+/** Whether an instant lies in one of these hours. */
+export function isGoodMoment(good: DayHours, clock: ZoneClock, atMs: number): boolean {
   return isGood(good, localHour(atMs, clock.stretchAt(atMs).offsetMs).cell);
 }
 
@@ -17,7 +17,7 @@ export function isGoodMoment(good: GoodHours, clock: ZoneClock, atMs: number): b
  * blocks. `place`, from 0 to 1, says where in the hour; as far as blocks leave room. Undefined: there is none. Pure.
  */
 export function nextGoodMoment(
-  { good, clock, blocks, place }: { good: GoodHours; clock: ZoneClock; blocks: Blocks; place: number },
+  { good, clock, blocks, place }: { good: DayHours; clock: ZoneClock; blocks: Blocks; place: number },
   fromMs: number,
   untilMs: number,
 ): number | undefined {

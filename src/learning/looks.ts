@@ -6,8 +6,9 @@ export const HALF_LIFE_MS = 28 * DAY_MS;
 /** Hours looked in, and the time between the first and the last, from which on they are gone by. */
 export const ENOUGH_LOOKS = 20;
 export const ENOUGH_MS = 7 * DAY_MS;
-/** Of what the best hour has: what a good one has at least. */
+/** Of what the best hour has: what a good one has at least, and one that is not quiet. */
 const GOOD_SHARE = 0.5;
+const AWAKE_SHARE = 0.1;
 
 /** Hours of a weekday, then those of a day of the weekend. */
 export const CELLS = 48;
@@ -19,8 +20,11 @@ export const CELLS = 48;
  */
 export type Looks = { userId: string; weights: readonly number[]; since: Date; lastHour: Date };
 
-/** What a user's looks say: bit n is set where hour n of such a day is a good one. */
-export type GoodHours = { readonly weekday: number; readonly weekend: number };
+/** Hours of such days: bit n stands for hour n. */
+export type DayHours = { readonly weekday: number; readonly weekend: number };
+
+/** What a user's looks say: which hours are good ones, and in which of all the user looks now and then. */
+export type GoodHours = DayHours & { readonly awake: DayHours };
 
 /** An hour of the wall clock: which of the cells it is, and the instant at which it begins. */
 export type LocalHour = { cell: number; beginsAt: number };
@@ -48,23 +52,24 @@ export function goodHours(looks: Looks, now: Date): GoodHours | undefined {
   if (looks.lastHour.getTime() - looks.since.getTime() < ENOUGH_MS || sum(counted) < ENOUGH_LOOKS) return undefined;
   const [weekday, weekend] = [counted.slice(0, 24), counted.slice(24)];
   const both = weekday.map((count, hour) => count + (weekend[hour] ?? 0));
-  const known = (own: readonly number[]) => goodOf(sum(own) < ENOUGH_LOOKS ? both : own);
-  return { weekday: known(weekday), weekend: known(weekend) };
+  const known = (own: readonly number[], share: number) => withShare(sum(own) < ENOUGH_LOOKS ? both : own, share);
+  const those = (share: number): DayHours => ({ weekday: known(weekday, share), weekend: known(weekend, share) });
+  return { ...those(GOOD_SHARE), awake: those(AWAKE_SHARE) };
 }
 
-/** Whether a cell is a good hour. */
-export function isGood({ weekday, weekend }: GoodHours, cell: number): boolean {
+/** Whether a cell is one of these hours. */
+export function isGood({ weekday, weekend }: DayHours, cell: number): boolean {
   return (((cell < 24 ? weekday : weekend) >> (cell % 24)) & 1) === 1;
 }
 
-/** The good hours of the days that a cell is one of, 0 to 23. */
-export function goodHoursLike(good: GoodHours, cell: number): number[] {
+/** Those of the hours that are of the days that a cell is one of, 0 to 23. */
+export function goodHoursLike(good: DayHours, cell: number): number[] {
   const of = cell < 24 ? 0 : 24;
   return Array.from({ length: 24 }, (_, hour) => hour).filter((hour) => isGood(good, of + hour));
 }
 
-function goodOf(counts: readonly number[]): number {
-  const least = Math.max(...counts) * GOOD_SHARE;
+function withShare(counts: readonly number[], share: number): number {
+  const least = Math.max(...counts) * share;
   return counts.reduce((bits, count, hour) => (count >= least ? bits | (1 << hour) : bits), 0);
 }
 

@@ -93,17 +93,19 @@ export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000
     else if (before !== undefined) return slot(before.atMs, user.frontier);
     if (!hasRoom(user.cap, asking, nowMs)) return wait(nowMs);
     const shared = queues.map(({ frontier }) => frontier);
+    const capUsed = item.cap === undefined ? undefined : usedAt(user.cap, nowMs);
     if (item.exempt) {
       countAside(user.frontier, nowMs);
       countInShared(nowMs, new Set());
       countIn(user.cap, asking, nowMs);
       remember(0);
-      return slot(nowMs, user.frontier);
+      return { ...slot(nowMs, user.frontier), capUsed };
     }
     const { atMs, frontier, waitsFor } = findTurn(user.frontier, shared, { ...asking, limits });
     if (!hasRoom(user.cap, asking, atMs)) return wait(atMs);
     const counted = atMs < (item.expiresAtMs ?? Number.POSITIVE_INFINITY) || atMs <= nowMs;
-    const result = slot(atMs, frontier, counted);
+    const passed = atMs <= nowMs ? { nearest: nearestTo(frontier, queues, nowMs), capUsed } : {};
+    const result = { ...slot(atMs, frontier, counted), ...passed };
     if (!counted) return result;
     count(frontier, atMs, nowMs);
     countInShared(atMs, waitsFor);
@@ -138,6 +140,16 @@ export function localLimits(config: NotificationLimitsConfig, maxUsers = 100_000
       if (atMs <= nowMs) return { atMs: nowMs, counted: true, limit: undefined };
       return { atMs, counted, limit: limitNow(frontier, queues, nowMs) };
     }
+  }
+
+  /** The window with the fewest left; of equals the one that lasts longest, then what users share. */
+  function nearestTo(user: Frontier, queues: readonly Shared[], nowMs: number): Limit | undefined {
+    const own = USER_WINDOWS.map((window, w): Limit => ({ window, usage: user.count[w] ?? 0, limit: limits[w] ?? 0 }));
+    const shared = queues.map(
+      ({ window, frontier }): Limit => ({ window, usage: usedIn(frontier, minuteOf(nowMs)), limit: frontier.limit }),
+    );
+    const left = ({ limit, usage }: Limit) => limit - usage;
+    return [...own.reverse(), ...shared].reduce((a, b) => (left(b) < left(a) ? b : a));
   }
 
   /** What one waits for that comes now. */

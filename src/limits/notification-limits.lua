@@ -20,9 +20,12 @@
 --
 -- ARGV[9]     given: only look, and count nothing
 --
--- Answers a flat list, of each that does not go at once 5 numbers: position (from 0), its slot in ms, the window it waits
+-- Answers a flat list, of each in turn. Of one that does not go at once 4 numbers: its slot in ms, the window it waits
 -- for (1-4 the user's, 5 the tenant's, 6 everyone's, 7 the cap), the usage of that window now, and 1 if it is counted in
--- its slot, 0 if it would expire before or the cap refuses it. A slot of 0: it keeps the turn that the cap gave it.
+-- its slot, 0 if it would expire before or the cap refuses it. A slot of 0: it keeps the turn that the cap gave it. Of one
+-- that goes at once a single number, because these are many: -1 - window - 8 * (cap + 65537 * usage), where the window is
+-- that with the fewest left (0: none was asked) and has that usage without it, and cap is 1 more than the cap's hour has
+-- (0: there is none).
 --
 -- A user's value: of each window the index of the one that is filled, which may lie ahead, its count, the index and count
 -- of the last that was left because it was full; the last turn given; the first hour of the cap and how many follow; the
@@ -263,16 +266,33 @@ local function countIn(user, hour, over, held)
 end
 
 local answer = {}
-local function tell(position, slot, user, counted)
+local function tell(slot, user, counted)
   local n = #answer
-  answer[n + 1], answer[n + 2], answer[n + 5] = position, slot, counted
-  answer[n + 3], answer[n + 4] = windowNow(user)
+  answer[n + 1], answer[n + 4] = slot, counted
+  answer[n + 2], answer[n + 3] = windowNow(user)
 end
 
-local function tellCap(position, slot, user, hour, counted)
+local function tellCap(slot, user, hour, counted)
   local n = #answer
-  answer[n + 1], answer[n + 2], answer[n + 3] = position, slot, 7
-  answer[n + 4], answer[n + 5] = usedIn(user, hour), counted
+  answer[n + 1], answer[n + 2] = slot, 7
+  answer[n + 3], answer[n + 4] = usedIn(user, hour), counted
+end
+
+-- Before it is counted.
+local function tellGoes(user, over, asked)
+  local window, usage, left = 0, 0, math.huge
+  if asked then
+    for w = 4, 1, -1 do
+      if limits[w] - user[w + 4] < left then window, usage, left = w, user[w + 4], limits[w] - user[w + 4] end
+    end
+    for i = 1, #queues do
+      local q = queues[i]
+      local n = used(q, minuteNow)
+      if q.limit - n < left then window, usage, left = q.window, n, q.limit - n end
+    end
+  end
+  local cap = over > 0 and usedIn(user, now3) + 1 or 0
+  answer[#answer + 1] = -1 - window - 8 * (cap + 65537 * usage)
 end
 
 local function remember(user, tag, slot)
@@ -309,22 +329,22 @@ local function findTurn(user, number)
 end
 
 -- The cap has no room for one that could come at `at`. `had`: the turn it had, if that is remembered.
-local function overCap(position, user, number, at, over, share, tag, expiresIn, held, had)
+local function overCap(user, number, at, over, share, tag, expiresIn, held, had)
   local hour = floor(at / HOUR)
   if over == REFUSES then
     leave(user, held)
-    return tellCap(position, at, user, hour, 0)
+    return tellCap(at, user, hour, 0)
   end
   if held ~= NOT_HELD and held > 0 then
     if had then remember(user, tag, had + CAP_MARK) end
-    return tellCap(position, had or 0, user, hour, 1)
+    return tellCap(had or 0, user, hour, 1)
   end
   local open = max(hour, user[18])
   while usedIn(user, open) >= share do open = open + 1 end
   local place = (usedIn(user, open) * 65536 + phaseOf(number)) * MS[1] * 4
   local turn = open * HOUR + floor(place / (share * 65536 * 5))
   local counted = open - user[18] < HORIZON and (expiresIn == 0 or turn < now + expiresIn)
-  tellCap(position, turn, user, hour, counted and 1 or 0)
+  tellCap(turn, user, hour, counted and 1 or 0)
   if counted then
     countIn(user, open, over, held)
     remember(user, tag, turn + CAP_MARK)
@@ -349,10 +369,11 @@ for position = 0, #items / ITEM_SIZE - 1 do
     at = nil
   end
   if at then
-    if slot > now then tell(position, slot, user, 1) end
+    if slot > now then tell(slot, user, 1) else answer[#answer + 1] = -1 end
   elseif not hasRoom(user, now3, over, share, held) then
-    overCap(position, user, number, now, over, share, tag, expiresIn, held, had)
+    overCap(user, number, now, over, share, tag, expiresIn, held, had)
   elseif exempt == 1 or isFree(user) then
+    tellGoes(user, over, exempt ~= 1)
     if exempt == 1 then
       countAside(user)
     else
@@ -364,10 +385,10 @@ for position = 0, #items / ITEM_SIZE - 1 do
   else
     local turn, trial, waitsFor = findTurn(user, number)
     if not hasRoom(user, floor(turn / HOUR), over, share, held) then
-      overCap(position, user, number, turn, over, share, tag, expiresIn, held, had)
+      overCap(user, number, turn, over, share, tag, expiresIn, held, had)
     else
       local counted = expiresIn == 0 or turn < now + expiresIn
-      tell(position, turn, trial, counted and 1 or 0)
+      tell(turn, trial, counted and 1 or 0)
       if counted then
         for i = 1, 4 do
           user[i], user[i + 4], user[i + 8], user[i + 12] = trial[i], trial[i + 4] + 1, trial[i + 8], trial[i + 12]

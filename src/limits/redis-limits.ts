@@ -1,7 +1,16 @@
 import type { Cache } from "#src/cache/redis.ts";
 import { loadScript } from "#src/cache/script.ts";
 import { heldHours } from "./cap.ts";
-import { CAP_WINDOW, limitsOf, type NotificationLimitsConfig, type Slot, type Wanted, WINDOWS } from "./windows.ts";
+import {
+  CAP_WINDOW,
+  type Cap,
+  type Limit,
+  limitsOf,
+  type NotificationLimitsConfig,
+  type Slot,
+  type Wanted,
+  WINDOWS,
+} from "./windows.ts";
 
 /** Finds each of the wanted a slot in all windows that it needs, and counts it there; answers them in their order. */
 export type TakeSlots = (tenantId: string, wanted: readonly Wanted[], nowMs: number) => Promise<Slot[]>;
@@ -25,20 +34,31 @@ export function redisLimits(
     const shared = all ? [prefix, `${namespace}:places:{all}`] : [prefix];
     const keys = [...shared, ...userIds.map((userId) => `${prefix}:${userId}`)];
     const answer = (await takeSlots(keys, [nowMs, ...limits, items, ...look])) as number[];
-    const slots = wanted.map((): Slot => ({ atMs: nowMs, counted: true, limit: undefined }));
-    for (let at = 0; at < answer.length; at += ANSWER_SIZE) {
-      const [position = 0, slotMs = 0, number = 0, usage = 0, counted = 0] = answer.slice(at, at + ANSWER_SIZE);
+    const limitOf = (number: number, usage: number, cap: Cap | undefined): Limit | undefined => {
       const window = WINDOWS[number - 1];
-      const { cap, capTurnMs = 0 } = wanted[position] ?? {};
       const many = window === CAP_WINDOW ? cap?.share : limits[number - 1];
-      const limit = window && { window, usage, limit: many ?? 0 };
-      slots[position] = { atMs: slotMs === 0 ? capTurnMs : slotMs, counted: counted === 1, limit };
-    }
-    return slots;
+      return window && { window, usage, limit: many ?? 0 };
+    };
+    let at = 0;
+    const next = () => answer[at++] ?? 0;
+    return wanted.map(({ cap, capTurnMs = 0 }): Slot => {
+      const first = next();
+      if (first < 0) {
+        const told = -1 - first;
+        const [window, rest] = [told % WINDOW_NUMBERS, Math.floor(told / WINDOW_NUMBERS)];
+        const [capped, usage] = [rest % CAP_NUMBERS, Math.floor(rest / CAP_NUMBERS)];
+        const capUsed = capped === 0 ? undefined : capped - 1;
+        return { atMs: nowMs, counted: true, limit: undefined, nearest: limitOf(window, usage, cap), capUsed };
+      }
+      const limit = limitOf(next(), next(), cap);
+      return { atMs: first === 0 ? capTurnMs : first, counted: next() === 1, limit };
+    });
   };
 }
 
-const ANSWER_SIZE = 5;
+/** How the script puts together what it tells of one that goes at once. */
+const WINDOW_NUMBERS = 8;
+const CAP_NUMBERS = 65_537;
 const ITEM_BYTES = 19;
 /** What the script calls them. */
 const OVER = { digest: 1, wait: 2, pass: 3 } as const;

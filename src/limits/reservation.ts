@@ -15,10 +15,10 @@ import {
 /**
  * `until`: its turn, or when to ask again; `slot`: the turn is its own, to be handed in with the next request. `resetAt`:
  * when the window ends that it waits for. `digest`: it is not to wait, but to be collected; `perHour`: the cap that said so,
- * or holds it.
+ * or holds it. Of what is allowed `nearest` and `cap` say how near it was to a limit, as far as these were asked.
  */
 export type Reservation =
-  | { allowed: true }
+  | { allowed: true; nearest?: Passed; cap?: Passed & { perHour: number } }
   | {
       allowed: false;
       reason: Reason;
@@ -30,6 +30,9 @@ export type Reservation =
       digest?: boolean;
       perHour?: number;
     };
+
+/** A limit that let it pass, without it. */
+export type Passed = { reason: Reason; usage: number; limit: number };
 
 /** `slot`: what it was given when it was held for that reason. */
 export type Request = Wanted & { slot?: Given | undefined };
@@ -55,8 +58,9 @@ export function wantedBy(request: Request): Wanted {
 }
 
 /** What a slot means for one that has, or has not, a cap. */
-export function reservationOf({ atMs, counted, limit }: Slot, cap: Cap | undefined, nowMs: number): Reservation {
-  if (limit === undefined) return ALLOWED;
+export function reservationOf(slot: Slot, cap: Cap | undefined, nowMs: number): Reservation {
+  const { atMs, counted, limit } = slot;
+  if (limit === undefined) return allowedBy(slot, cap);
   const { window, usage } = limit;
   const waits = { allowed: false, reason: window.reason, usage, limit: limit.limit } as const;
   if (window !== CAP_WINDOW)
@@ -67,6 +71,18 @@ export function reservationOf({ atMs, counted, limit }: Slot, cap: Cap | undefin
   }
   const resetAt = new Date(windowEnd(window, atMs));
   return { ...waits, until: resetAt, slot: false, resetAt, digest: true, perHour };
+}
+
+function allowedBy({ nearest, capUsed }: Slot, cap: Cap | undefined): Reservation {
+  if (nearest === undefined && capUsed === undefined) return ALLOWED;
+  return {
+    allowed: true,
+    ...(nearest && { nearest: { reason: nearest.window.reason, usage: nearest.usage, limit: nearest.limit } }),
+    ...(cap !== undefined &&
+      capUsed !== undefined && {
+        cap: { reason: CAP_WINDOW.reason, usage: capUsed, limit: cap.share, perHour: cap.perHour },
+      }),
+  };
 }
 
 /** It was decided anew before its turn, because rules changed or a clock is ahead: it keeps it. */

@@ -81,6 +81,12 @@ export type Slot = {
   counted: boolean;
   /** Undefined when it may go at once. */
   limit: Limit | undefined;
+  /**
+   * Where it goes at once: of the windows that were asked the one with the fewest left, and what the hour of its user's
+   * cap has, both without it. Undefined where these were not asked, or it was counted before.
+   */
+  nearest?: Limit | undefined;
+  capUsed?: number | undefined;
 };
 
 export function windowEnd({ ms }: { ms: number }, nowMs: number): number {

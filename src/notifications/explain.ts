@@ -24,9 +24,11 @@ import {
   type Verdict,
   VerdictKind,
 } from "#gen/posthorn/v1/notification_pb.ts";
+import type { RuleBehind } from "#src/preferences/rule-behind.ts";
 import { isTimeZone } from "#src/users/time-zone.ts";
 import { gateOf } from "./gate-of.ts";
 import { acceptedEntry, isBypass, type NotificationRow, type TimelineRow, toTimelineEntry } from "./notification.ts";
+import type { Drawn, RulesThen } from "./rules-then.ts";
 
 /** What of a notification lets it pass limits. */
 export type Subject = Pick<NotificationRow, "priority" | "bypassLimits">;
@@ -45,8 +47,8 @@ export const GATES: readonly Gate[] = [
   Gate.QUIET_HOURS,
   Gate.DO_NOT_DISTURB,
   Gate.WEEKEND,
-  Gate.OPTIMAL_TIMING,
   Gate.DIGEST,
+  Gate.OPTIMAL_TIMING,
   Gate.BATCH,
   Gate.HOURLY_CAP,
   Gate.RATE_LIMITS,
@@ -63,23 +65,33 @@ const NOT_OF_STEPS: ReadonlySet<Gate> = new Set([
 ]);
 
 /** A notification's history with its decisions explained: by what was kept of them, as far as it was. Pure. */
-export function explained(row: NotificationRow, rows: readonly TimelineRow[]): ExplainedEntry[] {
+export function explained(row: NotificationRow, rows: readonly TimelineRow[], rulesThen: RulesThen): ExplainedEntry[] {
   const accepted = create(ExplainedEntrySchema, { entry: acceptedEntry(row, rows) });
   const others = rows
     .filter((each) => !isBypass(each))
     .map((each) => {
       // What its batch's notification has become, it has become: nobody asked about it.
       const follows = each.detail === null && row.batchId !== null;
-      return follows ? create(ExplainedEntrySchema, { entry: toTimelineEntry(each) }) : explainedEntry(row, each);
+      if (follows) return create(ExplainedEntrySchema, { entry: toTimelineEntry(each) });
+      return explainedEntry(row, each, rulesThen);
     });
   return [accepted, ...others];
 }
 
+/** What all decisions of a history were drawn from, as far as that was kept. */
+export function drawnIn(rows: readonly Pick<TimelineRow, "detail">[]): Drawn[] {
+  return rows.flatMap(({ detail }) => {
+    const drawn = detail === null ? undefined : recordIn(detail)?.drawn;
+    return drawn === undefined ? [] : [drawn];
+  });
+}
+
 /** One entry of the history, with its decision explained if it is one. Pure. */
-export function explainedEntry(subject: Subject, row: TimelineRow): ExplainedEntry {
+export function explainedEntry(subject: Subject, row: TimelineRow, rulesThen: RulesThen): ExplainedEntry {
   const entry = toTimelineEntry(row);
   const record = row.detail === null ? undefined : recordIn(row.detail);
-  const decision = explainedDecision(subject, entry, record, row.at);
+  const passed = record === undefined ? NOTHING_KNOWN : passing(subject, record, rulesThen, row.at);
+  const decision = explainedDecision(subject, entry, record, { at: row.at, passed });
   return create(ExplainedEntrySchema, { entry, ...(decision && { decision }) });
 }
 
@@ -89,19 +101,43 @@ function recordIn(detail: Uint8Array): DecisionRecord | undefined {
   return record.drawn === undefined ? undefined : record;
 }
 
+/** The rule of a gate that passed, as far as it is known. */
+type Passing = (gate: Gate, channel: Channel) => RuleBehind;
+
+const NOTHING_KNOWN: Passing = () => ({});
+
+function passing(subject: Subject, record: DecisionRecord, rulesThen: RulesThen, at: Date): Passing {
+  const { drawn, passedLimit, passedCap, passedSubscriptions } = record;
+  const rules = drawn && rulesThen(drawn, at);
+  return (gate, channel) => {
+    const known = rules?.(gate, channel, at) ?? {};
+    switch (gate) {
+      case Gate.SUBSCRIPTIONS:
+        return passedSubscriptions.length > 0 ? { subscriptionIds: passedSubscriptions } : {};
+      case Gate.RATE_LIMITS:
+        return { ...exemptionOf(subject, gate), ...(passedLimit && { limit: passedLimit }) };
+      case Gate.HOURLY_CAP:
+        return { ...known, ...exemptionOf(subject, gate), ...(passedCap && { limit: passedCap }) };
+      default:
+        return known;
+    }
+  };
+}
+
 /** Undefined: it is no decision. One without a record was made before records were kept, or is of a step. Pure. */
 function explainedDecision(
   subject: Subject,
   entry: TimelineEntry,
   record: DecisionRecord | undefined,
-  at: Date,
+  { at, passed }: { at: Date; passed: Passing },
 ): Decision | undefined {
   const ofStep = isOfStep(entry);
   if (entry.verdicts.length === 0 || (record === undefined && entry.channel > Channel.IN_APP && !ofStep))
     return undefined;
+  const usual: Passing = record === undefined ? (gate) => exemptionOf(subject, gate) : passed;
   const channels = entry.verdicts.map((verdict, index) => {
     const rule = withLimit(record?.rules[index], verdict, entry);
-    return explainedChannel(subject, verdict, rule, ofStep);
+    return explainedChannel(verdict, { rule, ofStep, passed: usual });
   });
   if (record?.drawn === undefined) return create(DecisionSchema, { channels });
   const { preferences, defaultPreferences, type, timeZone } = record.drawn;
@@ -121,19 +157,21 @@ function isOfStep({ step, verdicts: [verdict] }: TimelineEntry): boolean {
 
 const HANDED_OVER: ReadonlySet<VerdictKind | undefined> = new Set([VerdictKind.DELIVER, VerdictKind.UNKNOWN]);
 
-function explainedChannel(subject: Subject, verdict: Verdict, rule: Rule, ofStep: boolean): ChannelExplanation {
+type Behind = { rule: Rule; ofStep: boolean; passed: Passing };
+
+function explainedChannel(verdict: Verdict, behind: Behind): ChannelExplanation {
   const deciding = verdict.kind === VerdictKind.DELIVER ? undefined : gateOf(verdict.reason);
   // Objections of no gate: what ended it is in the entry.
   const known = deciding !== undefined || verdict.kind === VerdictKind.DELIVER;
-  const gates = known ? GATES.map((gate) => explainedGate(subject, gate, deciding, { verdict, rule, ofStep })) : [];
+  const gates = known ? GATES.map((gate) => explainedGate(gate, deciding, verdict, behind)) : [];
   return create(ChannelExplanationSchema, { channel: verdict.channel, verdict, gates });
 }
 
 function explainedGate(
-  subject: Subject,
   gate: Gate,
   deciding: Gate | undefined,
-  { verdict, rule, ofStep }: { verdict: Verdict; rule: Rule; ofStep: boolean },
+  verdict: Verdict,
+  { rule, ofStep, passed }: Behind,
 ): GateVerdict {
   if (gate === deciding) {
     const { reason, until, kind } = verdict;
@@ -142,15 +180,15 @@ function explainedGate(
   }
   if ((deciding !== undefined && GATES.indexOf(gate) > GATES.indexOf(deciding)) || (ofStep && NOT_OF_STEPS.has(gate)))
     return create(GateVerdictSchema, { gate, answer: GateAnswer.NOT_ASKED });
-  const exemption = exemptionOf(subject, gate);
-  const passed = { gate, answer: GateAnswer.PASSED };
-  return create(GateVerdictSchema, exemption === undefined ? passed : { ...passed, rule: { exemption } });
+  const known = passed(gate, verdict.channel);
+  const answer = GateAnswer.PASSED;
+  return create(GateVerdictSchema, Object.keys(known).length === 0 ? { gate, answer } : { gate, answer, rule: known });
 }
 
-function exemptionOf({ priority, bypassLimits }: Subject, gate: Gate): Exemption | undefined {
-  if (gate !== Gate.RATE_LIMITS && gate !== Gate.HOURLY_CAP) return undefined;
-  if (priority === Priority.CRITICAL) return Exemption.CRITICAL;
-  return bypassLimits && gate === Gate.RATE_LIMITS ? Exemption.BYPASS : undefined;
+function exemptionOf({ priority, bypassLimits }: Subject, gate: Gate): RuleBehind {
+  if (gate !== Gate.RATE_LIMITS && gate !== Gate.HOURLY_CAP) return {};
+  if (priority === Priority.CRITICAL) return { exemption: Exemption.CRITICAL };
+  return bypassLimits && gate === Gate.RATE_LIMITS ? { exemption: Exemption.BYPASS } : {};
 }
 
 function withLimit(rule: Rule | undefined, { reason }: Verdict, { rateLimit }: TimelineEntry): Rule {

@@ -133,15 +133,19 @@ export function toTimelineEntry(row: TimelineRow): TimelineEntry {
 
 /**
  * The latest decision's verdicts, with what outside channels and steps of an escalation have made of theirs since; and
- * the limit that holds it, if one does.
+ * the limit that holds it, if one does, or that holds it back from one of its channels.
  */
 export function latestDecision(timeline: readonly TimelineEntry[]): Pick<TimelineEntry, "verdicts" | "rateLimit"> {
   const at = timeline.findLastIndex((entry) => entry.verdicts.length > 0 && !isAboutOutside(entry));
   const decision = timeline[at];
   const verdicts = new Map(decision?.verdicts.map((verdict) => [verdict.channel, verdict]));
-  for (const entry of timeline.slice(at + 1))
+  const limits = new Map<Channel, TimelineEntry["rateLimit"]>();
+  for (const entry of timeline.slice(at + 1)) {
     for (const verdict of entry.verdicts) verdicts.set(verdict.channel, verdict);
-  return { verdicts: [...verdicts.values()], ...(decision?.rateLimit ? { rateLimit: decision.rateLimit } : {}) };
+    limits.set(entry.channel, entry.rateLimit);
+  }
+  const rateLimit = decision?.rateLimit ?? [...limits.values()].findLast((limit) => limit !== undefined);
+  return { verdicts: [...verdicts.values()], ...(rateLimit && { rateLimit }) };
 }
 
 function isAboutOutside({ channel }: TimelineEntry): boolean {

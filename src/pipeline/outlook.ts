@@ -23,6 +23,9 @@ import type { Waiting } from "./route/load.ts";
 
 // What follows a decision, as far as that can be said before it happens. Pure.
 
+/** Of a step nothing is kept but what objected. */
+const UNKNOWN = () => undefined;
+
 /** Entries of an escalation at most: holds may follow each other for weeks. */
 const STEPS_TOLD = 100;
 
@@ -55,7 +58,7 @@ export function unanswered(
 function entryOf(row: Waiting, command: Command, at: Date): ExplainedEntry {
   const told = toldOf(command);
   if (told !== undefined)
-    return explainedEntry(row, { at, status: 0, actor: null, ...told, detail: told.detail ?? null });
+    return explainedEntry(row, { at, status: 0, actor: null, ...told, detail: told.detail ?? null }, UNKNOWN);
   const { channel, step } = command as Extract<Command, { kind: "handOver" }>;
   const entry = create(TimelineEntrySchema, {
     time: timestampFromDate(at),

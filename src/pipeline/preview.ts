@@ -1,27 +1,32 @@
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type ExplainedEntry, ExplainedEntrySchema } from "#gen/posthorn/v1/explain_pb.ts";
-import { Channel, Reason, Status, TimelineEntrySchema } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, ContentSchema, Reason, Status, TimelineEntrySchema } from "#gen/posthorn/v1/notification_pb.ts";
 import type { PreviewedBatch, PreviewSendResponse, SendRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import { joiningOne } from "#src/batches/joining.ts";
 import { findOpenBatch } from "#src/batches/queries.ts";
 import { BatchRole } from "#src/batches/role.ts";
+import { within } from "#src/errors.ts";
 import { newIds } from "#src/ids.ts";
 import { readLooks } from "#src/learning/queries.ts";
 import type { lookingAtLimits } from "#src/limits/notification-limits.ts";
 import { explainedEntry } from "#src/notifications/explain.ts";
+import type { RulesThen } from "#src/notifications/rules-then.ts";
 import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
 import { readLevels } from "#src/preferences/queries.ts";
+import { rulesPassed } from "#src/preferences/rules-passed.ts";
 import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import type { Store } from "#src/store/store.ts";
 import type { FilterEvaluator } from "#src/subscriptions/evaluate.ts";
 import { wishesOf } from "#src/subscriptions/rules.ts";
+import type { Contracts } from "#src/types/payload/contracts.ts";
 import { findType } from "#src/types/queries.ts";
 import { rulesOf } from "#src/types/type.ts";
 import { DEFAULT_TYPE } from "./accept/accept.ts";
 import { findDuplicate } from "./accept/duplicate.ts";
 import { type Draft, prepare } from "./accept/prepare.ts";
-import { batchOutlook, handOversOf, unanswered } from "./outlook.ts";
+import { type HeldBackDeps, heldBack } from "./held-back.ts";
+import { batchOutlook, unanswered } from "./outlook.ts";
 import { askingChannel } from "./route/ask-channel.ts";
 import { concludeBatched } from "./route/conclude.ts";
 import type { Conclusion } from "./route/conclusion.ts";
@@ -31,20 +36,23 @@ import { atOnce } from "./route/lead.ts";
 import type { Waiting } from "./route/load.ts";
 import { goodHoursOf } from "./route/when-they-look.ts";
 
-export type PreviewDeps = Pick<DecideDeps, "decide"> & {
-  store: Store;
-  clockOf(zone: string): ZoneClock;
-  filters: FilterEvaluator;
-  /** What the limits would say; they count nothing. */
-  look: ReturnType<typeof lookingAtLimits>;
-  /** How long a dedup key counts when the Send does not say. */
-  dedupWindowMs: number;
-};
+export type PreviewDeps = Pick<DecideDeps, "decide"> &
+  HeldBackDeps & {
+    store: Store;
+    clockOf(zone: string): ZoneClock;
+    filters: FilterEvaluator;
+    /** What the limits would say; they count nothing. */
+    look: ReturnType<typeof lookingAtLimits>;
+    /** A type with its payload contract. */
+    typed: Contracts["with"];
+    /** How long a dedup key counts when the Send does not say. */
+    dedupWindowMs: number;
+  };
 
 /** Throws what Send would refuse the request with. */
 export type Preview = (tenantId: string, request: SendRequest, at: Date) => Promise<Answer>;
 type Answer = Omit<PreviewSendResponse, "$typeName" | "$unknown">;
-type Foreseen = Omit<Answer, "timeZone" | "duplicateOf" | "warnings">;
+type Foreseen = Omit<Answer, "timeZone" | "duplicateOf" | "warnings" | "content">;
 
 /** What is held, and held again, is followed so far. */
 const DECISIONS = 10;
@@ -52,18 +60,20 @@ const DECISIONS = 10;
 /**
  * Says what would become of a Send to one user: accepts and decides it by the functions that do so for what is sent, with
  * what is stored now, and stores nothing. Where these would write, it reads: the limits, the open batch, dedup keys. All of
- * it but the limits comes from Postgres, so that not even a cache changes. What follows the decision is in outlook.ts.
+ * it but the limits comes from Postgres, so that not even a cache changes. What follows the decision is in outlook.ts
+ * and held-back.ts.
  */
 export function previewing(deps: PreviewDeps): Preview {
   const { store } = deps;
   return async (tenantId, request, at) => {
     const userId = request.to?.userIds[0] ?? "";
     const key = request.type || DEFAULT_TYPE;
-    const { type, levels, subscriptions, revisions, optIn } = await store.tenantDb(tenantId, async (db) => ({
-      type: await findType(db, tenantId, key),
+    const { stored, levels, subscriptions, revisions, optIn } = await store.tenantDb(tenantId, async (db) => ({
+      stored: await findType(db, tenantId, key),
       ...(await readLevels(db, tenantId, [userId])),
     }));
-    const draft = prepare(request, type, at, deps.dedupWindowMs);
+    const type = stored && (await deps.typed(stored));
+    const draft = within("request", () => prepare(request, type, at, deps.dedupWindowMs));
     const own = compile(levels(userId), optIn, deps.clockOf, {
       revisions: revisions(userId),
       wishes: wishesOf(subscriptions(userId), deps.filters),
@@ -75,13 +85,18 @@ export function previewing(deps: PreviewDeps): Preview {
       dedupKey === undefined
         ? undefined
         : await store.tenant(tenantId, (tx) => findDuplicate(tx, tenantId, { userId, key: dedupKey }, at));
-    if (duplicateOf !== undefined) return { timeZone, duplicateOf, warnings, ...NOTHING };
+    const encoded = draft.contentIn?.(own.language) ?? draft.content;
+    const content = fromBinary(ContentSchema, encoded);
+    if (duplicateOf !== undefined) return { timeZone, duplicateOf, warnings, content, ...NOTHING };
     const known: Omit<Known, "good"> = {
       preferences: new Map([[userId, own]]),
       types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
     };
-    const row = waitingOf(newIds(() => at)(), userId, draft, timeZone);
-    return { timeZone, duplicateOf: "", warnings, ...(await foreseen(deps, tenantId, { row, own, known }, at)) };
+    const sources = { levels: levels(userId), type: type && { rules: rulesOf(type), optIn: type.optIn } };
+    const rulesNow = () => rulesPassed(sources, row, deps.clockOf(timeZone));
+    const row = waitingOf(newIds(() => at)(), userId, { ...draft, content: encoded }, timeZone);
+    const following = await foreseen(deps, tenantId, { row, own, known, rulesNow }, at);
+    return { timeZone, duplicateOf: "", warnings, content, ...following };
   };
 }
 
@@ -89,7 +104,7 @@ export function previewing(deps: PreviewDeps): Preview {
 const NOTHING: Foreseen = { timeline: [], limitsUnknown: false, handOvers: [], ifUnanswered: [] };
 
 /** One that would be stored, and what it is decided by. */
-type Subject = { row: Waiting; own: CompiledPreferences; known: Omit<Known, "good"> };
+type Subject = { row: Waiting; own: CompiledPreferences; known: Omit<Known, "good">; rulesNow: RulesThen };
 
 /** What its timeline would hold, and what follows. */
 async function foreseen(deps: PreviewDeps, tenantId: string, subject: Subject, at: Date): Promise<Foreseen> {
@@ -104,14 +119,22 @@ async function foreseen(deps: PreviewDeps, tenantId: string, subject: Subject, a
   for (let n = 1; ; n++) {
     const { conclusion, batch, limitsKnown } = await decideOne(deps, tenantId, { ...subject, row }, now);
     limitsUnknown ||= !limitsKnown;
-    timeline.push(explainedAt(row, conclusion, now));
+    timeline.push(explainedAt(row, conclusion, subject.rulesNow, now));
     const { status, dueAt, reason, bookedAt = null } = conclusion;
     // Whether Redis has come back by then, nobody knows.
     const over = status !== Status.HELD || dueAt === undefined || reason === Reason.LIMITER_UNAVAILABLE;
     if (over || n === DECISIONS) {
       const ifUnanswered = unanswered(askingChannel(deps.decide), row, conclusion, subject.own, now);
-      const following = { handOvers: handOversOf(conclusion, now), ifUnanswered };
-      return { timeline, limitsUnknown, ...following, ...(batch && { batch }) };
+      const { entries, handOvers, ended, ...held } = await heldBack(
+        deps,
+        tenantId,
+        { ...subject, row },
+        conclusion,
+        now,
+      );
+      timeline.push(...entries, ...(ended === undefined ? [] : [told(now, Status.EXPIRED, ended)]));
+      limitsUnknown ||= !held.limitsKnown;
+      return { timeline, limitsUnknown, handOvers, ifUnanswered, ...(batch && { batch }) };
     }
     row = { ...row, attempts: row.attempts + 1, bookedAt, reason };
     now = dueAt;
@@ -201,8 +224,9 @@ function told(at: Date, status: Status, reason: Reason = Reason.UNSPECIFIED): Ex
 function explainedAt(
   row: Waiting,
   { status, reason, detail = null }: Pick<Conclusion, "status" | "reason"> & { detail?: Uint8Array | null | undefined },
+  rulesNow: RulesThen,
   at: Date,
 ): ExplainedEntry {
   const channel = status === Status.DELIVERED ? Channel.IN_APP : Channel.UNSPECIFIED;
-  return explainedEntry(row, { at, status, channel, reason, actor: null, detail });
+  return explainedEntry(row, { at, status, channel, reason, actor: null, detail }, rulesNow);
 }

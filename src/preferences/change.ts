@@ -18,6 +18,7 @@ import {
   together,
   UNTOUCHED,
 } from "./reconciled.ts";
+import { keepRevision } from "./revisions.ts";
 import { recordRuleChange } from "./rule-changes.ts";
 
 export type ChangeDeps = {
@@ -73,6 +74,7 @@ export async function changePreferences(deps: ChangeDeps, owner: Owner, change: 
       if (changedFields.length === 0) return { stored: before, changedFields, reconciled: undefined };
       checkPreferences(preferences, changedFields);
       const stored = { preferences, revision: before.revision + 1, updatedAt: now };
+      await keepRevision(db, owner, before, now);
       await savePreferences(db, owner, stored);
       const { actor, action, reason } = change;
       let reconciled: Reconciled | undefined;

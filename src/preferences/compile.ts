@@ -1,13 +1,15 @@
 import { type Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { type Digest_Mode, PreferenceLevel as Level } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { LIMITED_CHANNELS } from "#src/limits/channel-day.ts";
 import type { Wishes } from "#src/subscriptions/rules.ts";
 import { isTimeZone } from "#src/users/time-zone.ts";
-import { BUILT_IN, CHANNELS } from "./built-in.ts";
+import { BUILT_IN, CHANNELS, ONLY_FOR, type OnlyFor } from "./built-in.ts";
 import { type ClockRules, clockRules } from "./clock-rules.ts";
 import type { RulesVersion } from "./fence.ts";
 import {
   batching,
   channelEnabled,
+  channelPerDay,
   delivery,
   digest,
   doNotDisturb,
@@ -18,6 +20,7 @@ import {
   type Levels,
   language,
   minimumPriority,
+  onlyFor,
   quietHours,
   receivesAnything,
   type Scope,
@@ -45,11 +48,21 @@ export type CompiledPreferences = {
   /** When digests come, for those scopes that have one. */
   readonly digest: DigestTimes;
   /** Undefined: nothing waits for a good hour, because that is not wanted, or may not be learnt. */
-  readonly timing: { readonly clock: () => ZoneClock } | undefined;
+  readonly timing:
+    | {
+        readonly clock: () => ZoneClock;
+        /** What its type lets wait for one does. */
+        readonly asTypesSay: boolean;
+        /** Hours in which the user hardly ever looks are quiet ones. */
+        readonly quietAsLearnt: boolean;
+      }
+    | undefined;
   /** When the user looks may be learnt. */
   readonly mayLearn: boolean;
   /** How many come in an hour; undefined: any number. */
   readonly maxPerHour: number | undefined;
+  /** How many the user, or the tenant for them, wants of each outside channel in a day; of the others any number. */
+  readonly channelsPerDay: ReadonlyMap<Channel, number>;
   /** Where things come besides the inbox, and what is tried when what is CRITICAL has to be confirmed and is not. */
   readonly delivery: {
     readonly method: Channel;
@@ -75,6 +88,10 @@ export type ScopeRules = {
   readonly minimumPriority: number;
   /** Bit n is set when channel n is switched off. */
   readonly channelsOff: number;
+  /** Bit n is set when channel n is for what is CRITICAL alone. */
+  readonly criticalOnly: number;
+  /** Bit n is set when channel n is for what has come together alone. */
+  readonly digestOnly: number;
   /** How several become one; undefined: never. */
   readonly batching: { readonly maxSize: number; readonly windowMs: number } | undefined;
   readonly digestMode: Digest_Mode;
@@ -110,7 +127,10 @@ export function compile(
   };
   const groups = grouping(levels);
   const cap = hourlyCap(levels);
-  const { intelligentTiming, learning } = timing(levels);
+  const { learning, intelligentTiming, personalisedQuietHours } = timing(levels);
+  const mayLearn = learning.value;
+  const asTypesSay = intelligentTiming.value;
+  const quietAsLearnt = personalisedQuietHours.value;
   const delivers = delivery(levels);
   const general = scopeRules(levels, undefined);
   const { time, days } = digest(levels, undefined);
@@ -123,9 +143,13 @@ export function compile(
     optedOut: !receivesAnything(levels).value,
     clock: clockRules(settings, () => clockOf(knownZone)),
     digest: { time: time.value, days: days.value, clock: () => clockOf(knownZone) },
-    timing: intelligentTiming.value && learning.value ? { clock: () => clockOf(knownZone) } : undefined,
-    mayLearn: learning.value,
+    timing:
+      mayLearn && (asTypesSay || quietAsLearnt)
+        ? { clock: () => clockOf(knownZone), asTypesSay, quietAsLearnt }
+        : undefined,
+    mayLearn,
     maxPerHour: cap.enabled.value ? cap.maxPerHour.value : undefined,
+    channelsPerDay: limitsOf(levels),
     delivery: {
       method: delivers.method.value,
       fallbacks: delivers.fallbacks.value,
@@ -171,9 +195,28 @@ function scopeRules(levels: Levels, scope: Scope | undefined): ScopeRules {
     off: scope && offReason(levels, scope),
     minimumPriority: minimumPriority(levels, scope).value,
     channelsOff,
+    criticalOnly: bitIf(levels, scope, "smsEmergencyOnly"),
+    digestOnly: bitIf(levels, scope, "emailDigestOnly"),
     batching: enabled.value ? { maxSize: maxSize.value, windowMs: windowMs.value } : undefined,
     digestMode: digest(levels, scope).mode.value,
   };
+}
+
+/** Nothing for most, who have set none. */
+function limitsOf(levels: Levels): ReadonlyMap<Channel, number> {
+  if (levels.user?.channelLimits === undefined && levels.tenant?.channelLimits === undefined) return UNLIMITED;
+  return new Map(
+    [...LIMITED_CHANNELS].flatMap(([channel, name]) => {
+      const { value } = channelPerDay(levels, name, 0);
+      return value === 0 ? [] : [[channel, value] as const];
+    }),
+  );
+}
+
+const UNLIMITED: ReadonlyMap<Channel, number> = new Map();
+
+function bitIf(levels: Levels, scope: Scope | undefined, field: OnlyFor): number {
+  return onlyFor(levels, scope, field).value ? 1 << ONLY_FOR[field].channel : 0;
 }
 
 function offReason(levels: Levels, scope: Scope): ScopeRules["off"] {

@@ -9,10 +9,12 @@ import {
   PreferencesSchema,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { toOffsets } from "#src/deadlines/offsets.ts";
-import { BUILT_IN, CHANNELS } from "./built-in.ts";
+import { type ChannelsPerDay, type LimitedChannel, NO_LIMITS } from "#src/limits/channel-day.ts";
+import { BUILT_IN, CHANNELS, ONLY_FOR, type OnlyFor } from "./built-in.ts";
 import {
   batching,
   channelEnabled,
+  channelPerDay,
   delivery,
   digest,
   doNotDisturb,
@@ -22,6 +24,7 @@ import {
   type Levels,
   language,
   minimumPriority,
+  onlyFor,
   quietHours,
   type Resolved,
   receivesAnything,
@@ -39,8 +42,12 @@ export type Effective = { preferences: Preferences; origins: Record<string, Pref
 /** What a type says about its reminders, in ms; null: nothing. */
 type TypeScope = Scope & { reminderOffsetsMs?: readonly number[] | null };
 
-/** All values in force for a user; with a scope, as they are for that type. */
-export function effective(levels: Levels, scope: TypeScope | undefined): Effective {
+/** All values in force for a user; with a scope, as they are for that type. `channelsPerDay`: what the server allows. */
+export function effective(
+  levels: Levels,
+  scope: TypeScope | undefined,
+  channelsPerDay: ChannelsPerDay = NO_LIMITS,
+): Effective {
   const origins: Record<string, PreferenceLevel> = {};
   const note = <T>(path: string, { value, level }: Resolved<T>): T => {
     origins[path] = level;
@@ -59,6 +66,11 @@ export function effective(levels: Levels, scope: TypeScope | undefined): Effecti
   for (const { field, path } of Object.values(CHANNELS)) {
     channels[field] = note(path, channelEnabled(levels, scope, field));
   }
+  for (const [field, { path }] of Object.entries(ONLY_FOR) as [OnlyFor, { path: string }][]) {
+    channels[field] = note(path, onlyFor(levels, scope, field));
+  }
+  const perDay = (name: LimitedChannel) =>
+    note(`channel_limits.${name}_per_day`, channelPerDay(levels, name, channelsPerDay[name]));
   const ofType = (key: string, { reminderOffsetsMs = null, ...rest }: TypeScope) => {
     const offsets = reminderOffsets(levels, rest, reminderOffsetsMs);
     return { [key]: { reminderOffsets: toOffsets(note(`types.${key}.reminder_offsets`, offsets)) } };
@@ -96,6 +108,13 @@ export function effective(levels: Levels, scope: TypeScope | undefined): Effecti
       enabled: note("hourly_cap.enabled", cap.enabled),
       maxPerHour: note("hourly_cap.max_per_hour", cap.maxPerHour),
     },
+    channelLimits: {
+      emailPerDay: perDay("email"),
+      smsPerDay: perDay("sms"),
+      pushPerDay: perDay("push"),
+      webhookPerDay: perDay("webhook"),
+      chatPerDay: perDay("chat"),
+    },
     digest: {
       mode: note("digest.mode", digested.mode),
       time: note("digest.time", digested.time),
@@ -109,6 +128,7 @@ export function effective(levels: Levels, scope: TypeScope | undefined): Effecti
     timing: {
       intelligentTiming: note("timing.intelligent_timing", consent.intelligentTiming),
       learning: note("timing.learning", consent.learning),
+      personalisedQuietHours: note("timing.personalised_quiet_hours", consent.personalisedQuietHours),
     },
     delivery: {
       method: note("delivery.method", delivers.method),

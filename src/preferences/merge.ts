@@ -10,7 +10,8 @@ import {
   type ScopePreferences,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { offsetsOf } from "#src/deadlines/offsets.ts";
-import { BUILT_IN, type Switch } from "./built-in.ts";
+import type { LimitedChannel } from "#src/limits/channel-day.ts";
+import { BUILT_IN, type OnlyFor, type Switch } from "./built-in.ts";
 
 /** Everything a user's values are drawn from. Absent: nothing set there. */
 export type Levels = {
@@ -48,6 +49,7 @@ function resolve<T>(start: Resolved<T> & { kept?: boolean }, steps: readonly Ste
 
 type Lifts<T> = (from: T, to: T) => boolean;
 const switchesOn: Lifts<boolean> = (from, to) => !from && to;
+const switchesOff: Lifts<boolean> = (from, to) => from && !to;
 const lowers: Lifts<Priority> = (from, to) => to < from;
 const never = () => false;
 const always = () => true;
@@ -112,6 +114,13 @@ export function channelEnabled(levels: Levels, scope: Scope | undefined, field: 
   const read = ({ channels }: { channels?: Preferences["channels"] }) => channels?.[field];
   const steps = [...generalSteps(levels, read), ...(scope ? scopeSteps(levels, scope, read) : [])];
   return resolve({ value: BUILT_IN.channel, level: Level.BUILT_IN }, steps, switchesOn);
+}
+
+/** Whether a channel is for what is CRITICAL, or for digests, alone. */
+export function onlyFor(levels: Levels, scope: Scope | undefined, field: OnlyFor): Resolved<boolean> {
+  const read = ({ channels }: { channels?: Preferences["channels"] }) => channels?.[field];
+  const steps = [...generalSteps(levels, read), ...(scope ? scopeSteps(levels, scope, read) : [])];
+  return resolve<boolean>({ value: BUILT_IN.onlyFor, level: Level.BUILT_IN }, steps, switchesOff);
 }
 
 export function minimumPriority(levels: Levels, scope: Scope | undefined): Resolved<Priority> {
@@ -259,6 +268,14 @@ export function weekendsEnabled(levels: Levels): Resolved<boolean> {
   return general<boolean>(levels, BUILT_IN.weekendsEnabled, (preferences) => preferences.weekendsEnabled);
 }
 
+/** How many a channel brings in a day; 0: any number. The lowest of all that is said holds, whoever says it. */
+export function channelPerDay(levels: Levels, name: LimitedChannel, ofServer: number): Resolved<number> {
+  let lowest: Resolved<number> = { value: ofServer, level: Level.BUILT_IN };
+  for (const { level, value } of generalSteps(levels, (set) => set.channelLimits?.[`${name}PerDay`]))
+    if (value !== undefined && (lowest.value === 0 || value < lowest.value)) lowest = { value, level };
+  return lowest;
+}
+
 /** Where things come besides the inbox; the fallbacks come from one level as a whole, as the periods do. */
 export function delivery(levels: Levels) {
   const { method, confirmationRequired } = BUILT_IN.delivery;
@@ -286,9 +303,14 @@ export function grouping(levels: Levels) {
 
 /** What the user consents to, field by field. */
 export function timing(levels: Levels) {
-  const { intelligentTiming, learning } = BUILT_IN.timing;
+  const { intelligentTiming, learning, personalisedQuietHours } = BUILT_IN.timing;
   return {
     intelligentTiming: general<boolean>(levels, intelligentTiming, ({ timing }) => timing?.intelligentTiming),
     learning: general<boolean>(levels, learning, ({ timing }) => timing?.learning),
+    personalisedQuietHours: general<boolean>(
+      levels,
+      personalisedQuietHours,
+      ({ timing }) => timing?.personalisedQuietHours,
+    ),
   };
 }

@@ -96,6 +96,7 @@ export async function readLevels(
   const wished = await db
     .select({
       userId: subscriptions.userId,
+      id: subscriptions.id,
       kind: subscriptions.kind,
       key: subscriptions.key,
       filter: subscriptions.filter,
@@ -119,7 +120,7 @@ export async function readLevels(
       user: toStored(setBy.get(userId)).preferences,
     }),
     subscriptions: (userId) =>
-      (wishesBy.get(userId) ?? []).map(({ kind, key, filter }): Wish => [kind as Kind, key, filter]),
+      (wishesBy.get(userId) ?? []).map(({ kind, key, filter, id }): Wish => [kind as Kind, key, filter, id]),
     revisions: (userId) => ({ user: setBy.get(userId)?.revision ?? 0, tenant: ofAll.revision }),
     optIn: new Set(optIn.map(({ key }) => key)),
   };
@@ -149,7 +150,7 @@ export async function readCopies(tx: Tx, tenantId: string, userIds: readonly str
       case when asked.id = '' then array(select key from types t where t.tenant_id = ${tenantId} and t.opt_in order by key)
         else '{}' end as "optIn",
       coalesce(p.xmin, d.xmin, '0'::xid)::text as version, coalesce(p.revision, d.revision, 0) as revision,
-      coalesce((select jsonb_agg(jsonb_build_array(s.kind, s.key, s.filter) order by s.id) from subscriptions s
+      coalesce((select jsonb_agg(jsonb_build_array(s.kind, s.key, s.filter, s.id) order by s.id) from subscriptions s
         where s.tenant_id = ${tenantId} and s.user_id = asked.id), '[]') as subscriptions
     from unnest(${userIds as string[]}::text[]) as asked (id)
     left join preferences p on p.tenant_id = ${tenantId} and p.user_id = asked.id

@@ -1,7 +1,11 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { RuleSchema } from "#gen/posthorn/v1/explain_pb.ts";
 import { type Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
-import { PreferenceLevel as Level, type PreferenceLevel } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import {
+  PreferenceLevel as Level,
+  Digest_Mode as Mode,
+  type PreferenceLevel,
+} from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { CHANNELS } from "./built-in.ts";
 import { blocksOf } from "./clock-rules.ts";
 import {
@@ -12,6 +16,7 @@ import {
   hourlyCap,
   type Levels,
   minimumPriority,
+  onlyFor,
   quietHours,
   type Resolved,
   receivesAnything,
@@ -49,6 +54,10 @@ export function ruleBehind(
       const known = CHANNELS[channel as keyof typeof CHANNELS];
       return known === undefined ? {} : { level: channelEnabled(levels, scope, known.field).level };
     }
+    case Reason.EMERGENCY_ONLY:
+      return { level: onlyFor(levels, scope, "smsEmergencyOnly").level, restricted: true };
+    case Reason.DIGEST_ONLY:
+      return { level: onlyFor(levels, scope, "emailDigestOnly").level, restricted: true };
     case Reason.BELOW_MINIMUM_PRIORITY: {
       const { level, value } = minimumPriority(levels, scope);
       return { level, minimumPriority: value };
@@ -74,12 +83,16 @@ export function ruleBehind(
     case Reason.WEEKEND:
       return { level: weekendsEnabled(levels).level };
     case Reason.OPTIMAL_TIMING: {
-      const { intelligentTiming, learning } = timing(levels);
-      return { level: nearest(intelligentTiming, learning) };
+      const { intelligentTiming, learning, personalisedQuietHours } = timing(levels);
+      return { level: nearest(intelligentTiming, learning, personalisedQuietHours) };
     }
     case Reason.DIGEST: {
       const { mode, time, days } = digest(levels, scope);
-      return { level: mode.level, digestMode: mode.value, digestTime: time.value, digestDays: [...days.value] };
+      const each = { digestTime: time.value, digestDays: [...days.value] };
+      const only = onlyFor(levels, scope, "emailDigestOnly");
+      // Where each comes by itself, what waits for a digest all the same is what could only come with one.
+      if (mode.value !== Mode.IMMEDIATE || !only.value) return { level: mode.level, digestMode: mode.value, ...each };
+      return { level: only.level, digestMode: Mode.DAILY, ...each, restricted: true };
     }
     case Reason.BATCHING: {
       const { enabled, maxSize, windowMs } = batching(levels, scope);

@@ -8,7 +8,7 @@ import {
 } from "#gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "#gen/google/rpc/status_pb.ts";
 import { ErrorReasonSchema } from "#gen/posthorn/v1/error_pb.ts";
-import type { Fault } from "#src/errors.ts";
+import type { Fault, FieldFault } from "#src/errors.ts";
 
 /** One detail of an error: a message of google.rpc and its schema. */
 export type Detail = { readonly desc: DescMessage; readonly value: Message };
@@ -73,11 +73,16 @@ function errorInfo(fault: Fault): Message {
   return create(ErrorInfoSchema, { reason: reasonName(fault), domain: "posthorn", metadata });
 }
 
-function badRequest(fault: Fault, room: number): Message {
-  const fieldViolations = fault.fields.slice(0, MAX_FIELDS).map(({ field, description }) => ({
+/** The first refused fields. */
+export function fieldsOf(fault: Fault): FieldFault[] {
+  return fault.fields.slice(0, MAX_FIELDS).map(({ field, description }) => ({
     field: bounded(field, 200),
     description: bounded(description, 300),
   }));
+}
+
+function badRequest(fault: Fault, room: number): Message {
+  const fieldViolations = fieldsOf(fault);
   for (;;) {
     const message = create(BadRequestSchema, { fieldViolations });
     if (fieldViolations.length <= 1 || toBinary(BadRequestSchema, message).byteLength <= room) return message;

@@ -11,15 +11,24 @@ import { type JsonPath, keyGivenTwice } from "./key-given-twice.ts";
 
 /** So many are read at once: a request may hold two million, and only where they cannot be read are they read singly. */
 const BLOCK = 256;
+/** Parts of a name at most: each is looked for in all that is within it, and a message may be in itself thousands of times. */
+const MAX_DEPTH = 16;
 
 /**
  * Which field of a request it is that cannot be read, such as `items[3].content.title`: libraries say only that it is
  * one, or name its last part. Empty when the request as a whole cannot be read. Total; for requests that were refused,
- * so it tries part after part, in about the time that reading the request took.
+ * so it tries part after part, in about the time that reading the request took. What is deeper than sixteen fields is named
+ * by the one that it is within.
  */
 export function unreadableField(schema: DescMessage, bytes: Uint8Array, form: "binary" | "json"): string {
+  return orNone(() =>
+    form === "binary" ? inBinary(schema, bytes, MAX_DEPTH) : inText(schema, Buffer.from(bytes).toString()),
+  );
+}
+
+function orNone(look: () => string): string {
   try {
-    return form === "binary" ? inBinary(schema, bytes) : inText(schema, Buffer.from(bytes).toString());
+    return look();
   } catch {
     return "";
   }
@@ -111,8 +120,8 @@ function isRead(schema: DescMessage, json: JsonObject): boolean {
 /** One field as it stands in a message: from its tag on. */
 type Part = { field: DescField | undefined; wireType: WireType; index: number; start: number; inner: number };
 
-function inBinary(schema: DescMessage, bytes: Uint8Array): string {
-  if (isWellKnown(schema)) return "";
+function inBinary(schema: DescMessage, bytes: Uint8Array, depth: number): string {
+  if (isWellKnown(schema) || depth === 0) return "";
   const byNumber = new Map(schema.fields.map((field) => [field.number, field]));
   const reader = new BinaryReader(bytes);
   const seen = new Map<DescField, number>();
@@ -137,17 +146,20 @@ function inBinary(schema: DescMessage, bytes: Uint8Array): string {
       return !canBeRead(schema, bytes.subarray(start, next?.start ?? end));
     });
     const part = parts[bad];
-    if (part !== undefined) return nameOf(part, bytes);
+    if (part !== undefined) return nameOf(part, bytes, depth);
   }
   return "";
 }
 
-function nameOf({ field, wireType, index, inner }: Part, bytes: Uint8Array): string {
+function nameOf({ field, wireType, index, inner }: Part, bytes: Uint8Array, depth: number): string {
   if (field === undefined) return "";
   const name = field.fieldKind === "list" ? `${field.name}[${index}]` : field.name;
   if (wireType !== WireType.LengthDelimited || field.message === undefined || field.fieldKind === "map") return name;
-  const content = new BinaryReader(bytes.subarray(inner));
-  return join(name, unreadableField(field.message, content.bytes(), "binary"));
+  const { message } = field;
+  return join(
+    name,
+    orNone(() => inBinary(message, new BinaryReader(bytes.subarray(inner)).bytes(), depth - 1)),
+  );
 }
 
 function skips(reader: BinaryReader, wireType: WireType, number: number): boolean {

@@ -28,6 +28,23 @@ export async function forgetBatches(store: Store, now: Date, retentionDays: numb
   return result.count;
 }
 
+/** Deletes up to `limit` revisions of preferences that were replaced before the retention; returns how many. */
+export async function forgetPreferences(
+  store: Store,
+  now: Date,
+  retentionDays: number,
+  limit: number,
+): Promise<number> {
+  const before = new Date(now.getTime() - retentionDays * DAY_MS);
+  const result = await store.system(
+    (tx) => tx`
+      delete from preference_revisions where (tenant_id, user_id, revision) in (
+        select tenant_id, user_id, revision from preference_revisions where replaced_at < ${before}
+        order by replaced_at limit ${limit} for update skip locked)`,
+  );
+  return result.count;
+}
+
 /** Deletes up to `limit` each of the idempotency and dedup keys whose time is over; returns the greater number. */
 export async function forgetKeys(store: Store, now: Date, limit: number): Promise<number> {
   const counts = await store.system((tx) =>

@@ -27,6 +27,7 @@ import {
   forgetFanouts,
   forgetGroups,
   forgetKeys,
+  forgetPreferences,
   forgetSchedules,
 } from "./forget.ts";
 import { type Next, startLoop } from "./loop.ts";
@@ -181,6 +182,7 @@ export function startJobs(deps: JobDeps, config: JobConfig): AsyncDisposable {
     while ((await forgetFanouts(store, now, config.retention.days, batch)) === batch);
     while ((await forgetSchedules(store, now, config.retention.days, batch)) === batch);
     while ((await forgetBatches(store, now, config.retention.days, batch)) === batch);
+    while ((await forgetPreferences(store, now, config.retention.days, batch)) === batch);
     while ((await forgetEscalations(store, now, config.retention.days, batch)) === batch);
     while ((await forgetLooks(store, now, config.retention.days, batch)) === batch);
     if (dropped.length > 0) log.info({ dropped }, "dropped months that were older than the retention");

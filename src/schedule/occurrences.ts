@@ -3,9 +3,11 @@ import { scheduleTag } from "#src/notifications/own-tags.ts";
 import { type AcceptDeps, claims, queueStored } from "#src/pipeline/accept/accept.ts";
 import { submissionByItself } from "#src/pipeline/accept/by-itself.ts";
 import { commitGroup, type Stored } from "#src/pipeline/accept/commit.ts";
+import type { TypeDefaults } from "#src/pipeline/accept/prepare.ts";
 import type { Submission } from "#src/pipeline/accept/submission.ts";
 import { laneOf } from "#src/pipeline/flow.ts";
-import { presentZones } from "#src/preferences/present-zones.ts";
+import { presentRecipients } from "#src/preferences/present-zones.ts";
+import { isDependencyDown } from "#src/rpc/dependency-errors.ts";
 import { claimFirings, dueTenants, type Firing, type Move, moveOn, putAside, putOff } from "#src/schedules/due.ts";
 import { requestOf, timingOf } from "#src/schedules/schedule.ts";
 import { firesAt, GRACE_MS, type Step, skippedBefore, step, type Timing } from "#src/schedules/timing.ts";
@@ -183,14 +185,17 @@ async function drafted(
   tx: Tx,
   tenantId: string,
   planned: readonly Planned[],
-  { newId, dedupWindowMs }: AcceptDeps,
+  { newId, dedupWindowMs, payloadsOf }: AcceptDeps,
   now: Date,
   broken: Broken[],
 ): Promise<{ submissions: Submission[]; moves: Move[] }> {
-  const local = planned.filter(({ timing, step }) => timing.zone === "" && step.send !== undefined);
-  const userIds = new Set(local.flatMap(({ firing }) => firing.userIds));
-  const zones = userIds.size === 0 ? undefined : await presentZones(tx, tenantId, [...userIds]);
-  const zoneOf = (userId: string) => zones?.get(userId) ?? "UTC";
+  const types = await typesOf(tx, tenantId, planned, payloadsOf);
+  const sent = planned.filter(({ step }) => step.send !== undefined);
+  const dependent = sent.filter(
+    ({ timing, firing }) => timing.zone === "" || types.get(firing.type?.key ?? "")?.words?.wordsIn !== undefined,
+  );
+  const userIds = new Set(dependent.flatMap(({ firing }) => firing.userIds));
+  const known = userIds.size === 0 ? undefined : await presentRecipients(tx, tenantId, [...userIds]);
   const submissions: Submission[] = [];
   const moves: Move[] = [];
   for (const { firing, timing, step } of planned) {
@@ -202,8 +207,8 @@ async function drafted(
       const request = requestOf(firing);
       // With a zone of its own it is due now; else every recipient's clock says when.
       if (send !== undefined && timing.zone === "") request.schedule = { case: "localScheduleTime", value: send };
-      const how = { tag: scheduleTag(key), skipBefore, notBefore, dueAt, now, newId, dedupWindowMs, zoneOf };
-      const outcome = send === undefined ? undefined : submissionByItself(request, type ?? undefined, how);
+      const how = { tag: scheduleTag(key), skipBefore, notBefore, dueAt, now, newId, dedupWindowMs, known };
+      const outcome = send === undefined ? undefined : submissionByItself(request, types.get(type?.key ?? ""), how);
       const submission = typeof outcome === "object" ? outcome : undefined;
       moves.push({
         key,
@@ -219,6 +224,23 @@ async function drafted(
     }
   }
   return { submissions, moves };
+}
+
+/** What the types of what is due give it, by their keys: read in the transaction, which waits for no other connection. */
+async function typesOf(
+  tx: Tx,
+  tenantId: string,
+  planned: readonly Planned[],
+  payloadsOf: AcceptDeps["payloadsOf"],
+): Promise<Map<string, TypeDefaults>> {
+  const types = new Map<string, TypeDefaults>();
+  for (const { firing } of planned) {
+    const { type } = firing;
+    if (type === null || types.has(type.key)) continue;
+    const wording = type.wording === null ? null : Buffer.from(type.wording, "hex");
+    types.set(type.key, { ...type, ...(await payloadsOf(tx, tenantId, { ...type, wording })) });
+  }
+  return types;
 }
 
 /** In groups of which none holds two that claim the same, as commitGroup asks for; earlier ones first. */
@@ -237,8 +259,12 @@ function apart(submissions: readonly Submission[]): Submission[][] {
   return groups.map(({ members }) => members);
 }
 
-/** SQLSTATE classes of what Postgres will never store: data exceptions, broken constraints, limits. */
+/**
+ * SQLSTATE classes of what Postgres will never store: data exceptions, broken constraints, limits. A month that has no
+ * partition yet is a broken constraint as well, but no fault of a schedule's.
+ */
 function isUnstorable(error: unknown): boolean {
+  if (isDependencyDown(error)) return false;
   return error instanceof Error && "code" in error && /^(22|23|54)...$/.test(String(error.code));
 }
 

@@ -60,8 +60,12 @@ export type Firing = Pick<
 /** What a type gives a send. */
 type FiringType = Pick<
   NotificationTypeRow,
-  "key" | "category" | "defaultPriority" | "defaultChannels" | "defaultTtlMs" | "group" | "deprecation"
->;
+  | ("key" | "category" | "defaultPriority" | "defaultChannels" | "defaultTtlMs" | "group" | "deprecation")
+  | ("payloadId" | "payloadVersion")
+> & {
+  /** In hexadecimal, as Postgres has bytes in JSON. */
+  wording: string | null;
+};
 
 /** One transaction stores about so many notifications, and reads about so many bytes of requests. */
 const MOST_USERS = 1000;
@@ -89,7 +93,8 @@ export async function claimFirings(
       s.final_time as "finalTime", s.not_before as "notBefore", s.occurrence, s.lane, s.fires_at as "firesAt",
       case when t.key is not null then jsonb_build_object('key', t.key, 'category', t.category,
         'defaultPriority', t.default_priority, 'defaultChannels', t.default_channels,
-        'defaultTtlMs', t.default_ttl_ms, 'group', t.group_similar) end as type, t.deprecation
+        'defaultTtlMs', t.default_ttl_ms, 'group', t.group_similar, 'payloadId', t.payload_id,
+        'payloadVersion', t.payload_version, 'wording', encode(t.wording, 'hex')) end as type, t.deprecation
     from taken s left join types t on t.tenant_id = ${tenantId} and t.key = s.type
     where coalesce(s.users, 0) < ${MOST_USERS} and coalesce(s.bytes, 0) < ${MOST_BYTES}
     order by s.fires_at, s.key`;

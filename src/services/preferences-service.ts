@@ -13,6 +13,7 @@ import { invalidField, invalidRequest, notFound } from "#src/errors.ts";
 import { eraseLearnt } from "#src/learning/erase.ts";
 import { toLearntTiming } from "#src/learning/present.ts";
 import { findLooks } from "#src/learning/queries.ts";
+import type { ChannelsPerDay } from "#src/limits/channel-day.ts";
 import { changePreferences } from "#src/preferences/change.ts";
 import { etagOf } from "#src/preferences/document.ts";
 import { effective } from "#src/preferences/effective.ts";
@@ -36,12 +37,16 @@ import { Kind } from "#src/subscriptions/rules.ts";
 import { FilterFault, vet } from "#src/subscriptions/vet.ts";
 import { findType } from "#src/types/queries.ts";
 
-export type PreferencesServiceDeps = SubscriptionDeps & { pageTokens: PageTokens };
+export type PreferencesServiceDeps = SubscriptionDeps & {
+  pageTokens: PageTokens;
+  /** What the server allows. */
+  channelsPerDay: ChannelsPerDay;
+};
 
 const DEFAULT_PAGE = 50;
 
 export function preferencesService(deps: PreferencesServiceDeps): Service {
-  const { store, pageTokens } = deps;
+  const { store, pageTokens, channelsPerDay } = deps;
   const by = (request: { reason: string }, call: Call) => ({ actor: call.actor, reason: reasonOf(request, call) });
 
   /** What an API key reads of a user stands in the audit log, once for each call. */
@@ -106,10 +111,11 @@ export function preferencesService(deps: PreferencesServiceDeps): Service {
         if (key !== "" && type === undefined) throw notFound("type");
         await auditRead(db, call, "preferences.read", owner);
         const { levels, subscriptions } = await readLevels(db, tenantId, [owner.userId]);
-        if (type === undefined) return effective(levels(owner.userId), undefined);
+        if (type === undefined) return effective(levels(owner.userId), undefined, channelsPerDay);
         const subscribed = subscriptions(owner.userId).some(([kind, to]) => kind === Kind.TYPE && to === key);
         const { category, optIn, reminderOffsetsMs } = type;
-        return effective(levels(owner.userId), { type: key, category, optIn, subscribed, reminderOffsetsMs });
+        const scope = { type: key, category, optIn, subscribed, reminderOffsetsMs };
+        return effective(levels(owner.userId), scope, channelsPerDay);
       });
     },
 

@@ -22,7 +22,7 @@ import type { NewId } from "#src/ids.ts";
 import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { scheduleTag } from "#src/notifications/own-tags.ts";
 import { EVERYTHING } from "#src/notifications/queries.ts";
-import { DEFAULT_TYPE } from "#src/pipeline/accept/accept.ts";
+import { type AcceptDeps, DEFAULT_TYPE } from "#src/pipeline/accept/accept.ts";
 import { cancelFanoutsWith } from "#src/pipeline/accept/fanout.ts";
 import { checkedTime, prepare } from "#src/pipeline/accept/prepare.ts";
 import { remindersOf } from "#src/pipeline/accept/reminders.ts";
@@ -70,6 +70,7 @@ export type ScheduleServiceDeps = {
   violations: Violations;
   /** With its payload contract. */
   findType: FindTyped;
+  recipientsOf: AcceptDeps["recipientsOf"];
   /** This process's counter slots, used in turn so that changes at the same time do not wait for each other. */
   slots: readonly number[];
   config: { maxPerTenant: number; maxDeadlinesPerUser: number };
@@ -265,7 +266,9 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
       const who = by(call);
       const at = checkedTime("deadline.time", asked.time ?? timestampFromDate(new Date(Number.NaN)), who.now);
       const type = await deps.findType(tenantId, asked.type || DEFAULT_TYPE);
-      const reminder = { userId, key, type, content, priority, at };
+      const isWorded = content?.title === "" && type?.words?.wordsIn !== undefined;
+      const language = isWorded ? (await deps.recipientsOf(tenantId, [userId])).get(userId)?.language : undefined;
+      const reminder = { userId, key, type, content, priority, at, language: language ?? "" };
       const kind = within("deadline", () => remindersOf(tenantId, reminder, who.now));
       const offsetsMs = reminderOffsets === undefined ? null : offsetsOf(reminderOffsets);
       const wanted = { userId, key, type: asked.type || DEFAULT_TYPE, at, content: kind.content, priority, offsetsMs };

@@ -1,12 +1,9 @@
 import { create } from "@bufbuild/protobuf";
-import { durationMs, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { type Notification, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
-  type Fanout,
-  FanoutSchema,
-  type NotificationFilter,
   type SendBatchResult,
   type SendRequest,
   SendRequestSchema,
@@ -22,7 +19,8 @@ import type { NewId } from "#src/ids.ts";
 import type { Inbox } from "#src/inbox/inbox.ts";
 import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
-import { explained } from "#src/notifications/explain.ts";
+import { drawnIn, explained } from "#src/notifications/explain.ts";
+import { filterOf, isEmpty } from "#src/notifications/filter.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
 import {
   isBypass,
@@ -34,7 +32,6 @@ import {
 import {
   cancelByFilter,
   cancelByIds,
-  type Filter,
   findNotifications,
   lockNotification,
   pageNotifications,
@@ -44,15 +41,17 @@ import {
   recordScheduled,
   updateOpen,
 } from "#src/notifications/queries.ts";
+import { readRulesThen } from "#src/notifications/rules-then.ts";
 import { withDecisions } from "#src/notifications/with-decisions.ts";
-import type { Accept } from "#src/pipeline/accept/accept.ts";
-import { cancelFanout, type FanoutRow, findFanout } from "#src/pipeline/accept/fanout.ts";
+import type { Accept, AcceptDeps } from "#src/pipeline/accept/accept.ts";
+import { cancelFanout, findFanout, toFanout } from "#src/pipeline/accept/fanout.ts";
 import { fenceContracts, type Judged } from "#src/pipeline/accept/fence-contracts.ts";
 import { checkedTime } from "#src/pipeline/accept/prepare.ts";
 import { changesContent, changesOf, checkExpiry, localTimeOf } from "#src/pipeline/accept/requested-changes.ts";
 import { typedContent } from "#src/pipeline/accept/typed-content.ts";
 import type { Preview } from "#src/pipeline/preview.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
+import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import { zoneOf } from "#src/preferences/zone-of.ts";
 import { hasScope, scopeMissing } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
@@ -74,8 +73,10 @@ export type SendServiceDeps = {
   newId: NewId;
   violations: Violations;
   preview: Preview;
+  clockOf(zone: string): ZoneClock;
   /** With its payload contract. */
   findType: FindTyped;
+  recipientsOf: AcceptDeps["recipientsOf"];
   /** Counter slot of this process's single changes. */
   slot: number;
   /** Tells the users' streams. Called after the commit. */
@@ -148,10 +149,12 @@ export function sendService(deps: SendServiceDeps): Service {
   /** New content, judged by what the notification's type says: the type of a notification never changes. */
   async function judge(call: Call, { id, content }: UpdateNotificationRequest): Promise<Judged> {
     if (content === undefined) throw invalidField("content", "cannot be taken away");
-    const { type } = await store.tenant(call.tenantId, (tx) => one(tx, call, id));
+    const { type, userId } = await store.tenant(call.tenantId, (tx) => one(tx, call, id));
     const found = await deps.findType(call.tenantId, type);
-    const typed = typedContent(content, found ?? { key: type });
-    return { type, contractId: found?.contract?.id, content: encodeContent(typed) };
+    const { content: inNone, contentIn } = typedContent(content, found ?? { key: type });
+    const recipients = contentIn && (await deps.recipientsOf(call.tenantId, [userId]));
+    const inTheirs = contentIn?.(recipients?.get(userId)?.language ?? "");
+    return { type, contractId: found?.contract?.id, content: encodeContent(inTheirs ?? inNone) };
   }
 
   return service(SendService, {
@@ -183,20 +186,23 @@ export function sendService(deps: SendServiceDeps): Service {
         return { notification, timeline };
       }),
 
-    explainNotification: ({ id }, call) =>
-      store.tenant(call.tenantId, async (tx) => {
-        const [row, { rows, omitted }] = await Promise.all([
-          one(tx, call, id),
-          readTimelineEnds(tx, call.tenantId, id, EXPLAINED),
-        ]);
-        return {
-          notification: { ...toNotification(row), ...latestDecision(toTimeline(row, rows)) },
-          timeZone: await zoneOf(tx, call.tenantId, row.userId),
-          bypassedBy: rows.find(isBypass)?.actor ?? "",
-          timeline: explained(row, rows),
-          omitted,
-        };
-      }),
+    async explainNotification({ id }, call) {
+      const { row, rows, omitted, timeZone } = await store.tenant(call.tenantId, async (tx) => {
+        const [row, ends] = await Promise.all([one(tx, call, id), readTimelineEnds(tx, call.tenantId, id, EXPLAINED)]);
+        return { row, ...ends, timeZone: await zoneOf(tx, call.tenantId, row.userId) };
+      });
+      const drawn = drawnIn(rows);
+      const rulesThen = await store.tenantDb(call.tenantId, (db) =>
+        readRulesThen(db, call.tenantId, row, drawn, deps.clockOf),
+      );
+      return {
+        notification: { ...toNotification(row), ...latestDecision(toTimeline(row, rows)) },
+        timeZone,
+        bypassedBy: rows.find(isBypass)?.actor ?? "",
+        timeline: explained(row, rows, rulesThen),
+        omitted,
+      };
+    },
 
     async previewSend({ request = create(SendRequestSchema), time }, call) {
       const { principal } = call;
@@ -326,35 +332,7 @@ export function sendService(deps: SendServiceDeps): Service {
   });
 }
 
-function filterOf(filter: NotificationFilter | undefined): Filter {
-  return {
-    userId: filter?.userId || undefined,
-    types: filter?.types ?? [],
-    statuses: filter?.statuses ?? [],
-    tag: filter?.tag || undefined,
-    from: filter?.startTime === undefined ? undefined : timestampDate(filter.startTime),
-    until: filter?.endTime === undefined ? undefined : timestampDate(filter.endTime),
-    fanoutId: filter?.fanoutId || undefined,
-    batchId: filter?.batchId || undefined,
-  };
-}
-
-function isEmpty(filter: Filter): boolean {
-  return Object.values(filter).every((value) => value === undefined || (Array.isArray(value) && value.length === 0));
-}
-
 function notOpen(status: number): Fault {
   const name = Object.entries(Status).find(([, value]) => value === status)?.[0] ?? "UNSPECIFIED";
   return new Fault(ErrorReason.NOTIFICATION_NOT_OPEN, { metadata: { status: name } });
-}
-
-function toFanout(row: FanoutRow): Fanout {
-  return create(FanoutSchema, {
-    id: row.id,
-    state: row.state,
-    created: BigInt(row.created),
-    deduplicated: BigInt(row.deduplicated),
-    createTime: timestampFromDate(row.createdAt),
-    ...(row.endedAt === null ? {} : { endTime: timestampFromDate(row.endedAt) }),
-  });
 }

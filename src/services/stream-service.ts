@@ -88,7 +88,8 @@ export function streamService(deps: StreamServiceDeps): Service {
     },
 
     async broadcast(request, call) {
-      checkData(request.content?.data);
+      if (!request.content?.title) throw invalidField("content.title", "is required");
+      checkData(request.content.data);
       const audience = audienceOf(request, call);
       if (audience.kind === "topic" && !(await topicExists(deps.store, audience.tenantId, audience.topic)))
         throw notFound("topic");

@@ -20,7 +20,7 @@ import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Db, Store } from "#src/store/store.ts";
 import type { Difference } from "#src/types/differences.ts";
-import { completeSet } from "#src/types/payload/contract.ts";
+import { compileContract, completeSet } from "#src/types/payload/contract.ts";
 import type { Judging } from "#src/types/payload/judging.ts";
 import { toContract } from "#src/types/payload/present.ts";
 import { checkContract, pushContract } from "#src/types/payload/push.ts";
@@ -48,6 +48,7 @@ import {
   changesOf,
   changesRules,
   checkDefinition,
+  checkWording,
   definitionOf,
   GENERAL,
   type NotificationTypeRow,
@@ -89,6 +90,12 @@ export function typeService({ store, invalidations, pageTokens, clock, newId, ju
     const [row] = await insertTypes(db, call.tenantId, [wanted], clock());
     if (row !== undefined) await created(db, call, [row]);
     return row;
+  }
+
+  /** Whoever pushes a version waits for the lock that the transaction has on the type. */
+  async function checkWordingOf(db: Db, { tenantId, key, payloadVersion }: NotificationTypeRow, wording: Uint8Array) {
+    const contract = payloadVersion === null ? undefined : await findContract(db, tenantId, key, payloadVersion);
+    if (contract !== undefined) checkWording({ wording }, compileContract(contract, judging).desc);
   }
 
   async function created(db: Db, call: Call, rows: readonly NotificationTypeRow[]): Promise<void> {
@@ -134,7 +141,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId, ju
         read: (after, limit) =>
           store.tenantDb(call.tenantId, (db) => pageTypes(db, call.tenantId, request, after, limit)),
         keyOf: (row) => row.key,
-        most: { bytes: PAGE_BYTES, sizeOf: ({ batchWording }) => batchWording?.byteLength ?? 0 },
+        most: { bytes: PAGE_BYTES, sizeOf: wordsOf },
       });
       return { types: items.map(toType), nextPageToken };
     },
@@ -159,6 +166,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId, ju
         }
         if (request.revision !== 0 && request.revision !== stored.revision) throw new Fault(ErrorReason.ETAG_MISMATCH);
         const changes = changesOf(stored, wanted, paths);
+        if (changes.wording) await checkWordingOf(db, stored, changes.wording);
         if (Object.keys(changes).length === 0) return { row: stored, changes: [], created: false };
         const row = request.validateOnly
           ? { ...stored, ...changes, revision: stored.revision + 1, updatedAt: clock() }
@@ -270,4 +278,8 @@ export function typeService({ store, invalidations, pageTokens, clock, newId, ju
       return { contracts: items.map(toContract), nextPageToken };
     },
   });
+}
+
+function wordsOf({ batchWording, wording }: NotificationTypeRow): number {
+  return (batchWording?.byteLength ?? 0) + (wording?.byteLength ?? 0);
 }

@@ -5,6 +5,7 @@ import { endOpen } from "#src/notifications/end-open.ts";
 import type { ChangeDeps } from "#src/preferences/change.ts";
 import { lockPreferences, savePreferences, touchPreferences } from "#src/preferences/queries.ts";
 import type { Counts, Reconciled } from "#src/preferences/reconciled.ts";
+import { keepRevision } from "#src/preferences/revisions.ts";
 import type { Db } from "#src/store/store.ts";
 import {
   addMembers,
@@ -123,10 +124,12 @@ export async function unsubscribeAll(
   const action = "preferences.unsubscribe_all";
   const { value: subscriptions } = await guarded(deps, owner, async (db) => {
     const now = clock();
-    const { preferences, revision } = await lockPreferences(db, owner, now);
+    const before = await lockPreferences(db, owner, now);
+    const { preferences, revision } = before;
     const optsOut = preferences.enabled !== false;
     if (optsOut) {
       const optedOut = { ...preferences, enabled: false };
+      await keepRevision(db, owner, before, now);
       await savePreferences(db, owner, { preferences: optedOut, revision: revision + 1, updatedAt: now });
     }
     const removed = await forgetUser(db, tenantId, userId);

@@ -26,6 +26,8 @@ export type FilterEvaluator = {
    * together, whatever they and the data are.
    */
   ask(groups: readonly (readonly string[])[], about: Filtered): Answer;
+  /** The same with what matched: its place in each group. Where the answer is another, the group after these gave it. */
+  judge(groups: readonly (readonly string[])[], about: Filtered): { answer: Answer; matched: number[] };
   /** Steps that were taken until now, for whoever has to bound what many questions cost together. */
   spent(): number;
 };
@@ -67,30 +69,35 @@ export function filterEvaluator(maxReady = MAX_READY): FilterEvaluator {
     }
   }
 
-  return {
+  const evaluator: FilterEvaluator = {
     prepare: readied,
-    ask(groups, about) {
+    ask: (groups, about) => evaluator.judge(groups, about).answer,
+    judge(groups, about) {
       const variables = variablesOf(about, meter);
       meter.left = STEPS;
-      const answer = withoutTraces(() => {
+      const matched: number[] = [];
+      const answer = withoutTraces((): Answer => {
         for (const group of groups) {
-          const answer = any(group.map(readied), variables);
-          if (answer !== "match") return answer;
+          const found = first(group.map(readied), variables);
+          if (typeof found !== "number") return found;
+          matched.push(found);
         }
         return "match";
       });
       spent += STEPS - Math.max(meter.left, 0) + meter.dataSize;
-      return answer;
+      return { answer, matched };
     },
     spent: () => spent,
   };
+  return evaluator;
 }
 
-function any(runs: readonly Run[], variables: Record<string, unknown>): Answer {
+/** The place of the first that matches. */
+function first(runs: readonly Run[], variables: Record<string, unknown>): number | Exclude<Answer, "match"> {
   let failed = false;
-  for (const run of runs) {
+  for (const [at, run] of runs.entries()) {
     const value = run(variables);
-    if (value === true) return "match";
+    if (value === true) return at;
     if (value !== false) failed = true;
   }
   return failed ? "failed" : "no match";

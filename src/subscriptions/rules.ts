@@ -6,8 +6,11 @@ import type { Answer, FilterEvaluator, Filtered } from "./evaluate.ts";
 export const Kind = { TYPE: 2, TOPIC: 3, CATEGORY: 4 } as const;
 export type Kind = (typeof Kind)[keyof typeof Kind];
 
-/** A subscription as deciding needs it: kind, key and filter. */
-export type Wish = readonly [kind: Kind, key: string, filter: string];
+/** A subscription as deciding needs it: kind, key and filter. The id is missing in copies that an older server has made. */
+export type Wish = readonly [kind: Kind, key: string, filter: string, id?: string];
+
+/** What subscriptions said, and the ids of those that let it through, or of some of those that did not. */
+export type Judged = { answer: Answer; ids: readonly string[] };
 
 /** What a user's subscriptions say about notifications. */
 export type Wishes = {
@@ -16,6 +19,7 @@ export type Wishes = {
   /** What has to be asked about a notification: of each group one filter must match. Empty: nothing. */
   groups(about: Pick<Filtered, "type" | "category" | "tags">): (readonly string[])[];
   ask(about: Filtered): Answer;
+  judge(about: Filtered): Judged;
   /** Has one filter ready; to be done one by one, with breath in between, before `ask`. */
   prepare(filter: string): void;
 };
@@ -26,18 +30,12 @@ export type Wishes = {
  */
 export function wishesOf(subscriptions: readonly Wish[], evaluator: FilterEvaluator): Wishes | undefined {
   if (subscriptions.length === 0) return undefined;
-  const targets = new Map<string, string[]>();
-  for (const [kind, key, filter] of subscriptions) {
-    const target = `${kind} ${key}`;
-    const filters = targets.get(target);
-    if (filters === undefined) targets.set(target, [filter]);
-    else filters.push(filter);
-  }
+  const targets = Map.groupBy(subscriptions, ([kind, key]) => `${kind} ${key}`);
   const topics = subscriptions.some(([kind]) => kind === Kind.TOPIC);
-  const narrowing = (filters: readonly string[] | undefined) =>
-    filters === undefined || filters.includes("") ? [] : [filters];
+  const narrowing = (wishes: readonly Wish[] | undefined) =>
+    wishes === undefined || wishes.some(([, , filter]) => filter === "") ? [] : [wishes];
 
-  function groups({ type, category, tags }: Pick<Filtered, "type" | "category" | "tags">): (readonly string[])[] {
+  function asked({ type, category, tags }: Pick<Filtered, "type" | "category" | "tags">): (readonly Wish[])[] {
     const own = targets.get(`${Kind.TYPE} ${type}`) ?? targets.get(`${Kind.CATEGORY} ${category}`);
     if (!topics) return narrowing(own);
     const through = tags.flatMap((tag) =>
@@ -46,13 +44,27 @@ export function wishesOf(subscriptions: readonly Wish[], evaluator: FilterEvalua
     return [...narrowing(own), ...narrowing(through.length === 0 ? undefined : through)];
   }
 
+  const filtersOf = (wished: readonly (readonly Wish[])[]) =>
+    wished.map((group) => group.map(([, , filter]) => filter));
+  const groups: Wishes["groups"] = (about) => filtersOf(asked(about));
+
   return {
     toType: (type) => targets.has(`${Kind.TYPE} ${type}`),
     groups,
     ask: (about) => evaluator.ask(groups(about), about),
+    judge(about) {
+      const wished = asked(about);
+      const { answer, matched } = evaluator.judge(filtersOf(wished), about);
+      const through = matched.map((place, group) => wished[group]?.[place]);
+      const named = answer === "match" ? through : (wished[matched.length] ?? []).slice(0, NAMED);
+      return { answer, ids: named.flatMap((wish) => wish?.[3] ?? []) };
+    },
     prepare: (filter) => evaluator.prepare(filter),
   };
 }
+
+/** Of those that did not match. */
+const NAMED = 10;
 
 /** Has the filters about a notification ready to be asked. Breathes, because each takes up to a few milliseconds. */
 export async function readyFilters(

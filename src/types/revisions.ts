@@ -1,10 +1,12 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { and, desc, eq, lt, lte } from "drizzle-orm";
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { and, desc, eq, inArray, lt, lte } from "drizzle-orm";
 import { NotificationTypeSchema, type TypeRevision, TypeRevisionSchema } from "#gen/posthorn/v1/type_service_pb.ts";
 import { typeRevisions } from "#src/store/schema/users.ts";
 import type { Db } from "#src/store/store.ts";
 import { type Difference, differences } from "./differences.ts";
-import { type NotificationTypeRow, toType } from "./type.ts";
+import { findType } from "./queries.ts";
+import { definitionOf, type NotificationTypeRow, rulesOf, type TypeRules, toType } from "./type.ts";
 
 export type TypeRevisionRow = typeof typeRevisions.$inferSelect;
 
@@ -66,6 +68,40 @@ export async function pageRevisions(
 export function toRevision({ type, actor, changes }: TypeRevisionRow): TypeRevision {
   const fields = changes as Difference[];
   return create(TypeRevisionSchema, { type: fromBinary(NotificationTypeSchema, type), actor, changes: fields });
+}
+
+/** What a type decided by, and from when on. */
+export type TypeThen = { rules: TypeRules; optIn: boolean; since: Date };
+
+/** Those of a type's revisions that are known, the present one among them. */
+export async function readTypesThen(
+  db: Db,
+  tenantId: string,
+  key: string,
+  revisions: readonly number[],
+): Promise<Map<number, TypeThen>> {
+  if (revisions.length === 0) return new Map();
+  const rows = await db
+    .select()
+    .from(typeRevisions)
+    .where(
+      and(
+        eq(typeRevisions.tenantId, tenantId),
+        eq(typeRevisions.key, key),
+        inArray(typeRevisions.revision, [...revisions]),
+      ),
+    );
+  const present = await findType(db, tenantId, key);
+  return new Map([
+    ...rows.map(({ revision, type: bytes }) => {
+      const type = fromBinary(NotificationTypeSchema, bytes);
+      const since = type.updateTime === undefined ? new Date(0) : timestampDate(type.updateTime);
+      return [revision, { rules: rulesOf(definitionOf(type)), optIn: type.optIn, since }] as const;
+    }),
+    ...(present === undefined
+      ? []
+      : [[present.revision, { rules: rulesOf(present), optIn: present.optIn, since: present.updatedAt }] as const]),
+  ]);
 }
 
 /** With the type goes what it was: one that is created anew begins with its first revision. */

@@ -1,4 +1,4 @@
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMessage, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Duration, durationFromMs, durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Channel, EscalationSchema, Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import {
@@ -10,14 +10,16 @@ import {
   DigestRule,
   type NotificationType,
   NotificationTypeSchema,
+  PayloadWordingSchema,
   TypeDeprecationSchema,
 } from "#gen/posthorn/v1/type_service_pb.ts";
 import { offsetsOf, toOffsets } from "#src/deadlines/offsets.ts";
-import { invalidRequest } from "#src/errors.ts";
+import { type FieldFault, invalidRequest } from "#src/errors.ts";
 import { type EscalationPlan, toPlan } from "#src/escalation/plan.ts";
 import type { types } from "#src/store/schema/users.ts";
 import { textFaults } from "#src/store/storable.ts";
 import { deprecationFaults, storedDeprecation } from "./deprecation.ts";
+import { textsOf, wordingFaults } from "./payload/wording.ts";
 
 /** A type as stored: what accepting and routing read. Channels and priority are the contract's numbers. */
 export type NotificationTypeRow = typeof types.$inferSelect;
@@ -116,6 +118,7 @@ export const GENERAL_DEFINITION: TypeDefinition = {
   group: false,
   escalation: null,
   timingMaxWaitMs: null,
+  wording: null,
   deprecation: null,
   deliveryMode: DeliveryMode.AT_LEAST_ONCE,
 };
@@ -139,6 +142,7 @@ export function definitionOf(type: NotificationType): TypeDefinition {
     group: type.group,
     escalation: type.escalation === undefined ? null : toBinary(EscalationSchema, type.escalation),
     timingMaxWaitMs: type.timing?.maxWait === undefined ? null : Math.floor(durationMs(type.timing.maxWait)),
+    wording: type.wording === undefined ? null : toBinary(PayloadWordingSchema, type.wording),
     deprecation: type.deprecation === undefined ? null : storedDeprecation(type.deprecation),
     deliveryMode: type.deliveryMode || DeliveryMode.AT_LEAST_ONCE,
   };
@@ -163,6 +167,7 @@ export function toType(row: NotificationTypeRow): NotificationType {
     group: row.group,
     ...(row.escalation === null ? {} : { escalation: fromBinary(EscalationSchema, row.escalation) }),
     ...(row.timingMaxWaitMs === null ? {} : { timing: { maxWait: durationFromMs(row.timingMaxWaitMs) } }),
+    ...(row.wording === null ? {} : { wording: fromBinary(PayloadWordingSchema, row.wording) }),
     ...(row.deprecation === null ? {} : { deprecation: fromBinary(TypeDeprecationSchema, row.deprecation) }),
     deliveryMode: row.deliveryMode as DeliveryMode,
     payloadMessage: row.payloadMessage ?? "",
@@ -190,6 +195,7 @@ const FIELDS = {
   group: "group",
   escalation: "escalation",
   timing: "timingMaxWaitMs",
+  wording: "wording",
   deprecation: "deprecation",
   delivery_mode: "deliveryMode",
 } as const satisfies Record<string, keyof TypeDefinition>;
@@ -219,7 +225,7 @@ function asText(value: TypeDefinition[keyof TypeDefinition]): string {
 
 /** INVALID_REQUEST for what the contract's validation cannot refuse. */
 export function checkDefinition(definition: TypeDefinition): void {
-  const { displayName, description, batchWording } = definition;
+  const { displayName, description, batchWording, wording } = definition;
   const { title, body, more, translations } = fromBinary(BatchWordingSchema, batchWording ?? new Uint8Array());
   const wordings = Object.entries({ "type.batch_wording": { title, body, more }, ...translationsByPath(translations) });
   const fields = textFaults({
@@ -232,7 +238,11 @@ export function checkDefinition(definition: TypeDefinition): void {
         [`${path}.more`, more],
       ]),
     ),
+    ...Object.fromEntries(textsOf(wording).map(([path, text]) => [`type.${path}`, text])),
   });
+  fields.push(...wordingFaults(wording, undefined).map(inType));
+  if ((wording?.byteLength ?? 0) > MAX_WORDING_BYTES)
+    fields.push({ field: "type.wording", description: `must have no more than ${MAX_WORDING_BYTES} bytes in all` });
   fields.push(...deprecationFaults(definition));
   if ((batchWording?.byteLength ?? 0) > MAX_WORDING_BYTES)
     fields.push({
@@ -240,6 +250,16 @@ export function checkDefinition(definition: TypeDefinition): void {
       description: `must have no more than ${MAX_WORDING_BYTES} bytes in all`,
     });
   if (fields.length > 0) throw invalidRequest(fields);
+}
+
+/** INVALID_REQUEST for a wording that payloads of a message cannot fill in. */
+export function checkWording({ wording }: Pick<TypeDefinition, "wording">, desc: DescMessage): void {
+  const fields = wordingFaults(wording, desc).map(inType);
+  if (fields.length > 0) throw invalidRequest(fields);
+}
+
+function inType({ field, description }: FieldFault): FieldFault {
+  return { field: `type.${field}`, description };
 }
 
 /** In all languages: types are read often, many at a time, and are kept in memory. */

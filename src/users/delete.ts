@@ -10,6 +10,7 @@ import { changeEntries, findPlaces } from "#src/inbox/changes.ts";
 import { eraseLooks } from "#src/learning/queries.ts";
 import { endOpen } from "#src/notifications/end-open.ts";
 import { raiseFence } from "#src/preferences/fence.ts";
+import { forgetRevisions } from "#src/preferences/revisions.ts";
 import { leaveSchedules } from "#src/schedules/queries.ts";
 import { batches } from "#src/store/schema/batches.ts";
 import { escalations, handOvers } from "#src/store/schema/escalations.ts";
@@ -79,6 +80,7 @@ async function deleteRecord(db: Db, tenantId: string, userId: string, now: Date)
   }
   // In this order: so does a change of preferences or of subscriptions lock them.
   await db.delete(preferences).where(and(eq(preferences.tenantId, tenantId), eq(preferences.userId, userId)));
+  await forgetRevisions(db, { tenantId, userId });
   await db.delete(ruleChanges).where(and(eq(ruleChanges.tenantId, tenantId), eq(ruleChanges.userId, userId)));
   await forgetUser(db, tenantId, userId);
   await raiseFence(db, tenantId, [userId]);

@@ -1,125 +1,63 @@
-// Batches against a model: senders, closers, cancels, changed preferences, clocks that step, and processes that die before
-// or after any of their commits, in any order. What arrives is what a few lines of arrays and maps say.
+// Batches against a model (model.ts): senders, closers, cancels, what expires, changed preferences and types, clocks that
+// step, and processes that die before or after any of their commits, in any order.
 import { create, fromBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { Registry } from "prom-client";
 import { expect, test } from "vitest";
 import { ContentSchema, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
-import { NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
-import { dissolveBatches } from "#src/batches/dissolve.ts";
+import { Digest_Mode, PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { BatchRule_Mode, NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
+import { closeEarly } from "#src/batches/close-early.ts";
 import { cancelByIds } from "#src/notifications/queries.ts";
 import { type CloseDeps, closeDue } from "#src/pipeline/close/close.ts";
+import { reconsiderRest } from "#src/pipeline/reconsider/reconsider.ts";
 import { endingBy } from "#src/pipeline/route/ended-by.ts";
 import { decide } from "#src/pipeline/route/gates/decide.ts";
 import { holdingBy } from "#src/pipeline/route/held-by.ts";
 import { type RouteDeps, route } from "#src/pipeline/route/route.ts";
 import { compile } from "#src/preferences/compile.ts";
+import { lockPreferences, readLevels, savePreferences } from "#src/preferences/queries.ts";
+import { recordRuleChange, touchDefaults } from "#src/preferences/rule-changes.ts";
 import { zoneClock } from "#src/preferences/zone-clock.ts";
 import { releaseDue } from "#src/schedule/release.ts";
 import type { Store } from "#src/store/store.ts";
+import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
+import { changeType, findType, insertTypes, lockType } from "#src/types/queries.ts";
 import { definitionOf } from "#src/types/type.ts";
 import { onPostgres } from "../support/on-postgres.ts";
 import { wait } from "../support/waiting.ts";
+import { FIRST_RULES, FIRST_WISH, type Item, Model, type Rule, rule, TYPES, USERS, type Wish } from "./model.ts";
 
-const { store, sql, time, clock, newId, tenant } = await onPostgres();
+const { store, sql, time, clock, newId, tenant, reconcile } = await onPostgres();
 const log = createLogger({ serviceName: "test", logLevel: "silent", logFormat: "json" });
 const metrics = createMetrics(new Registry());
+const HOUR = 3_600_000;
+const resting = {
+  ...{ store, decide, metrics, log, clockOf: () => zoneClock("UTC"), filters: filterEvaluator() },
+  live: { statusChanged: () => undefined },
+};
 
-const WINDOW = 600_000;
-const USERS = ["ann", "bob"];
-type Wish = { enabled: boolean; maxSize: number };
-
-/** What should be: the reference. Times in ms; a batch is what joined it, of which some were cancelled. */
-type Open = { flushAt: number; joined: number; maxSize: number; live: Set<string> };
-class Model {
-  readonly wishes = new Map<string, Wish>(USERS.map((user) => [user, { enabled: true, maxSize: 3 }]));
-  readonly open = new Map<string, Open>();
-  readonly full: Open[] = [];
-  readonly userOf = new Map<string, string>();
-  readonly since = new Map<string, number>();
-  /** What has arrived, each with what it tells of. */
-  readonly arrived: string[][] = [];
-  readonly cancelled = new Set<string>();
-
-  decide(ids: readonly string[], now: number): void {
-    for (const user of USERS) {
-      const own = ids.filter((id) => this.userOf.get(id) === user);
-      const wish = this.wishes.get(user);
-      if (wish === undefined || own.length === 0) continue;
-      if (!wish.enabled || wish.maxSize < 2) {
-        for (const id of own) this.arrived.push([id]);
-        continue;
-      }
-      const flushAt = Math.min(...own.map((id) => Math.max(now, Math.min(this.since.get(id) ?? now, now) + WINDOW)));
-      for (let rest = own; rest.length > 0; ) {
-        const batch = this.open.get(user) ?? { flushAt, joined: 0, maxSize: wish.maxSize, live: new Set() };
-        batch.flushAt = Math.min(batch.flushAt, flushAt);
-        const joining = rest.slice(0, batch.maxSize - batch.joined);
-        rest = rest.slice(joining.length);
-        for (const id of joining) {
-          batch.live.add(id);
-          if (!this.since.has(id)) this.since.set(id, now);
-        }
-        batch.joined += joining.length;
-        if (batch.joined < batch.maxSize) this.open.set(user, batch);
-        else {
-          this.open.delete(user);
-          this.full.push({ ...batch, flushAt: Math.min(batch.flushAt, now) });
-        }
-      }
-    }
-  }
-
-  close(now: number): void {
-    const due = this.full.filter((batch) => batch.flushAt <= now);
-    this.full.splice(0, this.full.length, ...this.full.filter((batch) => !due.includes(batch)));
-    for (const [user, batch] of this.open) {
-      if (batch.flushAt > now) continue;
-      due.push(batch);
-      this.open.delete(user);
-    }
-    for (const { live } of due) if (live.size > 0) this.arrived.push([...live]);
-  }
-
-  cancel(id: string): void {
-    for (const batch of [...this.open.values(), ...this.full]) if (batch.live.delete(id)) this.cancelled.add(id);
-  }
-
-  wish(user: string, wish: Wish, now: number): void {
-    const waiting = [...this.full, ...[...this.open.values()]].flatMap(({ live }) => [...live]);
-    const own = waiting.filter((id) => this.userOf.get(id) === user);
-    this.open.delete(user);
-    const others = this.full.filter(({ live }) => [...live].some((id) => this.userOf.get(id) !== user));
-    this.full.splice(0, this.full.length, ...others);
-    this.wishes.set(user, wish);
-    this.decide(own.sort(), now);
-  }
-}
+const definition = (key: string, { batchable, maxSize, windowMs, leading, sliding, maxWindowMs }: Rule) =>
+  definitionOf(
+    create(NotificationTypeSchema, {
+      key,
+      batching: {
+        ...{ batchable, maxSize, sliding },
+        mode: leading ? BatchRule_Mode.LEADING : BatchRule_Mode.TRAILING,
+        window: { seconds: BigInt(windowMs / 1000) },
+        maxWindow: { seconds: BigInt(maxWindowMs / 1000) },
+      },
+    }),
+  );
 
 /** The real thing: two workers and two closers on one database, of which each may die at its commits. */
 class Real {
   readonly tenantId = tenant().tenantId;
   readonly ids: string[] = [];
-  readonly wishes = new Map<string, Wish>(USERS.map((user) => [user, { enabled: true, maxSize: 3 }]));
   /** Commits until the process dies; even: before the commit, odd: after it. */
   fuse = Number.POSITIVE_INFINITY;
-  readonly #type = {
-    ...definitionOf(
-      create(NotificationTypeSchema, {
-        key: "heap",
-        batching: { batchable: true, maxSize: 20, window: { seconds: 600n } },
-      }),
-    ),
-    tenantId: this.tenantId,
-    ...{ payloadId: null, payloadVersion: null, payloadMessage: null },
-    // It is in no table.
-    revision: 0,
-    createdAt: new Date(0),
-    updatedAt: new Date(0),
-  };
   readonly #mortal: Store = {
     ...store,
     tenant: async (tenantId, work) => {
@@ -133,23 +71,16 @@ class Real {
     },
     [Symbol.asyncDispose]: async () => undefined,
   };
-  readonly #loadPreferences = async (_: string, userIds: readonly string[]) =>
-    new Map(
-      userIds.map((userId) => {
-        const batching = this.wishes.get(userId) ?? { enabled: false, maxSize: 5 };
-        const user = create(PreferencesSchema, { batching });
-        return [
-          userId,
-          compile({ tenant: undefined, profile: { language: "", timeZone: "" }, user }, new Set(), zoneClock),
-        ];
-      }),
-    );
+  readonly #loadPreferences = async (_: string, userIds: readonly string[]) => {
+    const { levels, optIn } = await store.tenantDb(this.tenantId, (db) => readLevels(db, this.tenantId, userIds));
+    return new Map(userIds.map((userId) => [userId, compile(levels(userId), optIn, zoneClock)]));
+  };
+  readonly #findType = (_: string, key: string) =>
+    store.tenantDb(this.tenantId, (db) => findType(db, this.tenantId, key));
   readonly #route: RouteDeps = {
     ...{ store: this.#mortal, clock, metrics, log, newId, decide },
-    findType: () => this.#type,
-    reloadType: async () => this.#type,
-    loadPreferences: this.#loadPreferences,
-    reloadPreferences: this.#loadPreferences,
+    ...{ findType: this.#findType, reloadType: this.#findType },
+    ...{ loadPreferences: this.#loadPreferences, reloadPreferences: this.#loadPreferences },
     reserve: async (_, wanted) => wanted.map(() => ({ allowed: true })),
     arrived: () => undefined,
     statusChanged: () => undefined,
@@ -159,20 +90,25 @@ class Real {
     ...{ store: this.#mortal, newId, endedBy: endingBy(decide), heldBy: holdingBy(decide), log, metrics, slot: 0 },
     // What is queued may be lost: `settle` looks for it as the reconciler does.
     queue: { enqueue: async () => undefined, enqueueFanout: async () => undefined },
-    findType: () => this.#type,
-    loadPreferences: this.#loadPreferences,
-    reloadPreferences: this.#loadPreferences,
+    findType: this.#findType,
+    ...{ loadPreferences: this.#loadPreferences, reloadPreferences: this.#loadPreferences },
     turnsOf: async () => new Map(),
     closed: () => undefined,
     waits: () => undefined,
   };
 
-  async send(users: readonly string[]): Promise<string[]> {
-    const ids = await wait(
-      { store, newId, clock },
-      this.tenantId,
-      users.map((userId) => ({ userId, type: "heap" })),
-    );
+  async begin(): Promise<void> {
+    const types = Object.entries(FIRST_RULES).map(([key, own]) => definition(key, own));
+    await store.tenantDb(this.tenantId, (db) => insertTypes(db, this.tenantId, types, clock()));
+    for (const user of USERS) await this.wish(user, FIRST_WISH);
+  }
+
+  async send(items: readonly Item[]): Promise<string[]> {
+    const waiting = items.map(({ user, type }) => ({ userId: user, type }));
+    const ids = await wait({ store, newId, clock }, this.tenantId, waiting);
+    for (const [n, { expiresAt }] of items.entries())
+      if (expiresAt !== undefined)
+        await sql`update notifications set expires_at = ${new Date(expiresAt)} where id = ${ids[n] ?? ""}`;
     this.ids.push(...ids);
     return ids;
   }
@@ -203,12 +139,42 @@ class Real {
     );
   }
 
-  async wish(userId: string, wish: Wish): Promise<void> {
+  async wish(userId: string, { enabled, maxSize, digest }: Wish): Promise<void> {
+    const owner = { tenantId: this.tenantId, userId };
+    const mode = digest ? Digest_Mode.HOURLY : Digest_Mode.IMMEDIATE;
+    const preferences = create(PreferencesSchema, { batching: { enabled, maxSize }, digest: { mode } });
     await store.tenantDb(this.tenantId, async (db) => {
-      await dissolveBatches(db, this.tenantId, [userId], clock());
-      this.wishes.set(userId, wish);
+      const { revision } = await lockPreferences(db, owner, clock());
+      await savePreferences(db, owner, { preferences, revision: revision + 1, updatedAt: clock() });
+      await reconcile(db, this.tenantId, [userId], clock());
     });
+    await this.#settleRules();
+  }
+
+  async change(type: string, changed: Rule): Promise<void> {
+    await store.tenantDb(this.tenantId, async (db) => {
+      const row = await lockType(db, this.tenantId, type);
+      if (row === undefined) throw new Error("no type");
+      await changeType(db, row, { batching: definition(type, changed).batching }, clock());
+      await touchDefaults(db, this.tenantId, clock());
+      await recordRuleChange(db, { tenantId: this.tenantId, userId: "", type }, clock());
+    });
+    await this.#settleRules();
+  }
+
+  async #settleRules(): Promise<void> {
+    while ((await reconsiderRest(resting, clock())).more);
     await releaseDue({ store, queue: this.#close.queue }, clock(), 1000);
+    await this.settle();
+  }
+
+  /** The open one of a key of the model's. */
+  async closeEarly(key: string): Promise<void> {
+    const [user = "", kind = ""] = key.split(" ");
+    const like = { digest: "d:%:1", late: "d:%:late" }[kind] ?? `b:${kind}:%`;
+    const [batch] = await sql<{ id: string }[]>`
+      select id from batches where tenant_id = ${this.tenantId} and user_id = ${user} and state = 1 and key like ${like}`;
+    await store.tenantDb(this.tenantId, (db) => closeEarly(db, this.tenantId, batch?.id ?? newId(), clock()));
   }
 
   /** Each that dies is started again. */
@@ -250,25 +216,28 @@ async function both(work: () => Promise<unknown>): Promise<void> {
 type Command = fc.AsyncCommand<Model, Real>;
 
 class Send implements Command {
-  readonly users: readonly string[];
+  readonly items: readonly { user: string; type: string; ttlMs: number | undefined }[];
   readonly fuse: number;
-  constructor(users: readonly string[], fuse: number) {
-    this.users = users;
+  constructor(items: Send["items"], fuse: number) {
+    this.items = items;
     this.fuse = fuse;
   }
   check = () => true;
   async run(model: Model, real: Real) {
-    const ids = await real.send(this.users);
+    const now = clock().getTime();
+    const items = this.items.map(({ user, type, ttlMs }) => ({ user, type, expiresAt: ttlMs && now + ttlMs }));
+    const ids = await real.send(items);
     ids.forEach((id, index) => {
-      model.userOf.set(id, this.users[index] ?? "");
+      model.items.set(id, items[index] as Item);
     });
     real.fuse = this.fuse;
     await real.route(ids);
     real.fuse = Number.POSITIVE_INFINITY;
-    model.decide(ids, clock().getTime());
+    model.decide(ids, now);
     await compare(model, real);
   }
-  toString = () => `send(${this.users.join(",")}; dies at ${this.fuse})`;
+  toString = () =>
+    `send(${this.items.map(({ user, type, ttlMs = "" }) => `${user} ${type} ${ttlMs}`)}; dies at ${this.fuse})`;
 }
 
 class Tick implements Command {
@@ -282,13 +251,26 @@ class Tick implements Command {
   async run(model: Model, real: Real) {
     time.now = new Date(time.now.getTime() + this.ms);
     real.fuse = this.fuse;
-    await real.close();
-    real.fuse = Number.POSITIVE_INFINITY;
-    await real.settle();
-    model.close(clock().getTime());
+    await closeAll(model, real);
     await compare(model, real);
   }
   toString = () => `tick(${this.ms} ms; dies at ${this.fuse})`;
+}
+
+class Close implements Command {
+  readonly which: number;
+  constructor(which: number) {
+    this.which = which;
+  }
+  check = (model: Readonly<Model>) => model.open.length > 0;
+  async run(model: Model, real: Real) {
+    const batch = model.open[this.which % model.open.length];
+    if (batch === undefined) return;
+    await real.closeEarly(batch.key);
+    model.closeEarly(batch, clock().getTime());
+    await compare(model, real);
+  }
+  toString = () => `close(${this.which})`;
 }
 
 class Cancel implements Command {
@@ -296,7 +278,7 @@ class Cancel implements Command {
   constructor(which: number) {
     this.which = which;
   }
-  check = (model: Readonly<Model>) => model.userOf.size > 0;
+  check = (model: Readonly<Model>) => model.items.size > 0;
   async run(model: Model, real: Real) {
     const id = real.ids[this.which % real.ids.length] ?? "";
     await real.cancel(id);
@@ -316,23 +298,45 @@ class Prefer implements Command {
   check = () => true;
   async run(model: Model, real: Real) {
     await real.wish(this.user, this.wish);
-    await real.settle();
     model.wish(this.user, this.wish, clock().getTime());
     await compare(model, real);
   }
   toString = () => `prefer(${this.user}, ${JSON.stringify(this.wish)})`;
 }
 
+/** What is due has closed before: whether a digest is past is no question of its type. */
+class Change implements Command {
+  readonly type: string;
+  readonly rule: Rule;
+  constructor(type: string, changed: Rule) {
+    this.type = type;
+    this.rule = changed;
+  }
+  check = () => true;
+  async run(model: Model, real: Real) {
+    await closeAll(model, real);
+    await real.change(this.type, this.rule);
+    model.change(this.type, this.rule, clock().getTime());
+    await compare(model, real);
+  }
+  toString = () => `change(${this.type}, ${JSON.stringify(this.rule)})`;
+}
+
 class Again implements Command {
-  check = (model: Readonly<Model>) => model.userOf.size > 0;
+  check = (model: Readonly<Model>) => model.items.size > 0;
   async run(model: Model, real: Real) {
     await real.route(real.ids);
-    await real.close();
-    await real.settle();
-    model.close(clock().getTime());
+    await closeAll(model, real);
     await compare(model, real);
   }
   toString = () => "all messages once more";
+}
+
+async function closeAll(model: Model, real: Real): Promise<void> {
+  await real.close();
+  real.fuse = Number.POSITIVE_INFINITY;
+  await real.settle();
+  model.close(clock().getTime());
 }
 
 const sorted = (arrived: readonly (readonly string[])[]) => arrived.map((ids) => ids.toSorted().join(" ")).toSorted();
@@ -342,30 +346,57 @@ async function compare(model: Model, real: Real): Promise<void> {
   const rows = await sql<{ id: string; status: number }[]>`
     select id, status from notifications where tenant_id = ${real.tenantId} and batch_role is distinct from 4`;
   const delivered = new Set(model.arrived.flat());
-  for (const { id, status } of rows) {
-    const expected = model.cancelled.has(id) ? Status.CANCELLED : delivered.has(id) ? Status.DELIVERED : Status.BATCHED;
-    expect([id, status]).toEqual([id, expected]);
-  }
+  const expected = (id: string) => {
+    if (model.cancelled.has(id)) return Status.CANCELLED;
+    if (model.expired.has(id)) return Status.EXPIRED;
+    return delivered.has(id) ? Status.DELIVERED : Status.BATCHED;
+  };
+  expect(rows.map(({ id, status }) => [id, status])).toEqual(rows.map(({ id }) => [id, expected(id)]));
+  const open = await sql<{ user: string; type: string; at: Date; joined: number; live: number }[]>`
+    select user_id as user, type, flush_at as at, joined, (
+      select count(*)::int from notifications n where n.tenant_id = b.tenant_id and n.batch_id = b.id and n.status = 4
+        and n.batch_role = 1) as live
+    from batches b where tenant_id = ${real.tenantId} and state in (1, 2)`;
+  const told = open.map(({ user, type, at, joined, live }) => `${user} ${type} ${at.getTime()} ${joined} ${live}`);
+  const foretold = model.batches.map(
+    ({ user, type, flushAt, joined, live }) => `${user} ${type} ${flushAt} ${joined} ${live.size}`,
+  );
+  expect(told.toSorted()).toEqual(foretold.toSorted());
 }
 
 test("whatever happens in whatever order, each notification arrives once, in the batch it belongs to", async () => {
   const user = fc.constantFrom(...USERS);
+  const type = fc.constantFrom(...TYPES);
+  const ttlMs = fc.constantFrom(undefined, undefined, undefined, 400_000, 700_000, 1_000_000, 2 * HOUR);
   // Usually nobody dies; else at one of the first commits.
   const fuse = fc.oneof(fc.constant(Number.POSITIVE_INFINITY), fc.nat({ max: 6 }));
+  const items = fc.array(fc.record({ user, type, ttlMs }), { minLength: 1, maxLength: 7 });
+  const ms = fc.constantFrom(0, 1000, 200_000, 200_000, 300_000, 600_000, HOUR, -5000, -600_000);
+  const wish = fc.record({ enabled: often, maxSize: fc.integer({ min: 1, max: 4 }), digest: seldom });
+  const rules = fc
+    .record({ batchable: often, maxSize: fc.integer({ min: 2, max: 4 }), leading: fc.boolean(), sliding: fc.boolean() })
+    .map((own) => rule(own));
+  const sends = fc.tuple(items, fuse).map((args) => new Send(...args));
   const commands = [
-    fc.tuple(fc.array(user, { minLength: 1, maxLength: 7 }), fuse).map((args) => new Send(...args)),
-    fc.tuple(fc.constantFrom(0, 1000, WINDOW / 2, WINDOW, -5000, -WINDOW), fuse).map((args) => new Tick(...args)),
+    ...[sends, sends, fc.tuple(ms, fuse).map((args) => new Tick(...args))],
     fc.nat({ max: 30 }).map((which) => new Cancel(which)),
-    fc
-      .tuple(user, fc.record({ enabled: fc.boolean(), maxSize: fc.integer({ min: 1, max: 4 }) }))
-      .map((args) => new Prefer(...args)),
+    fc.nat({ max: 30 }).map((which) => new Close(which)),
+    fc.tuple(user, wish).map((args) => new Prefer(...args)),
+    fc.tuple(type, rules).map((args) => new Change(...args)),
     fc.constant(new Again()),
   ];
   await fc.assert(
     fc.asyncProperty(fc.commands(commands, { maxCommands: 25 }), async (run) => {
-      time.now = new Date();
-      await fc.asyncModelRun(() => ({ model: new Model(), real: new Real() }), run);
+      time.now = new Date(Math.floor(Date.now() / HOUR) * HOUR + HOUR / 3);
+      await fc.asyncModelRun(async () => {
+        const real = new Real();
+        await real.begin();
+        return { model: new Model(), real };
+      }, run);
     }),
-    { numRuns: 40 },
+    { numRuns: 60 },
   );
-}, 300_000);
+}, 600_000);
+
+const often = fc.constantFrom(true, true, true, false);
+const seldom = fc.constantFrom(false, false, false, true);

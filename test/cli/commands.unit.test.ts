@@ -8,7 +8,7 @@ import { BadRequestSchema, ErrorInfoSchema } from "#gen/google/rpc/error_details
 import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { BatchKind, BatchService, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
-import { Gate, GateAnswer } from "#gen/posthorn/v1/explain_pb.ts";
+import { Exemption, Gate, GateAnswer } from "#gen/posthorn/v1/explain_pb.ts";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import {
@@ -112,7 +112,7 @@ test("without --idempotency-key each send gets a new one; --no-wait does not wai
 
 test("explain shows what was asked in words, for each channel, on the recipient's clock and in UTC", async () => {
   const at = (time: string) => timestampFromDate(new Date(time));
-  const passed = (gate: Gate) => ({ gate, answer: GateAnswer.PASSED });
+  const passed = (gate: Gate, rule?: object) => ({ gate, answer: GateAnswer.PASSED, ...(rule && { rule }) });
   const quiet = {
     gate: Gate.QUIET_HOURS,
     answer: GateAnswer.HELD,
@@ -151,7 +151,19 @@ test("explain shows what was asked in words, for each channel, on the recipient'
           channels: [
             {
               channel: Channel.IN_APP,
-              gates: [passed(Gate.CHANNEL_AVAILABLE), quiet, { gate: Gate.RATE_LIMITS, answer: GateAnswer.NOT_ASKED }],
+              gates: [
+                passed(Gate.CHANNEL_AVAILABLE),
+                passed(Gate.MINIMUM_PRIORITY, { level: PreferenceLevel.CATEGORY, minimumPriority: Priority.NORMAL }),
+                passed(Gate.SUBSCRIPTIONS, { subscriptionIds: [ID] }),
+                passed(Gate.WEEKEND, { enabled: true, exemption: Exemption.CRITICAL }),
+                passed(Gate.HOURLY_CAP, {
+                  level: PreferenceLevel.BUILT_IN,
+                  limit: { window: Reason.HOURLY_CAP, usage: 1, limit: 3, maxPerHour: 4 },
+                }),
+                passed(Gate.DO_NOT_DISTURB, { level: PreferenceLevel.BUILT_IN, enabled: false }),
+                quiet,
+                { gate: Gate.RATE_LIMITS, answer: GateAnswer.NOT_ASKED },
+              ],
             },
             { channel: Channel.EMAIL, gates: [unavailable, { gate: Gate.QUIET_HOURS, answer: GateAnswer.NOT_ASKED }] },
           ],
@@ -174,6 +186,11 @@ test("explain shows what was asked in words, for each channel, on the recipient'
       "  by the user's preferences (revision 3), the tenant's (none), the type (revision 1)",
       "                            inbox                                                             email",
       "  the channel is there      yes                                                               NO: never",
+      "  is urgent enough          yes (normal at least, set for the category)                       -",
+      `  subscriptions let it through  yes (asked: ${ID})                                            -`,
+      "  no free weekend           yes, CRITICAL passes                                              -",
+      "  the hourly cap has room   yes (hourly-cap: 1 of 3 used, of 4 an hour)                       -",
+      "  no do-not-disturb period  yes (off)                                                         -",
       "  no quiet hours            NO: held until Sat 2026-11-28 08:00 (22:00–08:00, set by the user)  -",
       "  the rate limits have room  -                                                                 -",
     ].map((line) =>

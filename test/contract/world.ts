@@ -149,6 +149,8 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       days: [1],
       max_size: 5,
       max_per_hour: 100,
+      note: "By another",
+      replacement: "general",
       value: 4,
       urgency: 4,
     },

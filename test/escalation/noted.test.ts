@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Channel, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { queueHandOvers } from "#src/escalation/queries.ts";
 import { type Claimed, record } from "#src/pipeline/deliver/queries.ts";
 import { onPostgres } from "../support/on-postgres.ts";
@@ -14,7 +14,7 @@ test("what a process that stood still has claimed twice, and notes together, is 
   ]);
   const claimed = (attempts: number): Claimed => ({
     ...{ tenantId, notificationId, userId: "u1", step: 0, channel: Channel.PUSH, attempts },
-    ...{ dueAt: clock(), trace: null, atMostOnce: false, inDoubt: false },
+    ...{ dueAt: clock(), heldBy: Reason.UNSPECIFIED, trace: null, atMostOnce: false, inDoubt: false },
   });
   const handOver = {
     notificationId,

@@ -5,9 +5,9 @@ import { isGoodMoment, nextGoodMoment, placeOf } from "#src/learning/good-moment
 import {
   CELLS,
   countedAt,
+  type DayHours,
   ENOUGH_LOOKS,
   ENOUGH_MS,
-  type GoodHours,
   goodHours,
   goodHoursLike,
   HALF_LIFE_MS,
@@ -69,7 +69,7 @@ function looksOf(counts: Record<number, number>, { over = ENOUGH_MS, ago = 0 } =
   return { userId: "ann", weights: weights.map((count) => count * scale), since, lastHour };
 }
 const SATURDAY = 24;
-const hoursOf = (good: GoodHours | undefined) =>
+const hoursOf = (good: DayHours | undefined) =>
   good && { weekday: goodHoursLike(good, 0), weekend: goodHoursLike(good, SATURDAY) };
 
 describe("good hours", () => {
@@ -80,6 +80,10 @@ describe("good hours", () => {
       weekday: [8, 9, 20],
       weekend: [11],
     });
+  });
+  test("are among those in which the user looks at all, with a tenth of the looks of the best", () => {
+    const looks = looksOf({ 7: 1.9, 8: 2.1, 9: 20, 20: 19, [SATURDAY + 11]: 40, [SATURDAY + 9]: 3.9 });
+    expect(hoursOf(goodHours(looks, NOW)?.awake)).toEqual({ weekday: [8, 9, 20], weekend: [11] });
   });
   test("are the same on all days where one kind of them is little known", () => {
     expect(hoursOf(goodHours(looksOf({ 9: 20.5, [SATURDAY + 11]: 10.5 }), NOW))).toEqual({

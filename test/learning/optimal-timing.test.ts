@@ -3,7 +3,7 @@ import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { Gate, GateAnswer } from "#gen/posthorn/v1/explain_pb.ts";
 import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { PreferenceLevel } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { Digest_Mode, PreferenceLevel } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { AckRequest_Kind } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { plain as plainArray } from "#src/store/arrays.ts";
 import { batching, HOUR } from "../batches/setup.ts";
@@ -69,7 +69,7 @@ test("what can wait comes in the next hour in which its recipient usually looks"
   });
   const names = gates.map(({ gate }) => gate);
   const place = names.indexOf(Gate.OPTIMAL_TIMING);
-  expect([names[place - 1], names[place + 1]]).toEqual([Gate.WEEKEND, Gate.DIGEST]);
+  expect([names[place - 1], names[place + 1]]).toEqual([Gate.DIGEST, Gate.BATCH]);
   expect(gates.slice(0, place).every(({ answer }) => answer === GateAnswer.PASSED)).toBe(true);
   expect(gates.slice(place + 1).every(({ answer }) => answer === GateAnswer.NOT_ASKED)).toBe(true);
 
@@ -244,4 +244,33 @@ test.each([30, 4 * 86_400])("a wait of %d seconds is refused", async (seconds) =
     key.types.createType({ type: { key: "odd", timing: { maxWait: { seconds: BigInt(seconds) } } } }),
   );
   expect(refused.reason).toBe("INVALID_REQUEST");
+});
+
+test("who wants quiet hours by what was learnt gets nothing but what is urgent when they never look", async () => {
+  const user = await userLookingAt(9, 12, 20);
+  await prefer(user, { timing: { personalisedQuietHours: true } });
+  const { notificationId: id } = await send(user, plain, "Not now");
+  expect(await get(id)).toMatchObject(HELD);
+  expect((await dueAt(id)).getTime()).toBeGreaterThanOrEqual(at("12:00").getTime());
+  expect((await dueAt(id)).getTime()).toBeLessThan(at("12:30").getTime());
+  const { timeline } = await key.send.explainNotification({ id });
+  const gates = timeline.find(({ decision }) => decision !== undefined)?.decision?.channels[0]?.gates ?? [];
+  expect(gates.find(({ gate }) => gate === Gate.OPTIMAL_TIMING)?.rule).toMatchObject({
+    level: PreferenceLevel.USER,
+    byType: false,
+    goodHours: [9, 12, 20],
+    maxWait: { seconds: 86_400n },
+  });
+  expect((await send(user, plain, "Now", { priority: Priority.HIGH })).status).toBe(Status.DELIVERED);
+  const { reconciled } = await prefer(user, { timing: { personalisedQuietHours: false } });
+  expect(reconciled).toMatchObject({ released: 1 });
+  await reached(id, Status.DELIVERED);
+});
+
+test("what goes into its recipient's digest waits for that alone", async () => {
+  const user = await userLookingAt(20);
+  // In ten minutes. After the hour in which they look it would be a week later.
+  await prefer(user, { digest: { mode: Digest_Mode.WEEKLY, time: "10:30", days: [2] } });
+  const { notificationId: id } = await send(user, patient, "Read me");
+  expect(await get(id)).toMatchObject({ status: Status.BATCHED, reason: Reason.DIGEST });
 });

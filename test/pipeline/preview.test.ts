@@ -81,7 +81,11 @@ const preferences = fc.record(
     }),
     weekendsEnabled: fc.boolean(),
     minimumPriority: fc.constantFrom(Priority.LOW, Priority.NORMAL, Priority.HIGH),
-    channels: fc.record({ email: fc.boolean(), inApp: fc.constantFrom(true, true, false) }),
+    channels: fc.record({
+      email: fc.boolean(),
+      inApp: fc.constantFrom(true, true, false),
+      emailDigestOnly: fc.boolean(),
+    }),
     hourlyCap: fc.record({ enabled: fc.boolean(), maxPerHour: fc.integer({ min: 1, max: 3 }) }),
     digest: fc.record({ mode: fc.constantFrom(Digest_Mode.IMMEDIATE, Digest_Mode.HOURLY, Digest_Mode.DAILY), time }),
     batching: fc.record({ enabled: fc.boolean(), maxSize: fc.integer({ min: 2, max: 3 }) }),

@@ -2,6 +2,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { Channel, Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { Digest_Mode, PreferenceLevel as Level, PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { NO_LIMITS } from "#src/limits/channel-day.ts";
 import { compile } from "#src/preferences/compile.ts";
 import { effective } from "#src/preferences/effective.ts";
 import type { Levels } from "#src/preferences/merge.ts";
@@ -29,7 +30,11 @@ test("where nobody has set anything every value is built in, and every field is 
   expect(preferences).toEqual(
     create(PreferencesSchema, {
       enabled: true,
-      channels: { inApp: true, email: true, sms: true, push: true, webhook: true, chat: true },
+      channels: {
+        ...{ inApp: true, email: true, sms: true, push: true, webhook: true, chat: true },
+        ...{ smsEmergencyOnly: false, emailDigestOnly: false },
+      },
+      channelLimits: { emailPerDay: 0, smsPerDay: 0, pushPerDay: 0, webhookPerDay: 0, chatPerDay: 0 },
       delivery: { method: Channel.IN_APP, fallbacks: [], confirmationRequired: false },
       minimumPriority: Priority.LOW,
       quietHours: { enabled: false, startTime: "22:00", endTime: "08:00", allowCritical: true },
@@ -42,7 +47,7 @@ test("where nobody has set anything every value is built in, and every field is 
       batching: { enabled: true, maxSize: 5, window: { seconds: 1800n } },
       hourlyCap: { enabled: true, maxPerHour: 10 },
       digest: { mode: Digest_Mode.IMMEDIATE, time: "09:00", days: [1] },
-      timing: { intelligentTiming: true, learning: true },
+      timing: { intelligentTiming: true, learning: true, personalisedQuietHours: false },
     }),
   );
   expect(new Set(Object.values(origins))).toEqual(new Set([Level.BUILT_IN]));
@@ -57,13 +62,17 @@ test("where nobody has set anything every value is built in, and every field is 
 
 test("what may be learnt of users is their word before the tenant's", () => {
   const { preferences, origins } = effective(
-    levels({ timing: { learning: false, intelligentTiming: false } }, { timing: { learning: true } }),
+    levels(
+      { timing: { learning: false, intelligentTiming: false, personalisedQuietHours: true } },
+      { timing: { learning: true } },
+    ),
     undefined,
   );
-  expect(preferences.timing).toMatchObject({ intelligentTiming: false, learning: true });
+  expect(preferences.timing).toMatchObject({ intelligentTiming: false, learning: true, personalisedQuietHours: true });
   expect(origins).toMatchObject({
     "timing.intelligent_timing": Level.TENANT,
     "timing.learning": Level.USER,
+    "timing.personalised_quiet_hours": Level.TENANT,
   });
 });
 
@@ -182,6 +191,36 @@ test("a tenant's value for a type does not lift what the user restricted, but re
   expect(scoped(levels(restricting, lifted))).toMatchObject({ enabled: [true, Level.TYPE], inApp: [true, Level.TYPE] });
 });
 
+test("what a channel is for alone is not lifted by a tenant's value for a type, but by the user's", () => {
+  const lifted = { types: { news: { channels: { smsEmergencyOnly: false } } } };
+  const mine = { channels: { smsEmergencyOnly: true, emailDigestOnly: true } };
+  const only = (value: Levels) => {
+    const { preferences, origins } = effective(value, NEWS);
+    const { smsEmergencyOnly, emailDigestOnly } = preferences.channels ?? {};
+    return [smsEmergencyOnly, origins["channels.sms_emergency_only"], emailDigestOnly];
+  };
+  expect(only(levels(lifted, mine))).toEqual([true, Level.USER, true]);
+  expect(only(levels(mine, lifted))).toEqual([false, Level.TYPE, true]);
+  expect(only(levels({ ...mine, ...lifted }))).toEqual([false, Level.TYPE, true]);
+});
+
+test("of the day's limits of a channel the lowest holds, whoever has set it", () => {
+  const inForce = (tenant: number | undefined, user: number | undefined, server: number) => {
+    const limits = (smsPerDay: number | undefined) => (smsPerDay === undefined ? {} : { channelLimits: { smsPerDay } });
+    const { preferences, origins } = effective(levels(limits(tenant), limits(user)), undefined, {
+      ...NO_LIMITS,
+      sms: server,
+    });
+    return [preferences.channelLimits?.smsPerDay, origins["channel_limits.sms_per_day"]];
+  };
+  expect(inForce(undefined, undefined, 0)).toEqual([0, Level.BUILT_IN]);
+  expect(inForce(undefined, undefined, 7)).toEqual([7, Level.BUILT_IN]);
+  expect(inForce(5, 9, 7)).toEqual([5, Level.TENANT]);
+  expect(inForce(5, 3, 7)).toEqual([3, Level.USER]);
+  expect(inForce(9, 8, 7)).toEqual([7, Level.BUILT_IN]);
+  expect(inForce(undefined, 8, 0)).toEqual([8, Level.USER]);
+});
+
 test("an opt-in type is off until the user, not the tenant, switches it or its category on", () => {
   const optIn = { ...NEWS, optIn: true };
   const on = { types: { news: { enabled: true } } };
@@ -230,6 +269,8 @@ test("what the gates look up is what is in force", () => {
     off: undefined,
     minimumPriority: Priority.LOW,
     channelsOff: 0,
+    criticalOnly: 0,
+    digestOnly: 0,
     batching: { maxSize: 5, windowMs: 1_800_000 },
     digestMode: Digest_Mode.IMMEDIATE,
   };

@@ -7,6 +7,7 @@ import {
   PreferencesService,
   type UpdatePreferencesRequestSchema,
 } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { NO_LIMITS } from "#src/limits/channel-day.ts";
 import type { Call } from "#src/rpc/call.ts";
 import { preferencesService } from "#src/services/preferences-service.ts";
 import { fakeCall, userOf } from "../support/call.ts";
@@ -27,6 +28,7 @@ const service = preferencesService({
   preferencesChanged: (...args) => told.push(args),
   membershipChanged: () => undefined,
   pageTokens,
+  channelsPerDay: NO_LIMITS,
 });
 const method = PreferencesService.method;
 const asUser = (tenantId = newId(), userId = "ann") => fakeCall({ tenantId, principal: userOf(tenantId, userId) });

@@ -98,7 +98,7 @@ test("a usual Send is recognised, and so is a batch of them", () => {
 test.each([
   ["nobody to send to", { to: {} }],
   ["a recipient with a space", { to: { userIds: ["a b"] } }],
-  ["no title", { content: { title: "" } }],
+  ["a title of 256 characters", { content: { title: "t".repeat(256) } }],
   ["a script behind a click", { content: { title: "Hi", url: "JavaScript:alert(1)" } }],
   ["a priority that does not exist", { priority: 9 as Priority }],
   ["a channel twice", { channels: [Channel.IN_APP, Channel.IN_APP] }],

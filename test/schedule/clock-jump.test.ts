@@ -5,6 +5,7 @@ import { batching, HOUR, steppedClock } from "../batches/setup.ts";
 import { platformOfFile, platformOfTest } from "../support/platform.ts";
 import { refusalOf } from "../support/refusal.ts";
 import { testServices } from "../support/services.ts";
+import { until } from "../support/until.ts";
 
 // Partitions are made for the months to come. Who was suspended for longer, or whose clock is set, comes to where there are none.
 const YEAR = 366 * 24 * HOUR;
@@ -38,4 +39,28 @@ test("a node that stood still for a year goes on by itself", async () => {
   await reached(results[0]?.notificationId ?? "", Status.DELIVERED);
   await prefer(user, { language: "de" });
   expect(await send(user, "general", "Again")).toMatchObject({ status: Status.DELIVERED });
+});
+
+test("an occurrence that comes in a month that nobody had made is sent, and not missed", async () => {
+  const { clock, step } = steppedClock();
+  const node = await platformOfTest({ clock });
+  const { newUser, entries } = batching(node);
+  const user = newUser();
+  await node.key.schedules.createSchedule({
+    schedule: {
+      key: "next-year",
+      request: { to: { userIds: [user] }, content: { title: "Hi" } },
+      recurrence: "FREQ=HOURLY",
+      // Half an hour before the clock is there: nobody is too late for it.
+      localStartTime: new Date(clock().getTime() + YEAR - HOUR / 2).toISOString().slice(0, 19),
+      timeZone: "UTC",
+    },
+  });
+  step(YEAR);
+  await until(
+    () => entries(user),
+    (came) => came.length > 0,
+  );
+  const { schedule } = await node.key.schedules.getSchedule({ key: "next-year" });
+  expect(schedule).toMatchObject({ firedCount: 1n });
 });

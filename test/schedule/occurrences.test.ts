@@ -32,7 +32,8 @@ const scheduler = (over: Store) => {
     findType: () => undefined,
     dedupWindowMs: 1000,
     reloadType: async () => undefined,
-    zonesOf: async () => new Map(),
+    recipientsOf: async () => new Map(),
+    payloadsOf: async () => ({}),
   };
   return { accept, slot: 1, log };
 };

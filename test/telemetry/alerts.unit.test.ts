@@ -104,6 +104,10 @@ const TRIED: Readonly<Record<string, { told: Series; untold: Series[] }>> = {
       one("posthorn_scheduler_oldest_seconds", 'kind="step"', always(120)),
     ],
   },
+  PosthornHandOversUnknown: {
+    told: handOvers("unknown", 11 / 3600),
+    untold: [handOvers("unknown", 9 / 3600), handOvers("given_up", 1)],
+  },
   PosthornHandOversFailing: {
     told: { ...handOvers("sent", 8), ...handOvers("given_up", 1) },
     untold: [

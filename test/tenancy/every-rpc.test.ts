@@ -227,9 +227,12 @@ beforeAll(async () => {
     days: [1],
     max_size: 5,
     max_per_hour: 100,
+    note: "By another",
+    replacement: "general",
     value: 4,
     urgency: 4,
   };
+  await sql`insert into looks values (${node.tenant.tenantId}, 'alice', '{1}', now(), now())`;
   before = await contentOf(sql, node.tenant.tenantId);
   for (const [name, content] of Object.entries(before))
     if (name !== "token_revocations") expect(content, name).not.toMatch(/^0 /);

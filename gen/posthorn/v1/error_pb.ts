@@ -40,7 +40,7 @@ export type ItemError = Message<"posthorn.v1.ItemError"> & {
   message: string;
 
   /**
-   * The refused fields, with paths relative to the item.
+   * The refused fields, with paths relative to the item; the first 25.
    *
    * @generated from field: repeated posthorn.v1.FieldViolation field_violations = 4;
    */

@@ -16,11 +16,17 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/explain.proto.
  */
 export const file_posthorn_v1_explain: GenFile = /*@__PURE__*/
-  fileDesc("Chlwb3N0aG9ybi92MS9leHBsYWluLnByb3RvEgtwb3N0aG9ybi52MSL0AwoEUnVsZRIrCgVsZXZlbBgBIAEoDjIcLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VMZXZlbBIPCgdieV90eXBlGAIgASgIEi8KEG1pbmltdW1fcHJpb3JpdHkYAyABKA4yFS5wb3N0aG9ybi52MS5Qcmlvcml0eRISCgpzdGFydF90aW1lGAQgASgJEhAKCGVuZF90aW1lGAUgASgJEhgKC2RheV9vZl93ZWVrGAYgASgFSACIAQESLQoLZGlnZXN0X21vZGUYByABKA4yGC5wb3N0aG9ybi52MS5EaWdlc3QuTW9kZRITCgtkaWdlc3RfdGltZRgIIAEoCRITCgtkaWdlc3RfZGF5cxgJIAMoBRIQCghtYXhfc2l6ZRgKIAEoBRIpCgZ3aW5kb3cYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoFbGltaXQYDCABKAsyHC5wb3N0aG9ybi52MS5SYXRlTGltaXRTdGF0dXMSKQoJZXhlbXB0aW9uGA0gASgOMhYucG9zdGhvcm4udjEuRXhlbXB0aW9uEhIKCmdvb2RfaG91cnMYDiADKAUSKwoIbWF4X3dhaXQYDyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDgoMX2RheV9vZl93ZWVrIsgBCgtHYXRlVmVyZGljdBIfCgRnYXRlGAEgASgOMhEucG9zdGhvcm4udjEuR2F0ZRInCgZhbnN3ZXIYAiABKA4yFy5wb3N0aG9ybi52MS5HYXRlQW5zd2VyEiMKBnJlYXNvbhgDIAEoDjITLnBvc3Rob3JuLnYxLlJlYXNvbhIpCgV1bnRpbBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASHwoEcnVsZRgFIAEoCzIRLnBvc3Rob3JuLnYxLlJ1bGUiiwEKEkNoYW5uZWxFeHBsYW5hdGlvbhIlCgdjaGFubmVsGAEgASgOMhQucG9zdGhvcm4udjEuQ2hhbm5lbBIlCgd2ZXJkaWN0GAIgASgLMhQucG9zdGhvcm4udjEuVmVyZGljdBInCgVnYXRlcxgDIAMoCzIYLnBvc3Rob3JuLnYxLkdhdGVWZXJkaWN0IuIBCghEZWNpc2lvbhIRCgl0aW1lX3pvbmUYASABKAkSEgoKbG9jYWxfdGltZRgCIAEoCRIwCgh2ZXJzaW9ucxgDIAEoCzIeLnBvc3Rob3JuLnYxLkRlY2lzaW9uLlZlcnNpb25zEjEKCGNoYW5uZWxzGAQgAygLMh8ucG9zdGhvcm4udjEuQ2hhbm5lbEV4cGxhbmF0aW9uGkoKCFZlcnNpb25zEhMKC3ByZWZlcmVuY2VzGAEgASgFEhsKE2RlZmF1bHRfcHJlZmVyZW5jZXMYAiABKAUSDAoEdHlwZRgDIAEoBSJkCg5FeHBsYWluZWRFbnRyeRIpCgVlbnRyeRgBIAEoCzIaLnBvc3Rob3JuLnYxLlRpbWVsaW5lRW50cnkSJwoIZGVjaXNpb24YAiABKAsyFS5wb3N0aG9ybi52MS5EZWNpc2lvbiqMAwoER2F0ZRIUChBHQVRFX1VOU1BFQ0lGSUVEEAASDwoLR0FURV9FWFBJUlkQARIUChBHQVRFX1RZUEVfRVhJU1RTEAISEAoMR0FURV9PUFRfT1VUEAMSFAoQR0FURV9UWVBFX1NXSVRDSBAEEhcKE0dBVEVfQ0hBTk5FTF9TV0lUQ0gQBRIaChZHQVRFX0NIQU5ORUxfQVZBSUxBQkxFEAYSGQoVR0FURV9NSU5JTVVNX1BSSU9SSVRZEAcSFgoSR0FURV9TVUJTQ1JJUFRJT05TEAgSEQoNR0FURV9TQ0hFRFVMRRAJEhQKEEdBVEVfUVVJRVRfSE9VUlMQChIXChNHQVRFX0RPX05PVF9ESVNUVVJCEAsSEAoMR0FURV9XRUVLRU5EEAwSFwoTR0FURV9PUFRJTUFMX1RJTUlORxAREg8KC0dBVEVfRElHRVNUEA0SDgoKR0FURV9CQVRDSBAOEhMKD0dBVEVfSE9VUkxZX0NBUBAPEhQKEEdBVEVfUkFURV9MSU1JVFMQECqpAQoKR2F0ZUFuc3dlchIbChdHQVRFX0FOU1dFUl9VTlNQRUNJRklFRBAAEhYKEkdBVEVfQU5TV0VSX1BBU1NFRBABEhQKEEdBVEVfQU5TV0VSX0hFTEQQAhIaChZHQVRFX0FOU1dFUl9TVVBQUkVTU0VEEAMSGQoVR0FURV9BTlNXRVJfQ09MTEVDVEVEEAQSGQoVR0FURV9BTlNXRVJfTk9UX0FTS0VEEAUqVAoJRXhlbXB0aW9uEhkKFUVYRU1QVElPTl9VTlNQRUNJRklFRBAAEhYKEkVYRU1QVElPTl9DUklUSUNBTBABEhQKEEVYRU1QVElPTl9CWVBBU1MQAkI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_posthorn_v1_notification, file_posthorn_v1_preferences_service]);
+  fileDesc("Chlwb3N0aG9ybi92MS9leHBsYWluLnByb3RvEgtwb3N0aG9ybi52MSLYBAoEUnVsZRIrCgVsZXZlbBgBIAEoDjIcLnBvc3Rob3JuLnYxLlByZWZlcmVuY2VMZXZlbBIPCgdieV90eXBlGAIgASgIEi8KEG1pbmltdW1fcHJpb3JpdHkYAyABKA4yFS5wb3N0aG9ybi52MS5Qcmlvcml0eRISCgpzdGFydF90aW1lGAQgASgJEhAKCGVuZF90aW1lGAUgASgJEhgKC2RheV9vZl93ZWVrGAYgASgFSACIAQESLQoLZGlnZXN0X21vZGUYByABKA4yGC5wb3N0aG9ybi52MS5EaWdlc3QuTW9kZRITCgtkaWdlc3RfdGltZRgIIAEoCRITCgtkaWdlc3RfZGF5cxgJIAMoBRIQCghtYXhfc2l6ZRgKIAEoBRIpCgZ3aW5kb3cYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoFbGltaXQYDCABKAsyHC5wb3N0aG9ybi52MS5SYXRlTGltaXRTdGF0dXMSKQoJZXhlbXB0aW9uGA0gASgOMhYucG9zdGhvcm4udjEuRXhlbXB0aW9uEhIKCmdvb2RfaG91cnMYDiADKAUSKwoIbWF4X3dhaXQYDyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoHZW5hYmxlZBgQIAEoCEgBiAEBEhgKEHN1YnNjcmlwdGlvbl9pZHMYESADKAkSFwoKcmVzdHJpY3RlZBgSIAEoCEgCiAEBQg4KDF9kYXlfb2Zfd2Vla0IKCghfZW5hYmxlZEINCgtfcmVzdHJpY3RlZCLIAQoLR2F0ZVZlcmRpY3QSHwoEZ2F0ZRgBIAEoDjIRLnBvc3Rob3JuLnYxLkdhdGUSJwoGYW5zd2VyGAIgASgOMhcucG9zdGhvcm4udjEuR2F0ZUFuc3dlchIjCgZyZWFzb24YAyABKA4yEy5wb3N0aG9ybi52MS5SZWFzb24SKQoFdW50aWwYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEh8KBHJ1bGUYBSABKAsyES5wb3N0aG9ybi52MS5SdWxlIosBChJDaGFubmVsRXhwbGFuYXRpb24SJQoHY2hhbm5lbBgBIAEoDjIULnBvc3Rob3JuLnYxLkNoYW5uZWwSJQoHdmVyZGljdBgCIAEoCzIULnBvc3Rob3JuLnYxLlZlcmRpY3QSJwoFZ2F0ZXMYAyADKAsyGC5wb3N0aG9ybi52MS5HYXRlVmVyZGljdCLiAQoIRGVjaXNpb24SEQoJdGltZV96b25lGAEgASgJEhIKCmxvY2FsX3RpbWUYAiABKAkSMAoIdmVyc2lvbnMYAyABKAsyHi5wb3N0aG9ybi52MS5EZWNpc2lvbi5WZXJzaW9ucxIxCghjaGFubmVscxgEIAMoCzIfLnBvc3Rob3JuLnYxLkNoYW5uZWxFeHBsYW5hdGlvbhpKCghWZXJzaW9ucxITCgtwcmVmZXJlbmNlcxgBIAEoBRIbChNkZWZhdWx0X3ByZWZlcmVuY2VzGAIgASgFEgwKBHR5cGUYAyABKAUiZAoORXhwbGFpbmVkRW50cnkSKQoFZW50cnkYASABKAsyGi5wb3N0aG9ybi52MS5UaW1lbGluZUVudHJ5EicKCGRlY2lzaW9uGAIgASgLMhUucG9zdGhvcm4udjEuRGVjaXNpb24qjAMKBEdhdGUSFAoQR0FURV9VTlNQRUNJRklFRBAAEg8KC0dBVEVfRVhQSVJZEAESFAoQR0FURV9UWVBFX0VYSVNUUxACEhAKDEdBVEVfT1BUX09VVBADEhQKEEdBVEVfVFlQRV9TV0lUQ0gQBBIXChNHQVRFX0NIQU5ORUxfU1dJVENIEAUSGgoWR0FURV9DSEFOTkVMX0FWQUlMQUJMRRAGEhkKFUdBVEVfTUlOSU1VTV9QUklPUklUWRAHEhYKEkdBVEVfU1VCU0NSSVBUSU9OUxAIEhEKDUdBVEVfU0NIRURVTEUQCRIUChBHQVRFX1FVSUVUX0hPVVJTEAoSFwoTR0FURV9ET19OT1RfRElTVFVSQhALEhAKDEdBVEVfV0VFS0VORBAMEg8KC0dBVEVfRElHRVNUEA0SFwoTR0FURV9PUFRJTUFMX1RJTUlORxAREg4KCkdBVEVfQkFUQ0gQDhITCg9HQVRFX0hPVVJMWV9DQVAQDxIUChBHQVRFX1JBVEVfTElNSVRTEBAqqQEKCkdhdGVBbnN3ZXISGwoXR0FURV9BTlNXRVJfVU5TUEVDSUZJRUQQABIWChJHQVRFX0FOU1dFUl9QQVNTRUQQARIUChBHQVRFX0FOU1dFUl9IRUxEEAISGgoWR0FURV9BTlNXRVJfU1VQUFJFU1NFRBADEhkKFUdBVEVfQU5TV0VSX0NPTExFQ1RFRBAEEhkKFUdBVEVfQU5TV0VSX05PVF9BU0tFRBAFKnUKCUV4ZW1wdGlvbhIZChVFWEVNUFRJT05fVU5TUEVDSUZJRUQQABIWChJFWEVNUFRJT05fQ1JJVElDQUwQARIUChBFWEVNUFRJT05fQllQQVNTEAISHwobRVhFTVBUSU9OX0VNRVJHRU5DWV9DT05UQUNUEANCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_posthorn_v1_notification, file_posthorn_v1_preferences_service]);
 
 /**
  * The rule behind an answer and the values that it saw, as they were then. Only
  * what belongs to the gate is set.
+ *
+ * Rules that let it pass are looked up by Decision.Versions: of the recipient's
+ * preferences and the tenant's defaults the last 100 versions before the present
+ * one are kept, of a type the last 100. Where one is gone, or the recipient was
+ * deleted, such a rule is absent; limits and subscriptions are kept with the
+ * decision.
  *
  * @generated from message posthorn.v1.Rule
  */
@@ -105,14 +111,20 @@ export type Rule = Message<"posthorn.v1.Rule"> & {
   window?: Duration | undefined;
 
   /**
-   * HOURLY_CAP, RATE_LIMITS that held or collected it: how that stood.
+   * HOURLY_CAP, RATE_LIMITS: how that stood without it, which tells how near the
+   * limit it was. RATE_LIMITS that let it pass: of the window with the fewest left,
+   * without retry_after and reset_time. Absent where nothing was asked: it was
+   * exempt, had waited for its turn, or Redis was away; and of decisions before this
+   * was kept.
    *
    * @generated from field: posthorn.v1.RateLimitStatus limit = 12;
    */
   limit?: RateLimitStatus | undefined;
 
   /**
-   * HOURLY_CAP, RATE_LIMITS that it passed without having to.
+   * QUIET_HOURS, DO_NOT_DISTURB, WEEKEND, DIGEST, BATCH that would have held it,
+   * CHANNEL_SWITCH that would have refused it, and HOURLY_CAP, RATE_LIMITS that could
+   * have: why they did not.
    *
    * @generated from field: posthorn.v1.Exemption exemption = 13;
    */
@@ -120,18 +132,46 @@ export type Rule = Message<"posthorn.v1.Rule"> & {
 
   /**
    * OPTIMAL_TIMING: the good hours of a day such as that until which it waits, 0 to
-   * 23 on the recipient's clock.
+   * 23 on the recipient's clock; where not its type lets it wait (`by_type`), all in
+   * which they look (Timing.personalised_quiet_hours).
    *
    * @generated from field: repeated int32 good_hours = 14;
    */
   goodHours: number[];
 
   /**
-   * OPTIMAL_TIMING: how long its type lets it wait.
+   * OPTIMAL_TIMING: how long it may wait.
    *
    * @generated from field: google.protobuf.Duration max_wait = 15;
    */
   maxWait?: Duration | undefined;
+
+  /**
+   * QUIET_HOURS, DO_NOT_DISTURB, WEEKEND, BATCH, HOURLY_CAP that let it pass: whether
+   * there was such a rule at all. False, it was switched off; BATCH: by the type or
+   * by the recipient.
+   *
+   * @generated from field: optional bool enabled = 16;
+   */
+  enabled?: boolean | undefined;
+
+  /**
+   * SUBSCRIPTIONS, PASSED: of the type's or category's and of the topics', which let
+   * it through. SUPPRESSED: which were asked and did not, at most 10. Empty where no
+   * filter had to be asked.
+   *
+   * @generated from field: repeated string subscription_ids = 17;
+   */
+  subscriptionIds: string[];
+
+  /**
+   * CHANNEL_SWITCH of SMS: whether text messages are for what is CRITICAL alone
+   * (ChannelPreferences.sms_emergency_only). DIGEST of EMAIL, and where that was
+   * collected for it: whether e-mail is for digests alone (email_digest_only).
+   *
+   * @generated from field: optional bool restricted = 18;
+   */
+  restricted?: boolean | undefined;
 };
 
 /**
@@ -176,7 +216,7 @@ export type GateVerdict = Message<"posthorn.v1.GateVerdict"> & {
   until?: Timestamp | undefined;
 
   /**
-   * The rule behind an objection or an exemption.
+   * The rule behind it, where there is one and it is known.
    *
    * @generated from field: posthorn.v1.Rule rule = 5;
    */
@@ -378,7 +418,7 @@ export const Gate = {
   TYPE_SWITCH: 4,
 
   /**
-   * The recipient wants this channel.
+   * The recipient wants this channel, for what is as urgent as this.
    *
    * @generated from enum value: GATE_CHANNEL_SWITCH = 5;
    */
@@ -435,18 +475,19 @@ export const Gate = {
   WEEKEND: 12,
 
   /**
+   * It does not wait for the recipient's digest; and the channel is not for digests
+   * alone (DIGEST_ONLY).
+   *
+   * @generated from enum value: GATE_DIGEST = 13;
+   */
+  DIGEST: 13,
+
+  /**
    * The recipient usually looks in this hour, or it is not to wait for such a one.
    *
    * @generated from enum value: GATE_OPTIMAL_TIMING = 17;
    */
   OPTIMAL_TIMING: 17,
-
-  /**
-   * It does not wait for the recipient's digest.
-   *
-   * @generated from enum value: GATE_DIGEST = 13;
-   */
-  DIGEST: 13,
 
   /**
    * It does not wait for others of its type.
@@ -550,13 +591,13 @@ export const GateAnswerSchema: GenEnum<GateAnswer> = /*@__PURE__*/
   enumDesc(file_posthorn_v1_explain, 1);
 
 /**
- * Why a limit let pass what it did not ask.
+ * Why a rule let pass what it would have held, or did not ask.
  *
  * @generated from enum posthorn.v1.Exemption
  */
 export const Exemption = {
   /**
-   * It was asked.
+   * It has passed by itself.
    *
    * @generated from enum value: EXEMPTION_UNSPECIFIED = 0;
    */
@@ -575,10 +616,17 @@ export const Exemption = {
    * @generated from enum value: EXEMPTION_BYPASS = 2;
    */
   BYPASS: 2,
+
+  /**
+   * Its sender is one of the recipient's emergency contacts.
+   *
+   * @generated from enum value: EXEMPTION_EMERGENCY_CONTACT = 3;
+   */
+  EMERGENCY_CONTACT: 3,
 } as const;
 
 /**
- * Why a limit let pass what it did not ask.
+ * Why a rule let pass what it would have held, or did not ask.
  *
  * @generated from enum posthorn.v1.Exemption
  */

@@ -403,7 +403,9 @@ export type StatusChanged = Message<"posthorn.v1.StatusChanged"> & {
   time?: Timestamp | undefined;
 
   /**
-   * HELD: when it is tried again. BATCHED: when its batch closes at the latest.
+   * HELD: when it is tried again. BATCHED: when its batch closes at the latest. With
+   * an outside channel whose own limit holds it (CHANNEL_DAY_LIMIT): its turn there;
+   * `status` is as before.
    *
    * @generated from field: google.protobuf.Timestamp retry_time = 6;
    */

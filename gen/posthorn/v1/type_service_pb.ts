@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/type_service.proto.
  */
 export const file_posthorn_v1_type_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIpMIChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEiEKD3BheWxvYWRfbWVzc2FnZRgVIAEoCUIIukgFcgMY9AMSFwoPcGF5bG9hZF92ZXJzaW9uGBYgASgFEjEKC2RlcHJlY2F0aW9uGBcgASgLMhwucG9zdGhvcm4udjEuVHlwZURlcHJlY2F0aW9uEjoKDWRlbGl2ZXJ5X21vZGUYGCABKA4yGS5wb3N0aG9ybi52MS5EZWxpdmVyeU1vZGVCCLpIBYIBAhABEicKBnRpbWluZxgZIAEoCzIXLnBvc3Rob3JuLnYxLlRpbWluZ1J1bGUiTgoKVGltaW5nUnVsZRJACghtYXhfd2FpdBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkITukgQyAEBqgEKIgQIgOkPMgIIPCKYAQoPVHlwZURlcHJlY2F0aW9uEhYKBG5vdGUYASABKAlCCLpIBXIDGPQDEjwKC3JlcGxhY2VtZW50GAIgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSLwoLc3Vuc2V0X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIoMBCg9QYXlsb2FkQ29udHJhY3QSDwoHdmVyc2lvbhgBIAEoBRIPCgdtZXNzYWdlGAIgASgJEi8KC2NyZWF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdjcmVhdG9yGAQgASgJEgwKBHNpemUYBSABKAUiwQIKCUJhdGNoUnVsZRIRCgliYXRjaGFibGUYASABKAgSGwoIbWF4X3NpemUYAiABKAVCCbpIBhoEGBQoABI6CgZ3aW5kb3cYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CD7pIDKoBCSIDCKA4MgIIARIzCgRtb2RlGAQgASgOMhsucG9zdGhvcm4udjEuQmF0Y2hSdWxlLk1vZGVCCLpIBYIBAhABEg8KB3NsaWRpbmcYBSABKAgSPwoKbWF4X3dpbmRvdxgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIASJBCgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABIRCg1NT0RFX1RSQUlMSU5HEAESEAoMTU9ERV9MRUFESU5HEAIi1gQKDEJhdGNoV29yZGluZxIXCgV0aXRsZRgBIAEoCUIIukgFcgMYyAESFgoEYm9keRgCIAEoCUIIukgFcgMY0A8SMAoEaWNvbhgDIAEoCUIiukgf2AEBchoY0A8yFV4oL3xodHRwcz86Ly8pW15cc10qJBI5CgN0YWcYBCABKAlCLLpIKdgBAXIkMiJeW0EtWmEtejAtOV1bQS1aYS16MC05Ll86LV17MCw2M30kEsgBCgN1cmwYBSABKAlCugG6SLYBugF7Cgp1cmwuc2NoZW1lEjFtdXN0IG5vdCBiZSBhIGphdmFzY3JpcHQ6LCBkYXRhOiBvciB2YnNjcmlwdDogVVJMGjohdGhpcy5sb3dlckFzY2lpKCkubWF0Y2hlcygnXihqYXZhc2NyaXB0fGRhdGF8dmJzY3JpcHQpOicp2AEBcjMY7A4yLl4oL3xodHRwcz86Ly98W2EtekEtWl1bYS16QS1aMC05Ky4tXSo6KVteXHNdKiQSFgoEbW9yZRgGIAEoCUIIukgFcgMYyAESeAoMdHJhbnNsYXRpb25zGAcgAygLMisucG9zdGhvcm4udjEuQmF0Y2hXb3JkaW5nLlRyYW5zbGF0aW9uc0VudHJ5QjW6SDKaAS8QFCIrcikyJ15bQS1aYS16XXsyLDN9KC1bQS1aYS16MC05XXsyLDh9KXswLDN9JBpLChFUcmFuc2xhdGlvbnNFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFRleHQ6AjgBIlQKCUJhdGNoVGV4dBIXCgV0aXRsZRgBIAEoCUIIukgFcgMYyAESFgoEYm9keRgCIAEoCUIIukgFcgMY0A8SFgoEbW9yZRgDIAEoCUIIukgFcgMYyAEiSAoRQ3JlYXRlVHlwZVJlcXVlc3QSMwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGVCBrpIA8gBASJBChJDcmVhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUiQwoOR2V0VHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQidAoPR2V0VHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEjQKEGxhc3RfYWNjZXB0X2hvdXIYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIrIBChBMaXN0VHlwZXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUYyAEoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxjoBxI5CghjYXRlZ29yeRgDIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEhcKCmRlcHJlY2F0ZWQYBCABKAhIAIgBAUINCgtfZGVwcmVjYXRlZCJaChFMaXN0VHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIsIBChFVcGRhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhkKCHJldmlzaW9uGAQgASgFQge6SAQaAigAEhUKDXZhbGlkYXRlX29ubHkYBSABKAgifQoSVXBkYXRlVHlwZVJlc3BvbnNlEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEikKB2NoYW5nZXMYAiADKAsyGC5wb3N0aG9ybi52MS5GaWVsZENoYW5nZRIPCgdjcmVhdGVkGAMgASgIIokBChhMaXN0VHlwZVJldmlzaW9uc1JlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSHAoJcGFnZV9zaXplGAIgASgFQgm6SAYaBBhkKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciYgoZTGlzdFR5cGVSZXZpc2lvbnNSZXNwb25zZRIsCglyZXZpc2lvbnMYASADKAsyGS5wb3N0aG9ybi52MS5UeXBlUmV2aXNpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJInUKDFR5cGVSZXZpc2lvbhIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRINCgVhY3RvchgCIAEoCRIpCgdjaGFuZ2VzGAMgAygLMhgucG9zdGhvcm4udjEuRmllbGRDaGFuZ2UiRgoRRGVsZXRlVHlwZVJlcXVlc3QSMQoDa2V5GAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQiFAoSRGVsZXRlVHlwZVJlc3BvbnNlIkQKEUxvYWRQcmVzZXRSZXF1ZXN0Ei8KBnByZXNldBgBIAEoDjITLnBvc3Rob3JuLnYxLlByZXNldEIKukgHggEEEAEgACJTChJMb2FkUHJlc2V0UmVzcG9uc2USLAoFdHlwZXMYASADKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg8KB2NyZWF0ZWQYAiABKAUi3QEKElB1c2hQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSJAoOZGVzY3JpcHRvcl9zZXQYAiABKAxCDLpICXoHEAEYgICAARJTCgdtZXNzYWdlGAMgASgJQkK6SD9yPRj0AzI4XltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKXswLDMxfSQSGAoHdmVyc2lvbhgEIAEoBUIHukgEGgIoACKAAQoTUHVzaFBheWxvYWRSZXNwb25zZRIuCghjb250cmFjdBgBIAEoCzIcLnBvc3Rob3JuLnYxLlBheWxvYWRDb250cmFjdBIPCgdjcmVhdGVkGAIgASgIEigKBXJlYWNoGAMgASgLMhkucG9zdGhvcm4udjEuUGF5bG9hZFJlYWNoIsQBChNDaGVja1BheWxvYWRSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIkCg5kZXNjcmlwdG9yX3NldBgCIAEoDEIMukgJegcQARiAgIABElMKB21lc3NhZ2UYAyABKAlCQrpIP3I9GPQDMjheW0EtWmEtel9dW0EtWmEtejAtOV9dKihcLltBLVphLXpfXVtBLVphLXowLTlfXSopezAsMzF9JCKPAQoUQ2hlY2tQYXlsb2FkUmVzcG9uc2USKQoGYnJlYWtzGAEgAygLMhkucG9zdGhvcm4udjEuUGF5bG9hZEJyZWFrEigKBXJlYWNoGAIgASgLMhkucG9zdGhvcm4udjEuUGF5bG9hZFJlYWNoEg8KB3ZlcnNpb24YAyABKAUSEQoJdW5jaGFuZ2VkGAQgASgIIk0KDFBheWxvYWRCcmVhaxIMCgRydWxlGAEgASgJEgwKBHBhdGgYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSDAoEZmlsZRgEIAEoCSJoCgxQYXlsb2FkUmVhY2gSFQoNbm90aWZpY2F0aW9ucxgBIAEoBRIPCgdiYXRjaGVkGAIgASgFEg8KB2Zhbm91dHMYAyABKAUSDwoHcGxhbm5lZBgEIAEoBRIOCgZjYXBwZWQYBSABKAgiYQoRR2V0UGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEhgKB3ZlcnNpb24YAiABKAVCB7pIBBoCKAAiXAoSR2V0UGF5bG9hZFJlc3BvbnNlEi4KCGNvbnRyYWN0GAEgASgLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMIoYBChNMaXN0UGF5bG9hZHNSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGMgBKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMY6AciYAoUTGlzdFBheWxvYWRzUmVzcG9uc2USLwoJY29udHJhY3RzGAEgAygLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSpuCgxEZWxpdmVyeU1vZGUSHQoZREVMSVZFUllfTU9ERV9VTlNQRUNJRklFRBAAEh8KG0RFTElWRVJZX01PREVfQVRfTEVBU1RfT05DRRABEh4KGkRFTElWRVJZX01PREVfQVRfTU9TVF9PTkNFEAIqWAoKRGlnZXN0UnVsZRIbChdESUdFU1RfUlVMRV9VTlNQRUNJRklFRBAAEhUKEURJR0VTVF9SVUxFX05FVkVSEAESFgoSRElHRVNUX1JVTEVfQUxXQVlTEAIqawoGUHJlc2V0EhYKElBSRVNFVF9VTlNQRUNJRklFRBAAEhUKEVBSRVNFVF9UQVNLTUFTVEVSEAESDwoLUFJFU0VUX0pPQlMQAhIOCgpQUkVTRVRfQ1JNEAMSEQoNUFJFU0VUX09SREVSUxAEMqMHCgtUeXBlU2VydmljZRJNCgpDcmVhdGVUeXBlEh4ucG9zdGhvcm4udjEuQ3JlYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVzcG9uc2USSQoHR2V0VHlwZRIbLnBvc3Rob3JuLnYxLkdldFR5cGVSZXF1ZXN0GhwucG9zdGhvcm4udjEuR2V0VHlwZVJlc3BvbnNlIgOQAgESTwoJTGlzdFR5cGVzEh0ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVxdWVzdBoeLnBvc3Rob3JuLnYxLkxpc3RUeXBlc1Jlc3BvbnNlIgOQAgESTQoKVXBkYXRlVHlwZRIeLnBvc3Rob3JuLnYxLlVwZGF0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlc3BvbnNlEmcKEUxpc3RUeXBlUmV2aXNpb25zEiUucG9zdGhvcm4udjEuTGlzdFR5cGVSZXZpc2lvbnNSZXF1ZXN0GiYucG9zdGhvcm4udjEuTGlzdFR5cGVSZXZpc2lvbnNSZXNwb25zZSIDkAIBEk0KCkRlbGV0ZVR5cGUSHi5wb3N0aG9ybi52MS5EZWxldGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXNwb25zZRJNCgpMb2FkUHJlc2V0Eh4ucG9zdGhvcm4udjEuTG9hZFByZXNldFJlcXVlc3QaHy5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVzcG9uc2USUAoLUHVzaFBheWxvYWQSHy5wb3N0aG9ybi52MS5QdXNoUGF5bG9hZFJlcXVlc3QaIC5wb3N0aG9ybi52MS5QdXNoUGF5bG9hZFJlc3BvbnNlElMKDENoZWNrUGF5bG9hZBIgLnBvc3Rob3JuLnYxLkNoZWNrUGF5bG9hZFJlcXVlc3QaIS5wb3N0aG9ybi52MS5DaGVja1BheWxvYWRSZXNwb25zZRJSCgpHZXRQYXlsb2FkEh4ucG9zdGhvcm4udjEuR2V0UGF5bG9hZFJlcXVlc3QaHy5wb3N0aG9ybi52MS5HZXRQYXlsb2FkUmVzcG9uc2UiA5ACARJYCgxMaXN0UGF5bG9hZHMSIC5wb3N0aG9ybi52MS5MaXN0UGF5bG9hZHNSZXF1ZXN0GiEucG9zdGhvcm4udjEuTGlzdFBheWxvYWRzUmVzcG9uc2UiA5ACAUI8Cg9kZXYucG9zdGhvcm4udjFQAVoncG9zdGhvcm4uZGV2L2dlbi9wb3N0aG9ybi92MTtwb3N0aG9ybnYxYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_change, file_posthorn_v1_notification]);
+  fileDesc("Ch5wb3N0aG9ybi92MS90eXBlX3NlcnZpY2UucHJvdG8SC3Bvc3Rob3JuLnYxIsEIChBOb3RpZmljYXRpb25UeXBlEjEKA2tleRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh4KDGRpc3BsYXlfbmFtZRgCIAEoCUIIukgFcgMYyAESHQoLZGVzY3JpcHRpb24YAyABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAQgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSOQoQZGVmYXVsdF9wcmlvcml0eRgFIAEoDjIVLnBvc3Rob3JuLnYxLlByaW9yaXR5Qgi6SAWCAQIQARJDChBkZWZhdWx0X2NoYW5uZWxzGAYgAygOMhQucG9zdGhvcm4udjEuQ2hhbm5lbEITukgQkgENEAgYASIHggEEEAEgABJBCgtkZWZhdWx0X3R0bBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgLC9EDICCAESDgoGb3B0X2luGAggASgIEhAKCHJldmlzaW9uGAkgASgFEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoIYmF0Y2hpbmcYDCABKAsyFi5wb3N0aG9ybi52MS5CYXRjaFJ1bGUSMAoNYmF0Y2hfd29yZGluZxgNIAEoCzIZLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZxIxCgZkaWdlc3QYDiABKA4yFy5wb3N0aG9ybi52MS5EaWdlc3RSdWxlQgi6SAWCAQIQARIYCgV2YWx1ZRgPIAEoBUIJukgGGgQYBSgAEhoKB3VyZ2VuY3kYECABKAVCCbpIBhoEGAUoABI2ChByZW1pbmRlcl9vZmZzZXRzGBIgASgLMhwucG9zdGhvcm4udjEuUmVtaW5kZXJPZmZzZXRzEg0KBWdyb3VwGBEgASgIEisKCmVzY2FsYXRpb24YEyABKAsyFy5wb3N0aG9ybi52MS5Fc2NhbGF0aW9uEiwKB3dvcmRpbmcYFCABKAsyGy5wb3N0aG9ybi52MS5QYXlsb2FkV29yZGluZxIhCg9wYXlsb2FkX21lc3NhZ2UYFSABKAlCCLpIBXIDGPQDEhcKD3BheWxvYWRfdmVyc2lvbhgWIAEoBRIxCgtkZXByZWNhdGlvbhgXIAEoCzIcLnBvc3Rob3JuLnYxLlR5cGVEZXByZWNhdGlvbhI6Cg1kZWxpdmVyeV9tb2RlGBggASgOMhkucG9zdGhvcm4udjEuRGVsaXZlcnlNb2RlQgi6SAWCAQIQARInCgZ0aW1pbmcYGSABKAsyFy5wb3N0aG9ybi52MS5UaW1pbmdSdWxlIk4KClRpbWluZ1J1bGUSQAoIbWF4X3dhaXQYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CE7pIEMgBAaoBCiIECIDpDzICCDwimAEKD1R5cGVEZXByZWNhdGlvbhIWCgRub3RlGAEgASgJQgi6SAVyAxj0AxI8CgtyZXBsYWNlbWVudBgCIAEoCUInukgk2AEBch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEi8KC3N1bnNldF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKDAQoPUGF5bG9hZENvbnRyYWN0Eg8KB3ZlcnNpb24YASABKAUSDwoHbWVzc2FnZRgCIAEoCRIvCgtjcmVhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHY3JlYXRvchgEIAEoCRIMCgRzaXplGAUgASgFIsECCglCYXRjaFJ1bGUSEQoJYmF0Y2hhYmxlGAEgASgIEhsKCG1heF9zaXplGAIgASgFQgm6SAYaBBgUKAASOgoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwigODICCAESMwoEbW9kZRgEIAEoDjIbLnBvc3Rob3JuLnYxLkJhdGNoUnVsZS5Nb2RlQgi6SAWCAQIQARIPCgdzbGlkaW5nGAUgASgIEj8KCm1heF93aW5kb3cYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiQQoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEQoNTU9ERV9UUkFJTElORxABEhAKDE1PREVfTEVBRElORxACItYECgxCYXRjaFdvcmRpbmcSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEjAKBGljb24YAyABKAlCIrpIH9gBAXIaGNAPMhVeKC98aHR0cHM/Oi8vKVteXHNdKiQSOQoDdGFnGAQgASgJQiy6SCnYAQFyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fOi1dezAsNjN9JBLIAQoDdXJsGAUgASgJQroBuki2AboBewoKdXJsLnNjaGVtZRIxbXVzdCBub3QgYmUgYSBqYXZhc2NyaXB0OiwgZGF0YTogb3IgdmJzY3JpcHQ6IFVSTBo6IXRoaXMubG93ZXJBc2NpaSgpLm1hdGNoZXMoJ14oamF2YXNjcmlwdHxkYXRhfHZic2NyaXB0KTonKdgBAXIzGOwOMi5eKC98aHR0cHM/Oi8vfFthLXpBLVpdW2EtekEtWjAtOSsuLV0qOilbXlxzXSokEhYKBG1vcmUYBiABKAlCCLpIBXIDGMgBEngKDHRyYW5zbGF0aW9ucxgHIAMoCzIrLnBvc3Rob3JuLnYxLkJhdGNoV29yZGluZy5UcmFuc2xhdGlvbnNFbnRyeUI1ukgymgEvEBQiK3IpMideW0EtWmEtel17MiwzfSgtW0EtWmEtejAtOV17Miw4fSl7MCwzfSQaSwoRVHJhbnNsYXRpb25zRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYucG9zdGhvcm4udjEuQmF0Y2hUZXh0OgI4ASJUCglCYXRjaFRleHQSFwoFdGl0bGUYASABKAlCCLpIBXIDGMgBEhYKBGJvZHkYAiABKAlCCLpIBXIDGNAPEhYKBG1vcmUYAyABKAlCCLpIBXIDGMgBIo4CCg5QYXlsb2FkV29yZGluZxIZCgV0aXRsZRgBIAEoCUIKukgHcgUQARjIARIWCgRib2R5GAIgASgJQgi6SAVyAxjQDxJ6Cgx0cmFuc2xhdGlvbnMYAyADKAsyLS5wb3N0aG9ybi52MS5QYXlsb2FkV29yZGluZy5UcmFuc2xhdGlvbnNFbnRyeUI1ukgymgEvEBQiK3IpMideW0EtWmEtel17MiwzfSgtW0EtWmEtejAtOV17Miw4fSl7MCwzfSQaTQoRVHJhbnNsYXRpb25zRW50cnkSCwoDa2V5GAEgASgJEicKBXZhbHVlGAIgASgLMhgucG9zdGhvcm4udjEuUGF5bG9hZFRleHQ6AjgBIj4KC1BheWxvYWRUZXh0EhcKBXRpdGxlGAEgASgJQgi6SAVyAxjIARIWCgRib2R5GAIgASgJQgi6SAVyAxjQDyJIChFDcmVhdGVUeXBlUmVxdWVzdBIzCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZUIGukgDyAEBIkEKEkNyZWF0ZVR5cGVSZXNwb25zZRIrCgR0eXBlGAEgASgLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZSJDCg5HZXRUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCJ0Cg9HZXRUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSNAoQbGFzdF9hY2NlcHRfaG91chgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAisgEKEExpc3RUeXBlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjIASgAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGOgHEjkKCGNhdGVnb3J5GAMgASgJQie6SCTYAQFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSFwoKZGVwcmVjYXRlZBgEIAEoCEgAiAEBQg0KC19kZXByZWNhdGVkIloKEUxpc3RUeXBlc1Jlc3BvbnNlEiwKBXR5cGVzGAEgAygLMh0ucG9zdGhvcm4udjEuTm90aWZpY2F0aW9uVHlwZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiwgEKEVVwZGF0ZVR5cGVSZXF1ZXN0EjMKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKDWFsbG93X21pc3NpbmcYAyABKAgSGQoIcmV2aXNpb24YBCABKAVCB7pIBBoCKAASFQoNdmFsaWRhdGVfb25seRgFIAEoCCJ9ChJVcGRhdGVUeXBlUmVzcG9uc2USKwoEdHlwZRgBIAEoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSKQoHY2hhbmdlcxgCIAMoCzIYLnBvc3Rob3JuLnYxLkZpZWxkQ2hhbmdlEg8KB2NyZWF0ZWQYAyABKAgiiQEKGExpc3RUeXBlUmV2aXNpb25zUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIcCglwYWdlX3NpemUYAiABKAVCCbpIBhoEGGQoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoByJiChlMaXN0VHlwZVJldmlzaW9uc1Jlc3BvbnNlEiwKCXJldmlzaW9ucxgBIAMoCzIZLnBvc3Rob3JuLnYxLlR5cGVSZXZpc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkidQoMVHlwZVJldmlzaW9uEisKBHR5cGUYASABKAsyHS5wb3N0aG9ybi52MS5Ob3RpZmljYXRpb25UeXBlEg0KBWFjdG9yGAIgASgJEikKB2NoYW5nZXMYAyADKAsyGC5wb3N0aG9ybi52MS5GaWVsZENoYW5nZSJGChFEZWxldGVUeXBlUmVxdWVzdBIxCgNrZXkYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JCIUChJEZWxldGVUeXBlUmVzcG9uc2UiRAoRTG9hZFByZXNldFJlcXVlc3QSLwoGcHJlc2V0GAEgASgOMhMucG9zdGhvcm4udjEuUHJlc2V0Qgq6SAeCAQQQASAAIlMKEkxvYWRQcmVzZXRSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBvc3Rob3JuLnYxLk5vdGlmaWNhdGlvblR5cGUSDwoHY3JlYXRlZBgCIAEoBSLdAQoSUHVzaFBheWxvYWRSZXF1ZXN0EjIKBHR5cGUYASABKAlCJLpIIXIfMh1eW0EtWmEtel1bQS1aYS16MC05Xy1dezAsNjN9JBIkCg5kZXNjcmlwdG9yX3NldBgCIAEoDEIMukgJegcQARiAgIABElMKB21lc3NhZ2UYAyABKAlCQrpIP3I9GPQDMjheW0EtWmEtel9dW0EtWmEtejAtOV9dKihcLltBLVphLXpfXVtBLVphLXowLTlfXSopezAsMzF9JBIYCgd2ZXJzaW9uGAQgASgFQge6SAQaAigAIoABChNQdXNoUGF5bG9hZFJlc3BvbnNlEi4KCGNvbnRyYWN0GAEgASgLMhwucG9zdGhvcm4udjEuUGF5bG9hZENvbnRyYWN0Eg8KB2NyZWF0ZWQYAiABKAgSKAoFcmVhY2gYAyABKAsyGS5wb3N0aG9ybi52MS5QYXlsb2FkUmVhY2gixAEKE0NoZWNrUGF5bG9hZFJlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEiQKDmRlc2NyaXB0b3Jfc2V0GAIgASgMQgy6SAl6BxABGICAgAESUwoHbWVzc2FnZRgDIAEoCUJCukg/cj0Y9AMyOF5bQS1aYS16X11bQS1aYS16MC05X10qKFwuW0EtWmEtel9dW0EtWmEtejAtOV9dKil7MCwzMX0kIo8BChRDaGVja1BheWxvYWRSZXNwb25zZRIpCgZicmVha3MYASADKAsyGS5wb3N0aG9ybi52MS5QYXlsb2FkQnJlYWsSKAoFcmVhY2gYAiABKAsyGS5wb3N0aG9ybi52MS5QYXlsb2FkUmVhY2gSDwoHdmVyc2lvbhgDIAEoBRIRCgl1bmNoYW5nZWQYBCABKAgiTQoMUGF5bG9hZEJyZWFrEgwKBHJ1bGUYASABKAkSDAoEcGF0aBgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIMCgRmaWxlGAQgASgJImgKDFBheWxvYWRSZWFjaBIVCg1ub3RpZmljYXRpb25zGAEgASgFEg8KB2JhdGNoZWQYAiABKAUSDwoHZmFub3V0cxgDIAEoBRIPCgdwbGFubmVkGAQgASgFEg4KBmNhcHBlZBgFIAEoCCJhChFHZXRQYXlsb2FkUmVxdWVzdBIyCgR0eXBlGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSGAoHdmVyc2lvbhgCIAEoBUIHukgEGgIoACJcChJHZXRQYXlsb2FkUmVzcG9uc2USLgoIY29udHJhY3QYASABKAsyHC5wb3N0aG9ybi52MS5QYXlsb2FkQ29udHJhY3QSFgoOZGVzY3JpcHRvcl9zZXQYAiABKAwihgEKE0xpc3RQYXlsb2Fkc1JlcXVlc3QSMgoEdHlwZRgBIAEoCUIkukghch8yHV5bQS1aYS16XVtBLVphLXowLTlfLV17MCw2M30kEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUYyAEoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxjoByJgChRMaXN0UGF5bG9hZHNSZXNwb25zZRIvCgljb250cmFjdHMYASADKAsyHC5wb3N0aG9ybi52MS5QYXlsb2FkQ29udHJhY3QSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJKm4KDERlbGl2ZXJ5TW9kZRIdChlERUxJVkVSWV9NT0RFX1VOU1BFQ0lGSUVEEAASHwobREVMSVZFUllfTU9ERV9BVF9MRUFTVF9PTkNFEAESHgoaREVMSVZFUllfTU9ERV9BVF9NT1NUX09OQ0UQAipYCgpEaWdlc3RSdWxlEhsKF0RJR0VTVF9SVUxFX1VOU1BFQ0lGSUVEEAASFQoRRElHRVNUX1JVTEVfTkVWRVIQARIWChJESUdFU1RfUlVMRV9BTFdBWVMQAiprCgZQcmVzZXQSFgoSUFJFU0VUX1VOU1BFQ0lGSUVEEAASFQoRUFJFU0VUX1RBU0tNQVNURVIQARIPCgtQUkVTRVRfSk9CUxACEg4KClBSRVNFVF9DUk0QAxIRCg1QUkVTRVRfT1JERVJTEAQyowcKC1R5cGVTZXJ2aWNlEk0KCkNyZWF0ZVR5cGUSHi5wb3N0aG9ybi52MS5DcmVhdGVUeXBlUmVxdWVzdBofLnBvc3Rob3JuLnYxLkNyZWF0ZVR5cGVSZXNwb25zZRJJCgdHZXRUeXBlEhsucG9zdGhvcm4udjEuR2V0VHlwZVJlcXVlc3QaHC5wb3N0aG9ybi52MS5HZXRUeXBlUmVzcG9uc2UiA5ACARJPCglMaXN0VHlwZXMSHS5wb3N0aG9ybi52MS5MaXN0VHlwZXNSZXF1ZXN0Gh4ucG9zdGhvcm4udjEuTGlzdFR5cGVzUmVzcG9uc2UiA5ACARJNCgpVcGRhdGVUeXBlEh4ucG9zdGhvcm4udjEuVXBkYXRlVHlwZVJlcXVlc3QaHy5wb3N0aG9ybi52MS5VcGRhdGVUeXBlUmVzcG9uc2USZwoRTGlzdFR5cGVSZXZpc2lvbnMSJS5wb3N0aG9ybi52MS5MaXN0VHlwZVJldmlzaW9uc1JlcXVlc3QaJi5wb3N0aG9ybi52MS5MaXN0VHlwZVJldmlzaW9uc1Jlc3BvbnNlIgOQAgESTQoKRGVsZXRlVHlwZRIeLnBvc3Rob3JuLnYxLkRlbGV0ZVR5cGVSZXF1ZXN0Gh8ucG9zdGhvcm4udjEuRGVsZXRlVHlwZVJlc3BvbnNlEk0KCkxvYWRQcmVzZXQSHi5wb3N0aG9ybi52MS5Mb2FkUHJlc2V0UmVxdWVzdBofLnBvc3Rob3JuLnYxLkxvYWRQcmVzZXRSZXNwb25zZRJQCgtQdXNoUGF5bG9hZBIfLnBvc3Rob3JuLnYxLlB1c2hQYXlsb2FkUmVxdWVzdBogLnBvc3Rob3JuLnYxLlB1c2hQYXlsb2FkUmVzcG9uc2USUwoMQ2hlY2tQYXlsb2FkEiAucG9zdGhvcm4udjEuQ2hlY2tQYXlsb2FkUmVxdWVzdBohLnBvc3Rob3JuLnYxLkNoZWNrUGF5bG9hZFJlc3BvbnNlElIKCkdldFBheWxvYWQSHi5wb3N0aG9ybi52MS5HZXRQYXlsb2FkUmVxdWVzdBofLnBvc3Rob3JuLnYxLkdldFBheWxvYWRSZXNwb25zZSIDkAIBElgKDExpc3RQYXlsb2FkcxIgLnBvc3Rob3JuLnYxLkxpc3RQYXlsb2Fkc1JlcXVlc3QaIS5wb3N0aG9ybi52MS5MaXN0UGF5bG9hZHNSZXNwb25zZSIDkAIBQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_posthorn_v1_change, file_posthorn_v1_notification]);
 
 /**
  * A kind of notification.
@@ -166,6 +166,14 @@ export type NotificationType = Message<"posthorn.v1.NotificationType"> & {
   escalation?: Escalation | undefined;
 
   /**
+   * How those read whose Send gives no title. Counts from when the type has a
+   * payload contract.
+   *
+   * @generated from field: posthorn.v1.PayloadWording wording = 20;
+   */
+  wording?: PayloadWording | undefined;
+
+  /**
    * Set by the server: full name of the message that its payloads are. Empty: it
    * has no payload contract. See PushPayload.
    *
@@ -224,9 +232,10 @@ export const NotificationTypeSchema: GenMessage<NotificationType> = /*@__PURE__*
  * expires, it does not wait at all.
  *
  * It never waits with priority HIGH or CRITICAL, nor where it escalates, was sent
- * with `batchable` false, or comes out of a batch or digest; a reminder of a deadline
- * waits for no more than half of the time that it has left. After its wait it may
- * still join a batch or digest.
+ * with `batchable` false, waits for the recipient's digest, which comes when they
+ * have said, or comes out of a batch or digest; a reminder of a deadline waits for
+ * no more than half of the time that it has left. After its wait it may still join
+ * the batch of its type.
  *
  * A change of this rule has what waits decided anew from the next tick on.
  *
@@ -577,6 +586,101 @@ export const BatchTextSchema: GenMessage<BatchText> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_type_service, 6);
 
 /**
+ * How a notification reads whose Send gives no title: made of its payload when it
+ * is accepted, in the language of its recipient (Preferences.language). A Send
+ * that gives a title reads as it says; of one that gives a body only, the title is
+ * made. A member of a fan-out, and an occurrence of a schedule, has the wording of
+ * the moment in which its notification is made. What was made stays as it is when
+ * the wording changes.
+ *
+ * "{order.number}" stands for a field of the payload: names as in the proto file
+ * or as in JSON, through messages, up to 10. "{{" and "}}" stand for braces. The
+ * field is a single value: a scalar, an enum, or a wrapper such as
+ * google.protobuf.StringValue. Its text:
+ *
+ * - string: as it is; what it has of braces stands for itself.
+ * - integers: decimal digits. float and double: the shortest decimal number that
+ *   is read back as the same; "NaN", "Infinity", "-Infinity".
+ * - bool: "true" or "false". bytes: base64.
+ * - enum: the name of the value, or its number where it has none.
+ * - absent (a field with presence, a wrapper, or a message on the way to it): its
+ *   default, where a proto2 file or an edition declares one, else nothing. A field
+ *   without presence always has a value: 0, "false", an empty text.
+ *
+ * A field that the contract does not have, or that has several values, is refused
+ * by UpdateType, which names it, once the type has a contract; and so is a version
+ * that would not have it, or have it with another type (PushPayload and
+ * CheckPayload: PAYLOAD_WORDING). With all its languages a wording has at most
+ * 32 KiB.
+ *
+ * @generated from message posthorn.v1.PayloadWording
+ */
+export type PayloadWording = Message<"posthorn.v1.PayloadWording"> & {
+  /**
+   * 1 to 200 characters. What it makes is one line: line breaks and other control
+   * characters become spaces, and what is longer than 255 characters is cut and
+   * ends with "…". If nothing is left the Send is refused; in a translation it
+   * reads then as without one.
+   *
+   * @generated from field: string title = 1;
+   */
+  title: string;
+
+  /**
+   * Up to 2,000 characters. Used where the Send gives no body either. What it makes
+   * is cut at 8,000 characters; control characters are left out, but for line
+   * breaks and tabs.
+   *
+   * @generated from field: string body = 2;
+   */
+  body: string;
+
+  /**
+   * The same in other languages, at most 20, found as BatchWording.translations
+   * are.
+   *
+   * @generated from field: map<string, posthorn.v1.PayloadText> translations = 3;
+   */
+  translations: { [key: string]: PayloadText };
+};
+
+/**
+ * Describes the message posthorn.v1.PayloadWording.
+ * Use `create(PayloadWordingSchema)` to create a new message.
+ */
+export const PayloadWordingSchema: GenMessage<PayloadWording> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 7);
+
+/**
+ * What a PayloadWording says in a language. What is empty is as in the
+ * PayloadWording that it belongs to.
+ *
+ * @generated from message posthorn.v1.PayloadText
+ */
+export type PayloadText = Message<"posthorn.v1.PayloadText"> & {
+  /**
+   * As PayloadWording.title.
+   *
+   * @generated from field: string title = 1;
+   */
+  title: string;
+
+  /**
+   * As PayloadWording.body.
+   *
+   * @generated from field: string body = 2;
+   */
+  body: string;
+};
+
+/**
+ * Describes the message posthorn.v1.PayloadText.
+ * Use `create(PayloadTextSchema)` to create a new message.
+ */
+export const PayloadTextSchema: GenMessage<PayloadText> = /*@__PURE__*/
+  messageDesc(file_posthorn_v1_type_service, 8);
+
+/**
  * The type as it shall be.
  *
  * @generated from message posthorn.v1.CreateTypeRequest
@@ -595,7 +699,7 @@ export type CreateTypeRequest = Message<"posthorn.v1.CreateTypeRequest"> & {
  * Use `create(CreateTypeRequestSchema)` to create a new message.
  */
 export const CreateTypeRequestSchema: GenMessage<CreateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 7);
+  messageDesc(file_posthorn_v1_type_service, 9);
 
 /**
  * The type as stored.
@@ -616,7 +720,7 @@ export type CreateTypeResponse = Message<"posthorn.v1.CreateTypeResponse"> & {
  * Use `create(CreateTypeResponseSchema)` to create a new message.
  */
 export const CreateTypeResponseSchema: GenMessage<CreateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 8);
+  messageDesc(file_posthorn_v1_type_service, 10);
 
 /**
  * Which type.
@@ -637,7 +741,7 @@ export type GetTypeRequest = Message<"posthorn.v1.GetTypeRequest"> & {
  * Use `create(GetTypeRequestSchema)` to create a new message.
  */
 export const GetTypeRequestSchema: GenMessage<GetTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 9);
+  messageDesc(file_posthorn_v1_type_service, 11);
 
 /**
  * The type.
@@ -666,7 +770,7 @@ export type GetTypeResponse = Message<"posthorn.v1.GetTypeResponse"> & {
  * Use `create(GetTypeResponseSchema)` to create a new message.
  */
 export const GetTypeResponseSchema: GenMessage<GetTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 10);
+  messageDesc(file_posthorn_v1_type_service, 12);
 
 /**
  * Which types.
@@ -709,7 +813,7 @@ export type ListTypesRequest = Message<"posthorn.v1.ListTypesRequest"> & {
  * Use `create(ListTypesRequestSchema)` to create a new message.
  */
 export const ListTypesRequestSchema: GenMessage<ListTypesRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 11);
+  messageDesc(file_posthorn_v1_type_service, 13);
 
 /**
  * One page.
@@ -737,7 +841,7 @@ export type ListTypesResponse = Message<"posthorn.v1.ListTypesResponse"> & {
  * Use `create(ListTypesResponseSchema)` to create a new message.
  */
 export const ListTypesResponseSchema: GenMessage<ListTypesResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 12);
+  messageDesc(file_posthorn_v1_type_service, 14);
 
 /**
  * What to change.
@@ -787,7 +891,7 @@ export type UpdateTypeRequest = Message<"posthorn.v1.UpdateTypeRequest"> & {
  * Use `create(UpdateTypeRequestSchema)` to create a new message.
  */
 export const UpdateTypeRequestSchema: GenMessage<UpdateTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 13);
+  messageDesc(file_posthorn_v1_type_service, 15);
 
 /**
  * The type as changed.
@@ -823,7 +927,7 @@ export type UpdateTypeResponse = Message<"posthorn.v1.UpdateTypeResponse"> & {
  * Use `create(UpdateTypeResponseSchema)` to create a new message.
  */
 export const UpdateTypeResponseSchema: GenMessage<UpdateTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 14);
+  messageDesc(file_posthorn_v1_type_service, 16);
 
 /**
  * Of which type.
@@ -858,7 +962,7 @@ export type ListTypeRevisionsRequest = Message<"posthorn.v1.ListTypeRevisionsReq
  * Use `create(ListTypeRevisionsRequestSchema)` to create a new message.
  */
 export const ListTypeRevisionsRequestSchema: GenMessage<ListTypeRevisionsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 15);
+  messageDesc(file_posthorn_v1_type_service, 17);
 
 /**
  * One page.
@@ -886,7 +990,7 @@ export type ListTypeRevisionsResponse = Message<"posthorn.v1.ListTypeRevisionsRe
  * Use `create(ListTypeRevisionsResponseSchema)` to create a new message.
  */
 export const ListTypeRevisionsResponseSchema: GenMessage<ListTypeRevisionsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 16);
+  messageDesc(file_posthorn_v1_type_service, 18);
 
 /**
  * A type as it was from one change to the next.
@@ -923,7 +1027,7 @@ export type TypeRevision = Message<"posthorn.v1.TypeRevision"> & {
  * Use `create(TypeRevisionSchema)` to create a new message.
  */
 export const TypeRevisionSchema: GenMessage<TypeRevision> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 17);
+  messageDesc(file_posthorn_v1_type_service, 19);
 
 /**
  * Which type to delete.
@@ -944,7 +1048,7 @@ export type DeleteTypeRequest = Message<"posthorn.v1.DeleteTypeRequest"> & {
  * Use `create(DeleteTypeRequestSchema)` to create a new message.
  */
 export const DeleteTypeRequestSchema: GenMessage<DeleteTypeRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 18);
+  messageDesc(file_posthorn_v1_type_service, 20);
 
 /**
  * Deleted.
@@ -959,7 +1063,7 @@ export type DeleteTypeResponse = Message<"posthorn.v1.DeleteTypeResponse"> & {
  * Use `create(DeleteTypeResponseSchema)` to create a new message.
  */
 export const DeleteTypeResponseSchema: GenMessage<DeleteTypeResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 19);
+  messageDesc(file_posthorn_v1_type_service, 21);
 
 /**
  * Which catalogue.
@@ -980,7 +1084,7 @@ export type LoadPresetRequest = Message<"posthorn.v1.LoadPresetRequest"> & {
  * Use `create(LoadPresetRequestSchema)` to create a new message.
  */
 export const LoadPresetRequestSchema: GenMessage<LoadPresetRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 20);
+  messageDesc(file_posthorn_v1_type_service, 22);
 
 /**
  * What was created.
@@ -1008,7 +1112,7 @@ export type LoadPresetResponse = Message<"posthorn.v1.LoadPresetResponse"> & {
  * Use `create(LoadPresetResponseSchema)` to create a new message.
  */
 export const LoadPresetResponseSchema: GenMessage<LoadPresetResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 21);
+  messageDesc(file_posthorn_v1_type_service, 23);
 
 /**
  * What a type's payloads shall be.
@@ -1061,7 +1165,7 @@ export type PushPayloadRequest = Message<"posthorn.v1.PushPayloadRequest"> & {
  * Use `create(PushPayloadRequestSchema)` to create a new message.
  */
 export const PushPayloadRequestSchema: GenMessage<PushPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 22);
+  messageDesc(file_posthorn_v1_type_service, 24);
 
 /**
  * The contract as it stands.
@@ -1096,7 +1200,7 @@ export type PushPayloadResponse = Message<"posthorn.v1.PushPayloadResponse"> & {
  * Use `create(PushPayloadResponseSchema)` to create a new message.
  */
 export const PushPayloadResponseSchema: GenMessage<PushPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 23);
+  messageDesc(file_posthorn_v1_type_service, 25);
 
 /**
  * What a type's payloads might be.
@@ -1131,7 +1235,7 @@ export type CheckPayloadRequest = Message<"posthorn.v1.CheckPayloadRequest"> & {
  * Use `create(CheckPayloadRequestSchema)` to create a new message.
  */
 export const CheckPayloadRequestSchema: GenMessage<CheckPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 24);
+  messageDesc(file_posthorn_v1_type_service, 26);
 
 /**
  * What a push of it would do.
@@ -1173,7 +1277,7 @@ export type CheckPayloadResponse = Message<"posthorn.v1.CheckPayloadResponse"> &
  * Use `create(CheckPayloadResponseSchema)` to create a new message.
  */
 export const CheckPayloadResponseSchema: GenMessage<CheckPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 25);
+  messageDesc(file_posthorn_v1_type_service, 27);
 
 /**
  * Something that a new version of a contract would break.
@@ -1183,9 +1287,11 @@ export const CheckPayloadResponseSchema: GenMessage<CheckPayloadResponse> = /*@_
 export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
   /**
    * Which rule it breaks, for programs. Those of `buf breaking` (category
-   * WIRE_JSON) have their names there, such as FIELD_SAME_TYPE. Others are
+   * WIRE_JSON) have their names there, such as FIELD_SAME_NAME. Others are
    * MESSAGE_SAME_NAME (the message is another), PAYLOAD_WAITING (a notification,
-   * a schedule or a deadline that waits has a payload that would not be valid).
+   * a schedule or a deadline that waits has a payload that would not be valid),
+   * PAYLOAD_WORDING (the type's wording has a field that would be gone, or of
+   * another type).
    *
    * @generated from field: string rule = 1;
    */
@@ -1194,7 +1300,7 @@ export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
   /**
    * What breaks: the full name of a message, field, enum or value in the current
    * version, or "notification:<id>", "fanout:<id>", "schedule:<key>",
-   * "deadline:<user>/<key>".
+   * "deadline:<user>/<key>", or a field of the wording, such as "wording.title".
    *
    * @generated from field: string path = 2;
    */
@@ -1209,7 +1315,7 @@ export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
 
   /**
    * The file that declares it, as it is named in the descriptors; empty for what
-   * waits.
+   * waits and for the wording.
    *
    * @generated from field: string file = 4;
    */
@@ -1221,7 +1327,7 @@ export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
  * Use `create(PayloadBreakSchema)` to create a new message.
  */
 export const PayloadBreakSchema: GenMessage<PayloadBreak> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 26);
+  messageDesc(file_posthorn_v1_type_service, 28);
 
 /**
  * What waits with payloads of a type: notifications that are ACCEPTED, SCHEDULED,
@@ -1273,7 +1379,7 @@ export type PayloadReach = Message<"posthorn.v1.PayloadReach"> & {
  * Use `create(PayloadReachSchema)` to create a new message.
  */
 export const PayloadReachSchema: GenMessage<PayloadReach> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 27);
+  messageDesc(file_posthorn_v1_type_service, 29);
 
 /**
  * Which version.
@@ -1301,7 +1407,7 @@ export type GetPayloadRequest = Message<"posthorn.v1.GetPayloadRequest"> & {
  * Use `create(GetPayloadRequestSchema)` to create a new message.
  */
 export const GetPayloadRequestSchema: GenMessage<GetPayloadRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 28);
+  messageDesc(file_posthorn_v1_type_service, 30);
 
 /**
  * A version with its descriptors.
@@ -1330,7 +1436,7 @@ export type GetPayloadResponse = Message<"posthorn.v1.GetPayloadResponse"> & {
  * Use `create(GetPayloadResponseSchema)` to create a new message.
  */
 export const GetPayloadResponseSchema: GenMessage<GetPayloadResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 29);
+  messageDesc(file_posthorn_v1_type_service, 31);
 
 /**
  * Whose versions.
@@ -1365,7 +1471,7 @@ export type ListPayloadsRequest = Message<"posthorn.v1.ListPayloadsRequest"> & {
  * Use `create(ListPayloadsRequestSchema)` to create a new message.
  */
 export const ListPayloadsRequestSchema: GenMessage<ListPayloadsRequest> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 30);
+  messageDesc(file_posthorn_v1_type_service, 32);
 
 /**
  * One page.
@@ -1393,7 +1499,7 @@ export type ListPayloadsResponse = Message<"posthorn.v1.ListPayloadsResponse"> &
  * Use `create(ListPayloadsResponseSchema)` to create a new message.
  */
 export const ListPayloadsResponseSchema: GenMessage<ListPayloadsResponse> = /*@__PURE__*/
-  messageDesc(file_posthorn_v1_type_service, 31);
+  messageDesc(file_posthorn_v1_type_service, 33);
 
 /**
  * What a type's notifications are to be where nobody knows whether an outside

@@ -72,7 +72,7 @@ export function sendCommand(program: Command, world: World): void {
     .description("send a notification")
     .argument("[user...]", "ids of the users who receive it")
     .optionsGroup("What:")
-    .option("-t, --title <text>", "one line")
+    .option("-t, --title <text>", "one line (default: what the type's wording makes of --data)")
     .option("-b, --body <text>", "more lines")
     .option("--data <json>", "an object for the receiving application", jsonObject)
     .option("--url <url>", "where a click leads")
@@ -135,7 +135,8 @@ Examples:
           "Nobody to send to.",
           'Name users, --topic, --role or --everyone: posthorn send ada -t "Hello"',
         );
-      if (options.title === undefined)
+      // The wording of a type makes a title of data.
+      if (options.title === undefined && (options.type === undefined || options.data === undefined))
         throw new UsageError("Nothing to send.", `Give a title: posthorn send ${userIds[0] ?? "ada"} -t "Hello"`);
       const response = await send().send(requestOf(world, userIds, options), { signal: world.signal });
       tellWarnings(world, response.warnings);

@@ -53,7 +53,7 @@ export function whatIfCommand(program: Command, world: World): void {
       `${enumWords(ChannelSchema).join(", ")} (default: the type's)`,
       several(enumValue<Channel>(ChannelSchema)),
     )
-    .option("-t, --title <text>", "one line, for filters that ask for it", "What if")
+    .option("-t, --title <text>", "one line, for filters that ask for it; '' for the type's wording", "What if")
     .option("--data <json>", "an object, for filters that ask for it", jsonObject)
     .option("--tag <tag>", "label; more than once or with commas", several(word))
     .option("--sender <user>", "on whose behalf")
@@ -89,6 +89,8 @@ Example:
         return world.out(`not sent: ${plain(answer.duplicateOf)} stands for it (dedup key)`);
       const lines = answer.timeline.flatMap((entry) => entryLines(entry, answer.timeZone, painter(world)));
       for (const line of [...lines.slice(1), ...outlookLines(answer, painter(world))]) world.out(line);
+      const { title = "", body = "" } = answer.content ?? {};
+      if (options.title === "") world.out(`reads: ${plain(body === "" ? title : `${title} — ${body}`)}`);
     });
 }
 

@@ -15,6 +15,7 @@ import type { Store } from "#src/store/store.ts";
 import { acceptCommit } from "#src/telemetry/conventions.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type NextIn, recordedTrace, withWorkSpans } from "#src/telemetry/work-spans.ts";
+import type { Contracts } from "#src/types/payload/contracts.ts";
 import { StaleContract } from "#src/types/payload/stale.ts";
 import { laneOf } from "../flow.ts";
 import type { MemoryGuard } from "../memory.ts";
@@ -24,7 +25,7 @@ import { commitGroup, type Stored } from "./commit.ts";
 import { groupCommit, type Settle } from "./group.ts";
 import { measureGroup, measureRefused } from "./measure.ts";
 import { type Draft, prepare, type TypeDefaults } from "./prepare.ts";
-import { rowsOf, type Submission } from "./submission.ts";
+import { dependsOnRecipient, type Recipient, type Recipients, rowsOf, type Submission } from "./submission.ts";
 
 export type AcceptConfig = {
   groupWindowMs: number;
@@ -44,10 +45,12 @@ export type AcceptDeps = {
   findType(tenantId: string, key: string): Promise<TypeDefaults | undefined> | TypeDefaults | undefined;
   /** The same, from the database. */
   reloadType(tenantId: string, key: string): Promise<TypeDefaults | undefined>;
+  /** What a type as a transaction sees it has of its payloads, read in that transaction. */
+  payloadsOf: Contracts["within"];
   /** How long a dedup key counts when the Send does not say. */
   dedupWindowMs: number;
-  /** The users' time zones. */
-  zonesOf(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, string>>;
+  /** What of users their notifications depend on. */
+  recipientsOf(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, Recipient>>;
 };
 
 export type Sender = { tenantId: string; actor: string };
@@ -98,15 +101,12 @@ export function accepting(
     sender: Sender,
     request: SendRequest,
     draft: Draft,
-    zones: ReadonlyMap<string, string>,
+    known: Recipients,
     { callId, ...call }: Pick<Submission, "submittedAt" | "trace"> & { callId: string },
   ): Submission => ({
     ...call,
     draft,
-    rows: rowsOf(draft, [...new Set(request.to?.userIds)], {
-      newId: deps.newId,
-      zoneOf: (userId) => zones.get(userId) ?? "UTC",
-    }),
+    rows: rowsOf(draft, [...new Set(request.to?.userIds)], { newId: deps.newId, known }),
     fanout: fansOut(request) ? { id: deps.newId(), request } : undefined,
     idempotency: request.idempotencyKey === "" ? undefined : { key: request.idempotencyKey, hash: hashOf(request) },
     actor: sender.actor,
@@ -125,16 +125,16 @@ export function accepting(
     const drafts = await mapInSlices(requests, (request) =>
       orFault(() => prepare(request, types.get(request.type || DEFAULT_TYPE), now, deps.dedupWindowMs)),
     );
-    measureRefused(deps.metrics, drafts);
     const answered = await answeredBefore(deps.store, tenantId, requests, drafts, { now, hashOf });
-    const zones = await zonesOf(deps, tenantId, requests, drafts);
+    measureRefused(deps.metrics, drafts, answered);
+    const known = await recipientsOf(deps, tenantId, requests, drafts);
     const callId = requests.some(({ bypassRateLimit }) => bypassRateLimit) ? deps.newId() : "";
     const call = { submittedAt: performance.now(), trace: recordedTrace(), callId };
     const submissions = await mapInSlices(requests, (request, index) => {
       const draft = drafts[index] ?? notFound("type");
       return draft instanceof Fault
         ? (answered.get(index) ?? draft)
-        : submissionOf(sender, request, draft, zones, call);
+        : submissionOf(sender, request, draft, known, call);
     });
     const outcomes: (SendResponse | Fault)[] = [];
     const stale: number[] = [];
@@ -206,18 +206,18 @@ async function typesOf(
   return types;
 }
 
-/** The time zones of those who get something at a local time, in one round trip. */
-async function zonesOf(
+/** Those who get something at a local time, or in their language, in one round trip. */
+async function recipientsOf(
   deps: AcceptDeps,
   tenantId: string,
   requests: readonly SendRequest[],
   drafts: readonly (Draft | Fault)[],
-): Promise<ReadonlyMap<string, string>> {
+): Promise<Recipients> {
   const userIds = requests.flatMap(({ to }, index) => {
     const draft = drafts[index];
-    return draft !== undefined && !(draft instanceof Fault) && draft.local !== undefined ? (to?.userIds ?? []) : [];
+    return draft !== undefined && !(draft instanceof Fault) && dependsOnRecipient(draft) ? (to?.userIds ?? []) : [];
   });
-  return userIds.length === 0 ? new Map() : deps.zonesOf(tenantId, [...new Set(userIds)]);
+  return userIds.length === 0 ? undefined : deps.recipientsOf(tenantId, [...new Set(userIds)]);
 }
 
 function orFault<T>(work: () => T): T | Fault {

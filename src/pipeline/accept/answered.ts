@@ -1,5 +1,4 @@
 import { fromBinary } from "@bufbuild/protobuf";
-import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { type SendRequest, type SendResponse, SendResponseSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import { Fault } from "#src/errors.ts";
 import { texts } from "#src/store/arrays.ts";
@@ -7,9 +6,10 @@ import type { Store, Tx } from "#src/store/store.ts";
 import type { Draft } from "./prepare.ts";
 
 /**
- * What those requests were answered that are refused for the sunset of their types, and were accepted before it: whoever
- * got no answer then repeats the request, and must not take the refusal for one that it had from the first. By their
- * positions. What is not refused so costs nothing.
+ * What those requests were answered that would be refused by now, and were accepted before: their type has had its sunset,
+ * is gone or has a stricter payload contract, or their expire_time has passed. Whoever got no answer then repeats the
+ * request, and must not take the refusal for one that it had from the first. By their positions. What is not refused costs
+ * nothing.
  */
 export async function answeredBefore(
   store: Store,
@@ -19,9 +19,7 @@ export async function answeredBefore(
   { now, hashOf }: { now: Date; hashOf(request: SendRequest): Uint8Array },
 ): Promise<ReadonlyMap<number, SendResponse>> {
   const repeats = requests.flatMap((request, index) => {
-    const draft = drafts[index];
-    const isLate = draft instanceof Fault && draft.reason === ErrorReason.TYPE_SUNSET;
-    return isLate && request.idempotencyKey !== "" ? [{ request, index }] : [];
+    return drafts[index] instanceof Fault && request.idempotencyKey !== "" ? [{ request, index }] : [];
   });
   if (repeats.length === 0) return new Map();
   const keys = repeats.map(({ request }) => request.idempotencyKey);

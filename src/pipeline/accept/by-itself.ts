@@ -4,7 +4,7 @@ import { recordedTrace } from "#src/telemetry/work-spans.ts";
 import { hasSunset } from "#src/types/deprecation.ts";
 import { fansOut } from "./accept.ts";
 import { draftOf, type TypeDefaults } from "./prepare.ts";
-import { rowsOf, type Submission } from "./submission.ts";
+import { type Recipients, rowsOf, type Submission, zoneIn } from "./submission.ts";
 
 export type ByItself = {
   /** Added to those of the request. */
@@ -18,7 +18,7 @@ export type ByItself = {
   now: Date;
   newId: NewId;
   dedupWindowMs: number;
-  zoneOf(userId: string): string;
+  known: Recipients;
 };
 
 /**
@@ -31,15 +31,15 @@ export type ByItself = {
 export function submissionByItself(
   asked: SendRequest,
   type: TypeDefaults | undefined,
-  { tag, skipBefore, notBefore, dueAt, now, newId, dedupWindowMs, zoneOf }: ByItself,
+  { tag, skipBefore, notBefore, dueAt, now, newId, dedupWindowMs, known }: ByItself,
 ): Submission | "nothing" | "before" {
   if (type === undefined || hasSunset(type, dueAt)) return "nothing";
   const request: SendRequest = { ...asked, tags: [...asked.tags, tag] };
   const draft = draftOf(request, type, now, dedupWindowMs);
   const userIds = [...new Set(request.to?.userIds)];
-  const rows = rowsOf(draft, userIds, { newId, zoneOf, skipBefore });
+  const rows = rowsOf(draft, userIds, { newId, known, skipBefore });
   if (rows.length === 0 && !fansOut(request)) {
-    const asked = userIds.map((userId) => draft.asked(zoneOf(userId)));
+    const asked = userIds.map((userId) => draft.asked(zoneIn(known, userId)));
     return asked.length > 0 && asked.every((time) => time !== undefined && time < notBefore) ? "before" : "nothing";
   }
   return {

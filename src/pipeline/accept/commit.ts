@@ -195,7 +195,7 @@ export async function insertRows(
   tx: Tx,
   tenantId: string,
   rows: readonly { row: NewRow; draft: Draft; actor?: string }[],
-  /** Given for rows of a fan-out, whose content stays with the fan-out. */
+  /** Given for rows of a fan-out, whose content stays with the fan-out, but for what is in a recipient's language. */
   fanoutId: string | undefined,
   { now, slot }: CommitContext,
 ): Promise<void> {
@@ -226,7 +226,7 @@ export async function insertRows(
         ${plain(rows.map(({ draft }) => draft.priority))}::smallint[],
         ${plain(rows.map(({ row }) => firstStatus(row.scheduledAt)))}::smallint[],
         ${plain(rows.map(({ draft }) => draft.channels))}::int[],
-        ${bytes(rows.map(({ draft }) => (fanoutId === undefined ? draft.content : null)))}::bytea[],
+        ${bytes(rows.map(({ draft, row }) => row.content ?? (fanoutId === undefined ? draft.content : null)))}::bytea[],
         ${texts(rows.map(({ draft }) => (draft.tags.length === 0 ? null : texts(draft.tags))))}::text[],
         ${plain(rows.map(({ draft }) => draft.bypassLimits))}::boolean[],
         ${instants(rows.map(({ row }) => row.scheduledAt ?? null))}::timestamptz[],

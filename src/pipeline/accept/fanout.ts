@@ -1,5 +1,13 @@
-import { fromBinary } from "@bufbuild/protobuf";
-import { type Fanout_State, type SendRequest, SendRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  type Fanout,
+  type Fanout_State,
+  FanoutSchema,
+  type SendRequest,
+  SendRequestSchema,
+} from "#gen/posthorn/v1/send_service_pb.ts";
+import { Fault } from "#src/errors.ts";
 import type { Tx } from "#src/store/store.ts";
 import { topicTag } from "#src/stream/filter.ts";
 import { recordedTrace } from "#src/telemetry/work-spans.ts";
@@ -7,8 +15,9 @@ import { FANOUT_LEASE_MS, laneOf } from "../flow.ts";
 import type { AcceptDeps } from "./accept.ts";
 import { DEFAULT_TYPE } from "./accept.ts";
 import { claimDedupKeys, inPresentZones, insertRows, lockCollapseKeys, supersedeRows } from "./commit.ts";
-import { type Draft, draftOf } from "./prepare.ts";
-import { type NewRow, rowsOf } from "./submission.ts";
+import { type Draft, draftOf, encodedIn, type TypeDefaults } from "./prepare.ts";
+import { dependsOnRecipient, type NewRow, rowsOf } from "./submission.ts";
+import { typedContent } from "./typed-content.ts";
 
 /** Members handled in one transaction: bounds memory, and what a crash makes another worker repeat. */
 const PAGE = 1000;
@@ -76,11 +85,22 @@ async function planPage(deps: AcceptDeps, tenantId: string, next: Next): Promise
   // Its content was judged with the Send, and stays with the fan-out.
   const prepared = draftOf(request, type, next.createdAt, deps.dedupWindowMs, { judged: true });
   const topics = request.to?.topics ?? [];
-  const draft: Draft = { ...prepared, tags: [...prepared.tags, ...topics.map(topicTag)] };
-  const zones = draft.local !== undefined ? await deps.zonesOf(tenantId, members) : undefined;
-  const zoneOf = (userId: string) => zones?.get(userId) ?? "UTC";
+  const tags = [...prepared.tags, ...topics.map(topicTag)];
+  const draft: Draft = { ...prepared, tags, contentIn: contentIn(request, type) };
+  const known = dependsOnRecipient(draft) ? await deps.recipientsOf(tenantId, members) : undefined;
   const { skipBefore } = next;
-  return { draft, skipBefore, rows: rowsOf(draft, members, { newId: deps.newId, zoneOf, skipBefore }) };
+  return { draft, skipBefore, rows: rowsOf(draft, members, { newId: deps.newId, known, skipBefore }) };
+}
+
+/** Where its payload would no longer be taken, all get what was made with the Send. */
+function contentIn({ content }: SendRequest, type: TypeDefaults): Draft["contentIn"] {
+  if (content === undefined || content.title !== "" || type.words?.wordsIn === undefined) return undefined;
+  try {
+    return encodedIn(typedContent(content, type));
+  } catch (error) {
+    if (error instanceof Fault) return undefined;
+    throw error;
+  }
 }
 
 /** Undefined when another worker has stored this page, or it was cancelled. */
@@ -175,4 +195,15 @@ export async function cancelFanoutsWith(tx: Tx, tenantId: string, tag: string, n
 export async function cancelFanout(tx: Tx, tenantId: string, id: string, now: Date): Promise<void> {
   await tx`update fanouts set state = 3, ended_at = ${now}, lease_until = null
     where tenant_id = ${tenantId} and id = ${id} and state = 1`;
+}
+
+export function toFanout(row: FanoutRow): Fanout {
+  return create(FanoutSchema, {
+    id: row.id,
+    state: row.state,
+    created: BigInt(row.created),
+    deduplicated: BigInt(row.deduplicated),
+    createTime: timestampFromDate(row.createdAt),
+    ...(row.endedAt === null ? {} : { endTime: timestampFromDate(row.endedAt) }),
+  });
 }

@@ -1,4 +1,5 @@
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
+import type { SendResponse } from "#gen/posthorn/v1/send_service_pb.ts";
 import { Fault } from "#src/errors.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { LANES, laneOf } from "../flow.ts";
@@ -42,8 +43,14 @@ export function measureGroup(
   if (deprecated > 0) metrics.deprecatedSends.inc({ outcome: "accepted" }, deprecated);
 }
 
-/** Counts the Sends that came after the sunset of their types. */
-export function measureRefused({ deprecatedSends }: Metrics, drafts: readonly (Draft | Fault)[]): void {
-  const late = drafts.filter((each) => each instanceof Fault && each.reason === ErrorReason.TYPE_SUNSET).length;
+/** Counts the Sends that came after the sunset of their types, and the repeats that were `answered` all the same. */
+export function measureRefused(
+  { deduplicated, deprecatedSends }: Metrics,
+  drafts: readonly (Draft | Fault)[],
+  answered: ReadonlyMap<number, SendResponse>,
+): void {
+  const isLate = (draft: Draft | Fault) => draft instanceof Fault && draft.reason === ErrorReason.TYPE_SUNSET;
+  const late = drafts.filter((draft, index) => isLate(draft) && !answered.has(index)).length;
   if (late > 0) deprecatedSends.inc({ outcome: "refused" }, late);
+  if (answered.size > 0) deduplicated.inc({ kind: "idempotency_key" }, answered.size);
 }

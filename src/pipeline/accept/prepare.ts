@@ -9,12 +9,10 @@ import { encodeContent } from "#src/notifications/encode-content.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
 import { OWN_TAGS } from "#src/notifications/own-tags.ts";
 import { checkSunset, warningsOf } from "#src/types/deprecation.ts";
-import type { Contract } from "#src/types/payload/contract.ts";
-import { typedContent } from "./typed-content.ts";
+import { type PayloadRules, type TypedContent, typedContent } from "./typed-content.ts";
 
-/** What a type gives a Send that says nothing itself. */
-export type TypeDefaults = {
-  key: string;
+/** What a type gives a Send that says nothing itself; without a contract it takes any data. */
+export type TypeDefaults = PayloadRules & {
   category: string;
   defaultPriority: number;
   defaultChannels: readonly number[];
@@ -22,8 +20,6 @@ export type TypeDefaults = {
   group: boolean;
   /** Encoded posthorn.v1.TypeDeprecation; null: it is not deprecated. */
   deprecation: Uint8Array | null;
-  /** What its payloads are judged by; undefined: it takes any data. */
-  contract?: Contract | undefined;
 };
 
 /** One notification to be, complete but for its recipient. */
@@ -34,6 +30,8 @@ export type Draft = {
   /** Bit n is set when channel n was asked for. */
   channels: number;
   content: Uint8Array;
+  /** The same in a recipient's language; undefined: as `content`. Undefined as a whole: it is the same in all. */
+  contentIn: ((language: string) => Uint8Array | undefined) | undefined;
   /** The contract that judged its payload; undefined: none. */
   contractId: string | undefined;
   tags: string[];
@@ -88,7 +86,7 @@ export function draftOf(
   if (type === undefined) throw notFound("type");
   const content = request.content;
   if (content === undefined) throw invalidField("content", "is required");
-  const encoded = encodeContent(judged ? content : typedContent(content, type));
+  const typed: TypedContent = judged ? { content } : typedContent(content, type);
   const schedule = request.schedule;
   const scheduledAt = schedule.case === "scheduleTime" ? checkedTime("schedule_time", schedule.value, now) : undefined;
   const local = schedule.case === "localScheduleTime" ? schedule.value : undefined;
@@ -105,7 +103,8 @@ export function draftOf(
     category: type.category,
     priority: request.priority === Priority.UNSPECIFIED ? type.defaultPriority : request.priority,
     channels: channelBits(request.channels.length > 0 ? request.channels : type.defaultChannels),
-    content: encoded,
+    content: encodeContent(typed.content),
+    contentIn: encodedIn(typed),
     contractId: judged ? undefined : type.contract?.id,
     tags: request.tags,
     bypassLimits: request.bypassRateLimit,
@@ -131,6 +130,19 @@ export function draftOf(
       const expiresAt = expireTime ?? (ttlMs === undefined ? undefined : new Date(from.getTime() + ttlMs));
       return { scheduledAt: due, expiresAt };
     },
+  };
+}
+
+/** Encodes what is worded in several languages once for each. */
+export function encodedIn({ contentIn }: TypedContent): Draft["contentIn"] {
+  if (contentIn === undefined) return undefined;
+  const known = new Map<string, Uint8Array | undefined>();
+  return (language) => {
+    if (!known.has(language)) {
+      const content = contentIn(language);
+      known.set(language, content && encodeContent(content));
+    }
+    return known.get(language);
   };
 }
 

@@ -20,12 +20,15 @@ type ReminderRequest = {
   content: Content | undefined;
   priority: Priority;
   at: Date;
+  /** The user's: some types word what has no title in several. */
+  language: string;
 };
 
 /** What a deadline reminds with. Checks the content as a Send does. Throws NOT_FOUND for an unknown type, or TYPE_SUNSET. */
 export function remindersOf(tenantId: string, asked: ReminderRequest, now: Date) {
   if (asked.type !== undefined) checkSunset(asked.type, now);
-  const { draft, expiresAt } = reminderDraft(asked, now);
+  const { draft: inNone, expiresAt } = reminderDraft(asked, now);
+  const draft = { ...inNone, content: inNone.contentIn?.(asked.language) ?? inNone.content };
   return {
     content: draft.content,
     warnings: draft.warnings,
@@ -72,7 +75,8 @@ export async function storeReminders(
   if (reminders.length === 0) return;
   const rows = reminders.map(({ deadline, type, id, dueAt }) => {
     const { content, priority } = deadline;
-    const asked = { ...deadline, type, content: fromBinary(ContentSchema, content), priority: priority as Priority };
+    const stored = { content: fromBinary(ContentSchema, content), priority: priority as Priority };
+    const asked = { ...deadline, type, ...stored, language: "" };
     const { draft, expiresAt } = reminderDraft(asked, now, { judged: true });
     return { id, userId: deadline.userId, dueAt, expiresAt: expiresAt(dueAt), draft };
   });

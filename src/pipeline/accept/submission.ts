@@ -3,8 +3,17 @@ import type { SendRequest, SendResponse } from "#gen/posthorn/v1/send_service_pb
 import type { NewId } from "#src/ids.ts";
 import type { Draft } from "./prepare.ts";
 
-/** A notification to be. */
-export type NewRow = { id: string; userId: string; scheduledAt: Date | undefined; expiresAt: Date | undefined };
+/** A notification to be. `content`: where it is not that of its draft, but in its recipient's language. */
+export type NewRow = {
+  id: string;
+  userId: string;
+  scheduledAt: Date | undefined;
+  expiresAt: Date | undefined;
+  content?: Uint8Array | undefined;
+};
+
+/** What of a recipient a notification depends on. */
+export type Recipient = { readonly timeZone: string; readonly language: string };
 
 /** `skipBefore`: members for whom the asked-for time was before get nothing. */
 export type NewFanout = { id: string; request: SendRequest; skipBefore?: Date };
@@ -32,14 +41,27 @@ export type Submission = {
 export function rowsOf(
   draft: Draft,
   userIds: readonly string[],
-  { newId, zoneOf, skipBefore }: { newId: NewId; zoneOf(userId: string): string; skipBefore?: Date | null },
+  { newId, known, skipBefore }: { newId: NewId; known: Recipients; skipBefore?: Date | null },
 ): NewRow[] {
   return userIds.flatMap((userId) => {
-    const zone = zoneOf(userId);
+    const zone = zoneIn(known, userId);
     const asked = skipBefore == null ? undefined : draft.asked(zone);
     if (skipBefore != null && asked !== undefined && asked < skipBefore) return [];
-    return [{ id: newId(), userId, ...draft.times(zone) }];
+    const content = draft.contentIn?.(known?.get(userId)?.language ?? "");
+    return [{ id: newId(), userId, ...draft.times(zone), ...(content && { content }) }];
   });
+}
+
+/** Those who are not in it, and all where there is none, are in UTC and speak no language in particular. */
+export type Recipients = ReadonlyMap<string, Recipient> | undefined;
+
+export function zoneIn(known: Recipients, userId: string): string {
+  return known?.get(userId)?.timeZone ?? "UTC";
+}
+
+/** Whether rows of it depend on who gets them, so that recipients have to be looked up. */
+export function dependsOnRecipient({ local, contentIn }: Draft): boolean {
+  return local !== undefined || contentIn !== undefined;
 }
 
 /** Those of a group that are stored, with their rows and answers. */

@@ -8,12 +8,21 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import { storedTraces } from "#src/telemetry/message-traces.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { channelSlots } from "./channel-slots.ts";
-import { followed } from "./hand-over.ts";
-import { measureClaimed } from "./measure.ts";
+import { followed, stopOf } from "./hand-over.ts";
+import { type HandedOver, measureClaimed } from "./measure.ts";
 import { notes } from "./note.ts";
-import { type CameOf, type Claimed, claimDue, type Delivered, loadMessages, type Stored } from "./queries.ts";
+import {
+  type CameOf,
+  type Claimed,
+  claimDue,
+  type Delivered,
+  type Held,
+  loadMessages,
+  type Stored,
+} from "./queries.ts";
+import { type LimitDeps, type Ready, withinLimits } from "./within-limits.ts";
 
-export type DeliverDeps = {
+export type DeliverDeps = LimitDeps & {
   store: Store;
   clock: Clock;
   channels: Channels;
@@ -26,10 +35,14 @@ export type DeliverDeps = {
   metrics: Pick<Metrics, "handOvers" | "handOverSeconds" | "handOverRepeats" | "schedulerLagSeconds" | "jobFailures">;
   /** Tell the streams. Called after the commit. */
   delivered(tenantId: string, delivered: Delivered, at: Date): void;
+  held(tenantId: string, held: Held, at: Date): void;
   ended(tenantId: string, lost: Lost, at: Date): void;
 };
 
-export type Asked = { kind: "deliver" | "batch" | "hold" } | { kind: "suppress"; reason: Reason };
+export type Asked =
+  | { kind: "deliver" | "batch" }
+  | { kind: "hold"; reason: Reason; until: Date }
+  | { kind: "suppress"; reason: Reason };
 
 /** How long a channel still may take once the process is to stop: most answer by then, and need not be handed it twice. */
 const LAST_ANSWER_MS = 2_000;
@@ -93,10 +106,10 @@ export function startDelivering(deps: DeliverDeps): Delivering {
       const claimed = await store.system((tx) => claimDue(tx, now, new Date(now.getTime() + LEASE_MS), free));
       measureClaimed(deps.metrics, claimed, now);
       const traces = storedTraces(claimed);
-      const stored = await loadAll(deps, claimed);
+      const loaded = await loadAll(deps, claimed, now);
       for (const next of claimed) {
-        const own = stored.get(next.tenantId);
-        const turn = { now, preferences: own?.preferences.get(next.userId), cut: cut.signal };
+        const own = loaded.get(next.tenantId);
+        const turn = { now, stop: own?.stops.get(next), cut: cut.signal };
         begin(next, () =>
           stopping.aborted
             ? { kind: "back", inDoubt: next.inDoubt }
@@ -115,18 +128,32 @@ export function startDelivering(deps: DeliverDeps): Delivering {
   };
 }
 
-/** What there is to hand over, and what its recipients want. */
-type Loaded = { messages: ReadonlyMap<string, Stored>; preferences: ReadonlyMap<string, CompiledPreferences> };
+/** What there is to hand over, and what stops it: its end, its recipients' rules, and the limits of its channel. */
+type Loaded = { messages: ReadonlyMap<string, Stored>; stops: ReadonlyMap<Claimed, HandedOver | undefined> };
 
 async function loadAll(
-  { store, loadPreferences }: Pick<DeliverDeps, "store" | "loadPreferences">,
+  deps: DeliverDeps,
   claimed: readonly Claimed[],
+  now: Date,
 ): Promise<ReadonlyMap<string, Loaded>> {
+  const { store, loadPreferences } = deps;
   const loaded = new Map<string, Loaded>();
   for (const [tenantId, own] of Map.groupBy(claimed, (each) => each.tenantId)) {
     const messages = await store.tenant(tenantId, (tx) => loadMessages(tx, tenantId, own));
     const preferences = await loadPreferences(tenantId, [...new Set(own.map(({ userId }) => userId))]);
-    loaded.set(tenantId, { messages, preferences });
+    const stops = new Map<Claimed, HandedOver | undefined>();
+    const ready: (Ready & { claimed: Claimed })[] = [];
+    for (const each of own) {
+      const [stored, wishes] = [messages.get(each.notificationId), preferences.get(each.userId)];
+      const stop = stopOf(deps, each, stored, wishes, now);
+      stops.set(each, stop);
+      if (stop === undefined && stored && wishes) ready.push({ claimed: each, stored, preferences: wishes });
+    }
+    const limited = await withinLimits(deps, tenantId, ready, now);
+    ready.forEach((each, index) => {
+      stops.set(each.claimed, limited[index]);
+    });
+    loaded.set(tenantId, { messages, stops });
   }
   return loaded;
 }

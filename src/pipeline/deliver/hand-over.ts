@@ -10,16 +10,39 @@ import { withSpanIn } from "#src/telemetry/work-spans.ts";
 import type { DeliverDeps } from "./deliver.ts";
 import { type HandedOver, handOverFields, handOverSpan, hasFailed, measureHandOver } from "./measure.ts";
 import { type CameOf, type Claimed, give, type Stored } from "./queries.ts";
+import { heldOrExpired } from "./within-limits.ts";
 
 /** How long a channel may take. */
 const ANSWER_MS = 10_000;
 const ATTEMPTS = 6;
 
-/**
- * When it was claimed, what its recipient wants by then, and what aborts when this process can wait for no channel any
- * more.
- */
-export type Turn = { now: Date; preferences: CompiledPreferences | undefined; cut: AbortSignal };
+/** When it was claimed, what stops it since, and what aborts when this process can wait for no channel any more. */
+export type Turn = { now: Date; stop: HandedOver | undefined; cut: AbortSignal };
+
+/** What stops a hand-over before its channel is asked, but for the channel's limit; undefined: nothing. */
+export function stopOf(
+  { channels, askChannel }: Pick<DeliverDeps, "channels" | "askChannel">,
+  claimed: Claimed,
+  stored: Stored | undefined,
+  preferences: CompiledPreferences | undefined,
+  now: Date,
+): HandedOver | undefined {
+  if (stored === undefined || !isWanted(claimed, stored)) return { kind: "drop", outcome: "dropped" };
+  if (claimed.atMostOnce && claimed.inDoubt) return { kind: "unknown", outcome: "unknown" };
+  if (stored.expiresAt !== null && stored.expiresAt <= now) return { kind: "expired", outcome: "expired" };
+  if (!channels.has(claimed.channel)) return { kind: "failed", outcome: "unavailable" };
+  // It may have waited, here or to be tried again, since it was decided. Only a refusal counts: what holds was asked then.
+  // But one that was held back itself comes at a time about which nobody was asked.
+  const verdict = preferences && askChannel(stored, claimed.channel, preferences, now);
+  if (verdict?.kind === "suppress") return { kind: "unwanted", reason: verdict.reason, outcome: "unwanted" };
+  if (preferences !== undefined && !isAskedFor(claimed, stored, preferences))
+    return { kind: "unwanted", reason: Reason.CHANNEL_DISABLED, outcome: "unwanted" };
+  if (verdict?.kind === "hold" && claimed.heldBy !== Reason.UNSPECIFIED) {
+    const { reason, until } = verdict;
+    return heldOrExpired({ reason, until }, stored.expiresAt);
+  }
+  return undefined;
+}
 
 /** Hands one over as a part of its trace, and counts what came of it. */
 export function followed(
@@ -39,31 +62,23 @@ export function followed(
 }
 
 async function handOver(
-  { store, channels, log, askChannel }: DeliverDeps,
+  { store, channels, log }: DeliverDeps,
   claimed: Claimed,
   stored: Stored | undefined,
-  { now, preferences, cut }: Turn,
+  { now, stop, cut }: Turn,
 ): Promise<HandedOver> {
   const tell = (handed: HandedOver): HandedOver => {
-    log.debug(handOverFields(claimed, stored, handed), "handed over");
+    log.debug(handOverFields(claimed, stored, handed), handed.kind === "held" ? "held back" : "handed over");
     return handed;
   };
-  if (stored === undefined || !isWanted(claimed, stored)) return tell({ kind: "drop", outcome: "dropped" });
-  const { atMostOnce, inDoubt } = claimed;
-  if (atMostOnce && inDoubt) {
-    const handed: HandedOver = { kind: "unknown", outcome: "unknown" };
-    log.warn(handOverFields(claimed, stored, handed), "nobody noted what came of a hand-over; it is not repeated");
-    return handed;
+  if (stop?.kind === "unknown") {
+    log.warn(handOverFields(claimed, stored, stop), "nobody noted what came of a hand-over; it is not repeated");
+    return stop;
   }
-  if (stored.expiresAt !== null && stored.expiresAt <= now) return tell({ kind: "expired", outcome: "expired" });
+  if (stop !== undefined) return tell(stop);
   const { tenantId, notificationId, userId, step } = claimed;
   const channel = channels.get(claimed.channel as Channel);
-  if (channel === undefined) return tell({ kind: "failed", outcome: "unavailable" });
-  // It may have waited, here or to be tried again, since it was decided. What holds was asked then: only a refusal counts.
-  const verdict = preferences && askChannel(stored, claimed.channel, preferences, now);
-  if (verdict?.kind === "suppress") return tell({ kind: "unwanted", reason: verdict.reason, outcome: "unwanted" });
-  if (preferences !== undefined && !isAskedFor(claimed, stored, preferences))
-    return tell({ kind: "unwanted", reason: Reason.CHANNEL_DISABLED, outcome: "unwanted" });
+  if (stored === undefined || channel === undefined) return tell({ kind: "failed", outcome: "unavailable" });
   const message: Message = {
     idempotencyKey: `${notificationId}:${step}:${claimed.channel}`,
     ...{ tenantId, notificationId, userId, step },
@@ -73,7 +88,7 @@ async function handOver(
     content: fromBinary(ContentSchema, stored.content),
     at: now,
   };
-  if (atMostOnce && !(await store.tenant(tenantId, (tx) => give(tx, claimed))))
+  if (claimed.atMostOnce && !(await store.tenant(tenantId, (tx) => give(tx, claimed))))
     return tell({ kind: "drop", outcome: "dropped" });
   const outcome = await inTime((signal) => channel.deliver(message, signal), cut);
   if (outcome.kind === "sent") return tell({ kind: "sent", outcome: "sent" });

@@ -8,7 +8,8 @@ import type { CameOf, Claimed, Stored } from "./queries.ts";
  * What came of a hand-over, for metrics, logs and spans. `retry`: not now; `refused`: never; `given_up`: not once in all its
  * attempts; `unavailable`: this server has no such channel; `dropped`: it had ended or was answered; `unwanted`: its
  * recipient's rules refuse the channel by now; `given_back`: the server was asked to stop before the channel answered, and
- * leaves it to another; `unknown`: the channel may have taken it, and is not given it again.
+ * leaves it to another; `held`: a limit of the channel gives it a later turn; `unknown`: the channel may have taken it, and
+ * is not given it again.
  */
 export type HandOverOutcome =
   | "sent"
@@ -20,6 +21,7 @@ export type HandOverOutcome =
   | "dropped"
   | "unwanted"
   | "given_back"
+  | "held"
   | "unknown";
 
 /** What became of it, and the same more exactly. */
@@ -58,13 +60,18 @@ export function handOverFields(claimed: Claimed, stored: Stored | undefined, han
   const about = { tenant, user, notification, type: stored?.type, channels: [channelName(channel)], step, attempts };
   const before = stored === undefined ? undefined : statusName(stored.status);
   const isFirst = outcome === "sent" && stored?.status === Status.PROCESSING;
-  const reason = handed.kind === "unwanted" ? handed.reason : REASONS[outcome];
+  const reason = reasonGiven(handed) ?? REASONS[outcome];
   return {
     ...about,
     status: isFirst ? statusName(Status.DELIVERED) : before,
     outcome,
     ...(reason === undefined ? {} : { reason: reasonName(reason) }),
   };
+}
+
+function reasonGiven(handed: HandedOver): Reason | undefined {
+  if (handed.kind === "held") return handed.hold.reason;
+  return handed.kind === "unwanted" || handed.kind === "expired" ? handed.reason : undefined;
 }
 
 const REASONS: Partial<Record<HandOverOutcome, Reason>> = {
@@ -85,7 +92,7 @@ export function handOverSpan({ tenantId, notificationId, channel, step, attempts
   });
 }
 
-const FINE: ReadonlySet<HandOverOutcome> = new Set(["sent", "dropped", "unwanted", "given_back"]);
+const FINE: ReadonlySet<HandOverOutcome> = new Set(["sent", "dropped", "unwanted", "given_back", "held"]);
 
 /** Whether the span of it tells of a failure. */
 export function hasFailed(outcome: HandOverOutcome): boolean {

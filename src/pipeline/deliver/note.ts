@@ -46,17 +46,20 @@ async function note(
   results: readonly Result[],
 ): Promise<void> {
   const now = deps.clock();
-  const { delivered, lost } = await store.tenant(tenantId, async (tx) => {
+  const { delivered, held, lost } = await store.tenant(tenantId, async (tx) => {
     const context = { now, slot, retryAt: (attempts: number) => new Date(now.getTime() + pauseMs(attempts)) };
-    const { delivered, failed } = await record(tx, tenantId, results, context);
+    const { delivered, held, failed } = await record(tx, tenantId, results, context);
     await failSteps(tx, tenantId, failed, now);
     const over = [...new Set(failed.map(({ notificationId }) => notificationId))];
-    const unwanted = new Map(
-      failed.flatMap(({ notificationId, unwanted }) => (unwanted === undefined ? [] : [[notificationId, unwanted]])),
-    );
-    return { delivered, lost: await endLost(tx, tenantId, over, { now, slot, unwanted }) };
+    const reasons = (of: "unwanted" | "tooLate") =>
+      new Map(
+        failed.flatMap(({ notificationId, [of]: reason }) => (reason === undefined ? [] : [[notificationId, reason]])),
+      );
+    const why = { unwanted: reasons("unwanted"), tooLate: reasons("tooLate") };
+    return { delivered, held, lost: await endLost(tx, tenantId, over, { now, slot, ...why }) };
   });
   for (const each of delivered) deps.delivered(tenantId, each, now);
+  for (const each of held) deps.held(tenantId, each, now);
   for (const each of lost) deps.ended(tenantId, each, now);
 }
 

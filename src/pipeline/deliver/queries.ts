@@ -1,20 +1,15 @@
-import { create, toBinary } from "@bufbuild/protobuf";
-import {
-  type Channel,
-  Priority,
-  Reason,
-  Status,
-  TimelineEntrySchema,
-  VerdictKind,
-} from "#gen/posthorn/v1/notification_pb.ts";
+import { type Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
+import { BatchRole } from "#src/batches/role.ts";
 import { lockChains, storeChains } from "#src/escalation/queries.ts";
 import { advance, ChainState } from "#src/escalation/state.ts";
 import { oneOf } from "#src/inbox/queries.ts";
 import { bytes, instants, plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { OfChannel } from "./channel-slots.ts";
+import { detailOf, reasonOf } from "./told.ts";
+import type { Hold } from "./within-limits.ts";
 
 const URGENCY = [Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW];
 
@@ -28,6 +23,8 @@ export type Claimed = {
   attempts: number;
   /** Since when it may have been claimed. */
   dueAt: Date;
+  /** For which reason it waited until then, if a rule or a limit held it; else UNSPECIFIED. */
+  heldBy: Reason;
   /** The recorded trace that goes on with it. */
   trace: string | null;
   atMostOnce: boolean;
@@ -38,11 +35,14 @@ export type Claimed = {
 /**
  * `drop`: it has ended, or its step was answered. `unknown`: the channel may have taken it, and is not to be given it again.
  * `unwanted`: its recipient's rules refuse the channel by now, for that reason. `back`: whoever claimed it had to stop.
- * `inDoubt`: of what is to be tried again, whether the channel may have taken it.
+ * `held`: not now; nor was it tried. `expired` with a reason: it would be held for that until it has. `inDoubt`: of what is
+ * to be tried again, whether the channel may have taken it.
  */
 export type CameOf =
-  | { kind: "sent" | "failed" | "expired" | "drop" | "unknown" }
+  | { kind: "sent" | "failed" | "drop" | "unknown" }
   | { kind: "retry" | "back"; inDoubt: boolean }
+  | { kind: "expired"; reason?: Reason }
+  | { kind: "held"; hold: Hold }
   | { kind: "unwanted"; reason: Reason };
 
 export type Result = CameOf & { claimed: Claimed };
@@ -62,18 +62,19 @@ export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly Of
           ${plain(room.map(({ channel }) => channel))}::smallint[], ${plain(room.map(({ size }) => size))}::int[]
         ) as room (channel, size) cross join lateral (
           select its.* from unnest(${plain(URGENCY)}::smallint[]) as lane (priority) cross join lateral (
-            select h.tenant_id, h.notification_id, h.step, h.channel, h.due_at, h.given from hand_overs h
+            select h.tenant_id, h.notification_id, h.step, h.channel, h.due_at, h.given, h.held_by from hand_overs h
             where h.channel = room.channel and h.priority = lane.priority and h.due_at <= ${now}
             order by h.due_at limit room.size for update skip locked
           ) its limit room.size
         ) mine
       )
       update hand_overs set due_at = ${until}, attempts = least(attempts + 1, 32767),
-        given = hand_overs.given or not at_most_once
+        given = hand_overs.given or not at_most_once, held_by = -abs(hand_overs.held_by)
       from due d where hand_overs.tenant_id = d.tenant_id and hand_overs.notification_id = d.notification_id
         and hand_overs.step = d.step and hand_overs.channel = d.channel
       returning d.tenant_id as "tenantId", d.notification_id as "notificationId", user_id as "userId", d.step, d.channel,
-        attempts, d.due_at as "dueAt", trace, at_most_once as "atMostOnce", d.given as "inDoubt"`.execute(),
+        attempts, d.due_at as "dueAt", abs(d.held_by) as "heldBy", trace, at_most_once as "atMostOnce",
+        d.given as "inDoubt"`.execute(),
   ]);
   return claimed;
 }
@@ -101,6 +102,8 @@ export type Stored = {
   bypassLimits: boolean;
   expiresAt: Date | null;
   senderId: string | null;
+  /** It is the notification of a batch, or was left alone in one. */
+  collected: boolean;
   /** Encoded posthorn.v1.Content. */
   content: Uint8Array;
   /** Nobody has answered it yet. */
@@ -115,7 +118,10 @@ export async function loadMessages(
   // An exhausted chain has not been answered: its last step may still be on the way.
   const rows = await tx<Stored[]>`
     select n.id, n.type, n.category, n.priority, n.channels, n.status, n.bypass_limits as "bypassLimits",
-      n.expires_at as "expiresAt", n.sender_id as "senderId", coalesce(n.content, f.content) as content,
+      n.expires_at as "expiresAt", n.sender_id as "senderId",
+      n.batch_role is not distinct from ${BatchRole.WHOLE}
+        or n.batch_role is not distinct from ${BatchRole.ALONE} and n.batched_at is not null as collected,
+      coalesce(n.content, f.content) as content,
       exists (select from escalations e where e.tenant_id = ${tenantId} and e.notification_id = n.id
         and e.state in (${ChainState.WAITING}, ${ChainState.EXHAUSTED})) as "goesOn"
     from notifications n
@@ -130,11 +136,14 @@ export async function loadMessages(
 /** `first`: it had reached its recipient in no other way before. */
 export type Delivered = { id: string; userId: string; channel: number; first: boolean };
 
+/** One that waits for its turn with a channel; `status`: of the notification, as it is. */
+export type Held = { id: string; userId: string; channel: number; status: number; reason: Reason; until: Date };
+
 /**
- * `unwanted`: it was no fault of the channel's, but the recipient's word. `unknown`: it may have come, and what follows it
- * waits for its time.
+ * `unwanted`: it was no fault of the channel's, but the recipient's word. `tooLate`: nor that, but a rule's for so long.
+ * `unknown`: it may have come, and what follows it waits for its time.
  */
-export type Failed = { notificationId: string; step: number; unwanted?: Reason; unknown?: true };
+export type Failed = { notificationId: string; step: number; unwanted?: Reason; tooLate?: Reason; unknown?: true };
 
 /**
  * Notes what came of hand-overs: those that are done go away, with history and counters; the others are due again. Those
@@ -145,16 +154,17 @@ export async function record(
   tenantId: string,
   results: readonly Result[],
   { now, slot, retryAt }: { now: Date; slot: number; retryAt(attempts: number): Date },
-): Promise<{ delivered: Delivered[]; failed: Failed[] }> {
+): Promise<{ delivered: Delivered[]; held: Held[]; failed: Failed[] }> {
   const ids = plain([...new Set(results.map(({ claimed }) => claimed.notificationId))].toSorted());
   await tx`select count(*) from (
     select from notifications where tenant_id = ${tenantId} and id = any(${ids}::uuid[]) order by id for update) locked`;
   const mine = await noteDone(tx, tenantId, results, { now, retryAt });
   const sent = mine.filter(({ kind }) => kind === "sent");
-  const failed = mine.filter(({ kind }) => kind !== "sent" && kind !== "drop");
-  const told = [...sent, ...failed];
-  if (told.length === 0) return { delivered: [], failed: [] };
-  const rows = await tx<(MaybeWhole & { userId: string; channel: number; first: boolean; sent: boolean })[]>`
+  const failed = mine.filter(({ kind }) => kind !== "sent" && kind !== "drop" && kind !== "held");
+  const held = mine.filter(isToldHeld);
+  const told = [...sent, ...failed, ...held];
+  if (told.length === 0) return { delivered: [], held: [], failed: [] };
+  const rows = await tx<ToldRow[]>`
     with told as (
       select t.*, row_number() over (partition by t.id order by not t.sent, t.channel) as nth from unnest(
         ${plain(told.map(({ claimed }) => claimed.notificationId))}::uuid[],
@@ -164,7 +174,7 @@ export async function record(
         ${bytes(told.map(detailOf))}::bytea[]
       ) as t (id, channel, sent, reason, detail)
     ), told_of as materialized (
-      select t.*, n.user_id, n.type, n.batch_id, n.batch_role,
+      select t.*, n.user_id, n.type, n.batch_id, n.batch_role, n.status,
         t.sent and t.nth = 1 and n.status = ${Status.PROCESSING} as first
       from told t join notifications n on n.tenant_id = ${tenantId} and n.id = t.id
       where n.id = any(${ids}::uuid[])
@@ -181,7 +191,7 @@ export async function record(
       group by type, channel order by type, channel
       on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count
     )
-    select id, user_id as "userId", channel, first, sent, batch_id as "batchId", batch_role as "batchRole" from told_of`;
+    select id, user_id as "userId", channel, status, first, sent, batch_id as "batchId", batch_role as "batchRole" from told_of`;
   for (const [channel, wholes] of Map.groupBy(
     rows.filter(({ first }) => first),
     (row) => row.channel,
@@ -189,12 +199,33 @@ export async function record(
     await followWholes(tx, tenantId, wholes, now, slot, channel as Channel);
   return {
     delivered: rows.filter((row) => row.sent),
+    held: held.flatMap(({ claimed, hold: { reason, until } }) => {
+      const { notificationId: id, userId, channel } = claimed;
+      const status = rows.find((row) => row.id === id)?.status;
+      return status === undefined ? [] : [{ id, userId, channel, status, reason, until }];
+    }),
     failed: failed.map((result) => {
       const { notificationId, step } = result.claimed;
       if (result.kind === "unknown") return { notificationId, step, unknown: true };
-      return { notificationId, step, ...(result.kind === "unwanted" ? { unwanted: result.reason } : {}) };
+      if (result.kind === "unwanted") return { notificationId, step, unwanted: result.reason };
+      if (result.kind !== "expired" || result.reason === undefined) return { notificationId, step };
+      return { notificationId, step, tooLate: result.reason };
     }),
   };
+}
+
+type ToldRow = MaybeWhole & { userId: string; channel: number; status: number; first: boolean; sent: boolean };
+
+/** Those who wait for a limiter that is away ask every few seconds, which is told once. */
+function isToldHeld(result: Result): result is Extract<Result, { kind: "held" }> {
+  if (result.kind !== "held") return false;
+  return result.hold.reason !== Reason.LIMITER_UNAVAILABLE || result.claimed.heldBy !== result.hold.reason;
+}
+
+/** What is given back goes on waiting as before; one that was tried has had its turn. */
+function heldByOf(result: Result): Reason {
+  if (result.kind === "held") return result.hold.reason;
+  return result.kind === "back" ? result.claimed.heldBy : Reason.UNSPECIFIED;
 }
 
 /** Those whose claim still holds. */
@@ -209,27 +240,40 @@ async function noteDone(
     ${plain(some.map(({ claimed }) => claimed.step))}::smallint[],
     ${plain(some.map(({ claimed }) => claimed.channel))}::smallint[],
     ${plain(some.map(({ claimed }) => claimed.attempts))}::smallint[],
-    ${instants(some.map(({ claimed }) => retryAt(claimed.attempts)))}::timestamptz[],
-    ${plain(some.map((result) => "inDoubt" in result && result.inDoubt))}::boolean[]
-  ) as t (id, step, channel, attempts, retry_at, in_doubt)`;
+    ${instants(some.map((each) => (each.kind === "held" ? each.hold.until : retryAt(each.claimed.attempts))))}::timestamptz[],
+    ${plain(some.map((each) => ("inDoubt" in each ? each.inDoubt : each.claimed.inDoubt)))}::boolean[],
+    ${plain(some.map(heldByOf))}::smallint[]
+  ) as t (id, step, channel, attempts, retry_at, in_doubt, held_by)`;
   const claim = tx`h.tenant_id = ${tenantId} and h.notification_id = t.id and h.step = t.step and h.channel = t.channel
     and h.attempts = t.attempts`;
   const again = results.filter(({ kind }) => kind === "retry");
   const back = results.filter(({ kind }) => kind === "back");
-  const done = results.filter(({ kind }) => kind !== "retry" && kind !== "back");
+  const held = results.filter(({ kind }) => kind === "held");
+  const done = results.filter(({ kind }) => kind !== "retry" && kind !== "back" && kind !== "held");
   if (again.length > 0)
-    await tx`update hand_overs h set due_at = t.retry_at, given = t.in_doubt from ${which(again)} where ${claim}`;
+    await tx`
+      update hand_overs h set due_at = t.retry_at, given = t.in_doubt, held_by = t.held_by
+      from ${which(again)} where ${claim}`;
   if (back.length > 0)
     await tx`
-      update hand_overs h set due_at = ${now}, attempts = h.attempts - 1, given = t.in_doubt
+      update hand_overs h set due_at = ${now}, attempts = h.attempts - 1, given = t.in_doubt, held_by = t.held_by
       from ${which(back)} where ${claim}`;
-  if (done.length === 0) return [];
-  const gone = await tx<{ key: string }[]>`
-    delete from hand_overs h using ${which(done)} where ${claim}
-    returning h.notification_id || ':' || h.step || ':' || h.channel || ':' || h.attempts as key`;
+  const key = tx`t.id || ':' || t.step || ':' || t.channel || ':' || t.attempts as key`;
+  // Not an attempt: it was not tried.
+  const waiting =
+    held.length === 0
+      ? []
+      : await tx<{ key: string }[]>`
+          update hand_overs h
+          set due_at = t.retry_at, attempts = h.attempts - 1, given = t.in_doubt, held_by = t.held_by
+          from ${which(held)} where ${claim} returning ${key}`;
+  const gone =
+    done.length === 0
+      ? []
+      : await tx<{ key: string }[]>`delete from hand_overs h using ${which(done)} where ${claim} returning ${key}`;
   // With the attempt: a process that stood still may have claimed again what it has at hand, and notes both at once.
-  const keys = new Set(gone.map(({ key }) => key));
-  return done.filter(({ claimed: { notificationId, step, channel, attempts } }) =>
+  const keys = new Set([...waiting, ...gone].map(({ key }) => key));
+  return [...held, ...done].filter(({ claimed: { notificationId, step, channel, attempts } }) =>
     keys.has(`${notificationId}:${step}:${channel}:${attempts}`),
   );
 }
@@ -274,22 +318,4 @@ async function reachedOrTrying(tx: Tx, tenantId: string, ids: readonly string[])
         or exists (select from timeline t where t.tenant_id = ${tenantId} and t.notification_id = n.id
           and t.reason = ${Reason.OUTCOME_UNKNOWN}))`;
   return new Set(rows.map(({ id }) => id));
-}
-
-function detailOf(result: Result): Uint8Array {
-  const { step, channel } = result.claimed;
-  const verdict = { channel, kind: VERDICTS[result.kind] ?? VerdictKind.SUPPRESS, reason: reasonOf(result) };
-  return toBinary(TimelineEntrySchema, create(TimelineEntrySchema, { step, verdicts: [verdict] }));
-}
-
-const VERDICTS: { [kind in CameOf["kind"]]?: VerdictKind } = {
-  sent: VerdictKind.DELIVER,
-  unknown: VerdictKind.UNKNOWN,
-};
-
-function reasonOf(result: Result): Reason {
-  if (result.kind === "sent") return Reason.UNSPECIFIED;
-  if (result.kind === "unknown") return Reason.OUTCOME_UNKNOWN;
-  if (result.kind === "unwanted") return result.reason;
-  return result.kind === "expired" ? Reason.EXPIRED : Reason.CHANNEL_UNAVAILABLE;
 }

@@ -1,6 +1,6 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { DIGEST } from "#src/batches/join.ts";
-import { BatchRole } from "#src/batches/role.ts";
+import { BatchRole, isCollected } from "#src/batches/role.ts";
 import { madeAtMs } from "#src/ids.ts";
 import type { GoodHours } from "#src/learning/looks.ts";
 import { channelsFor } from "#src/notifications/channel-bits.ts";
@@ -10,6 +10,7 @@ import type { TypeRules } from "#src/types/type.ts";
 import { conclude } from "../route/conclude.ts";
 import type { Conclusion } from "../route/conclusion.ts";
 import type { ChannelVerdict, Facts } from "../route/gates/decide.ts";
+import { askingOnce } from "../route/gates/filtered.ts";
 import type { Recorded } from "../route/record.ts";
 
 /** A notification that waits (SCHEDULED, HELD, or BATCHED in a batch that has not closed), as stored. */
@@ -103,7 +104,7 @@ export function reconsidered(
     return { kind: "suppressed", conclusion: conclude(row.id, past, undefined, null), times };
   }
   const isWhole = batchRole === BatchRole.WHOLE;
-  const facts: Facts = {
+  const facts: Facts = askingOnce({
     notification: {
       ...rest,
       ...times,
@@ -112,12 +113,13 @@ export function reconsidered(
       typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
       rules,
       isWhole,
+      collected: isCollected(batchRole, batchedAt),
       batchedAlready: isWhole || batchRole === BatchRole.ALONE || escalates || rules?.escalation !== undefined,
       batchedSince: batchedAt,
     },
     preferences,
     good,
-  };
+  });
   const verdicts = decide(facts, now);
   const conclusion = conclude(row.id, verdicts, undefined, times.expiresAt ?? null, record?.(facts));
   switch (conclusion.status) {

@@ -2,7 +2,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { type Dissolved, dissolveBatchesOf, endBatches } from "#src/batches/dissolve.ts";
 import { measureDissolved } from "#src/batches/measure.ts";
-import { endHolds, endHoldsOfAll } from "#src/escalation/queries.ts";
+import { endHandOverHolds, endHandOverHoldsOfAll, endHolds, endHoldsOfAll } from "#src/escalation/queries.ts";
 import { findLooks } from "#src/learning/queries.ts";
 import { type CompiledPreferences, compile } from "#src/preferences/compile.ts";
 import { raiseFence } from "#src/preferences/fence.ts";
@@ -69,7 +69,8 @@ export type RestDeps = ReconsiderDeps & { store: Store; log: Pick<Logger, "warn"
 /**
  * Decides anew, in the transaction of the change, what waits for the users whose rules it changes. Their open batches are
  * ended first, all of them: then members are decided about one by one, like everything else, and those beyond the page
- * with the pages that follow. Steps of escalations that the former rules held have their turn again at the next tick.
+ * with the pages that follow. Steps of escalations that the former rules held have their turn again at the next tick, and
+ * so have hand-overs.
  */
 export function reconciling(deps: ReconsiderDeps): Reconcile {
   return async (db, tenantId, userIds, now, fresh = NONE) => {
@@ -82,6 +83,7 @@ export function reconciling(deps: ReconsiderDeps): Reconcile {
       () => reconsiderPage(deps, db, tenantId, page, now),
     );
     await endHolds(db, tenantId, userIds);
+    await endHandOverHolds(db, tenantId, userIds, now);
     const last = seen.length < page.length ? seen.at(-1) : rows.slice(0, PAGE).at(-1);
     const more = (rows.length > PAGE || seen.length < page.length) && last !== undefined;
     if (more) await recordRest(db, tenantId, userIds, last.id, now);
@@ -167,7 +169,11 @@ type Taken = { rows: WaitingRow[]; looked: number; last: string | undefined; dis
 async function takeWaiting(db: Db, change: RuleChange, progress: Progress, now: Date): Promise<Taken> {
   const { tenantId, type } = change;
   if (progress.status === DECIDED) {
-    return { rows: [], dissolved: [], ...(await endHoldsOfAll(db, change, progress.after, PAGE)) };
+    const steps = await endHoldsOfAll(db, change, progress.after, PAGE);
+    const others = await endHandOverHoldsOfAll(db, change, progress.after, { limit: PAGE, now });
+    // Both go on after the nearer of the two ends.
+    const last = [steps.last, others.last].filter((each) => each !== undefined).toSorted()[0];
+    return { rows: [], dissolved: [], looked: steps.looked + others.looked, last };
   }
   const { ids, looked, last } = await lookAtWaiting(db, change, progress, PAGE);
   // Batches are locked before notifications.

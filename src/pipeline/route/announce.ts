@@ -116,6 +116,23 @@ export function announceDelivered(
   live.statusChanged(tenantId, userId, { notificationId, status: Status.DELIVERED, channel: channel as Channel, time });
 }
 
+/** Tells a user's streams that a notification waits for its turn with an outside channel; where it stands has not changed. */
+export function announceHeld(
+  live: Live,
+  tenantId: string,
+  held: { id: string; userId: string; channel: number; status: number; reason: Reason; until: Date },
+  at: Date,
+): void {
+  const { id: notificationId, userId, reason } = held;
+  live.statusChanged(tenantId, userId, {
+    ...{ notificationId, reason },
+    status: held.status as Status,
+    channel: held.channel as Channel,
+    time: timestampFromDate(at),
+    retryTime: timestampFromDate(held.until),
+  });
+}
+
 /** Tells a user's streams that no channel takes a notification. */
 export function announceLost(
   live: Live,

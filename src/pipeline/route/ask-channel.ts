@@ -11,6 +11,8 @@ export type Asked = {
   bypassLimits: boolean;
   expiresAt: Date | null;
   senderId: string | null;
+  /** It is the notification of a batch, or was left alone in one; undefined: neither. */
+  collected?: boolean;
 };
 
 /**

@@ -1,4 +1,4 @@
-import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import { Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import { type BatchPlan, hourlyPlan, isTooLateFor } from "#src/batches/plan.ts";
 import { budget } from "#src/limits/budget.ts";
@@ -54,8 +54,10 @@ export function collected(
   if (reservation === undefined || reservation.allowed || reservation.digest !== true) return verdicts;
   const { reason } = reservation;
   const plan = hourlyPlan(notification, preferences.digest, now);
+  // With the digest it comes by the channels that are for digests alone, too.
+  const goes = (verdict: ChannelVerdict) =>
+    verdict.kind === "deliver" || (verdict.kind === "suppress" && verdict.reason === Reason.DIGEST_ONLY);
   return verdicts.map(
-    (verdict): ChannelVerdict =>
-      verdict.kind === "deliver" ? { channel: verdict.channel, kind: "batch", reason, plan } : verdict,
+    (verdict): ChannelVerdict => (goes(verdict) ? { channel: verdict.channel, kind: "batch", reason, plan } : verdict),
   );
 }

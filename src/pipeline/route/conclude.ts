@@ -31,7 +31,7 @@ export function conclude(
   recorded?: Recorded,
 ): Conclusion {
   if (verdicts.some((verdict) => verdict.kind === "deliver")) {
-    if (reservation === undefined || reservation.allowed) return delivered(id, verdicts, recorded);
+    if (reservation === undefined || reservation.allowed) return delivered(id, verdicts, recorded, reservation);
     const limited = verdicts.map(
       (verdict): ChannelVerdict =>
         verdict.kind === "deliver"
@@ -46,7 +46,7 @@ export function conclude(
   if (batched !== undefined) {
     const { reason, plan } = batched;
     if (expiresAt !== null && expiresAt <= plan.flushAt) {
-      const detail = detailOf(verdicts, recorded, refusalOf(reservation));
+      const detail = detailOf(verdicts, recorded, reservation);
       return { id, status: Status.EXPIRED, reason, dueAt: undefined, detail };
     }
     return { id, status: Status.BATCHED, reason, dueAt: undefined, plan, recorded, detail: undefined };
@@ -58,7 +58,12 @@ export function conclude(
 }
 
 /** In the inbox it is delivered with the commit; outside channels are handed it after that. */
-function delivered(id: string, verdicts: readonly ChannelVerdict[], recorded: Recorded | undefined): Conclusion {
+function delivered(
+  id: string,
+  verdicts: readonly ChannelVerdict[],
+  recorded: Recorded | undefined,
+  reservation: Reservation | undefined,
+): Conclusion {
   const inApp = verdicts.some(({ channel, kind }) => channel === Channel.IN_APP && kind === "deliver");
   const outside = verdicts.filter(({ channel, kind }) => channel !== Channel.IN_APP && kind === "deliver");
   return {
@@ -66,7 +71,7 @@ function delivered(id: string, verdicts: readonly ChannelVerdict[], recorded: Re
     status: inApp ? Status.DELIVERED : Status.PROCESSING,
     reason: Reason.UNSPECIFIED,
     dueAt: undefined,
-    detail: detailOf(verdicts, recorded),
+    detail: detailOf(verdicts, recorded, reservation),
     ...(outside.length === 0 ? {} : { handOver: outside.map(({ channel }) => channel) }),
   };
 }
@@ -78,11 +83,7 @@ export function concludeBatched(
   reservation: Reservation | undefined,
   batch: { id: string; flushAt: Date },
 ): Conclusion {
-  return { ...conclusion, batch, detail: detailOf(verdicts, conclusion.recorded, refusalOf(reservation), batch) };
-}
-
-function refusalOf(reservation: Reservation | undefined): Refusal | undefined {
-  return reservation?.allowed === false ? reservation : undefined;
+  return { ...conclusion, batch, detail: detailOf(verdicts, conclusion.recorded, reservation, batch) };
 }
 
 function heldOrExpired(
@@ -106,11 +107,11 @@ function heldOrExpired(
 function detailOf(
   verdicts: readonly ChannelVerdict[],
   recorded: Recorded | undefined,
-  reservation?: Refusal,
+  reservation?: Reservation,
   batch?: { id: string; flushAt: Date },
 ): Uint8Array | undefined {
   const [first] = verdicts;
-  const record = recorded?.(verdicts);
+  const record = recorded?.(verdicts, reservation);
   if (verdicts.length === 1 && first?.kind === "deliver" && first.channel === Channel.IN_APP) return record;
   const entry = create(TimelineEntrySchema, {
     verdicts: verdicts.map((verdict) => ({
@@ -123,7 +124,7 @@ function detailOf(
         : {}),
       ...(verdict.kind === "suppress" ? { filterFailed: verdict.filterFailed ?? false } : {}),
     })),
-    ...(reservation === undefined ? {} : { rateLimit: rateLimitOf(reservation) }),
+    ...(reservation === undefined || reservation.allowed ? {} : { rateLimit: rateLimitOf(reservation) }),
   });
   const told = toBinary(TimelineEntrySchema, entry);
   // Two messages one behind the other are one message, of which each reader reads what it knows.

@@ -1,6 +1,6 @@
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { DIGEST } from "#src/batches/join.ts";
-import { BatchRole } from "#src/batches/role.ts";
+import { BatchRole, isCollected } from "#src/batches/role.ts";
 import { planFor } from "#src/escalation/plan.ts";
 import { madeAtMs } from "#src/ids.ts";
 import type { GoodHours } from "#src/learning/looks.ts";
@@ -15,6 +15,7 @@ import { conclude } from "./conclude.ts";
 import type { Conclusion } from "./conclusion.ts";
 import { type DecideDeps, decideInSlices } from "./decide-in-slices.ts";
 import type { ChannelVerdict, Facts } from "./gates/decide.ts";
+import { askingOnce } from "./gates/filtered.ts";
 import type { Answered, Led, Settled } from "./lead.ts";
 import type { Waiting } from "./load.ts";
 import { recording } from "./record.ts";
@@ -57,7 +58,8 @@ export async function decideChunk(
   const facts = waiting.map((row) => {
     const own = preferences.get(row.userId);
     if (own === undefined) throw new Error("preferences missing for a user of the chunk");
-    return { ...factsOf(row, own, types.get(row.type)?.rules), good: good.get(row.userId) };
+    const facts = { ...factsOf(row, own, types.get(row.type)?.rules), good: good.get(row.userId) };
+    return askingOnce(facts);
   });
   const decisions = facts.some(({ preferences: { wishes } }) => wishes !== undefined)
     ? await decideInSlices(deps, facts, now)
@@ -103,6 +105,7 @@ function factsOf(row: Waiting, preferences: CompiledPreferences, rules: TypeRule
       typeDeleted: rules === undefined && !(isWhole && row.type === DIGEST),
       rules,
       isWhole,
+      collected: isCollected(row.batchRole, row.batchedAt),
       // An answer is to one notification: what waits for one joins no others.
       batchedAlready:
         isWhole || row.batchRole === BatchRole.ALONE || row.escalation !== null || rules?.escalation !== undefined,

@@ -34,6 +34,8 @@ export function endingBy(decide: (facts: Facts, now: Date) => ChannelVerdict[]) 
       channels: channelsFor(member.channels, preferences),
       expiresAt: expiresAt ?? undefined,
       tags: tags ?? undefined,
+      // It goes with its batch.
+      collected: true,
     };
     const verdicts = decide({ notification, preferences }, now);
     const [first] = verdicts;

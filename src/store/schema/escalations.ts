@@ -47,6 +47,8 @@ export const handOvers = pgTable(
     attempts: smallint("attempts").notNull(),
     /** When it may be claimed. */
     dueAt: instant("due_at").notNull(),
+    /** The reason for which it waits, if it is no failure of its channel; 0: none. Negative while somebody has claimed it. */
+    heldBy: smallint("held_by").notNull().default(0),
     /** The recorded trace that goes on with it. */
     trace: text("trace"),
     /** Nobody may be handed it again who may have taken it. */

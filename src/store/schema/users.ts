@@ -102,6 +102,8 @@ export const types = pgTable(
     payloadId: uuid("payload_id"),
     payloadVersion: integer("payload_version"),
     payloadMessage: text("payload_message"),
+    /** Encoded posthorn.v1.PayloadWording; null: every Send needs a title. */
+    wording: bytea("wording"),
     /** Encoded posthorn.v1.TypeDeprecation; null: it is not deprecated. */
     deprecation: bytea("deprecation"),
     /** The number of its DeliveryMode. */
@@ -140,6 +142,24 @@ export const preferences = pgTable(
     updatedAt: instant("updated_at").notNull(),
   },
   (t) => [primaryKey({ columns: [t.tenantId, t.userId] })],
+);
+
+/** What users, and with the empty user id the tenant, had set before: the newest revisions of each, as `preferences` has them. */
+export const preferenceRevisions = pgTable(
+  "preference_revisions",
+  {
+    tenantId: uuid("tenant_id").notNull(),
+    userId: text("user_id").notNull(),
+    revision: integer("revision").notNull(),
+    document: jsonb("document").notNull(),
+    /** When it was set, and when the next took its place. */
+    updatedAt: instant("updated_at").notNull(),
+    replacedAt: instant("replaced_at").notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.userId, t.revision] }),
+    index("preference_revisions_oldest").on(t.replacedAt),
+  ],
 );
 
 /**

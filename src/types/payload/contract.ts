@@ -1,5 +1,6 @@
-import { create, type DescMessage, fromBinary, type Registry, toBinary, toJson } from "@bufbuild/protobuf";
+import { create, type DescMessage, fromBinary, getOption, type Registry, toBinary, toJson } from "@bufbuild/protobuf";
 import { type FileDescriptorProto, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
+import { oneof as oneofOption } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { DescriptorFault, named } from "./descriptor-fault.ts";
 import { storedFiles } from "./descriptor-set.ts";
 import type { Judge, Judging } from "./judging.ts";
@@ -19,11 +20,10 @@ export type Compiled = {
 /** A version of a type's payload contract. */
 export type Contract = Compiled & { readonly id: string; readonly version: number };
 
+export type StoredContract = { id: string; version: number; message: string; descriptorSet: Uint8Array };
+
 /** Builds a contract that was checked when it was stored. */
-export function compileContract(
-  stored: { id: string; version: number; message: string; descriptorSet: Uint8Array },
-  judging: Judging,
-): Contract {
+export function compileContract(stored: StoredContract, judging: Judging): Contract {
   const { id, version, message, descriptorSet } = stored;
   return { id, version, ...compile(storedFiles(descriptorSet), message, judging) };
 }
@@ -33,7 +33,7 @@ export function compile(files: readonly FileDescriptorProto[], message: string, 
   const registry = attempt("cannot be built", () => registryOf(files));
   const desc = registry.getMessage(message);
   if (desc === undefined) throw new DescriptorFault(`declares no message ${named(message)}`);
-  const { priceOf, alone } = pricing(desc, registry);
+  const { priceOf, alone } = attempt("has rules that cannot be read", () => pricing(desc, registry));
   attempt("cannot be used", () => tryOut(desc, registry));
   const judge = judging.judgeOf({ registry, alone });
   const result = judge(desc, create(desc));
@@ -43,7 +43,10 @@ export function compile(files: readonly FileDescriptorProto[], message: string, 
   return { desc, registry, judge, priceOf };
 }
 
-/** Reads and writes an empty one of each message that is reached, so that what fails fails here. */
+/**
+ * Reads and writes an empty one of each message that is reached, and reads the rules that have no price, so that what fails
+ * fails here.
+ */
 function tryOut(root: DescMessage, registry: Registry): void {
   const seen = new Set<DescMessage>();
   const waiting = [root];
@@ -52,6 +55,7 @@ function tryOut(root: DescMessage, registry: Registry): void {
     seen.add(desc);
     fromBinary(desc, new Uint8Array());
     toJson(desc, create(desc), { registry });
+    for (const oneof of desc.oneofs) getOption(oneof, oneofOption);
     for (const field of desc.fields) {
       if ("getDefaultValue" in field) field.getDefaultValue?.();
       if (field.message !== undefined) waiting.push(field.message);
@@ -77,6 +81,7 @@ function attempt<T>(what: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
+    if (error instanceof DescriptorFault) throw error;
     throw new DescriptorFault(`${what}: ${said(error)}`);
   }
 }

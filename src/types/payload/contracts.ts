@@ -1,10 +1,11 @@
 import { LRUCache } from "lru-cache";
-import type { Store } from "#src/store/store.ts";
+import type { Store, Tx } from "#src/store/store.ts";
 import type { NotificationTypeRow } from "../type.ts";
-import { type Contract, compileContract } from "./contract.ts";
+import { type Contract, compileContract, type StoredContract } from "./contract.ts";
 import type { Judging } from "./judging.ts";
-import { findContract } from "./queries.ts";
+import { findContract, readContract } from "./queries.ts";
 import { StaleContract } from "./stale.ts";
+import { compileWording, type Wording } from "./wording.ts";
 
 export type ContractsDeps = { store: Store; judging: Judging };
 
@@ -20,8 +21,14 @@ type Maybe<T> = Promise<T | undefined> | T | undefined;
 type FindType = (tenantId: string, key: string) => Maybe<NotificationTypeRow>;
 export type FindTyped = (tenantId: string, key: string) => Maybe<TypedRow>;
 
-/** A type with the contract that its payloads are judged by. */
-export type TypedRow = NotificationTypeRow & { contract?: Contract };
+/** What a type has of its payloads. */
+export type Payloads = { contract?: Contract; words?: Wording };
+
+/** A type with the contract that its payloads are judged by, and with what words them. */
+export type TypedRow = NotificationTypeRow & Payloads;
+
+/** The part of a type that says which. */
+export type PayloadsOf = Pick<NotificationTypeRow, "key" | "payloadId" | "payloadVersion" | "wording">;
 
 /**
  * Contracts ready to judge by. A version never changes, so a copy is good for as long as its type names it; which version
@@ -30,6 +37,8 @@ export type TypedRow = NotificationTypeRow & { contract?: Contract };
 export type Contracts = {
   /** Without waiting where it can: the type as it is, when it has no contract. Throws StaleContract when that is gone. */
   with(row: NotificationTypeRow): TypedRow | Promise<TypedRow>;
+  /** The same in a transaction of the caller's, which sees the type as it is. */
+  within(tx: Tx, tenantId: string, type: PayloadsOf): Promise<Payloads>;
 };
 
 export type ContractsConfig = {
@@ -79,12 +88,20 @@ export function contracts({ store, judging }: ContractsDeps, config: Partial<Con
     ready.set(entry.contract.id, entry);
   };
 
-  const read = async ({ tenantId, key, payloadId, payloadVersion }: NotificationTypeRow): Promise<Contract> => {
-    const stored = await store.tenantDb(tenantId, (db) => findContract(db, tenantId, key, payloadVersion ?? 0));
+  const made = (tenantId: string, { key, payloadId }: PayloadsOf, stored: StoredContract | undefined): Contract => {
     if (stored === undefined || stored.id !== payloadId) throw new StaleContract([key]);
     const contract = compileContract(stored, judging);
     keep({ tenantId, contract, bytes: BASE_BYTES + BYTES_PER_BYTE * stored.descriptorSet.byteLength });
     return contract;
+  };
+
+  const read = async (row: NotificationTypeRow): Promise<Contract> => {
+    const { tenantId, key, payloadVersion } = row;
+    return made(
+      tenantId,
+      row,
+      await store.tenantDb(tenantId, (db) => findContract(db, tenantId, key, payloadVersion ?? 0)),
+    );
   };
 
   return {
@@ -93,15 +110,27 @@ export function contracts({ store, judging }: ContractsDeps, config: Partial<Con
       if (id === null) return row;
       const known = ready.get(id);
       if (known !== undefined) {
-        if (known.found?.row !== row) known.found = { row, typed: { ...row, contract: known.contract } };
-        return known.found.typed;
+        if (known.found?.row === row) return known.found.typed;
+        const typed = { ...row, ...worded(row, known.contract) };
+        known.found = { row, typed };
+        return typed;
       }
       let reading = reads.get(id);
       if (reading === undefined) {
         reading = read(row).finally(() => reads.delete(id));
         reads.set(id, reading);
       }
-      return reading.then((contract) => ({ ...row, contract }));
+      return reading.then((contract) => ({ ...row, ...worded(row, contract) }));
+    },
+    async within(tx, tenantId, type) {
+      if (type.payloadId === null) return {};
+      const known = ready.get(type.payloadId)?.contract;
+      if (known !== undefined) return worded(type, known);
+      return worded(type, made(tenantId, type, await readContract(tx, tenantId, type.key, type.payloadVersion ?? 0)));
     },
   };
+}
+
+function worded({ wording }: PayloadsOf, contract: Contract): Payloads {
+  return { contract, ...(wording !== null && { words: compileWording(wording, contract.desc) }) };
 }

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { DescMessage } from "@bufbuild/protobuf";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, invalidField, notFound, tooMany } from "#src/errors.ts";
@@ -13,6 +14,7 @@ import { readDescriptorSet } from "./descriptor-set.ts";
 import type { Judging } from "./judging.ts";
 import { addContract, type ContractRow, findContract, lockContract, lockTotalSize } from "./queries.ts";
 import { lookAtWaiting, type Reach } from "./waiting.ts";
+import { wordingBreaks } from "./wording.ts";
 
 export type PushDeps = { store: Store; clock: Clock; newId: NewId; judging: Judging };
 
@@ -75,7 +77,9 @@ export async function pushContract(
     await checkRoom(db, tenantId, looked.version, set.bytes.byteLength);
     const contract = { ...set.compiled, id: "", version };
     const late = await lookAtWaiting((page) => page(db), { tenantId, type, contract, now: deps.clock(), since });
-    if (late.breaks.length > 0) throw incompatible(late.breaks);
+    // It may be another by now.
+    const unworded = wordingBreaks(stored.wording, looked.desc, contract.desc);
+    if (unworded.length + late.breaks.length > 0) throw incompatible([...unworded, ...late.breaks]);
     const row: ContractRow = {
       ...{ tenantId, type, message, version, digest: set.digest },
       id: deps.newId(),
@@ -107,22 +111,30 @@ async function look(
   { store, clock, judging }: PushDeps,
   { tenantId, type, message }: Wanted,
   set: Digested,
-): Promise<Checked & { before: ContractRow | undefined }> {
-  const before = await store.tenantDb(tenantId, async (db) => {
+): Promise<Checked & { before: ContractRow | undefined; desc: DescMessage | undefined }> {
+  const { before, wording } = await store.tenantDb(tenantId, async (db) => {
     const row = await findType(db, tenantId, type);
     if (row === undefined) throw notFound("type");
-    return row.payloadVersion === null ? undefined : findContract(db, tenantId, type, row.payloadVersion);
+    const { payloadVersion, wording } = row;
+    return {
+      wording,
+      before: payloadVersion === null ? undefined : await findContract(db, tenantId, type, payloadVersion),
+    };
   });
   const version = before?.version ?? 0;
   if (before !== undefined && isSame(before, message, set.digest)) {
-    return { before, version, unchanged: true, breaks: [], reach: NOTHING };
+    return { before, version, desc: undefined, unchanged: true, breaks: [], reach: NOTHING };
   }
   const contract = { ...set.compiled, id: "", version: version + 1 };
-  const breaks = before === undefined ? [] : breaksBetween(compileContract(before, judging).desc, contract.desc);
+  const desc = before && compileContract(before, judging).desc;
+  const breaks = [
+    ...(desc === undefined ? [] : breaksBetween(desc, contract.desc)),
+    ...wordingBreaks(wording, desc, contract.desc),
+  ];
   const waiting = await lookAtWaiting((page) => store.tenantDb(tenantId, page), {
     ...{ tenantId, type, contract, now: clock(), since: undefined },
   });
-  return { before, version, unchanged: false, breaks: [...breaks, ...waiting.breaks], reach: waiting.reach };
+  return { before, version, desc, unchanged: false, breaks: [...breaks, ...waiting.breaks], reach: waiting.reach };
 }
 
 function incompatible(breaks: readonly Break[]): Fault {

@@ -1,7 +1,8 @@
 import { and, desc, eq, lt, sql } from "drizzle-orm";
 import { payloadContracts } from "#src/store/schema/payloads.ts";
 import { types } from "#src/store/schema/users.ts";
-import type { Db } from "#src/store/store.ts";
+import type { Db, Tx } from "#src/store/store.ts";
+import type { StoredContract } from "./contract.ts";
 import { contractLocks } from "./locks.ts";
 
 export type ContractRow = typeof payloadContracts.$inferSelect;
@@ -18,6 +19,19 @@ export async function findContract(
     .select()
     .from(payloadContracts)
     .where(and(of(tenantId, type), eq(payloadContracts.version, version)));
+  return row;
+}
+
+/** The same in a raw transaction. */
+export async function readContract(
+  tx: Tx,
+  tenantId: string,
+  type: string,
+  version: number,
+): Promise<StoredContract | undefined> {
+  const [row] = await tx<StoredContract[]>`
+    select id, version, message, descriptor_set as "descriptorSet" from payload_contracts
+    where tenant_id = ${tenantId} and type = ${type} and version = ${version}`;
   return row;
 }
 

@@ -15,7 +15,7 @@ import type { Contract } from "./contract.ts";
 import { BYTES_PER_UNIT } from "./pricing.ts";
 
 /** A payload that its contract lets through: the bytes that are kept, and the same as JSON. */
-export type Payload = { readonly value: Uint8Array; readonly json: JsonObject };
+export type Payload = { readonly value: Uint8Array; readonly json: JsonObject; readonly message: Message };
 
 /** What is wrong with a payload: fields by their paths in it, "" for the whole. */
 export type Refused = { readonly faults: readonly FieldFault[] };
@@ -73,7 +73,7 @@ function judged(contract: Contract, message: Message, value: Uint8Array): Payloa
   if (priceOf(message, units) > MAX_PRICE)
     return refused("", "is too much for the rules of its message: send less in it");
   const result = judge(desc, message);
-  if (result.kind === "valid") return { value, json };
+  if (result.kind === "valid") return { value, json, message };
   // The text of the failure is not told: what was sent stands in it.
   if (result.kind === "error")
     return refused("", "is nothing that a rule of its message can be asked about: its expression fails");

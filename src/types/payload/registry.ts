@@ -13,7 +13,12 @@ export function registryOf(files: readonly FileDescriptorProto[]): Registry {
     const all = new Set(file.dependency.flatMap((name) => [name, ...(reached.get(name) ?? ownReach(name))]));
     reached.set(file.name, all);
     // The library would follow the imports of imports without end, were these not given at once and by themselves.
-    const flat: FileDescriptorProto = { ...file, dependency: [...all], publicDependency: [], weakDependency: [] };
+    // Its prototype has what is not set, such as the syntax of proto2.
+    const flat: FileDescriptorProto = Object.assign(Object.create(Object.getPrototypeOf(file)), file, {
+      dependency: [...all],
+      publicDependency: [],
+      weakDependency: [],
+    });
     const registry = createFileRegistry(flat, (name) => {
       const found = built.get(name) ?? OWN_FILES.get(name);
       return found && { ...found, dependencies: [] };

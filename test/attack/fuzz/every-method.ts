@@ -6,7 +6,7 @@ import type { Answer } from "./answer.ts";
 import { type Caller, plainSteps, type Step } from "./steps.ts";
 
 /** What makes something for the others to be about comes first, and what ends it last. */
-const MAKES = /^(Create|Upsert|Import|Load|Add|Send)/;
+const MAKES = /^(Create|Upsert|Import|Load|Add|Send|Push)/;
 /** About what waits, which a change of anybody's preferences may end. */
 const OF_WAITING = /^(Update|Cancel)Notification$/;
 const ENDS = /^(Delete|Revoke|Remove|Clear|Cancel|Reset|Unsubscribe)/;

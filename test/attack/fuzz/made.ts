@@ -10,6 +10,7 @@ import { StreamService } from "#gen/posthorn/v1/stream_service_pb.ts";
 import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
 import { TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import { UserService } from "#gen/posthorn/v1/user_service_pb.ts";
+import { TYPED } from "./fitting.ts";
 
 /** Whose everything is that is made. */
 export const OWNER = "u1";
@@ -42,6 +43,7 @@ export async function makeOneOfEach(httpUrl: string, key: string, user: string):
   const types = createClient(TypeService, transport);
   await types.createType({ type: { key: "heap", category: "heaps", batching } });
   await types.createType({ type: { key: KEY, category: "orders" } });
+  await types.createType({ type: { key: TYPED, category: "orders" } });
   await topics.upsertTopic({ topic: { key: KEY, description: "All of them" } });
   await topics.addMembers({ key: KEY, userIds: [OWNER] });
   const content = { title: "Made" };

@@ -1,5 +1,6 @@
 import type { DescField, DescMessage } from "@bufbuild/protobuf";
 import fc from "fast-check";
+import { FITS } from "./fitting.ts";
 import { MASKS, SECONDS, TEXTS } from "./hostile.ts";
 import { leavesOf, structs, wrong } from "./leaves.ts";
 import { rulesOf } from "./rules.ts";
@@ -43,7 +44,15 @@ function build(desc: DescMessage, temper: Temper): fc.Arbitrary<Shape> {
       );
     }),
   ];
-  const inOrder = fc.tuple(...parts).map((lists): Shape => ({ desc, entries: lists.flat() }));
+  const ofRules = fc.tuple(...parts).map((lists): Shape => ({ desc, entries: lists.flat() }));
+  const fitted = FITS[desc.typeName];
+  const inOrder =
+    fitted === undefined || temper === "hostile"
+      ? ofRules
+      : fc.oneof(
+          { weight: 1, arbitrary: ofRules },
+          { weight: 2, arbitrary: fc.tuple(ofRules, fc.nat(1000)).map(([shape, n]) => fitted(shape, n)) },
+        );
   if (BAD[temper] === 0) return inOrder;
   // Everything twice: later values win, messages merge.
   const twice = fc.tuple(inOrder, inOrder).map(([a, b]): Shape => ({ desc, entries: [...a.entries, ...b.entries] }));

@@ -19,6 +19,7 @@ type posthorn struct {
 	users   []*userStream
 	isCut   atomic.Bool
 	reading sync.WaitGroup
+	retries retries
 }
 
 func openPosthorn(j job) (*posthorn, error) {
@@ -86,7 +87,9 @@ func (p *posthorn) cut() {
 	p.isCut.Store(false)
 }
 
-func (p *posthorn) resume(ctx context.Context, user int) error { return p.begin(ctx, user) }
+func (p *posthorn) resume(ctx context.Context, user int) error {
+	return p.retries.until(ctx, p.job.Users, func() error { return p.begin(ctx, user) })
+}
 
 // userStream is one user's stream, opened again with the last cursor when it ends. For one goroutine.
 type userStream struct {

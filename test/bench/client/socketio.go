@@ -4,11 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"golang.org/x/net/websocket"
 )
@@ -23,12 +20,8 @@ type socketIO struct {
 	last    []string
 	reading sync.WaitGroup
 	isCut   bool
-	// Connections that had to be tried again.
-	retries atomic.Int64
+	retries retries
 }
-
-// retriesEach is how often a socket may have to be opened again, on the average, until the server is taken for gone.
-const retriesEach = 3
 
 func openSocketIO(j job) *socketIO {
 	return &socketIO{job: j, api: newPoster(j), sockets: make([]*websocket.Conn, j.Users), last: make([]string, j.Users)}
@@ -71,23 +64,14 @@ func (s *socketIO) open(ctx context.Context, r *received) error {
 	return forAll(s.job.Users, openingAtOnce, func(user int) error { return s.resume(ctx, user) })
 }
 
-// resume tries again as Socket.IO's own client does: after a second, and twice as long each time up to five, each half more
-// or less, so that what was reset because all came at once does not come at once again.
 func (s *socketIO) resume(ctx context.Context, user int) error {
 	var conn *websocket.Conn
-	for wait := time.Second; ; wait = min(2*wait, 5*time.Second) {
-		var err error
-		if conn, err = s.connect(user); err == nil {
-			break
-		}
-		if s.retries.Add(1) > int64(retriesEach*s.job.Users) {
-			return fmt.Errorf("socket of %s: %w", s.job.user(user), err)
-		}
-		select {
-		case <-time.After(time.Duration(float64(wait) * (0.5 + rand.Float64()))):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	err := s.retries.until(ctx, s.job.Users, func() (err error) {
+		conn, err = s.connect(user)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("socket of %s: %w", s.job.user(user), err)
 	}
 	s.sockets[user] = conn
 	s.reading.Add(1)

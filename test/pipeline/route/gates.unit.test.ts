@@ -188,15 +188,56 @@ test("each channel has its verdict, in the notification's order", () => {
   ]);
 });
 
+test("text messages are for CRITICAL alone where the user wants that", () => {
+  const sms = deciding([Channel.SMS]);
+  const given = (priority: Priority, channels = { smsEmergencyOnly: true }) =>
+    sms(facts({ channels }, { priority, channels: [Channel.IN_APP, Channel.SMS] }), SATURDAY_NIGHT);
+  expect(given(Priority.HIGH)).toEqual([
+    { channel: Channel.IN_APP, kind: "deliver" },
+    { channel: Channel.SMS, ...suppressed(Reason.EMERGENCY_ONLY) },
+  ]);
+  expect(given(Priority.CRITICAL).map(({ kind }) => kind)).toEqual(["deliver", "deliver"]);
+});
+
+test("e-mail comes together alone where the user wants that, and is not lost where it could come by nothing else", () => {
+  const email = deciding([Channel.EMAIL]);
+  const both = [Channel.IN_APP, Channel.EMAIL];
+  const asked = (
+    more: Partial<Facts["notification"]>,
+    { inApp = true, mode }: { inApp?: boolean; mode?: Digest_Mode } = {},
+  ) =>
+    email(
+      facts({ channels: { inApp, emailDigestOnly: true }, digest: { mode: mode ?? Digest_Mode.IMMEDIATE } }, more),
+      SATURDAY_NIGHT,
+    ).map((verdict) => (verdict.kind === "deliver" ? "deliver" : [verdict.kind, verdict.reason]));
+  const collects = ["batch", Reason.DIGEST];
+  const keeps = ["suppress", Reason.DIGEST_ONLY];
+  expect(asked({ channels: both })).toEqual(["deliver", keeps]);
+  expect(asked({ channels: both, priority: Priority.CRITICAL })).toEqual(["deliver", "deliver"]);
+  expect(asked({ channels: both }, { mode: Digest_Mode.HOURLY })).toEqual([collects, collects]);
+  expect(asked({ channels: both, batchedAlready: true, collected: true })).toEqual(["deliver", "deliver"]);
+  expect(asked({ channels: both, batchedAlready: true })).toEqual(["deliver", keeps]);
+  // Singly it could come by e-mail alone.
+  expect(asked({ channels: [Channel.EMAIL] })).toEqual([collects]);
+  expect(asked({ channels: both }, { inApp: false })).toEqual([["suppress", Reason.CHANNEL_DISABLED], collects]);
+  expect(asked({ channels: [Channel.EMAIL], batchedAlready: true })).toEqual([keeps]);
+  const never = rulesOf(definitionOf(create(NotificationTypeSchema, { key: "news", digest: DigestRule.NEVER })));
+  expect(asked({ channels: [Channel.EMAIL], rules: never })).toEqual([keeps]);
+  const [daily] = email(facts({ channels: { emailDigestOnly: true } }, { channels: [Channel.EMAIL] }), SATURDAY_NIGHT);
+  expect(daily).toMatchObject({ plan: { flushAt: new Date("2026-01-11T09:00:00Z") } });
+});
+
 test("gates are asked in the order in which they are explained, the limits behind them", () => {
   expect([...GATE_ORDER, Gate.HOURLY_CAP, Gate.RATE_LIMITS]).toEqual(GATES);
 });
 
 describe("a poor hour", () => {
+  const QUIET = { personalisedQuietHours: true };
   // Friday, 10:20 in Lisbon. Good are 13 and 20 o'clock.
   const now = new Date("2026-01-09T10:20:00Z");
   const rules = { batching: undefined, digest: DigestRule.UNSPECIFIED, worth: 9, maxWaitMs: 12 * 3_600_000 };
-  const good = { weekday: (1 << 13) | (1 << 20), weekend: 1 << 13 };
+  const hours = { weekday: (1 << 13) | (1 << 20), weekend: 1 << 13 };
+  const good = { ...hours, awake: { weekday: hours.weekday | (1 << 11) | (1 << 12), weekend: hours.weekend } };
   const about = (more: Partial<Facts["notification"]> = {}, user: MessageInitShape<typeof PreferencesSchema> = {}) => ({
     ...facts(user, { rules, acceptedAt: now, userId: "ann", ...more }),
     good,
@@ -219,8 +260,26 @@ describe("a poor hour", () => {
     expect(hourOf(about({ rules: { ...rules, maxWaitMs: undefined } }))).toBe("deliver");
     for (const priority of [Priority.HIGH, Priority.CRITICAL]) expect(hourOf(about({ priority }))).toBe("deliver");
     expect(hourOf(about({ batchedAlready: true }))).toBe("deliver");
-    for (const timing of [{ intelligentTiming: false }, { learning: false }])
+    for (const timing of [{ intelligentTiming: false }, { learning: false }, { ...QUIET, learning: false }])
       expect(hourOf(about({}, { timing }))).toBe("deliver");
+  });
+  test("is quiet for whatever type where its user wants that, until they look at all, for a day at most", () => {
+    const impatient = { rules: { ...rules, maxWaitMs: undefined } };
+    for (const timing of [QUIET, { ...QUIET, intelligentTiming: false }]) {
+      expect(hourOf(about(impatient, { timing }))).toBe(11);
+      expect(hourOf(about({ ...impatient, priority: Priority.HIGH }, { timing }))).toBe("deliver");
+      expect(hourOf(about({ ...impatient, batchedAlready: true }, { timing }))).toBe("deliver");
+      expect(hourOf({ ...about(impatient, { timing }), good: undefined })).toBe("deliver");
+    }
+    // Its type lets it wait longer, where that is wanted; or not so long.
+    expect(hourOf(about({}, { timing: QUIET }))).toBe(13);
+    expect(hourOf(about({}, { timing: { ...QUIET, intelligentTiming: false } }))).toBe(11);
+    expect(hourOf(about({ rules: { ...rules, maxWaitMs: 60_000 } }, { timing: QUIET }))).toBe(11);
+    const dayAgo = { ...impatient, acceptedAt: new Date(now.getTime() - 24 * 3_600_000) };
+    expect(hourOf(about(dayAgo, { timing: QUIET }))).toBe("deliver");
+    // An hour in which they look now and then is not quiet.
+    const eleven = new Date("2026-01-09T11:20:00Z");
+    expect(only(about(impatient, { timing: QUIET }), eleven)).toEqual({ kind: "deliver" });
   });
   test("does not hold what would expire, nor a reminder for more than half of its time", () => {
     const until = (time: string, tags: string[] = []) =>
@@ -238,5 +297,11 @@ describe("a poor hour", () => {
     expect(only(about({}, quiet("10:00", "12:00")), now)).toEqual(held(Reason.QUIET_HOURS, "2026-01-09T12:00:00Z"));
     expect(hourOf(about({}, quiet("12:00", "14:00")))).toBe(20);
     expect(hourOf(about({}, quiet("12:00", "21:00")))).toBe("deliver");
+  });
+  test("leaves to the digest what that takes, and nothing else", () => {
+    // A day, or a week, would go by if it came after the digest's time.
+    const user = { digest: { mode: Digest_Mode.DAILY, time: "12:00" } };
+    expect(only(about({}, user), now)).toMatchObject({ kind: "batch", reason: Reason.DIGEST });
+    expect(hourOf(about({ rules: { ...rules, digest: DigestRule.NEVER } }, user))).toBe(13);
   });
 });

@@ -43,7 +43,7 @@ test("who has set nothing has sensible defaults, and sees where each comes from"
     hourlyCap: { enabled: true, maxPerHour: 10 },
     grouping: { enabled: true, maxSize: 10, window: { seconds: 3600n } },
     delivery: { method: Channel.IN_APP, fallbacks: [], confirmationRequired: false },
-    timing: { intelligentTiming: true, learning: true },
+    timing: { intelligentTiming: true, learning: true, personalisedQuietHours: false },
   });
   await ann.preferences.updatePreferences({ preferences: { batching: { maxSize: 3 } } });
   const after = await ann.preferences.getEffectivePreferences({});

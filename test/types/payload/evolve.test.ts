@@ -168,6 +168,20 @@ describe("of a send that is being stored and a push that refuses it", () => {
     expect((await sent).fields).toEqual(["content.data.order"]);
   });
 
+  test("the send is judged anew when the type was deleted and made anew, with the same number of versions", async () => {
+    const type = await newType();
+    await sendHeld(type).then(({ results }) => key.send.cancelNotification({ id: results[0]?.notificationId ?? "" }));
+    const opened = Promise.withResolvers<void>();
+    hold.before = opened.promise;
+    const sent = refusalOf(sendHeld(type));
+    await key.types.deleteType({ key: type });
+    await key.types.createType({ type: { key: type } });
+    expect((await push(type, STRICT)).contract?.version).toBe(1);
+    delete hold.before;
+    opened.resolve();
+    expect((await sent).fields).toEqual(["content.data.order"]);
+  });
+
   test("the push waits for the send that was first, and is refused for it", async () => {
     const type = await newType();
     const opened = Promise.withResolvers<void>();

@@ -1,9 +1,13 @@
-import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import {
+  type DescriptorProtoSchema,
+  FieldOptionsSchema,
   type FileDescriptorProtoSchema,
   FileDescriptorSetSchema,
   FieldDescriptorProto_Label as Label,
+  MessageOptionsSchema,
+  OneofOptionsSchema,
   FieldDescriptorProto_Type as Type,
 } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
@@ -15,6 +19,9 @@ import { judging } from "#src/types/payload/judging.ts";
 import { shipped } from "../../support/descriptors.ts";
 
 const judges = judging();
+const RULED = `string order = 1 [(buf.validate.field).string.min_len = 3];
+  int32 parcels = 2 [(buf.validate.field).cel = {id: "some", message: "none", expression: "this > 0"}];
+  oneof by { option (buf.validate.oneof).required = true; string ship = 3; string plane = 4; }`;
 
 type File = MessageInitShape<typeof FileDescriptorProtoSchema>;
 
@@ -213,14 +220,32 @@ describe("rules that cost too much are refused", () => {
   }
 });
 
-test("whatever a set is made of, it is taken or refused with a reason", () => {
-  const good = bytesOf(file({ dependency: ["google/protobuf/timestamp.proto"] }));
+describe("options that end before they should are refused, wherever rules stand", () => {
+  /** buf.validate's number in the options of messages, oneofs and fields; the byte is a tag without its value. */
+  const $unknown = [{ no: 1159, wireType: WireType.LengthDelimited, data: Uint8Array.of(1, 0x0a) }];
+  const cut = <Desc extends DescMessage>(schema: Desc) => Object.assign(create(schema), { $unknown });
+  const member = field("a", 1, { oneofIndex: 0 });
+  const cases: Record<string, MessageInitShape<typeof DescriptorProtoSchema>> = {
+    "of a message": { name: "A", field: [field("a", 1)], options: cut(MessageOptionsSchema) },
+    "of a field": { name: "A", field: [field("a", 1, { options: cut(FieldOptionsSchema) })] },
+    "of a oneof": { name: "A", field: [member], oneofDecl: [{ name: "either", options: cut(OneofOptionsSchema) }] },
+  };
+  for (const [what, message] of Object.entries(cases)) {
+    test(what, () => expect(refused(bytesOf(file({ messageType: [message] })))).toMatch(/cannot be (read|used): prem/));
+  }
+});
+
+test.each([
+  ["without rules", bytesOf(file({ dependency: ["google/protobuf/timestamp.proto"] })), "acme.A", 2000],
+  // A validator takes its time to read rules.
+  ["with rules", shipped(RULED), "acme.Shipped", 150],
+])("whatever a set %s is made of, it is taken or refused with a reason", (_, good, message, numRuns) => {
   fc.assert(
     fc.property(fc.array(fc.tuple(fc.nat(good.length - 1), fc.nat(255)), { maxLength: 8 }), (changes) => {
       const bytes = Uint8Array.from(good);
       for (const [at, to] of changes) bytes[at] = to;
-      refused(bytes);
+      refused(bytes, message);
     }),
-    { numRuns: 2000 },
+    { numRuns },
   );
 });

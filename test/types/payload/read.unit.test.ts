@@ -1,4 +1,5 @@
 import { create, fromBinary, toBinary, toJson } from "@bufbuild/protobuf";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { anyPack } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -51,6 +52,18 @@ test("JSON and the packed message are one payload: the same bytes, the same JSON
       expect(fromBinary(ORDER.desc, asJson.value)).toEqual(fromBinary(ORDER.desc, asAny.value));
     }),
   );
+});
+
+test("what is in itself thousands of times is refused at once, by a name that can be read", () => {
+  const nested = (inner: Uint8Array) => new BinaryWriter().tag(2, WireType.LengthDelimited).bytes(inner).finish();
+  let item = new Uint8Array();
+  for (let depth = 0; depth < 4000; depth++) item = nested(item) as typeof item;
+  const bytes = new BinaryWriter().tag(3, WireType.LengthDelimited).bytes(item).finish();
+  const began = performance.now();
+  expect(faultsOf(readBytes(ORDER, bytes))).toEqual([
+    `items[0]${".part".repeat(15)}: cannot be read as acme.Shipped (version 3)`,
+  ]);
+  expect(performance.now() - began).toBeLessThan(300);
 });
 
 test("what breaks a rule is named by its path, with the rule", () => {

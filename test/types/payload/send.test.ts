@@ -100,6 +100,22 @@ describe("a payload that breaks the contract is refused, by its fields", () => {
     expect(results[1]?.result.value).toMatchObject({ fieldViolations: [{ field: "content.data.parcels" }] });
   });
 
+  test("of thousands of its fields, in an answer that a client can read", async () => {
+    const type = `shipped-${++types}`;
+    await a.key.types.createType({ type: { key: type } });
+    const many = "repeated int32 parcels = 2 [(buf.validate.field).repeated.items.int32.gt = 0];";
+    await a.key.types.pushPayload({ type, descriptorSet: shipped(many), message });
+    const items = Array.from({ length: 20 }, () => ({
+      ...{ to: to("flo"), type },
+      content: { title: "t", data: { parcels: Array(5000).fill(0) } },
+    }));
+    const { results } = await a.key.send.sendBatch({ items });
+    for (const { result } of results) {
+      expect(result.case === "error" && result.value.fieldViolations).toHaveLength(25);
+      expect(result.value).toMatchObject({ message: expect.stringMatching(/\(and 4999 more\)$/) });
+    }
+  });
+
   test("in an update, a schedule and a deadline", async () => {
     const type = await newType();
     const value = timestampFromDate(new Date(Date.now() + 86_400_000));

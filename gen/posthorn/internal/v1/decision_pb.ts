@@ -8,13 +8,15 @@ import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Rule } from "../../v1/explain_pb.ts";
 import { file_posthorn_v1_explain } from "../../v1/explain_pb.ts";
+import type { RateLimitStatus } from "../../v1/notification_pb.ts";
+import { file_posthorn_v1_notification } from "../../v1/notification_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file posthorn/internal/v1/decision.proto.
  */
 export const file_posthorn_internal_v1_decision: GenFile = /*@__PURE__*/
-  fileDesc("CiNwb3N0aG9ybi9pbnRlcm5hbC92MS9kZWNpc2lvbi5wcm90bxIUcG9zdGhvcm4uaW50ZXJuYWwudjEiyQEKDkRlY2lzaW9uUmVjb3JkEjkKBWRyYXduGGQgASgLMioucG9zdGhvcm4uaW50ZXJuYWwudjEuRGVjaXNpb25SZWNvcmQuRHJhd24SIAoFcnVsZXMYZSADKAsyES5wb3N0aG9ybi52MS5SdWxlGloKBURyYXduEhMKC3ByZWZlcmVuY2VzGAEgASgFEhsKE2RlZmF1bHRfcHJlZmVyZW5jZXMYAiABKAUSDAoEdHlwZRgDIAEoBRIRCgl0aW1lX3pvbmUYBCABKAliBnByb3RvMw", [file_posthorn_v1_explain]);
+  fileDesc("CiNwb3N0aG9ybi9pbnRlcm5hbC92MS9kZWNpc2lvbi5wcm90bxIUcG9zdGhvcm4uaW50ZXJuYWwudjEizQIKDkRlY2lzaW9uUmVjb3JkEjkKBWRyYXduGGQgASgLMioucG9zdGhvcm4uaW50ZXJuYWwudjEuRGVjaXNpb25SZWNvcmQuRHJhd24SIAoFcnVsZXMYZSADKAsyES5wb3N0aG9ybi52MS5SdWxlEjIKDHBhc3NlZF9saW1pdBhmIAEoCzIcLnBvc3Rob3JuLnYxLlJhdGVMaW1pdFN0YXR1cxIwCgpwYXNzZWRfY2FwGGcgASgLMhwucG9zdGhvcm4udjEuUmF0ZUxpbWl0U3RhdHVzEhwKFHBhc3NlZF9zdWJzY3JpcHRpb25zGGggAygJGloKBURyYXduEhMKC3ByZWZlcmVuY2VzGAEgASgFEhsKE2RlZmF1bHRfcHJlZmVyZW5jZXMYAiABKAUSDAoEdHlwZRgDIAEoBRIRCgl0aW1lX3pvbmUYBCABKAliBnByb3RvMw", [file_posthorn_v1_explain, file_posthorn_v1_notification]);
 
 /**
  * What is stored of a decision beside the TimelineEntry that tells it: the two
@@ -37,6 +39,28 @@ export type DecisionRecord = Message<"posthorn.internal.v1.DecisionRecord"> & {
    * @generated from field: repeated posthorn.v1.Rule rules = 101;
    */
   rules: Rule[];
+
+  /**
+   * The limit nearest to holding what passed all of them; none where these were not
+   * asked. Some ten bytes.
+   *
+   * @generated from field: posthorn.v1.RateLimitStatus passed_limit = 102;
+   */
+  passedLimit?: RateLimitStatus | undefined;
+
+  /**
+   * The hourly cap that it passed, in the same way.
+   *
+   * @generated from field: posthorn.v1.RateLimitStatus passed_cap = 103;
+   */
+  passedCap?: RateLimitStatus | undefined;
+
+  /**
+   * As in Rule.subscription_ids, of what they let through.
+   *
+   * @generated from field: repeated string passed_subscriptions = 104;
+   */
+  passedSubscriptions: string[];
 };
 
 /**

@@ -32,7 +32,7 @@ import type { SendRequestSchema, SendResponse, SendService } from ${JSON.stringi
 
 ${declarations.join("\n\n")}
 
-/** What is shown, without the payload. */
+/** What is shown, without the payload; nothing where the type's wording makes it of the payload. */
 export type Shown = Omit<MessageInitShape<typeof ContentSchema>, "data" | "payload" | "typed" | "$typeName">;
 
 /** Whatever else a Send may say. */
@@ -43,7 +43,7 @@ export function send${rootName}(
   client: Client<typeof SendService>,
   to: NonNullable<MessageInitShape<typeof SendRequestSchema>["to"]>,
   payload: ${rootName},
-  shown: Shown,
+  shown: Shown = {},
   more: More = {},
   options?: CallOptions,
 ): Promise<SendResponse> {

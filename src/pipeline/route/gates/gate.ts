@@ -2,6 +2,7 @@ import type { Channel, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import type { BatchPlan } from "#src/batches/plan.ts";
 import type { GoodHours } from "#src/learning/looks.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import type { Judged } from "#src/subscriptions/rules.ts";
 import type { TypeRules } from "#src/types/type.ts";
 
 /** All a gate may look at. Loaded before, so that deciding needs no I/O. */
@@ -27,6 +28,8 @@ export type Facts = {
     readonly batchedAlready?: boolean | undefined;
     /** It is the notification of a batch. */
     readonly isWhole?: boolean | undefined;
+    /** It is that, or was left alone in one: it has come together with what there was. */
+    readonly collected?: boolean | undefined;
     /** When it first joined a batch, if it had to leave that. */
     readonly batchedSince?: Date | undefined;
     readonly tags?: readonly string[] | undefined;
@@ -36,6 +39,8 @@ export type Facts = {
   readonly preferences: CompiledPreferences;
   /** When the user usually looks. Undefined: not known, or nobody is going to ask. */
   readonly good?: GoodHours | undefined;
+  /** What the user's subscriptions say, asked once; absent: whoever wants to know asks them (filtered.ts). */
+  readonly judged?: () => Judged | undefined;
 };
 
 /** Why not now. Nothing: no objection. */

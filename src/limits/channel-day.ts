@@ -1,0 +1,102 @@
+import { Temporal } from "temporal-polyfill";
+import { Channel } from "#gen/posthorn/v1/notification_pb.ts";
+import type { ZoneClock } from "#src/preferences/zone-clock.ts";
+
+/**
+ * How many a user gets by each outside channel in a day of theirs, as pure rules over plain state;
+ * channel-limits.lua is the same rules for Redis. Days are calendar days of the recipient, as numbers since 1970-01-01.
+ *
+ * Each hand-over has a place in one day, and keeps it however often it is tried. One that finds its day full is given a
+ * place in the next that has room, and asks again when that has come; or sooner, and then takes a better one if there is.
+ */
+export type Places = Map<string, number>;
+
+export type LimitedChannel = (typeof LIMITED)[number];
+/** Of each channel; 0: no limit. */
+export type ChannelsPerDay = { readonly [name in LimitedChannel]: number };
+
+const LIMITED = ["email", "sms", "push", "webhook", "chat"] as const;
+export const NO_LIMITS: ChannelsPerDay = { email: 0, sms: 0, push: 0, webhook: 0, chat: 0 };
+export const LIMITED_CHANNELS: ReadonlyMap<Channel, LimitedChannel> = new Map([
+  [Channel.EMAIL, "email"],
+  [Channel.SMS, "sms"],
+  [Channel.PUSH, "push"],
+  [Channel.WEBHOOK, "webhook"],
+  [Channel.CHAT, "chat"],
+]);
+
+/** How far ahead places are given. */
+export const HORIZON_DAYS = 31;
+
+/** A hand-over that asks for its place. */
+export type Asking = {
+  /** Tells it from others, however often it is tried. */
+  tag: string;
+  userId: string;
+  channel: Channel;
+  /** 0: it is only counted. */
+  limit: number;
+  /** Counted, never refused. */
+  exempt: boolean;
+  today: number;
+  /** No place is taken after it; undefined: any day will do. */
+  lastDay: number | undefined;
+};
+
+/**
+ * `day`: where its place is; today: it goes. `used`: of today, with what is exempt. `nth`: how many have theirs in that day
+ * before it. `taken`: else it would come too late, or nobody knows when, and it has none.
+ */
+export type Place = { day: number; used: number; nth: number; taken: boolean };
+
+/** Finds one its place and notes it. */
+export function takePlace(places: Places, { tag, limit, exempt, today, lastDay }: Asking): Place {
+  for (const [each, day] of places) if (day < today - 1) places.delete(each);
+  const had = places.get(tag);
+  const countOf = (day: number) => {
+    let count = 0;
+    for (const each of places.values()) if (each === day) count++;
+    return count;
+  };
+  const used = countOf(today);
+  if (had === today) return { day: today, used, nth: used - 1, taken: true };
+  let day = today;
+  if (!exempt && limit > 0) while (day - today <= HORIZON_DAYS && day !== had && countOf(day) >= limit) day++;
+  const taken = day - today <= HORIZON_DAYS && (lastDay === undefined || day <= lastDay);
+  const nth = countOf(day) - (day === had ? 1 : 0);
+  if (taken) places.set(tag, day);
+  return { day, used, nth, taken };
+}
+
+/** The lowest of the limits there are; 0: there is none. */
+export function lowest(...limits: readonly (number | undefined)[]): number {
+  const those = limits.filter((limit) => limit !== undefined && limit > 0) as number[];
+  return those.length === 0 ? 0 : Math.min(...those);
+}
+
+const DAY_MS = 86_400_000;
+/** The turns of a day are spread over this from its first instant on. */
+const SPREAD_MS = (3_600_000 * 4) / 5;
+
+/** The recipient's calendar day. */
+export function dayOf(clock: ZoneClock, atMs: number): number {
+  return Math.floor((atMs + clock.stretchAt(atMs).offsetMs) / DAY_MS);
+}
+
+/** The first instant of a calendar day; where the clock leaves midnight out, of what is left of it. */
+export function startOf(clock: ZoneClock, day: number): number {
+  const date = Temporal.PlainDate.from("1970-01-01").add({ days: day });
+  return date.toZonedDateTime(clock.zone).epochMilliseconds;
+}
+
+/**
+ * When the turn of a place comes. `allowed`: the first instant, not before another, at which the recipient's clock rules let
+ * it pass. `phase` (0 to 65,535) shifts a user's turns, so that not everybody's first is the first instant of the day.
+ */
+export function turnOf(
+  { day, nth }: Place,
+  { limit, phase, clock, allowed }: { limit: number; phase: number; clock: ZoneClock; allowed(fromMs: number): number },
+): number {
+  const share = Math.min(1, (nth * 65_536 + phase) / (Math.max(1, limit) * 65_536));
+  return allowed(allowed(startOf(clock, day)) + Math.floor(share * SPREAD_MS));
+}

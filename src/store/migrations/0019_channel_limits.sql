@@ -1,0 +1,1 @@
+ALTER TABLE "hand_overs" ADD COLUMN "held_by" smallint DEFAULT 0 NOT NULL;
