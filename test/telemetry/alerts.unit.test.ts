@@ -115,10 +115,6 @@ const TRIED: Readonly<Record<string, { told: Series; untold: Series[] }>> = {
       { ...handOvers("sent", 1), ...handOvers("retry", 9) },
     ],
   },
-  PosthornHandOversUnknown: {
-    told: handOvers("unknown", 0.01),
-    untold: [handOvers("unknown", 0.002), handOvers("given_back", 10)],
-  },
   PosthornHandOversLate: {
     told: histogram("posthorn_hand_over_seconds", 'channel="sms"', "30", "60"),
     untold: [histogram("posthorn_hand_over_seconds", 'channel="sms"', "10", "30")],
