@@ -104,16 +104,16 @@ const TRIED: Readonly<Record<string, { told: Series; untold: Series[] }>> = {
       one("posthorn_scheduler_oldest_seconds", 'kind="step"', always(120)),
     ],
   },
-  PosthornHandOversUnknown: {
-    told: handOvers("unknown", 11 / 3600),
-    untold: [handOvers("unknown", 9 / 3600), handOvers("given_up", 1)],
-  },
   PosthornHandOversFailing: {
     told: { ...handOvers("sent", 8), ...handOvers("given_up", 1) },
     untold: [
       { ...handOvers("sent", 10), ...handOvers("refused", 1) },
       { ...handOvers("sent", 1), ...handOvers("retry", 9) },
     ],
+  },
+  PosthornHandOversUnknown: {
+    told: handOvers("unknown", 0.01),
+    untold: [handOvers("unknown", 0.002), handOvers("given_back", 10)],
   },
   PosthornHandOversLate: {
     told: histogram("posthorn_hand_over_seconds", 'channel="sms"', "30", "60"),
