@@ -16,14 +16,15 @@ import type { FaultTest } from "./lab/lab.ts";
  *
  * Each fails without what guards against it: `killed` without the reconciler; `paused` without the condition in
  * commitDecisions that a row is still ACCEPTED as it was read, without the heads' row lock, without the unique keys of
- * idempotency and dedup, and without the locks of a batch that closes, the locks of an escalation that is due, and the
- * compare of a hand-over's claim in the note of it; `clock-steps` with windows of dedup by the database's clock, and
- * with the order of ids to say what a collapse key ends; `restarted` without the end of the hub's ticker, and of the
- * connection to Redis; `drained` without the hub's drain; `nats-away` on a busy machine without consumers that begin
- * anew after an interruption; `nats-silent` without the broker's short ping interval; `postgres-away` without the gate,
- * when Postgres is paused; `redis-away` without the time-out of commands, and without sending a script again that Redis
- * has forgotten; `jetstream-deleted` without the reconciler; `disk-full` without it, and without a full disk (53…)
- * among what callers may repeat. The four of test/store/outage.test.ts fail without the gate and its sockets.
+ * idempotency and dedup, and without the locks of a batch that closes, the locks of an escalation that is due, the
+ * compare of a hand-over's claim in the note of it, and the note that what is at most once is given; `clock-steps` with
+ * windows of dedup by the database's clock, and with the order of ids to say what a collapse key ends; `restarted`
+ * without the end of the hub's ticker, and of the connections to Redis and NATS; `drained` without the hub's drain;
+ * `nats-away` on a busy machine without consumers that begin anew after an interruption; `nats-silent` without the
+ * broker's short ping interval; `postgres-away` without the gate, when Postgres is paused; `redis-away` without the
+ * time-out of commands, and without sending a script again that Redis has forgotten; `jetstream-deleted` without the
+ * reconciler; `disk-full` without it, and without a full disk (53…) among what callers may repeat. The four of
+ * test/store/outage.test.ts fail without the gate and its sockets.
  */
 export const faults: readonly FaultTest[] = [
   killed,

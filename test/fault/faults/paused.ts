@@ -41,6 +41,8 @@ const POINTS: readonly Failpoint[] = [
   "close:before-write",
   "enqueue:before",
   "occurrence:before-write",
+  "enqueue:after",
+  "give:before-write",
 ];
 
 /**

@@ -4,7 +4,7 @@ import { Channel, Reason, Status, TimelineEntrySchema } from "#gen/posthorn/v1/n
 import { BatchRole } from "#src/batches/role.ts";
 import { ChainState } from "#src/escalation/state.ts";
 import { handedOver } from "./channels.ts";
-import type { Account } from "./sender.ts";
+import { type Account, ONCE } from "./sender.ts";
 
 // What comes of notifications after they are accepted or decided, by itself: batches close, channels are handed what is
 // theirs, escalations go on, schedules send.
@@ -26,6 +26,7 @@ export async function yetToCome(sql: Sql, tenantId: string): Promise<number> {
 type Row = {
   id: string;
   key: string;
+  type: string;
   status: number;
   batchId: string | null;
   batchRole: number | null;
@@ -39,7 +40,8 @@ type Told = { id: string; status: number; channel: number; reason: number; step:
  *
  * - a batch is closed once: it became one notification, of all its members, which share its fate;
  * - a channel is handed what is its, with one key for each notification, channel and step; that is told once, and nothing
- *   else is;
+ *   else is, but that nobody knows whether it was;
+ * - what is at most once is handed over so, and of nothing else does nobody know;
  * - each step of an escalation is taken once, none after its end, and the end is told once;
  * - a confirmation that was answered is noted once;
  * - an occurrence of a schedule is sent once.
@@ -53,7 +55,8 @@ export async function brokenAftermath(
   channels: string | undefined,
 ): Promise<string[]> {
   const rows = await sql<Row[]>`
-    select id, tags[1] as key, status, batch_id as "batchId", batch_role as "batchRole", confirmed_at as "confirmedAt"
+    select id, tags[1] as key, type, status, batch_id as "batchId", batch_role as "batchRole",
+      confirmed_at as "confirmedAt"
     from notifications where tenant_id = ${tenantId}`;
   const told = await historyOf(sql, tenantId);
   const left = await yetToCome(sql, tenantId);
@@ -132,12 +135,20 @@ async function wrongHandOvers(
     ({ row, channel, status, reason }) =>
       row.batchRole !== BatchRole.MERGED &&
       isOutside(channel) &&
-      (status === Status.DELIVERED || reason === Reason.CHANNEL_UNAVAILABLE),
+      (status === Status.DELIVERED || reason === Reason.CHANNEL_UNAVAILABLE || reason === Reason.OUTCOME_UNKNOWN),
   );
   const keys = outcomes.map(({ id, step, channel }) => keyOf(id, step, channel));
   broken.push(...repeated(keys).map((key) => `${key} is told twice`));
   const toldKeys = new Set(keys);
-  for (const key of toldKeys) if (!given.has(key)) broken.push(`${key} is told, and no channel was given it`);
+  for (const { id, step, channel, reason, row } of outcomes) {
+    const key = keyOf(id, step, channel);
+    const isUnknown = reason === Reason.OUTCOME_UNKNOWN;
+    if (!isUnknown && !given.has(key)) broken.push(`${key} is told, and no channel was given it`);
+    if (isUnknown && row.type !== ONCE) broken.push(`${key} is unknown, and might have been given again`);
+  }
+  const once = new Set(rows.flatMap(({ id, type }) => (type === ONCE ? [id] : [])));
+  const givenOnce = handed.filter(({ notificationId }) => once.has(notificationId));
+  broken.push(...repeated(givenOnce.map((each) => each.idempotencyKey)).map((key) => `${key} was given twice`));
   const answered = await answeredOf(sql, tenantId);
   for (const key of given) {
     const [id = "", step] = key.split(":");

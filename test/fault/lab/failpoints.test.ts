@@ -85,7 +85,7 @@ const BEGUN: Record<string, readonly (Transaction | "reads")[]> = {
   "pipeline/route/route.ts": ["reads", "reads", "decide"],
   // One that can never be decided is ended.
   "pipeline/worker.ts": ["decide"],
-  "schedule/forget.ts": ["other", "other", "other", "other", "other", "other"],
+  "schedule/forget.ts": ["other", "other", "other", "other", "other", "other", "other"],
   "schedule/jobs.ts": ["other", "reads"],
   "schedule/measure-due.ts": ["reads"],
   "schedule/occurrences.ts": ["reads", "other", "other", "occurrence"],

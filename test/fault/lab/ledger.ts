@@ -1,13 +1,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
-import { BatchRule_Mode, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import { BatchRule_Mode, DeliveryMode, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import { until } from "../../support/until.ts";
 import { yetToCome } from "./aftermath.ts";
 import { type Connection, connectTo } from "./connection.ts";
 import type { Address, Facts, Lab, Site } from "./lab.ts";
 import { seededRandom } from "./random.ts";
 import { openReaders, type Readers } from "./readers.ts";
-import { sender, TOGETHER, TOPIC, userName } from "./sender.ts";
+import { ONCE, sender, TOGETHER, TOPIC, userName } from "./sender.ts";
 import { brokenPromises } from "./verify.ts";
 
 export type LedgerOptions = {
@@ -163,13 +163,15 @@ async function atRate(perSecond: number, call: () => Promise<void>, more: () => 
   await Promise.all(underWay);
 }
 
-/** The types whose notifications come together. */
+/** The types whose notifications come together, and the one whose are handed over at most once. */
 async function makeTypes(connection: Connection | undefined): Promise<void> {
   for (const key of Object.values(TOGETHER)) {
     const mode = key === TOGETHER.leading ? BatchRule_Mode.LEADING : BatchRule_Mode.TRAILING;
     const batching = { batchable: true, window: { seconds: 1n }, maxSize: 4, mode };
     await connection?.call(TypeService.method.createType, { type: { key, batching } });
   }
+  const deliveryMode = DeliveryMode.AT_MOST_ONCE;
+  await connection?.call(TypeService.method.createType, { type: { key: ONCE, deliveryMode } });
 }
 
 /** The topic that some Sends go to. */

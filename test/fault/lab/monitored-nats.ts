@@ -8,6 +8,7 @@ import { json } from "node:stream/consumers";
 import { installedServers, NATS_SERVER } from "#src/dev/install.ts";
 import { startNats } from "#src/dev/nats.ts";
 import { TOOLS_DIR } from "#src/dev/services.ts";
+import { until } from "../../support/until.ts";
 
 /** A NATS of one's own that tells who is connected to it. Disposing stops it and removes its data. */
 export type MonitoredNats = AsyncDisposable & {
@@ -25,13 +26,15 @@ export async function startMonitoredNats(log: (line: string) => void): Promise<M
   const { url } = stack.use(
     await startNats(programs(NATS_SERVER), { dir, erase: false, log, signal, monitored: true }),
   );
-  const [file = ""] = (await readdir(dir)).filter((name) => name.endsWith(".ports"));
-  const { monitoring } = JSON.parse(await readFile(join(dir, file), "utf8")) as { monitoring: string[] };
+  const monitoring = await until(
+    () => monitoringIn(dir),
+    (address) => address !== undefined,
+  );
   const running = stack.move();
   return {
     url,
     async held(name) {
-      const { connections } = await ask(`${monitoring[0]}/connz?limit=4096`);
+      const { connections } = await ask(`${monitoring}/connz?limit=4096`);
       const own = connections.filter((connection) => connection.name === name);
       return {
         connections: own.length,
@@ -40,6 +43,13 @@ export async function startMonitoredNats(log: (line: string) => void): Promise<M
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
+}
+
+/** NATS writes it beside answering its first clients, which may be later; undefined: not yet, or not to its end. */
+async function monitoringIn(dir: string): Promise<string | undefined> {
+  const [file] = (await readdir(dir)).filter((name) => name.endsWith(".ports"));
+  const text = file === undefined ? "" : await readFile(join(dir, file), "utf8");
+  return text === "" ? undefined : (JSON.parse(text) as { monitoring: string[] }).monitoring[0];
 }
 
 type Connz = { connections: { name?: string; subscriptions?: number }[] };

@@ -75,6 +75,11 @@ export const TOPIC = "crew";
 /** Types whose notifications come together: within a second, or four at a time. */
 export const TOGETHER = { trailing: "together", leading: "one_at_once" } as const;
 
+/** A type of which no channel is given twice what it may have taken. */
+export const ONCE = "once";
+/** Of what goes to outside channels, how much is of that type. */
+const ONCE_SHARE = 0.3;
+
 /** Users that batches are for, so few that there is more than one to come together. */
 const GATHERING = 4;
 /** The least that the contract allows; the lab shortens it. */
@@ -95,8 +100,8 @@ const CONFIRMED_WITHIN_MS = 4000;
  * Callers as they should be: every Send with an idempotency key, repeated elsewhere when it failed with a code that allows
  * it. Among the plain Sends there are some that are repeated though they succeeded, some to the same user with one dedup
  * key, some scheduled for the next second, some in batches, some to a topic; some whose type lets them come together, some
- * to outside channels, some that escalate and of these some that are confirmed. There are schedules with an occurrence in a
- * few seconds, and changes of rules that dissolve batches and change nothing else.
+ * to outside channels and of these some at most once, some that escalate and of these some that are confirmed. There are
+ * schedules with an occurrence in a few seconds, and changes of rules that dissolve batches and change nothing else.
  */
 export function sender({ connections, random, users, name, deadlineMs, now, outside, recurring }: Sending) {
   const account: Account = {
@@ -150,14 +155,18 @@ export function sender({ connections, random, users, name, deadlineMs, now, outs
         key,
         channels.filter((channel) => channel !== Channel.IN_APP),
       );
-      return { channels };
+      return { channels, ...maybeOnce() };
     }
     if (which < 0.21) {
       const steps = random.pick(STEPS).map((channel) => ({ channel, after: SOON }));
       account.escalating.set(key, steps.length);
-      return { escalation: { steps, confirmationRequired: random.chance(0.7) } };
+      return { escalation: { steps, confirmationRequired: random.chance(0.7) }, ...maybeOnce() };
     }
     return {};
+  }
+
+  function maybeOnce(): Pick<Request, "type"> {
+    return random.chance(ONCE_SHARE) ? { type: ONCE } : {};
   }
 
   /** Tries until it is answered, also while the answer is `expected`; undefined when patience is over. */
