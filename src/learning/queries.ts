@@ -70,20 +70,27 @@ export async function eraseLooks(db: Db, tenantId: string, userId: string): Prom
   return erased.length > 0;
 }
 
-/** Deletes up to `limit` rows of who has not looked within the retention, or is not to be learnt from; how many. */
+/**
+ * Deletes up to `limit` rows of who has not looked within the retention, and as many of who is not to be learnt from by
+ * their tenant's default: their own word forgets at once. Answers how many of the one or the other; fewer than `limit`:
+ * there are no more.
+ */
 export async function forgetLooks(store: Store, now: Date, retentionDays: number, limit: number): Promise<number> {
   const before = new Date(now.getTime() - retentionDays * DAY_MS);
-  const result = await store.system(
-    (tx) => tx`
+  return store.system(async (tx) => {
+    const old = await tx`
       delete from looks where (tenant_id, user_id) in (
-        select l.tenant_id, l.user_id from looks l
+        select tenant_id, user_id from looks where last_hour < ${before}
+        order by last_hour limit ${limit} for update skip locked)`;
+    const unwanted = await tx`
+      delete from looks where (tenant_id, user_id) in (
+        select l.tenant_id, l.user_id from default_preferences d join looks l on l.tenant_id = d.tenant_id
         left join preferences p on p.tenant_id = l.tenant_id and p.user_id = l.user_id
-        left join default_preferences d on d.tenant_id = l.tenant_id
-        where l.last_hour < ${before} or not coalesce(
-          (p.document #>> '{timing,learning}')::boolean, (d.document #>> '{timing,learning}')::boolean, true)
-        limit ${limit} for update of l skip locked)`,
-  );
-  return result.count;
+        where not (d.document #>> '{timing,learning}')::boolean
+          and (p.document #>> '{timing,learning}')::boolean is not true
+        limit ${limit} for update of l skip locked)`;
+    return Math.max(old.count, unwanted.count);
+  });
 }
 
 /** Deletes what was learnt of a user who may not be learnt from any more, as the transaction sees it. */
