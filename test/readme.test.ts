@@ -25,7 +25,7 @@ test("every example in it is run here, or is only commands", () => {
   const counts: Record<string, number> = {};
   for (const { language } of examples) counts[language] = (counts[language] ?? 0) + 1;
   // Two in sh begin collectors, those in other languages are run by test/interop, and what is no code is a picture.
-  expect(counts).toEqual({ ts: 3, sh: 7, python: 1, go: 1, java: 1, json: 1, proto: 2, mermaid: 1, "": 2 });
+  expect(counts).toEqual({ ts: 3, sh: 7, python: 1, go: 1, java: 1, json: 2, proto: 2, mermaid: 1, "": 2 });
 });
 
 test("what is set where a collector is begun is a setting, or is asked for by the collector's file", () => {
@@ -47,6 +47,15 @@ function assignments(line: string): [string, string][] {
     .split(" ")
     .map((each) => each.split("=", 2) as [string, string]);
 }
+
+test("the catalogue of types is one that a pipeline can ask about", async () => {
+  const types = blocks.find(({ language, text }) => language === "json" && text.includes('"invoice"'));
+  const file = join(serving.world.dataDir, "catalogue.json");
+  writeFileSync(file, types?.text ?? "");
+  const { exitCode, out } = await serving.world.run(["types", "diff", file, "--exit-code"]);
+  expect(exitCode).toBe(1);
+  expect(out.join("\n")).toMatch(/invoice.*tip/s);
+});
 
 test("the tutorial of typed payloads pushes, refuses and checks as it says", async () => {
   const [first, second] = blocks.filter(({ language }) => language === "proto").map(({ text }) => text);
