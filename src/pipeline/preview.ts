@@ -60,8 +60,8 @@ const DECISIONS = 10;
 /**
  * Says what would become of a Send to one user: accepts and decides it by the functions that do so for what is sent, with
  * what is stored now, and stores nothing. Where these would write, it reads: the limits, the open batch, dedup keys. All of
- * it but the limits comes from Postgres, so that not even a cache changes. What follows the decision is in outlook.ts
- * and held-back.ts.
+ * it but the limits comes from Postgres, so that no cache changes but that of payload contracts, whose versions never do.
+ * What follows the decision is in outlook.ts and held-back.ts.
  */
 export function previewing(deps: PreviewDeps): Preview {
   const { store } = deps;
@@ -92,9 +92,9 @@ export function previewing(deps: PreviewDeps): Preview {
       preferences: new Map([[userId, own]]),
       types: new Map(type === undefined ? [] : [[key, { rules: rulesOf(type), revision: type.revision }]]),
     };
+    const row = waitingOf(newIds(() => at)(), userId, { ...draft, content: encoded }, timeZone);
     const sources = { levels: levels(userId), type: type && { rules: rulesOf(type), optIn: type.optIn } };
     const rulesNow = () => rulesPassed(sources, row, deps.clockOf(timeZone));
-    const row = waitingOf(newIds(() => at)(), userId, { ...draft, content: encoded }, timeZone);
     const following = await foreseen(deps, tenantId, { row, own, known, rulesNow }, at);
     return { timeZone, duplicateOf: "", warnings, content, ...following };
   };
