@@ -136,7 +136,7 @@ function set(message: ReflectMessage, field: DescField, fill: Fill, depth: numbe
 }
 
 function ofMessage(desc: DescMessage, name: string, fill: Fill, depth: number): ReflectMessage {
-  if (name === "after") return reflect(desc, create(DurationSchema, { seconds: 86_400n }));
+  if (name === "after" || name === "max_wait") return reflect(desc, create(DurationSchema, { seconds: 86_400n }));
   if (desc.typeName !== "google.protobuf.Timestamp") {
     if (desc.typeName.startsWith("google.protobuf.")) return reflect(desc, create(desc));
     const whole = build(desc, fill, depth + 1);
