@@ -4,7 +4,7 @@ import { afterAll, expect } from "vitest";
 import { testServices } from "../support/services.ts";
 import { until } from "../support/until.ts";
 import { onCores } from "./schedule.ts";
-import { type Held, startTarget, type Target, type TargetOptions } from "./target.ts";
+import { startTarget, type Target, type TargetOptions } from "./target.ts";
 
 export type ProberJob = { pid: number; grpc: number; http: number; apiKey: string; ca: Buffer | undefined };
 /** By what was asked. */
@@ -42,13 +42,11 @@ export async function besieged(options: TargetOptions = {}): Promise<Siege> {
   };
   // Everything is compiled and connected before anything is measured.
   await answer();
-  let first: Held | undefined;
 
   return {
     target,
     async during(attack) {
       const before = await target.held();
-      first ??= before;
       const cpu = onCores(pid);
       prober.postMessage("begin");
       const atLeast = new Promise((resolve) => setTimeout(resolve, AT_LEAST_MS));
@@ -64,8 +62,7 @@ export async function besieged(options: TargetOptions = {}): Promise<Siege> {
       }
       expect(target.alive()).toBe(true);
       await until(target.openCalls, (open) => open <= 1, 20_000);
-      // What the allocator has once taken it keeps, so that is told of each by itself.
-      await target.backTo({ ...first, rss: before.rss });
+      await target.backTo(before);
       return result;
     },
   };

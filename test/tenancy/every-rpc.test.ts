@@ -232,7 +232,9 @@ beforeAll(async () => {
     value: 4,
     urgency: 4,
   };
-  await sql`insert into looks values (${node.tenant.tenantId}, 'alice', '{1}', now(), now())`;
+  await sql`
+    insert into looks (tenant_id, user_id, weights, since, last_hour)
+    values (${node.tenant.tenantId}, 'alice', array_fill(1::float8, array[48]), now() - interval '30 days', now())`;
   before = await contentOf(sql, node.tenant.tenantId);
   for (const [name, content] of Object.entries(before))
     if (name !== "token_revocations") expect(content, name).not.toMatch(/^0 /);

@@ -87,7 +87,10 @@ test("habits that wait for others come at once without batching, into the digest
 
   await goTo("2027-03-01T20:30Z");
   // Its window has not begun anew.
-  expect(shown((await get(wanted)).deliverTime)).toBe("2027-03-01T20:30Z");
+  await until(
+    async () => shown((await get(wanted)).deliverTime),
+    (time) => time === "2027-03-01T20:30Z",
+  );
   await goTo("2027-03-01T21:00Z");
   expect(await inbox("cleo")).toEqual([["2027-03-01T21:00Z", "2 notifications"]]);
 });
