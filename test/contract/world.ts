@@ -149,6 +149,7 @@ export async function makeWorld(node: TestPlatform): Promise<World> {
       days: [1],
       max_size: 5,
       max_per_hour: 100,
+      ...{ email_per_day: 9, sms_per_day: 9, push_per_day: 9, webhook_per_day: 9, chat_per_day: 9 },
       note: "By another",
       replacement: "general",
       value: 4,

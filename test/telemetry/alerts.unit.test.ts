@@ -105,7 +105,7 @@ const TRIED: Readonly<Record<string, { told: Series; untold: Series[] }>> = {
     ],
   },
   PosthornHandOversFailing: {
-    told: { ...handOvers("sent", 8), ...handOvers("given_up", 1) },
+    told: { ...handOvers("sent", 8), ...handOvers("given_up", 1), ...handOvers("held", 9) },
     untold: [
       { ...handOvers("sent", 10), ...handOvers("refused", 1) },
       { ...handOvers("sent", 1), ...handOvers("retry", 9) },

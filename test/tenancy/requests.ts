@@ -53,7 +53,6 @@ const SKIP = new Set([
   "icon",
   "url",
   "bypass_rate_limit",
-  "channel_limits",
   "dedup_window",
   "window",
   "wait_for_decision",
