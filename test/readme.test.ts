@@ -48,6 +48,15 @@ function assignments(line: string): [string, string][] {
     .map((each) => each.split("=", 2) as [string, string]);
 }
 
+test("the catalogue of types is one that a pipeline can ask about", async () => {
+  const types = blocks.find(({ language, text }) => language === "json" && text.includes('"invoice"'));
+  const file = join(serving.world.dataDir, "catalogue.json");
+  writeFileSync(file, types?.text ?? "");
+  const { exitCode, out } = await serving.world.run(["types", "diff", file, "--exit-code"]);
+  expect(exitCode).toBe(1);
+  expect(out.join("\n")).toMatch(/invoice.*tip/s);
+});
+
 test("the tutorial of typed payloads pushes, refuses and checks as it says", async () => {
   const [first, second] = blocks.filter(({ language }) => language === "proto").map(({ text }) => text);
   const [push, check] = blocks.filter(({ text }) => text.includes("buf build")).map(({ text }) => linesOf(text));
