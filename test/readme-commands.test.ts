@@ -88,6 +88,7 @@ const ELSEWHERE: readonly [begins: string, where: string][] = [
   ["npx posthorn types push", "test/readme.test.ts"],
   ["npx posthorn types show", "test/readme.test.ts"],
   ["npx posthorn types check", "test/readme.test.ts"],
+  ["npx posthorn types codegen", "test/cli/commands.unit.test.ts"],
   ["npx posthorn types diff", "test/cli/commands.unit.test.ts"],
   ["npx buf build", "test/readme.test.ts"],
   ["buf build", "test/readme.test.ts"],
