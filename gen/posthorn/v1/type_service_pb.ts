@@ -283,7 +283,8 @@ export type TypeDeprecation = Message<"posthorn.v1.TypeDeprecation"> & {
   note: string;
 
   /**
-   * Key of the type to send in its place. Empty: none is named.
+   * Key of the type to send in its place. Empty: none is named. It need not be there
+   * yet: what senders are told is what stands here.
    *
    * @generated from field: string replacement = 2;
    */
