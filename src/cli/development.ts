@@ -5,7 +5,7 @@ import { AdminService } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { UserService } from "#gen/posthorn/v1/user_service_pb.ts";
 import type { Variables } from "#src/config/read.ts";
 import { type Config, readConfig } from "#src/config.ts";
-import { freePort } from "#src/dev/ports.ts";
+import { claimPort } from "#src/dev/ports.ts";
 import { startServices } from "#src/dev/services.ts";
 import { type Platform, startPlatform } from "#src/main.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
@@ -66,7 +66,7 @@ async function portFor(
   say: (line: string) => void,
 ): Promise<number> {
   if (asked || port === 0 || (await isFree(port, host))) return port;
-  const other = await freePort();
+  const { port: other } = await claimPort();
   say(`${name}: port ${port} is taken, using ${other} instead`);
   return other;
 }

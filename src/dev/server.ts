@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type KeptServer, keep, logTail } from "./keeper.ts";
 import { endLeftovers, type Mark } from "./leftovers.ts";
-import { freePort } from "./ports.ts";
+import { claimPort } from "./ports.ts";
 
 /** A server that answered. */
 export type RunningServer = AsyncDisposable & { url: string; version: string };
@@ -46,7 +46,8 @@ export async function runServer(plan: ServerPlan, options: ServerOptions): Promi
   await endLeftovers(plan.mark, `SIG${plan.stopSignal}`, log);
   for (let tries = 1; ; tries++) {
     const lastPort = tries === 1 ? Number(await readFile(portFile, "utf8").catch(() => Number.NaN)) : undefined;
-    const port = await freePort(lastPort);
+    using claim = await claimPort(lastPort);
+    const { port } = claim;
     const argv = await plan.command(port);
     signal.throwIfAborted();
     const kept = keep({ argv, stopSignal: plan.stopSignal, logFile, erase: options.erase ? dir : undefined });

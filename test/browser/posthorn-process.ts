@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { freePort } from "#src/dev/ports.ts";
+import { claimPort } from "#src/dev/ports.ts";
 
 /** Posthorn in a process of its own, on ports that stay the same when it is started again. */
 export type PosthornProcess = AsyncDisposable & {
@@ -17,13 +17,13 @@ const COMMAND = join(import.meta.dirname, "../../src/cli/posthorn.js");
 
 /** `posthorn serve` with this environment, and no other but what programs need to be found. */
 export async function startPosthorn(env: Record<string, string>): Promise<PosthornProcess> {
-  const httpPort = await freePort();
-  const grpcPort = await freePort();
+  const http = await claimPort();
+  const grpc = await claimPort();
   let running: ChildProcess | undefined;
 
   const start = async () => {
     const { PATH = "", HOME = "" } = process.env;
-    const ports = { POSTHORN_HTTP_PORT: String(httpPort), POSTHORN_GRPC_PORT: String(grpcPort) };
+    const ports = { POSTHORN_HTTP_PORT: String(http.port), POSTHORN_GRPC_PORT: String(grpc.port) };
     // Over the channel it hears when this process is gone, and ends too.
     const child = spawn(process.execPath, [COMMAND, "serve", "--json"], {
       env: { PATH, HOME, ...env, ...ports },
@@ -44,5 +44,10 @@ export async function startPosthorn(env: Record<string, string>): Promise<Postho
     await gone;
   };
   await start();
-  return { httpPort, start, kill, [Symbol.asyncDispose]: kill };
+  const end = async () => {
+    await kill();
+    http[Symbol.dispose]();
+    grpc[Symbol.dispose]();
+  };
+  return { httpPort: http.port, start, kill, [Symbol.asyncDispose]: end };
 }

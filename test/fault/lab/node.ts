@@ -3,7 +3,7 @@ import { EventEmitter, once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { freePort } from "#src/dev/ports.ts";
+import { claimPort } from "#src/dev/ports.ts";
 import type { TestServices } from "../../support/fresh-services.ts";
 import { until } from "../../support/until.ts";
 import type { FailAt } from "./failpoints.ts";
@@ -89,9 +89,8 @@ export async function faultNode(
   own: Settings = {},
   started: () => Promise<void> = async () => undefined,
 ): Promise<FaultNode> {
-  const grpcPort = await freePort();
-  let httpPort = await freePort();
-  while (httpPort === grpcPort) httpPort = await freePort();
+  const grpc = await claimPort();
+  const http = await claimPort();
   const lines: string[] = [];
   let child: ChildProcess | undefined;
   let ended: Promise<Exit> | undefined;
@@ -130,8 +129,8 @@ export async function faultNode(
         POSTHORN_NATS_URL: services.natsUrl,
         POSTHORN_REDIS_URL: services.redisUrl,
         POSTHORN_NAMESPACE: services.namespace,
-        POSTHORN_GRPC_PORT: String(grpcPort),
-        POSTHORN_HTTP_PORT: String(httpPort),
+        POSTHORN_GRPC_PORT: String(grpc.port),
+        POSTHORN_HTTP_PORT: String(http.port),
         ...own,
         ...settings,
       },
@@ -175,8 +174,8 @@ export async function faultNode(
 
   return {
     name,
-    address: `127.0.0.1:${grpcPort}`,
-    httpUrl: `http://127.0.0.1:${httpPort}`,
+    address: `127.0.0.1:${grpc.port}`,
+    httpUrl: `http://127.0.0.1:${http.port}`,
     get pid() {
       return child?.pid;
     },
@@ -202,6 +201,8 @@ export async function faultNode(
     lines: () => lines,
     async [Symbol.asyncDispose]() {
       await signal("SIGKILL");
+      grpc[Symbol.dispose]();
+      http[Symbol.dispose]();
     },
   };
 }

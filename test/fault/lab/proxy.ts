@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { freePort } from "#src/dev/ports.ts";
+import { claimPort } from "#src/dev/ports.ts";
 
 /** Seen from who connects: what they send, and what they are answered. */
 export type Direction = "to-server" | "to-client";
@@ -39,7 +39,7 @@ const well = (): Weather => ({
 
 export async function startProxy(serverUrl: string): Promise<TcpProxy> {
   const target = new URL(serverUrl);
-  const port = await freePort();
+  const claim = await claimPort();
   const sockets = new Set<Socket>();
   const lines = new Set<Line>();
   let weather = well();
@@ -63,7 +63,7 @@ export async function startProxy(serverUrl: string): Promise<TcpProxy> {
   });
   const listen = async () => {
     if (server.listening) return;
-    server.listen(port, "127.0.0.1");
+    server.listen(claim.port, "127.0.0.1");
     await once(server, "listening");
   };
   const rouse = () => {
@@ -73,7 +73,7 @@ export async function startProxy(serverUrl: string): Promise<TcpProxy> {
 
   const url = new URL(serverUrl);
   url.hostname = "127.0.0.1";
-  url.port = String(port);
+  url.port = String(claim.port);
   return {
     url: url.href,
     get connections() {
@@ -105,6 +105,7 @@ export async function startProxy(serverUrl: string): Promise<TcpProxy> {
     async [Symbol.asyncDispose]() {
       for (const socket of sockets) socket.destroy();
       server.close();
+      claim[Symbol.dispose]();
     },
   };
 }
