@@ -1,5 +1,5 @@
 import type { SpanContext } from "@opentelemetry/api";
-import type { ConsumerMessages, Subscription } from "nats";
+import type { ConsumerMessages } from "nats";
 import type { Broker } from "#src/broker/broker.ts";
 import type { Clock } from "#src/clock.ts";
 import { ATTR, processing } from "#src/telemetry/conventions.ts";
@@ -8,8 +8,20 @@ import type { TracedItems } from "#src/telemetry/message-traces.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type NextIn, withWorkSpans } from "#src/telemetry/work-spans.ts";
 import { type AdaptiveSize, adaptiveSize, type SizeBounds } from "./adaptive.ts";
+import { drain } from "./drain.ts";
 import { restoreQueues } from "./ensure-queues.ts";
-import { ACK_WAIT_MS, CHUNK, ingestStream, LANES, type Lane, routeConsumer, SHARDS, type Work } from "./flow.ts";
+import {
+  ACK_WAIT_MS,
+  CHUNK,
+  ingestStream,
+  LANES,
+  type Lane,
+  type LaneName,
+  routeConsumer,
+  SHARDS,
+  type Work,
+} from "./flow.ts";
+import { type GiveWay, giveWay } from "./give-way.ts";
 import { type LaneSlots, laneSlots } from "./lane-slots.ts";
 import type { MemoryGuard, Pressure } from "./memory.ts";
 import {
@@ -61,6 +73,9 @@ const SPARE_SLOTS = 4;
 /** So many notifications are: they take hardly longer to decide than one. */
 const LITTLE = 25;
 
+/** They give way to the critical lane. What is high does not: it is little, or someone would have called it something else. */
+const GIVES_WAY: readonly LaneName[] = ["normal", "low"];
+
 function isLittle(queue: readonly Waiting[]): boolean {
   const ids = queue.reduce((sum, { work }) => sum + (work !== undefined && "ids" in work ? work.ids.length : CHUNK), 0);
   return ids <= LITTLE;
@@ -74,6 +89,7 @@ export const POISON_ATTEMPTS = 8;
  * taken by other work; within a lane the shards' waiting messages take slots in turn. How many notifications go together
  * follows the backlog of the lane, the time they take and the memory there is. The critical lane goes on as if there were
  * enough; the others take less when it becomes short, and when there is none left, ask for no more than is on its way.
+ * While critical work comes, what is normal or low gives way (give-way.ts), but for what is little.
  * Disposing takes no more messages and finishes those at hand.
  */
 export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable> {
@@ -82,14 +98,16 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   const late = new AbortController();
   /** What it can spare is in the other lanes. */
   const pressureOn = (lane: Lane) => (): Pressure => (lane.name === "critical" ? "none" : memory.pressure());
+  const toCritical = giveWay();
   const loops = LANES.flatMap((lane) => {
     const pressure = pressureOn(lane);
     const size = adaptiveSize(deps.chunk, pressure, (items) => metrics.routeChunkSize.set({ lane: lane.name }, items));
+    const way = GIVES_WAY.includes(lane.name) ? toCritical : undefined;
     // As each shard asks for one at a time, the shards take turns.
     const slots = laneSlots(concurrencyPerLane, SPARE_SLOTS);
     const ahead = () => (pressure() === "none" ? AHEAD : AHEAD_WHEN_SHORT);
     const canBegin = () => (pressure() === "over" ? memory.room(stopping.signal) : undefined);
-    const serving = { lane, slots, size, ahead, canBegin };
+    const serving = { lane, slots, size, way, ahead, canBegin };
     return Array.from({ length: SHARDS }, (_, shard) => consumeShard(serving, shard));
   });
   const running = new Set<Promise<void>>();
@@ -118,6 +136,7 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
         void watch(current);
         for await (const message of current) {
           line.queue.push(readWaiting(message));
+          if (lane.name === "critical") toCritical.urgent();
           line.serving ??= serve(serving, shard, line);
           // What is here cannot be taken by another worker; as long as a slot is waited for, these will do. The client asks
           // for more only as these are taken from it.
@@ -135,22 +154,28 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   }
 
   /** Asks for one slot after the other until nothing waits any more; each takes along what came meanwhile. */
-  async function serve({ lane, slots, size, canBegin }: Serving, shard: number, line: Line): Promise<void> {
+  async function serve(serving: Serving, shard: number, line: Line): Promise<void> {
+    const { lane, slots, size, way, canBegin } = serving;
     while (line.queue.length > 0) {
       await canBegin();
       const { isSpare, give } = await slots.take(shard, isLittle(line.queue));
+      const goOn = isSpare || isLittle(line.queue) ? undefined : await way?.turn();
+      const done = () => {
+        goOn?.();
+        give();
+      };
       // What came while a spare one was waited for may be much.
       const together = takeTogether(line.queue, isSpare ? Math.min(LITTLE, size.now()) : size.now());
       if (late.signal.aborted) {
-        give();
+        done();
         for (const { message } of together.waiting) message.nak();
         continue;
       }
       const canWait = lane.name === "critical" ? 0 : 1;
       inHand += canWait;
-      const job = work(together, lane, size, backlogOf(line.queue, together)).finally(() => {
+      const job = work(together, serving, backlogOf(line.queue, together)).finally(() => {
         inHand -= canWait;
-        give();
+        done();
         running.delete(job);
       });
       running.add(job);
@@ -187,7 +212,8 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   }
 
   let workedAt = Number.NEGATIVE_INFINITY;
-  async function work(together: Together, lane: Lane, size: AdaptiveSize, behind: number): Promise<void> {
+  async function work(together: Together, serving: Serving, behind: number): Promise<void> {
+    const { lane, size } = serving;
     const messages = together.waiting.map(({ message }) => message);
     const [first] = messages;
     if (first === undefined) return;
@@ -255,27 +281,8 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   };
 }
 
-/** How long a message that a stopping worker asked for may be on its way to it. */
-const LAST_PULLS_MS = 100;
-
 /** How long a stopping worker goes on with messages it holds. Beyond that it gives them back. */
 const FINISH_MS = 5000;
-
-/**
- * Ends taking so that nothing gets lost on the way: what the server sends to a subscription that is gone is given out
- * again only when its ack_wait has passed, half a minute later. So: ask for no more, take what still comes, and then
- * close. The client has no way to say so, hence the reach for its inner parts; without them it is a plain close.
- *
- * What was taken is finished rather than given back: NATS 2.9 loses a message that comes back while nothing but the
- * requests of workers that have gone waits for it, again until its ack_wait has passed.
- */
-async function drain(messages: ConsumerMessages): Promise<void> {
-  Reflect.set(messages, "refilling", false);
-  const subscription = Reflect.get(messages, "sub") as Subscription | undefined;
-  await new Promise((done) => setTimeout(done, LAST_PULLS_MS));
-  await subscription?.drain().catch(() => undefined);
-  await messages.close();
-}
 
 /** Short enough for `nak(delay)`, which keeps the message among those awaiting an ack. */
 export function retryDelay(attempt: number): number {
@@ -315,6 +322,7 @@ type Serving = {
   readonly lane: Lane;
   readonly slots: LaneSlots;
   readonly size: AdaptiveSize;
+  readonly way: GiveWay | undefined;
   /** How many messages of a shard to hold. */
   ahead(): number;
   /** Waits while there is no memory for more. */

@@ -127,6 +127,62 @@ test("the critical lane takes together what waits, as ever, when memory is short
   expect(parts).toEqual([1, 6]);
 });
 
+test("while critical work comes, normal and low chunks go one at a time; high ones and what is little do not wait", async () => {
+  await using services = await freshServices();
+  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
+  await ensureQueues(broker);
+  /** What is at work now, each with how to end it. */
+  const going = new Map<string, () => void>();
+  await using _ = await startConsuming({
+    broker,
+    handle: (work) =>
+      new Promise((done) => {
+        const [name = ""] = "ids" in work ? work.ids : [];
+        if (name.startsWith("critical")) return done();
+        going.set(name, () => {
+          going.delete(name);
+          done();
+        });
+      }),
+    concurrencyPerLane: 2,
+    chunk: { min: 100, max: 100, targetMs: 60_000 },
+    memory: memoryOfTest(),
+    clock: () => new Date(),
+    log,
+    metrics: createMetrics(new Registry()),
+  });
+  using ends = new DisposableStack();
+  ends.defer(() => {
+    for (const end of going.values()) end();
+  });
+  const publish = (lane: LaneName, tenantId: string, count: number) => {
+    const ids = Array.from({ length: count }, (_, n) => `${lane} ${tenantId} ${n}`);
+    return broker.js.publish(ingestSubject(services.namespace, lane, tenantId), encodeWork({ tenantId, ids }));
+  };
+  const isGoing = (wanted: string[]) =>
+    until(
+      async () => [...going.keys()].sort().join(),
+      (names) => names === wanted.sort().join(),
+    );
+  await publish("critical", FLOOD, 1);
+  using urgent = new DisposableStack();
+  const again = setInterval(() => void publish("critical", FLOOD, 1), 50);
+  urgent.defer(() => clearInterval(again));
+
+  await publish("low", FLOOD, 100);
+  await isGoing(["low flood 0"]);
+  await publish("normal", FLOOD, 100);
+  await publish("high", FLOOD, 100);
+  await publish("low", NEIGHBOUR, 3);
+  await isGoing(["low flood 0", "high flood 0", "low neighbour 0"]);
+  going.get("low flood 0")?.();
+  await isGoing(["normal flood 0", "high flood 0", "low neighbour 0"]);
+
+  await publish("low", FLOOD, 100);
+  urgent.dispose();
+  await isGoing(["normal flood 0", "low flood 0", "high flood 0", "low neighbour 0"]);
+});
+
 test("a large message is handled in parts as large as the lane has come to, and acknowledged when all are done", async () => {
   await using services = await freshServices();
   await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);

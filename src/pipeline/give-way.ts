@@ -1,0 +1,52 @@
+/** How other work gives way to what is urgent. */
+export type GiveWay = {
+  /** Something urgent has come. */
+  urgent(): void;
+  /** Waits until another piece of it may begin; call what that gives when the piece is done. */
+  turn(): Promise<() => void>;
+};
+
+/** For so long after the last that was urgent more of it is expected. */
+const EXPECTED_MS = 500;
+
+/**
+ * While urgent work comes, other work goes one piece at a time, in the order of asking over all lanes that give way.
+ * Slots of its own are not enough for what is urgent: it also shares processors, disk and database connections with
+ * whatever has begun. Other work never stops, whatever comes.
+ */
+export function giveWay(): GiveWay {
+  const waiting: (() => void)[] = [];
+  let going = 0;
+  let until = Number.NEGATIVE_INFINITY;
+  let timer: NodeJS.Timeout | undefined;
+
+  const isExpected = () => performance.now() < until;
+
+  function begin(): () => void {
+    going++;
+    return () => {
+      going--;
+      handOn();
+    };
+  }
+
+  function handOn(): void {
+    while (waiting.length > 0 && (going === 0 || !isExpected())) waiting.shift()?.();
+    if (waiting.length === 0 || timer !== undefined) return;
+    timer = setTimeout(() => {
+      timer = undefined;
+      handOn();
+    }, until - performance.now());
+  }
+
+  return {
+    urgent() {
+      until = performance.now() + EXPECTED_MS;
+    },
+    turn: () =>
+      new Promise((resolve) => {
+        waiting.push(() => resolve(begin()));
+        handOn();
+      }),
+  };
+}
