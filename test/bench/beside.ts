@@ -1,6 +1,6 @@
 import type { Lab } from "./lab.ts";
 import type { Job } from "./load.ts";
-import { type LoadRun, loadOn, type Target } from "./load-on.ts";
+import { loadOn, type Target } from "./load-on.ts";
 import { type Outcome, outcomeOf } from "./outcome.ts";
 
 /** A flood, and what it brings; `paced` is measured from when the flood waits, or begins, until all of it has arrived. */
@@ -22,7 +22,8 @@ export async function besideFlood(
   const ready = Promise.withResolvers<void>(); // The paced load has its streams open.
   const waits = Promise.withResolvers<void>(); // The flood has its own open, and with `release` is accepted.
   const begun = Promise.withResolvers<void>(); // Both may go.
-  const gone = Promise.withResolvers<LoadRun>();
+  const arrived = Promise.withResolvers<void>(); // All of the flood is on its streams.
+  const measured = Promise.withResolvers<void>(); // The paced load is, to its last event.
   const failure = Promise.withResolvers<never>();
   const orFailure = <T>(wanted: Promise<T>) => Promise.race([wanted, failure.promise]);
   failure.promise.catch(() => undefined);
@@ -37,8 +38,14 @@ export async function besideFlood(
       tell("go");
     }
     if (event === "accepted") waits.resolve();
+    if (event === "measured") {
+      arrived.resolve();
+      // What its streams cost as they close is none of the paced load's.
+      await orFailure(measured.promise);
+      tell("leave");
+    }
   });
-  flood.then(gone.resolve, failure.reject);
+  flood.catch(failure.reject);
 
   const paced = loadOn(lab, { ...jobs.paced, hold: true }, target, async ({ event }, tell) => {
     if (event === "open") {
@@ -49,11 +56,11 @@ export async function besideFlood(
       tell("go");
     }
     if (event === "measuring") {
-      await orFailure(gone.promise);
+      await orFailure(arrived.promise);
       tell("stop");
     }
   });
-  paced.catch(failure.reject);
+  paced.then(() => measured.resolve(), failure.reject);
   const [one, other] = await Promise.all([paced, flood]);
   return { paced: outcomeOf(one), flood: outcomeOf(other) };
 }

@@ -32,8 +32,8 @@ export type LoadRun = {
 /** The process that is under load; of ours, it can be asked for a profile. */
 export type Target = { name: string; pid: number; child?: Child; worker?: Child | undefined; profile?: boolean };
 
-/** Hears every event of the load client, and may tell it to go on, or to end measuring. */
-export type Watch = (event: Message, tell: (word: "go" | "stop") => void) => Promise<void> | undefined;
+/** Hears every event of the load client, and may tell it to go on, to end measuring, or to close its streams. */
+export type Watch = (event: Message, tell: (word: "go" | "stop" | "leave") => void) => Promise<void> | undefined;
 
 /**
  * Puts the load of `job` on a process and tells how it went. With `profile`, what the process did while it was measured is

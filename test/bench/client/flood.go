@@ -8,7 +8,8 @@ import (
 )
 
 // flood sends a number of notifications as fast as they are accepted, then waits until all are on their users' streams,
-// where those are open. It tells `accepted` when the last was taken in.
+// where those are open. It tells `accepted` when the last was taken in. One that holds keeps its streams, when it has told
+// `measured`, until it is told to leave: to close ten thousand keeps a server busy, which others would measure.
 func flood(ctx context.Context, j job) error {
 	var began, ended atomic.Int64
 	r := newReceived(j.Users, func(time.Time) bool { return false })
@@ -66,6 +67,9 @@ func flood(ctx context.Context, j job) error {
 		r.into(result, sent.Load())
 	}
 	report("measured", map[string]any{"count": sent.Load()})
+	if j.Hold {
+		<-j.leave
+	}
 	report("result", result)
 	return nil
 }

@@ -1,7 +1,8 @@
 // The load client of the benchmarks. It takes one job as a line of JSON on standard input and answers with lines of JSON
 // on standard output: {"event":"open"}, {"event":"measuring"}, {"event":"second"} …, {"event":"measured"}, and at the end
-// {"event":"result"} or {"event":"failed"}. Further lines may say {"do":"go"}, which a job that holds waits for, and
-// {"do":"stop"}, which ends measuring early. It ends when standard input does, so it cannot outlive the benchmark.
+// {"event":"result"} or {"event":"failed"}. Further lines may say {"do":"go"}, which a job that holds waits for,
+// {"do":"stop"}, which ends measuring early, and {"do":"leave"}, which a flood that holds waits for before it closes its
+// streams. It ends when standard input does, so it cannot outlive the benchmark.
 //
 // It is in Go, and reads and writes only the few fields it needs, because every cycle it takes is taken from the server
 // that it measures on the same two cores.
@@ -41,7 +42,7 @@ type job struct {
 	PerSecond float64 `json:"perSecond"`
 	// flood: notifications; broadcast: messages; resume: notifications each user misses; history: pages to go down.
 	Count int `json:"count"`
-	// Wait for {"do":"go"} when the streams are open.
+	// Wait for {"do":"go"} when the streams are open, and in a flood for {"do":"leave"} before they are closed.
 	Hold bool `json:"hold"`
 
 	WarmupMs  int `json:"warmupMs"`
@@ -50,7 +51,7 @@ type job struct {
 	DrainMs int `json:"drainMs"`
 
 	// Closed when the benchmark says so.
-	proceed, stop chan struct{}
+	proceed, stop, leave chan struct{}
 }
 
 func (j job) warmup() time.Duration  { return time.Duration(j.WarmupMs) * time.Millisecond }
@@ -77,7 +78,7 @@ func main() {
 	if !input.Scan() {
 		os.Exit(2)
 	}
-	j := job{proceed: make(chan struct{}), stop: make(chan struct{})}
+	j := job{proceed: make(chan struct{}), stop: make(chan struct{}), leave: make(chan struct{})}
 	if err := json.Unmarshal(input.Bytes(), &j); err != nil {
 		fail(err)
 	}
@@ -93,7 +94,7 @@ func main() {
 }
 
 func (j job) obey(input *bufio.Scanner) {
-	saying := map[string]chan struct{}{"go": j.proceed, "stop": j.stop}
+	saying := map[string]chan struct{}{"go": j.proceed, "stop": j.stop, "leave": j.leave}
 	for input.Scan() {
 		var command struct{ Do string }
 		_ = json.Unmarshal(input.Bytes(), &command)
