@@ -29,16 +29,16 @@ export async function followWholes(
       where tenant_id = ${tenantId} and id = any(${plain(wholes.map(({ id }) => id))}::uuid[])
         and batch_role = ${BatchRole.WHOLE} and status >= ${Status.DELIVERED}
     ), member as materialized (
-      select n.id, w.status, w.reason, w.delivered_at from notifications n join whole w using (batch_id)
+      select n.id from notifications n join whole w using (batch_id)
       where n.tenant_id = ${tenantId} and n.batch_id = any(${plain(wholes.map(({ batchId }) => batchId))}::uuid[])
         and n.batch_role = ${BatchRole.MERGED}
         and (n.status = ${Status.BATCHED} or n.status = ${Status.DELIVERED} and w.status = ${Status.READ})
       order by n.id for update of n
     ), moved as (
       update notifications n
-      set status = m.status, reason = m.reason, delivered_at = m.delivered_at, updated_at = ${now}
-      from member m
-      where n.tenant_id = ${tenantId} and n.id = m.id and n.id = any(array(select id from member))
+      set status = w.status, reason = w.reason, delivered_at = w.delivered_at, updated_at = ${now}
+      from whole w
+      where n.tenant_id = ${tenantId} and n.id = any(array(select id from member)) and n.batch_id = w.batch_id
       returning n.id, n.type, n.status, n.reason
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason)

@@ -110,7 +110,7 @@ export async function openLeading(
   if (behind.length === 0) return new Set(led);
   const leaders = plain(behind.map(({ row }) => row.leaderId));
   const taken = await tx<{ leaderId: string }[]>`
-    update batches b set leader_id = t.next, opened_at = ${context.now}, flush_at = t.flush_at,
+    update /* locked before */ batches b set leader_id = t.next, opened_at = ${context.now}, flush_at = t.flush_at,
       latest_flush_at = t.latest_flush_at
     from unnest(
       ${plain(behind.map(({ row }) => row.id))}::uuid[],
@@ -137,7 +137,7 @@ async function withdrawLed(tx: Tx, tenantId: string, rows: readonly Row[]): Prom
   if (leaders.length === 0) return new Set();
   // Only now: whoever has filled or closed the batch before had decided its leader when it committed.
   const gone = await tx<{ leaderId: string }[]>`
-    delete from batches b where tenant_id = ${tenantId} and id = any(${plain(opened.map(({ id }) => id))}::uuid[])
+    delete /* locked before */ from batches b where tenant_id = ${tenantId} and id = any(${plain(opened.map(({ id }) => id))}::uuid[])
       and not exists (
         select from notifications n
         where n.tenant_id = ${tenantId} and n.id = b.leader_id and n.id = any(${plain(leaders)}::uuid[])

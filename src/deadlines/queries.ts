@@ -178,7 +178,7 @@ export async function cancelReminders(
       update notifications n
       set status = ${Status.CANCELLED}, reason = ${Reason.CANCELLED}, due_at = null,
         updated_at = greatest(n.updated_at, ${timestamp(now)})
-      from which where n.tenant_id = ${tenantId}::uuid and n.id = which.id and ${isOpen}
+      where n.tenant_id = ${tenantId}::uuid and n.id = any(array(select id from which)) and ${isOpen}
       returning n.id, n.user_id, n.type, n.updated_at
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)

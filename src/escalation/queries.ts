@@ -1,4 +1,4 @@
-import { sql } from "drizzle-orm";
+import { type SQL, sql } from "drizzle-orm";
 import type { Channel } from "#gen/posthorn/v1/notification_pb.ts";
 import { instants, plain, texts } from "#src/store/arrays.ts";
 import type { Db, Tx } from "#src/store/store.ts";
@@ -135,8 +135,7 @@ export async function endHoldsOfAll(
     ), held as materialized (
       select notification_id as id from escalations e
       where tenant_id = ${tenantId}::uuid and notification_id in (select id from page) and due_at > turn_at
-        and (${type} = '' or exists (select from notifications n
-          where n.tenant_id = ${tenantId}::uuid and n.id = e.notification_id and n.type = ${type}))
+        ${ofType(tenantId, type, sql`select id from page`)}
       order by notification_id for update
     ), freed as (${freed(tenantId)})
     select count(*)::int as looked, (array_agg(id order by id desc))[1] as last from page`);
@@ -172,14 +171,20 @@ export async function endHandOverHoldsOfAll(
       select notification_id, step, channel from hand_overs h
       where tenant_id = ${tenantId}::uuid and notification_id in (select notification_id from page) and held_by > 0
         and due_at > ${now.toISOString()}::timestamptz
-        and (${type} = '' or exists (select from notifications n
-          where n.tenant_id = ${tenantId}::uuid and n.id = h.notification_id and n.type = ${type}))
+        ${ofType(tenantId, type, sql`select notification_id from page`)}
       for update skip locked
     ), freed as (${asked(tenantId, now)})
     select count(*)::int as looked, (array_agg(notification_id order by notification_id desc))[1] as last from page`);
   const { looked, last } = page ?? { looked: 0, last: null };
   return { looked, last: looked < limit ? undefined : (last ?? undefined) };
 }
+
+/** Of a row: it hangs on one of these notifications that is of the type; where that is empty, nothing. */
+const ofType = (tenantId: string, type: string, ids: SQL) =>
+  type === ""
+    ? sql``
+    : sql`and notification_id = any(array(select id from notifications
+        where tenant_id = ${tenantId}::uuid and id = any(array(${ids})) and type = ${type}))`;
 
 const asked = (tenantId: string, now: Date) => sql`
   update hand_overs h set due_at = ${now.toISOString()}::timestamptz from held

@@ -41,7 +41,7 @@ export async function endLost(
         and not exists (select from escalations e where e.tenant_id = ${tenantId} and e.notification_id = n.id
           and e.state = ${ChainState.WAITING})
     ), ended as (
-      update notifications n
+      update /* locked before */ notifications n
       set status = case when unknown then ${Status.FAILED}::smallint
           when expired or too_late is not null then ${Status.EXPIRED}::smallint
           when unwanted is not null then ${Status.SUPPRESSED}::smallint else ${Status.FAILED}::smallint end,

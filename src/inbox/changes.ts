@@ -165,16 +165,19 @@ function assignment(tx: Tx, change: Exclude<Change, { kind: "delete" }>, now: Da
   }
 }
 
-/** Applies an assignment to the targets and tells what they add to each count after it. */
+/**
+ * Applies an assignment to the targets and tells what they add to each count after it. Entries change under the lock of
+ * their head; the escalations that a read ends may change meanwhile, but by then this has looked into all its partitions.
+ */
 function update(tx: Tx, owner: Owner, assignment: Fragment): Fragment {
   return tx`
-    update inbox i set ${assignment} where ${targeted(tx, owner)}
+    update /* locked before */ inbox i set ${assignment} where ${targeted(tx, owner)}
     returning i.notification_id, ${counted(tx, tx`i`)}`;
 }
 
 function removal(tx: Tx, owner: Owner): Fragment {
   return tx`
-    delete from inbox i where ${targeted(tx, owner)}
+    delete /* locked before */ from inbox i where ${targeted(tx, owner)}
     returning i.notification_id, 0 as unread, 0 as total, 0 as archived, 0 as snoozed`;
 }
 

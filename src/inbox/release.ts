@@ -1,5 +1,6 @@
 import { instants } from "#src/store/arrays.ts";
 import type { Store, Tx } from "#src/store/store.ts";
+import { unpruned } from "#src/store/unpruned.ts";
 import { counted } from "./changes.ts";
 import type { Head } from "./entry.ts";
 import { headColumns } from "./queries.ts";
@@ -22,7 +23,7 @@ export function releaseSnoozed(deps: { store: Store }, now: Date, limit: number)
   return deps.store.system(async (tx) => {
     const due = await tx<Key[]>`
       select ${keyColumns(tx)}
-      from inbox i join notifications n on n.tenant_id = i.tenant_id and n.id = i.notification_id
+      from inbox i join notifications n on n.tenant_id = i.tenant_id and n.id = ${unpruned(tx, tx`i.notification_id`)}
       where i.snoozed_until <= ${now} and (i.expires_at is null or i.expires_at > ${now})
       order by i.snoozed_until limit ${limit} for update of n skip locked`;
     if (due.length === 0) return [];
@@ -33,7 +34,7 @@ export function releaseSnoozed(deps: { store: Store }, now: Date, limit: number)
           select i.*, row_number() over (partition by i.tenant_id, i.user_id order by i.snoozed_until, i.seq) as place
           from ${present(tx, due)} where i.snoozed_until <= ${now}
         ), gone as (
-          delete from inbox i using due d
+          delete /* locked before */ from inbox i using due d
           where i.tenant_id = d.tenant_id and i.user_id = d.user_id and i.seq = d.seq and i.arrived_at = d.arrived_at
         ), h as (
           update inbox_heads h
@@ -79,7 +80,7 @@ export type Swept = { removed: number; inboxes: { tenantId: string; userId: stri
 export async function expireEntries(tx: Tx, now: Date, limit: number): Promise<Swept> {
   const expired = await tx<Key[]>`
     select ${keyColumns(tx)}
-    from inbox i join notifications n on n.tenant_id = i.tenant_id and n.id = i.notification_id
+    from inbox i join notifications n on n.tenant_id = i.tenant_id and n.id = ${unpruned(tx, tx`i.notification_id`)}
     where i.expires_at <= ${now}
     order by i.expires_at limit ${limit} for update of n skip locked`;
   if (expired.length === 0) return { removed: 0, inboxes: [] };
@@ -87,7 +88,7 @@ export async function expireEntries(tx: Tx, now: Date, limit: number): Promise<S
     lockHeads(tx, expired),
     tx<(Head & { tenantId: string; userId: string; removed: number })[]>`
       with gone as (
-        delete from inbox i using ${keys(tx, expired)}
+        delete /* locked before */ from inbox i using ${keys(tx, expired)}
         where i.tenant_id = k.tenant_id and i.user_id = k.user_id and i.seq = k.seq and i.arrived_at = k.arrived_at
           and i.expires_at <= ${now}
         returning i.tenant_id, i.user_id, i.notification_id, ${counted(tx, tx`i`)}

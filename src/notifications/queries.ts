@@ -144,7 +144,7 @@ async function cancel(
       update notifications n
       set status = ${Status.CANCELLED}, reason = ${Reason.CANCELLED}, due_at = null,
         updated_at = greatest(n.updated_at, ${now})
-      from which where n.tenant_id = ${tenantId} and n.id = which.id and ${open(tx)}
+      where n.tenant_id = ${tenantId} and n.id = any(array(select id from which)) and ${open(tx)}
       returning n.id, n.user_id, n.type, n.updated_at, n.batch_id, n.batch_role
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)

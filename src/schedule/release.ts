@@ -1,7 +1,7 @@
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { withoutBatch } from "#src/notifications/queries.ts";
 import { enqueueByTenant, type Queue } from "#src/pipeline/queue.ts";
-import { plain } from "#src/store/arrays.ts";
+import { instants, plain } from "#src/store/arrays.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import { requeueing } from "#src/telemetry/conventions.ts";
 import { withRootSpan } from "#src/telemetry/work-spans.ts";
@@ -20,7 +20,7 @@ export async function releaseDue(deps: { store: Store; queue: Queue }, now: Date
   const released = await deps.store.system(async (tx) => {
     // Or the planner, who knows no numbers, reads everything that waits for any time instead of looking each one up.
     const [, rows] = await Promise.all([
-      tx`select set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`,
+      tx`select set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`.execute(),
       claimDue(tx, now, limit),
     ]);
     return rows;
@@ -30,17 +30,23 @@ export async function releaseDue(deps: { store: Store; queue: Queue }, now: Date
 }
 
 async function claimDue(tx: Tx, now: Date, limit: number): Promise<Released[]> {
+  // In two statements, because the first locks: see store/unpruned.ts.
+  const due = await tx<Pick<Released, "tenantId" | "id" | "dueAt">[]>`
+    select mine.* from unnest(${plain(URGENCY)}::smallint[]) as lane (priority) cross join lateral (
+      select n.tenant_id as "tenantId", n.id, n.due_at as "dueAt" from notifications n
+      where n.priority = lane.priority and n.due_at <= ${now}
+      order by n.due_at limit ${limit} for update skip locked
+    ) mine limit ${limit}`;
+  if (due.length === 0) return [];
   return tx<Released[]>`
-    with due as materialized (
-      select mine.* from unnest(${plain(URGENCY)}::smallint[]) as lane (priority) cross join lateral (
-        select n.tenant_id, n.id, n.due_at from notifications n
-        where n.priority = lane.priority and n.due_at <= ${now}
-        order by n.due_at limit ${limit} for update skip locked
-      ) mine limit ${limit}
-    ), released as (
-      update notifications n set status = ${Status.ACCEPTED}, due_at = null, queued_at = ${now}, updated_at = ${now},
+    with released as (
+      update /* locked before */ notifications n set status = ${Status.ACCEPTED}, due_at = null, queued_at = ${now}, updated_at = ${now},
         ${withoutBatch(tx)}
-      from due where n.tenant_id = due.tenant_id and n.id = due.id and n.status + 0 in (2, 3, 4)
+      from unnest(
+        ${plain(due.map(({ tenantId }) => tenantId))}::uuid[], ${plain(due.map(({ id }) => id))}::uuid[],
+        ${instants(due.map(({ dueAt }) => dueAt))}::timestamptz[]
+      ) as due (tenant_id, id, due_at)
+      where n.tenant_id = due.tenant_id and n.id = due.id and n.status + 0 in (2, 3, 4)
       returning n.tenant_id, n.id, n.priority, due.due_at
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason)

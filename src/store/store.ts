@@ -54,6 +54,8 @@ const SYSTEM_COLD_POOL = 2;
  * time, because it takes a batch for much of the table; with a year of months that is milliseconds of planning for less of
  * work: so one plan per connection. A plan made while a month is empty reads it from end to end, and is kept while it
  * fills: so by index. And it compiles what it thinks expensive: never.
+ *
+ * What locks rows of a partitioned table has to be written with care: see unpruned.ts.
  */
 const BY_KEY = { plan_cache_mode: "force_generic_plan", enable_seqscan: "off", jit: "off" };
 

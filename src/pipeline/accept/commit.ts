@@ -305,7 +305,7 @@ export async function supersedeRows(
       update notifications n
       set status = ${Status.CANCELLED}, reason = ${Reason.SUPERSEDED}, due_at = null,
         updated_at = greatest(n.updated_at, ${now})
-      from superseded where n.tenant_id = ${tenantId} and n.id = superseded.id and n.status in (1, 2, 3, 4)
+      where n.tenant_id = ${tenantId} and n.id = any(array(select id from superseded)) and n.status in (1, 2, 3, 4)
         and n.batch_role is distinct from ${BatchRole.MERGED}
       returning n.id, n.type, n.updated_at
     ), history as (

@@ -118,7 +118,7 @@ export async function applyClosings(
           ${instants(members.map(({ bookedAt }) => bookedAt))}::timestamptz[]
         ) as t (id, status, reason, role, booked_at)
       ), moved as (
-        update notifications n
+        update /* locked before */ notifications n
         set status = o.status, reason = coalesce(o.reason, n.reason), batch_role = o.role, due_at = null,
           booked_at = o.booked_at,
           queued_at = case when o.status = ${Status.ACCEPTED} then ${now} else n.queued_at end, updated_at = ${now}

@@ -83,23 +83,31 @@ const NO_MESSAGE = 10037;
 
 /** Marks rows as queued now and returns them. Skips through the tenants by index: the cost grows with what is lost. */
 async function claimLost(store: Store, priority: number, before: readonly Date[], now: Date): Promise<Lost[]> {
-  return store.system(
-    (tx) => tx<Lost[]>`
-      with lost as (
-        select n.tenant_id, n.id from (
-          select id, ${shardIn(tx, "id")} as shard from tenants
-        ) t cross join lateral (
-          select tenant_id, id from notifications
-          where tenant_id = t.id and priority = ${priority} and status = 1
-            and id < (${plain(before.map(uuidFloor))}::uuid[])[t.shard]
-            and (queued_at is null or queued_at < (${instants(before)}::timestamptz[])[t.shard])
-          order by id limit ${PER_TENANT} for update skip locked
-        ) n
-      )
-      update notifications n set queued_at = ${now} from lost
+  const shards = Map.groupBy(before.keys(), (shard) => before[shard]?.getTime() ?? 0);
+  return store.system(async (tx) => {
+    // One for each instant, mostly one for all, and the change by itself: see store/unpruned.ts.
+    const locked = await Promise.all(
+      [...shards].map(([at, these]) =>
+        tx<Pick<Lost, "tenantId" | "id">[]>`
+          select n.tenant_id as "tenantId", n.id from (
+            select id from tenants where ${shardIn(tx, "id")} = any(${plain(these.map((shard) => shard + 1))}::int[])
+          ) t cross join lateral (
+            select tenant_id, id from notifications
+            where tenant_id = t.id and priority = ${priority} and status = 1 and id < ${uuidFloor(new Date(at))}
+              and (queued_at is null or queued_at < ${new Date(at)})
+            order by id limit ${PER_TENANT} for update skip locked
+          ) n`.execute(),
+      ),
+    );
+    const lost = locked.flat();
+    if (lost.length === 0) return [];
+    return tx<Lost[]>`
+      update /* locked before */ notifications n set queued_at = ${now}
+      from unnest(${plain(lost.map(({ tenantId }) => tenantId))}::uuid[], ${plain(lost.map(({ id }) => id))}::uuid[])
+        as lost (tenant_id, id)
       where n.tenant_id = lost.tenant_id and n.id = lost.id and n.status = 1
-      returning n.tenant_id as "tenantId", n.id, n.priority`,
-  );
+      returning n.tenant_id as "tenantId", n.id, n.priority`;
+  });
 }
 
 /**

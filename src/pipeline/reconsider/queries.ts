@@ -169,7 +169,7 @@ export async function storeOutcomes(db: Db, tenantId: string, decided: readonly 
         ${plain(changes.map(({ leaves }) => leaves))}::boolean[]
       ) as t (id, status, reason, due_at, scheduled_at, expires_at, detail, told, leaves)
     ), changed as (
-      update notifications n
+      update /* locked before */ notifications n
       set status = c.status, reason = c.reason, due_at = c.due_at, scheduled_at = c.scheduled_at,
         expires_at = c.expires_at, updated_at = ${at},
         -- As route/booking.ts has it: one that is held beyond its turn, or ends, gives it up.

@@ -1,0 +1,197 @@
+import postgres from "postgres";
+import { afterAll, expect, test, vi } from "vitest";
+import { Channel, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { plain } from "#src/store/arrays.ts";
+import { openStore } from "#src/store/store.ts";
+import { unpruned } from "#src/store/unpruned.ts";
+import { platformOfTest } from "../support/platform.ts";
+import { testServices } from "../support/services.ts";
+import { until } from "../support/until.ts";
+
+// What src/store/unpruned.ts says, of the statements that a node sends: their plans as Postgres makes them for its pools.
+
+type Sent = { statement: string; role: string; settings: Record<string, string> };
+
+/** Each statement that a store of this file has sent, once. */
+const sent = vi.hoisted(() => new Map<string, Sent>());
+vi.mock("postgres", async (original) => {
+  const real = (await original<{ default: typeof postgres }>()).default;
+  const recording = (url: string, options: postgres.Options<Record<string, never>>) => {
+    const { role, plan_cache_mode, enable_seqscan } = (options.connection ?? {}) as Record<string, string>;
+    const settings = plan_cache_mode === undefined ? {} : { plan_cache_mode, enable_seqscan: enable_seqscan ?? "on" };
+    if (role === undefined) return real(url, options);
+    const debug = (_: number, statement: string) => void sent.set(statement, { statement, role, settings });
+    return real(url, { ...options, debug });
+  };
+  return { default: Object.assign(recording, real) };
+});
+
+const services = await testServices();
+const sql = postgres(services.databaseUrl, { max: 2, onnotice: ({ detail }) => void told.push(detail ?? "") });
+const told: string[] = [];
+afterAll(() => sql.end());
+
+test("no statement both locks rows and leaves out partitions while it runs", async () => {
+  await allSortsOfWork();
+  await fillMonths();
+  const statements = [...sent.values()].filter(({ statement }) => /^\s*(with|select|update|delete)\s/i.test(statement));
+  const risky: string[] = [];
+  let locking = 0;
+  for (const each of statements) {
+    const plan = await planOf(each);
+    const locks = /\{LOCKROWS/.test(plan);
+    const changes = /\{MODIFYTABLE\s+(?:(?!\{MODIFYTABLE)[\s\S])*?:operation [24]/.test(plan);
+    if (locks) locking++;
+    if (!/:exec_pruning_steps \(/.test(plan)) continue;
+    if (locks || (changes && !each.statement.includes("/* locked before */"))) risky.push(each.statement);
+  }
+  expect(risky).toEqual([]);
+  // All that locks rows of partitioned tables was among them.
+  const all = statements.map(({ statement }) => oneLine(statement)).join("\n");
+  for (const part of LOCKING) expect(all).toMatch(part);
+  expect(locking).toBeGreaterThanOrEqual(LOCKING.length);
+});
+
+test("the plans tell: a join that is looked up row by row beside a lock does leave out partitions", async () => {
+  const statement = `with l as (select id from notifications where id = any($1::uuid[]) order by id for update)
+    update notifications n set updated_at = now() from l where n.id = l.id and n.tenant_id = $2`;
+  const settings = { plan_cache_mode: "force_generic_plan", enable_seqscan: "off" };
+  await fillMonths();
+  expect(await planOf({ statement, role: "posthorn_system", settings })).toMatch(/:exec_pruning_steps \(/);
+  const mended = statement.replace("from l where n.id = l.id", "where n.id = any(array(select id from l))");
+  expect(await planOf({ statement: mended, role: "posthorn_system", settings })).not.toMatch(/:exec_pruning_steps \(/);
+});
+
+test("what is locked by a join is not passed over when it changes while its lock is waited for", async () => {
+  await fillMonths();
+  await using store = openStore({
+    url: services.databaseUrl,
+    hotPoolSize: 1,
+    poolSize: 1,
+    statementTimeoutMs: 20_000,
+    lockTimeoutMs: 10_000,
+    prepare: true,
+  });
+  // Of each month the first, so that the one that changes and the last that is looked up are far apart.
+  const rows = await sql<{ id: string }[]>`
+    select min(id::text) as id from notifications where tenant_id = ${TENANT} group by tableoid order by 1`;
+  const ids = rows.map(({ id }) => id);
+  expect(ids.length).toBeGreaterThanOrEqual(3);
+  const locked = await sql.begin(async (change) => {
+    await change`update notifications set attempts = attempts + 1 where tenant_id = ${TENANT} and id = ${ids[0] ?? ""}`;
+    const locking = store.system(async (tx) => {
+      await tx`select set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`;
+      return tx<{ id: string }[]>`
+        select n.id from unnest(${plain(ids)}::uuid[]) as t (id) join notifications n on n.id = ${unpruned(tx, tx`t.id`)}
+        where n.tenant_id = ${TENANT} order by n.id for update of n`;
+    });
+    await until(
+      async () =>
+        (await sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`)
+          .length,
+      (waiting) => waiting > 0,
+    );
+    return { locking };
+  });
+  expect((await locked.locking).map(({ id }) => id)).toEqual(ids);
+});
+
+const LOCKING = [
+  /due_at as "dueAt" from notifications n where n\.priority = lane\.priority .* for update skip locked/, // release
+  /from inbox i join notifications n on .* i\.snoozed_until <= .* for update of n skip locked/,
+  /from inbox i join notifications n on .* i\.expires_at <= .* for update of n skip locked/,
+  /where tenant_id = t\.id and priority = .* and status = 1 .* for update skip locked/, // reconcile
+  /with which as \(select id from notifications .* order by id for update\)/, // cancel
+  /with which as \(select n\.id from notifications n .* for update\)/,
+  /with superseded as \(.* for update of n \)/,
+  /with conclusion as \(.* order by n\.id for update of n/, // route
+  /from escalations e where .* notification_id in \(select id from page\) .* for update/,
+  /from hand_overs h where .* notification_id in \(select notification_id from page\) .* for update skip locked/,
+  /select count\(\*\) from \( select from notifications n where .* order by n\.id for update \) locked/, // read
+];
+
+const oneLine = (statement: string) => statement.replaceAll(/\s+/g, " ");
+
+/** Whose rows fill the months. */
+const TENANT = "01890000-0000-7000-8000-0000000000aa";
+const WAIT = { seconds: 10n };
+
+/** A little of everything that locks notifications. */
+async function allSortsOfWork(): Promise<void> {
+  const { key } = await platformOfTest({
+    services,
+    env: { POSTHORN_RECONCILE_INTERVAL_MS: "200", POSTHORN_RECONCILE_AFTER_MS: "1000" },
+  });
+  const content = { title: "work" };
+  const send = async (more: object = {}) => {
+    const { results } = await key.send.send({ to: { userIds: ["ann"] }, content, waitForDecision: WAIT, ...more });
+    return results[0]?.notificationId ?? "";
+  };
+  const at = (ms: number) => ({
+    case: "scheduleTime" as const,
+    value: { seconds: BigInt(Math.ceil((Date.now() + ms) / 1000)) },
+  });
+  await key.types.createType({ type: { key: "paged", displayName: "Paged", category: "ops" } });
+  await send({ collapseKey: "same", schedule: at(3_600_000) });
+  await send({ collapseKey: "same" });
+  const escalation = { steps: [{ channel: Channel.SMS, after: { seconds: 86_400n } }] };
+  const ids = [await send({ type: "paged", escalation, priority: Priority.HIGH }), await send()];
+  const released = await send({ to: { userIds: ["ben"] }, schedule: at(1000) });
+  const waiting = await send({ schedule: at(3_600_000) });
+  await key.send.cancelNotification({ id: waiting });
+  await key.send.cancelNotifications({ filter: { userId: "ann" } });
+  await key.inbox.markRead({ userId: "ann", notificationIds: ids });
+  await key.inbox.archive({ userId: "ann", notificationIds: ids });
+  await key.inbox.deleteEntries({ userId: "ann", notificationIds: ids.slice(1) });
+  await key.preferences.updateDefaultPreferences({ preferences: { language: "de" }, reason: "a test" });
+  await until(
+    async () => (await key.send.getNotification({ id: released })).notification?.status,
+    (status) => status === Status.DELIVERED,
+    30_000,
+  );
+  await until(
+    async () => LOCKING.filter((part) => ![...sent.keys()].some((statement) => part.test(oneLine(statement)))),
+    (missing) => missing.length === 0,
+    30_000,
+  );
+}
+
+/** Rows of every month, as many as make looking them up by key worth it. */
+async function fillMonths(): Promise<void> {
+  const [filled] = await sql`select from notifications where tenant_id = ${TENANT} limit 1`;
+  if (filled !== undefined) return;
+  await sql`
+    insert into notifications (tenant_id, id, user_id, type, category, priority, status, channels, updated_at, collapse_key)
+    select ${TENANT}, (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7000' || '8'
+        || lpad(to_hex(n), 15, '0'))::uuid,
+      'user-' || n % 200, 'general', 'general', 1 + n % 4, 7, 1, now(), 'key-' || n % 50
+    from generate_series(-1, 2) month, generate_series(1, 2000) n,
+      lateral (select date_trunc('month', now(), 'UTC') + make_interval(months => month, secs => n * 600)) as t (at)`;
+  await sql`
+    insert into inbox (tenant_id, user_id, seq, arrived_at, notification_id, type, category, priority)
+    select tenant_id, user_id, row_number() over (partition by user_id order by id), uuid_extract_timestamp(id), id, type,
+      category, priority
+    from notifications where tenant_id = ${TENANT}`;
+  await sql`analyze`;
+}
+
+/** A statement's plan as Postgres writes it down, for any parameters, where it may only join by looking up. */
+async function planOf({ statement, role, settings }: Sent): Promise<string> {
+  const parameters = Math.max(0, ...[...statement.matchAll(/\$(\d+)/g)].map(([, n]) => Number(n)));
+  const nulls = parameters === 0 ? "" : `(${Array(parameters).fill("null").join(", ")})`;
+  const set = Object.entries({
+    ...settings,
+    role,
+    plan_cache_mode: "force_generic_plan",
+    enable_hashjoin: "off",
+    enable_mergejoin: "off",
+  }).map(([name, value]) => `set local ${name} = '${value}';`);
+  told.length = 0;
+  await sql.begin(async (tx) => {
+    await tx.unsafe(`${set.join(" ")} prepare looked_at as ${statement}`).simple();
+    await tx.unsafe("set local debug_print_plan = on; set local client_min_messages = log").simple();
+    await tx.unsafe(`explain execute looked_at${nulls}`).simple();
+    await tx.unsafe("set local debug_print_plan = off; deallocate looked_at").simple();
+  });
+  return told.join("\n");
+}
