@@ -24,6 +24,9 @@ export type Stopping = {
 /** Kept of the time, a third at most, for closing; and closing may take that long in any case. */
 const CLOSE_MS = 5_000;
 
+/** Of that, what ports have for cutting what is open when the time of calls is over. */
+const CUT_MS = 1_000;
+
 /** Part of the time that calls have, in which all streams are told: those that are told last need some to end in. */
 const TELL = { part: 4, of: 5 };
 
@@ -44,7 +47,8 @@ export function stopping({ withinMs, began, ports, tellStreams, close }: Stoppin
     startedAt = performance.now();
     began();
     const closing = ports.map((port) => port.drain(serveMs));
-    await Promise.all([tellStreams((serveMs * TELL.part) / TELL.of), ...closing]);
+    const out = Promise.all([tellStreams((serveMs * TELL.part) / TELL.of), ...closing]);
+    await inTime(out, serveMs + CUT_MS);
   };
   const drain = () => {
     drained ??= goOut();
@@ -52,8 +56,8 @@ export function stopping({ withinMs, began, ports, tellStreams, close }: Stoppin
   };
   const closeInTime = async () => {
     await drain();
-    const left = Math.max(withinMs - (performance.now() - startedAt), CLOSE_MS);
-    await inTime(close(), left);
+    const endsAt = startedAt + Math.max(withinMs, serveMs + CLOSE_MS);
+    await inTime(close(), endsAt - performance.now());
   };
   return {
     drain,
@@ -65,7 +69,7 @@ export function stopping({ withinMs, began, ports, tellStreams, close }: Stoppin
 }
 
 /** Settles like `work`, or resolves when the time is over. */
-async function inTime(work: Promise<void>, ms: number): Promise<void> {
+async function inTime(work: Promise<unknown>, ms: number): Promise<void> {
   const over = Promise.withResolvers<void>();
   const timer = setTimeout(over.resolve, ms).unref();
   await Promise.race([work, over.promise]).finally(() => clearTimeout(timer));

@@ -49,6 +49,29 @@ test.each([
   expect(done).toEqual(["begun after 0 ms", "told after 0 ms", `stopped after ${stoppedAfterMs} ms`]);
 });
 
+test.each([
+  ["a port that never closes", { ports: [{ drain: never }], close: never }, 15_000],
+  ["streams that are told for ever", { tellStreams: never, close: never }, 15_000],
+  [
+    "a port that never closes, and servers that do in time",
+    { ports: [{ drain: never }], close: () => wait(100) },
+    11_100,
+  ],
+])("%s: the process ends in time", async (_, deps, stoppedAfterMs) => {
+  const { done, drain, stop } = going(deps);
+  // As `serve` does: it goes out of service first.
+  void drain().then(stop);
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(done.at(-1)).toBe(`stopped after ${stoppedAfterMs} ms`);
+});
+
+test("ports that cut a little late take it from the time for closing, and not from whoever waits for the process", async () => {
+  const { done, stop } = going({ ports: [{ drain: (deadlineMs) => wait(deadlineMs + 700) }], close: never });
+  void stop();
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(done.at(-1)).toBe("stopped after 15000 ms");
+});
+
 test("streams are told with time left to end before the ports cut what is open", async () => {
   let toldWithinMs = 0;
   const cutAfterMs: number[] = [];
