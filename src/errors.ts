@@ -86,6 +86,10 @@ export const ERRORS: Record<KnownReason, Rule> = {
     "There are as many of these as the server allows. Delete some first.",
   ),
   [ErrorReason.PAYLOAD_INCOMPATIBLE]: rule(Code.FAILED_PRECONDITION, "The payload contract would break what is there."),
+  [ErrorReason.PAYLOAD_CONTRACT_UNUSABLE]: rule(
+    Code.FAILED_PRECONDITION,
+    "The server cannot use the payload contract of the type any more. Push a version that it can use.",
+  ),
   [ErrorReason.TYPE_SUNSET]: rule(Code.FAILED_PRECONDITION, "The type is not sent any more."),
 };
 

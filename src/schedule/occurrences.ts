@@ -16,6 +16,7 @@ import { scheduled } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { withRootSpan } from "#src/telemetry/work-spans.ts";
+import { UnusableContract } from "#src/types/payload/unusable.ts";
 import { type Turn, turnsOf } from "./turns.ts";
 
 export type OccurrenceDeps = { accept: AcceptDeps; slot: number; log: Logger };
@@ -192,10 +193,10 @@ async function drafted(
   const types = await typesOf(tx, tenantId, planned, payloadsOf);
   const sent = planned.filter(({ step }) => step.send !== undefined);
   const dependent = sent.filter(
-    ({ timing, firing }) => timing.zone === "" || types.get(firing.type?.key ?? "")?.words?.wordsIn !== undefined,
+    ({ timing, firing }) => timing.zone === "" || wordsIn(types.get(firing.type?.key ?? "")),
   );
   const userIds = new Set(dependent.flatMap(({ firing }) => firing.userIds));
-  const known = userIds.size === 0 ? undefined : await presentRecipients(tx, tenantId, [...userIds]);
+  const recipients = userIds.size === 0 ? undefined : await presentRecipients(tx, tenantId, [...userIds]);
   const submissions: Submission[] = [];
   const moves: Move[] = [];
   for (const { firing, timing, step } of planned) {
@@ -207,8 +208,10 @@ async function drafted(
       const request = requestOf(firing);
       // With a zone of its own it is due now; else every recipient's clock says when.
       if (send !== undefined && timing.zone === "") request.schedule = { case: "localScheduleTime", value: send };
-      const how = { tag: scheduleTag(key), skipBefore, notBefore, dueAt, now, newId, dedupWindowMs, known };
-      const outcome = send === undefined ? undefined : submissionByItself(request, types.get(type?.key ?? ""), how);
+      const how = { tag: scheduleTag(key), skipBefore, notBefore, dueAt, now, newId, dedupWindowMs, known: recipients };
+      const known = types.get(type?.key ?? "");
+      if (known instanceof UnusableContract) throw known;
+      const outcome = send === undefined ? undefined : submissionByItself(request, known, how);
       const submission = typeof outcome === "object" ? outcome : undefined;
       moves.push({
         key,
@@ -226,19 +229,32 @@ async function drafted(
   return { submissions, moves };
 }
 
-/** What the types of what is due give it, by their keys: read in the transaction, which waits for no other connection. */
+/** Whether it words notifications in several languages. */
+function wordsIn(type: TypeDefaults | UnusableContract | undefined): boolean {
+  return type !== undefined && !(type instanceof UnusableContract) && type.words?.wordsIn !== undefined;
+}
+
+/**
+ * What the types of what is due give it, by their keys: read in the transaction, which waits for no other connection. One
+ * whose contract cannot be used puts off its own schedules.
+ */
 async function typesOf(
   tx: Tx,
   tenantId: string,
   planned: readonly Planned[],
   payloadsOf: AcceptDeps["payloadsOf"],
-): Promise<Map<string, TypeDefaults>> {
-  const types = new Map<string, TypeDefaults>();
+): Promise<Map<string, TypeDefaults | UnusableContract>> {
+  const types = new Map<string, TypeDefaults | UnusableContract>();
   for (const { firing } of planned) {
     const { type } = firing;
     if (type === null || types.has(type.key)) continue;
     const wording = type.wording === null ? null : Buffer.from(type.wording, "hex");
-    types.set(type.key, { ...type, ...(await payloadsOf(tx, tenantId, { ...type, wording })) });
+    try {
+      types.set(type.key, { ...type, ...(await payloadsOf(tx, tenantId, { ...type, wording })) });
+    } catch (error) {
+      if (!(error instanceof UnusableContract)) throw error;
+      types.set(type.key, error);
+    }
   }
   return types;
 }

@@ -129,6 +129,11 @@ export function sendService(deps: SendServiceDeps): Service {
     });
   }
 
+  /** Who is shown the rules of a user stands in the audit log, once for each call, as with GetPreferences. */
+  function auditRead(tx: Tx, { tenantId, actor }: Call, userId: string): Promise<void> {
+    return auditRaw(tx, { tenantId, id: deps.newId(), actor, action: "preferences.read", target: `user:${userId}` });
+  }
+
   async function one(tx: Tx, call: Call, id: string): Promise<NotificationRow> {
     const [row] = await findNotifications(tx, call.tenantId, [id]);
     if (row === undefined) throw notFound("notification");
@@ -189,6 +194,7 @@ export function sendService(deps: SendServiceDeps): Service {
     async explainNotification({ id }, call) {
       const { row, rows, omitted, timeZone } = await store.tenant(call.tenantId, async (tx) => {
         const [row, ends] = await Promise.all([one(tx, call, id), readTimelineEnds(tx, call.tenantId, id, EXPLAINED)]);
+        await auditRead(tx, call, row.userId);
         return { row, ...ends, timeZone: await zoneOf(tx, call.tenantId, row.userId) };
       });
       const drawn = drawnIn(rows);
@@ -211,7 +217,9 @@ export function sendService(deps: SendServiceDeps): Service {
       if (fault !== undefined) throw fault;
       const now = clock();
       const asked = time === undefined ? now : checkedTime("time", time, now);
-      return deps.preview(call.tenantId, request, new Date(Math.max(asked.getTime(), now.getTime())));
+      const answer = await deps.preview(call.tenantId, request, new Date(Math.max(asked.getTime(), now.getTime())));
+      await store.tenant(call.tenantId, (tx) => auditRead(tx, call, request.to?.userIds[0] ?? ""));
+      return answer;
     },
 
     async listNotifications(request, call) {

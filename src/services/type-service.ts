@@ -95,7 +95,7 @@ export function typeService({ store, invalidations, pageTokens, clock, newId, ju
   /** Whoever pushes a version waits for the lock that the transaction has on the type. */
   async function checkWordingOf(db: Db, { tenantId, key, payloadVersion }: NotificationTypeRow, wording: Uint8Array) {
     const contract = payloadVersion === null ? undefined : await findContract(db, tenantId, key, payloadVersion);
-    if (contract !== undefined) checkWording({ wording }, compileContract(contract, judging).desc);
+    if (contract !== undefined) checkWording({ wording }, compileContract(key, contract, judging).desc);
   }
 
   async function created(db: Db, call: Call, rows: readonly NotificationTypeRow[]): Promise<void> {

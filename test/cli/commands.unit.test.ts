@@ -965,6 +965,35 @@ test("deadlines are set with what reminds of them, and deleted", async () => {
   expect((await w.run("deadlines delete ann task")).err).toEqual(["2 reminders cancelled"]);
 });
 
+test("what a type words needs no title in a schedule or a deadline, and anything else does", async () => {
+  const contents: unknown[] = [];
+  const { server } = await serving((router) =>
+    router
+      .rpc(ScheduleService.method.createSchedule, ({ schedule }) => {
+        const { type, content } = schedule?.request ?? {};
+        contents.push([type, content?.title, content?.data]);
+        return {};
+      })
+      .rpc(ScheduleService.method.upsertDeadline, ({ deadline }) => {
+        contents.push([deadline?.type, deadline?.content?.title, deadline?.content?.data]);
+        return {};
+      }),
+  );
+  const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
+  const commands = [
+    "schedules create s ann --rule FREQ=DAILY --start 2026-01-01T09:20",
+    "deadlines set ann d --at +3d",
+  ];
+  for (const command of commands) {
+    expect((await w.run(`${command} --type shipped --data {"n":1}`)).exitCode).toBe(0);
+    for (const less of ["", " --type shipped", ' --data {"n":1}']) {
+      const { exitCode, err } = await w.run(`${command}${less}`);
+      expect({ exitCode, err: err.join() }).toEqual({ exitCode: 2, err: expect.stringContaining("Give --title") });
+    }
+  }
+  expect(contents).toEqual(commands.map(() => ["shipped", "", { n: 1 }]));
+});
+
 test("timing shows the hours and which are good, and forgets", async () => {
   const asked: object[] = [];
   let known = true;

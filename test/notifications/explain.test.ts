@@ -82,6 +82,19 @@ test("what nobody objects to has passed every gate, with the versions that were 
   expect(got.timeline[1]?.$unknown).toBeUndefined();
 });
 
+test("every explanation tells of its recipient's rules, and stands in the audit log as a read of them", async () => {
+  const [type, user] = [await newType(undefined), newUser()];
+  const { notificationId: id } = await send(user, type, "Hi");
+  const reads = async () => {
+    const { entries } = await key.admin.listAuditEntries({ pageSize: 200 });
+    return entries.filter(({ action, target }) => action === "preferences.read" && target === `user:${user}`).length;
+  };
+  expect(await reads()).toBe(0);
+  await explain(id);
+  await explain(id);
+  expect(await reads()).toBe(2);
+});
+
 test("what the recipient switched off: everything, a type, a category, a channel, what is less urgent", async () => {
   const type = await newType(undefined, { category: "hobby" });
   const off = async (preferences: object, more: object = {}) => {

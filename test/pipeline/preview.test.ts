@@ -218,7 +218,7 @@ test.each(["batched", "sliding", "leading"] as const)("it joins what is open: %s
   );
 });
 
-test("limits, caps, batches, keys, queues, caches, counters and the audit log stay as they are", async () => {
+test("limits, caps, batches, keys, queues, caches and counters stay as they are; an answer is a read in the audit log", async () => {
   // Where nobody else is about.
   await using alone = await startTestPlatform({ clock: () => now, env: LIMITED });
   const own = batching(alone);
@@ -255,19 +255,26 @@ test("limits, caps, batches, keys, queues, caches, counters and the audit log st
   await own.send(user, types.plain, "Before", { dedupKey: "taken" });
   // What was decided is acknowledged a little later.
   await until(inQueues, (queues) => Object.values(queues).every(([messages]) => messages === 0));
-  const state = async () => ({
-    tables: await contentOf(tables.it, alone.tenant.tenantId),
-    redis: await inRedis(),
-    queues: await inQueues(),
-  });
-  const was = await state();
+  const state = async () => {
+    const { audit_entries = "0", ...others } = await contentOf(tables.it, alone.tenant.tenantId);
+    return {
+      tables: others,
+      audited: Number.parseInt(audit_entries, 10),
+      redis: await inRedis(),
+      queues: await inQueues(),
+    };
+  };
+  const { audited, ...was } = await state();
   expect(Object.keys(was.redis).length).toBeGreaterThan(0);
   expect(Object.keys(was.queues).length).toBeGreaterThan(0);
-  const foresee = (who: string, more: Partial<Request>, ms = 0) =>
-    alone.key.send.previewSend({
+  let answers = 0;
+  const foresee = (who: string, more: Partial<Request>, ms = 0) => {
+    answers++;
+    return alone.key.send.previewSend({
       request: { to: { userIds: [who] }, content: { title: "Hi" }, ...more },
       time: timestampFromDate(new Date(now.getTime() + ms)),
     });
+  };
   for (const who of [user, own.newUser()]) {
     for (const type of Object.values(types)) {
       for (const ms of [0, 30_000, 5 * HOUR]) await foresee(who, { type, dedupKey: "new" }, ms);
@@ -275,7 +282,10 @@ test("limits, caps, batches, keys, queues, caches, counters and the audit log st
     }
   }
   expect((await foresee(user, { dedupKey: "taken" })).duplicateOf).not.toBe("");
-  const is = await state();
+  const { audited: then, ...is } = await state();
+  expect(then - audited).toBe(answers);
+  const { entries } = await alone.key.admin.listAuditEntries({ pageSize: 1 });
+  expect(entries).toMatchObject([{ action: "preferences.read", target: `user:${user}` }]);
   // What has expired meanwhile would have done so anyway.
   const left = Object.entries(was.redis).filter(([name]) => name in is.redis);
   expect(is).toEqual({ ...was, redis: Object.fromEntries(left) });

@@ -1497,6 +1497,8 @@ export const SendService: GenService<{
    * Explains why one notification came, waits or did not come: its history, and of
    * every decision what each gate said about each channel, by which rule, and what
    * it saw. For erased users what is left of it. NOT_FOUND as GetNotification.
+   * It tells of the recipient's rules, so every call is written to the audit log as
+   * `preferences.read`.
    *
    * @generated from rpc posthorn.v1.SendService.ExplainNotification
    */
@@ -1509,8 +1511,9 @@ export const SendService: GenService<{
    * Says what would become of a Send to one user, now or at a later time, and why:
    * what ExplainNotification would say afterwards, as far as it can be foreseen. By
    * the rules, batches and limits as they are now; if these change, or others send
-   * meanwhile, it may come otherwise. Nothing is stored, counted, queued or written
-   * to the audit log. What Send would refuse is refused, bypass_rate_limit without
+   * meanwhile, it may come otherwise. Nothing is stored, counted or queued, but for
+   * an entry in the audit log: it tells of the recipient's rules, so every answer
+   * is a `preferences.read` there. What Send would refuse is refused, bypass_rate_limit without
    * its scope too. Needs SCOPE_PREFERENCES_READ as well, because it tells what the
    * recipient wishes. Fails with UNAVAILABLE while Redis is away, because the
    * limits cannot be looked at.

@@ -1,13 +1,21 @@
+import type { JsonObject } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import { type Deadline, DeadlineSchema, ScheduleService } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { connect, optionsOf } from "../connection.ts";
-import { duration, instant, several } from "../parse.ts";
+import { duration, instant, jsonObject, several } from "../parse.ts";
 import { columns, jsonLine, plain, plural, when } from "../print.ts";
 import { tellWarnings } from "../warnings.ts";
-import type { World } from "../world.ts";
+import { UsageError, type World } from "../world.ts";
 
-type SetOptions = { at: Timestamp; title: string; body?: string; type?: string; remind?: Duration[] };
+type SetOptions = {
+  at: Timestamp;
+  title?: string;
+  body?: string;
+  data?: JsonObject;
+  type?: string;
+  remind?: Duration[];
+};
 
 export function deadlinesCommand(program: Command, world: World): void {
   const deadlines = program
@@ -28,12 +36,20 @@ Examples:
     .argument("<user>", "whose")
     .argument("<key>", "the deadline's name, such as the id of the task")
     .requiredOption("--at <time>", "by when: +3d, or a time with its zone", instant(world.now))
-    .requiredOption("-t, --title <text>", "what the reminders say")
+    .option("-t, --title <text>", "what the reminders say (default: what the type's wording makes of --data)")
     .option("-b, --body <text>", "more lines")
+    .option("--data <json>", "an object for the receiving application", jsonObject)
     .option("--type <key>", 'notification type of the reminders (default: "general")')
     .option("--remind <duration>", "so long before, 1h; more than once or with commas", several(duration))
     .action(async (userId: string, key: string, _, command: Command) => {
       const options = optionsOf<SetOptions>(command);
+      // The wording of a type makes a title of data.
+      if (options.title === undefined && (options.type === undefined || options.data === undefined))
+        throw new UsageError(
+          "The reminders would say nothing.",
+          "Give --title, or --type and --data of a type that words them.",
+        );
+      const { title = "", body = "", data } = options;
       const { deadline, warnings } = await connect(world, options)
         .client(ScheduleService)
         .upsertDeadline(
@@ -43,7 +59,7 @@ Examples:
               key,
               type: options.type ?? "",
               time: options.at,
-              content: { title: options.title, body: options.body ?? "" },
+              content: { title, body, ...(data && { data }) },
               ...(options.remind === undefined ? {} : { reminderOffsets: { offsets: options.remind } }),
             },
           },

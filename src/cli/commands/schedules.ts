@@ -1,3 +1,4 @@
+import type { JsonObject } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import {
   type Schedule,
@@ -6,7 +7,7 @@ import {
   ScheduleService,
 } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { connect, optionsOf } from "../connection.ts";
-import { enumWord, several, word } from "../parse.ts";
+import { enumWord, jsonObject, several, word } from "../parse.ts";
 import { columns, jsonLine, plain, plural, when } from "../print.ts";
 import { tellWarnings } from "../warnings.ts";
 import { UsageError, type World } from "../world.ts";
@@ -15,8 +16,9 @@ type CreateOptions = {
   rule: string;
   start: string;
   zone?: string;
-  title: string;
+  title?: string;
   body?: string;
+  data?: JsonObject;
   type?: string;
   topic?: string[];
   role?: string[];
@@ -44,8 +46,9 @@ Examples:
     .argument("[user...]", "ids of the users who receive it")
     .requiredOption("--rule <rrule>", "when, as an RFC 5545 recurrence rule", word)
     .requiredOption("--start <time>", "wall-clock time the rule starts with, 2026-03-29T09:00", word)
-    .requiredOption("-t, --title <text>", "one line")
+    .option("-t, --title <text>", "one line (default: what the type's wording makes of --data)")
     .option("-b, --body <text>", "more lines")
+    .option("--data <json>", "an object for the receiving application", jsonObject)
     .option("--zone <name>", "IANA zone (default: each recipient's own)")
     .option("--type <key>", 'notification type (default: "general")')
     .option("--topic <key>", "members of a topic", several(word))
@@ -55,7 +58,11 @@ Examples:
       const { topic: topics = [], role: roles = [] } = options;
       if (userIds.length + topics.length + roles.length === 0)
         throw new UsageError("Nobody would receive it.", "Name users, or give --topic or --role.");
-      const content = { title: options.title, body: options.body ?? "" };
+      // The wording of a type makes a title of data.
+      if (options.title === undefined && (options.type === undefined || options.data === undefined))
+        throw new UsageError("Nothing would be sent.", "Give --title, or --type and --data of a type that words them.");
+      const { title = "", body = "", data } = options;
+      const content = { title, body, ...(data && { data }) };
       const request = { to: { userIds, topics, roles }, type: options.type ?? "", content };
       const { rule: recurrence, start: localStartTime, zone: timeZone = "" } = options;
       const { schedule, warnings } = await connect(world, options)

@@ -22,6 +22,7 @@ import type { MemoryGuard } from "../memory.ts";
 import type { Queue, Queued } from "../queue.ts";
 import { answeredBefore } from "./answered.ts";
 import { commitGroup, type Stored } from "./commit.ts";
+import { commitCurrent } from "./commit-current.ts";
 import { groupCommit, type Settle } from "./group.ts";
 import { measureGroup, measureRefused } from "./measure.ts";
 import { type Draft, prepare, type TypeDefaults } from "./prepare.ts";
@@ -81,8 +82,8 @@ export function accepting(
     const now = deps.clock();
     const slot = slots[turn++ % slots.length] ?? 0;
     const idempotencyTtlMs = config.idempotencyTtlHours * 3_600_000;
-    const stored = await deps.store.tenant(tenantId, (tx) =>
-      commitGroup(tx, tenantId, group, { now, slot, idempotencyTtlMs }),
+    const stored = await commitCurrent(group, (current) =>
+      deps.store.tenant(tenantId, (tx) => commitGroup(tx, tenantId, current, { now, slot, idempotencyTtlMs })),
     );
     measureGroup(deps.metrics, group, stored, began);
     // Not awaited: what is committed will be queued, if not by this then by the reconciler.
@@ -116,14 +117,18 @@ export function accepting(
   const attempt = async (
     sender: Sender,
     requests: readonly SendRequest[],
-    fresh: ReadonlyMap<string, TypeDefaults | undefined>,
+    fresh: Found,
     attemptsLeft: number,
   ): Promise<(SendResponse | Fault)[]> => {
     const { tenantId } = sender;
     const types = await typesOf(deps, tenantId, requests, fresh);
     const now = deps.clock();
     const drafts = await mapInSlices(requests, (request) =>
-      orFault(() => prepare(request, types.get(request.type || DEFAULT_TYPE), now, deps.dedupWindowMs)),
+      orFault(() => {
+        const type = types.get(request.type || DEFAULT_TYPE);
+        if (type instanceof Fault) throw type;
+        return prepare(request, type, now, deps.dedupWindowMs);
+      }),
     );
     const answered = await answeredBefore(deps.store, tenantId, requests, drafts, { now, hashOf });
     measureRefused(deps.metrics, drafts, answered);
@@ -152,12 +157,13 @@ export function accepting(
           return;
         }
         const settle: Settle<Stored> = (result) => {
-          if ("outcome" in result)
-            settled(index, result.outcome.kind === "refused" ? result.outcome.fault : result.outcome.response);
-          else if (result.error instanceof StaleContract && attemptsLeft > 0) {
-            stale.push(index);
-            for (const type of result.error.types) changed.add(type);
-            settled(index, result.error);
+          if ("outcome" in result) {
+            const { outcome } = result;
+            if (outcome.kind === "refused" && outcome.fault instanceof StaleContract && attemptsLeft > 0) {
+              stale.push(index);
+              changed.add(submission.draft.type);
+            }
+            settled(index, outcome.kind === "refused" ? outcome.fault : outcome.response);
           } else if (result.error instanceof Fault) settled(index, result.error);
           else reject(result.error);
         };
@@ -166,8 +172,10 @@ export function accepting(
       if (open === 0) resolve();
     });
     if (stale.length === 0) return outcomes;
-    // Judged anew, with all that shared the commit.
-    const reloaded = [...changed].map(async (key) => [key, await deps.reloadType(tenantId, key)] as const);
+    // Judged anew.
+    const reloaded = [...changed].map(
+      async (key) => [key, await foundOrFault(() => deps.reloadType(tenantId, key))] as const,
+    );
     const again = await attempt(
       sender,
       chosen(requests, stale),
@@ -189,19 +197,25 @@ function chosen<T>(from: readonly T[], indexes: readonly number[]): T[] {
   return indexes.flatMap((index) => from.slice(index, index + 1));
 }
 
-/** The types that the requests name, each looked up once but for `fresh` ones; what is cached is there without waiting. */
+/** Types by their keys; a Fault: nothing can be sent of it now. */
+type Found = ReadonlyMap<string, TypeDefaults | Fault | undefined>;
+
+/**
+ * The types that the requests name, each looked up once but for `fresh` ones; what is cached is there without waiting. One
+ * whose contract is gone or cannot be used is its own requests' trouble.
+ */
 async function typesOf(
   { findType }: AcceptDeps,
   tenantId: string,
   requests: readonly SendRequest[],
-  fresh: ReadonlyMap<string, TypeDefaults | undefined>,
-): Promise<Map<string, TypeDefaults | undefined>> {
-  const types = new Map<string, TypeDefaults | undefined>(fresh);
+  fresh: Found,
+): Promise<Found> {
+  const types = new Map(fresh);
   for (const { type } of requests) {
     const key = type || DEFAULT_TYPE;
     if (types.has(key)) continue;
-    const found = findType(tenantId, key);
-    types.set(key, found instanceof Promise ? await found : found);
+    const found = orFault(() => findType(tenantId, key));
+    types.set(key, found instanceof Promise ? await foundOrFault(() => found) : found);
   }
   return types;
 }
@@ -223,6 +237,15 @@ async function recipientsOf(
 function orFault<T>(work: () => T): T | Fault {
   try {
     return work();
+  } catch (error) {
+    if (error instanceof Fault) return error;
+    throw error;
+  }
+}
+
+async function foundOrFault<T>(work: () => Promise<T>): Promise<T | Fault> {
+  try {
+    return await work();
   } catch (error) {
     if (error instanceof Fault) return error;
     throw error;

@@ -7,6 +7,7 @@ import type { Judge, Judging } from "./judging.ts";
 import { OWN_FILES } from "./own-files.ts";
 import { type PriceOf, pricing } from "./pricing.ts";
 import { registryOf } from "./registry.ts";
+import { UnusableContract } from "./unusable.ts";
 
 /** What payloads are read and judged by. */
 export type Compiled = {
@@ -22,10 +23,26 @@ export type Contract = Compiled & { readonly id: string; readonly version: numbe
 
 export type StoredContract = { id: string; version: number; message: string; descriptorSet: Uint8Array };
 
-/** Builds a contract that was checked when it was stored. */
-export function compileContract(stored: StoredContract, judging: Judging): Contract {
+/**
+ * Builds a contract of a type that was checked when it was stored: by another server perhaps, whose libraries took what
+ * ours refuse. Throws UnusableContract.
+ */
+export function compileContract(type: string, stored: StoredContract, judging: Judging): Contract {
   const { id, version, message, descriptorSet } = stored;
-  return { id, version, ...compile(storedFiles(descriptorSet), message, judging) };
+  try {
+    return { id, version, ...compile(storedFiles(descriptorSet), message, judging) };
+  } catch (error) {
+    throw new UnusableContract(type, version, error);
+  }
+}
+
+/** Only what it declares, which asks less of the libraries; undefined where they refuse even that. */
+export function describeContract({ message, descriptorSet }: StoredContract): DescMessage | undefined {
+  try {
+    return registryOf(storedFiles(descriptorSet)).getMessage(message);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Builds what `message` is, and makes sure that payloads can be read and judged by it. Throws DescriptorFault. */

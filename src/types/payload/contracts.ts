@@ -1,13 +1,15 @@
 import { LRUCache } from "lru-cache";
 import type { Store, Tx } from "#src/store/store.ts";
+import type { Logger } from "#src/telemetry/logger.ts";
 import type { NotificationTypeRow } from "../type.ts";
 import { type Contract, compileContract, type StoredContract } from "./contract.ts";
 import type { Judging } from "./judging.ts";
 import { findContract, readContract } from "./queries.ts";
 import { StaleContract } from "./stale.ts";
+import { UnusableContract } from "./unusable.ts";
 import { compileWording, type Wording } from "./wording.ts";
 
-export type ContractsDeps = { store: Store; judging: Judging };
+export type ContractsDeps = { store: Store; judging: Judging; log: Pick<Logger, "error"> };
 
 /** Finds types as `find` does, with their contracts. */
 export function findingTyped(find: FindType, contracts: Contracts): FindTyped {
@@ -35,7 +37,10 @@ export type PayloadsOf = Pick<NotificationTypeRow, "key" | "payloadId" | "payloa
  * that is the type's own copy says (catalogue.ts). Bounded over all, and a tenant's own leave first when it has its share.
  */
 export type Contracts = {
-  /** Without waiting where it can: the type as it is, when it has no contract. Throws StaleContract when that is gone. */
+  /**
+   * Without waiting where it can: the type as it is, when it has no contract. Throws StaleContract when that is gone, and
+   * UnusableContract when nothing can be judged by it.
+   */
   with(row: NotificationTypeRow): TypedRow | Promise<TypedRow>;
   /** The same in a transaction of the caller's, which sees the type as it is. */
   within(tx: Tx, tenantId: string, type: PayloadsOf): Promise<Payloads>;
@@ -52,6 +57,8 @@ const DEFAULTS: ContractsConfig = { maxBytes: 64 * 1024 * 1024, tenantBytes: 16 
 /** What one takes beside its descriptors, and how much more these are when they are read. */
 const BASE_BYTES = 16 * 1024;
 const BYTES_PER_BYTE = 30;
+/** Contracts known to be unusable; of more, some are read again for every Send. */
+const MAX_UNUSABLE = 1_000;
 
 type Ready = {
   tenantId: string;
@@ -61,7 +68,7 @@ type Ready = {
   found?: { row: NotificationTypeRow; typed: TypedRow };
 };
 
-export function contracts({ store, judging }: ContractsDeps, config: Partial<ContractsConfig> = {}): Contracts {
+export function contracts({ store, judging, log }: ContractsDeps, config: Partial<ContractsConfig> = {}): Contracts {
   const { maxBytes, tenantBytes } = { ...DEFAULTS, ...config };
   const used = new Map<string, number>();
   const ready = new LRUCache<string, Ready>({
@@ -74,6 +81,8 @@ export function contracts({ store, judging }: ContractsDeps, config: Partial<Con
     },
   });
   const reads = new Map<string, Promise<Contract>>();
+  /** As long as the process, for what it is made of does not change either. */
+  const unusable = new LRUCache<string, UnusableContract>({ max: MAX_UNUSABLE });
 
   const keep = (entry: Ready): void => {
     const room = tenantBytes - entry.bytes;
@@ -90,9 +99,20 @@ export function contracts({ store, judging }: ContractsDeps, config: Partial<Con
 
   const made = (tenantId: string, { key, payloadId }: PayloadsOf, stored: StoredContract | undefined): Contract => {
     if (stored === undefined || stored.id !== payloadId) throw new StaleContract([key]);
-    const contract = compileContract(stored, judging);
-    keep({ tenantId, contract, bytes: BASE_BYTES + BYTES_PER_BYTE * stored.descriptorSet.byteLength });
-    return contract;
+    const known = unusable.get(stored.id);
+    if (known !== undefined) throw known;
+    try {
+      const contract = compileContract(key, stored, judging);
+      keep({ tenantId, contract, bytes: BASE_BYTES + BYTES_PER_BYTE * stored.descriptorSet.byteLength });
+      return contract;
+    } catch (error) {
+      if (error instanceof UnusableContract) {
+        unusable.set(stored.id, error);
+        const { version } = stored;
+        log.error({ err: error, tenant: tenantId, type: key, version }, "cannot use a stored payload contract");
+      }
+      throw error;
+    }
   };
 
   const read = async (row: NotificationTypeRow): Promise<Contract> => {
@@ -115,6 +135,8 @@ export function contracts({ store, judging }: ContractsDeps, config: Partial<Con
         known.found = { row, typed };
         return typed;
       }
+      const failed = unusable.get(id);
+      if (failed !== undefined) throw failed;
       let reading = reads.get(id);
       if (reading === undefined) {
         reading = read(row).finally(() => reads.delete(id));

@@ -8,7 +8,7 @@ import type { Db, Store } from "#src/store/store.ts";
 import { findType, lockType } from "../queries.ts";
 import type { NotificationTypeRow } from "../type.ts";
 import { type Break, breaksBetween } from "./breaks.ts";
-import { type Compiled, compile, compileContract } from "./contract.ts";
+import { type Compiled, compile, describeContract } from "./contract.ts";
 import { DescriptorFault } from "./descriptor-fault.ts";
 import { readDescriptorSet } from "./descriptor-set.ts";
 import type { Judging } from "./judging.ts";
@@ -108,7 +108,7 @@ function digested({ judging }: PushDeps, { descriptorSet, message }: Wanted): Di
 }
 
 async function look(
-  { store, clock, judging }: PushDeps,
+  { store, clock }: PushDeps,
   { tenantId, type, message }: Wanted,
   set: Digested,
 ): Promise<Checked & { before: ContractRow | undefined; desc: DescMessage | undefined }> {
@@ -126,7 +126,8 @@ async function look(
     return { before, version, desc: undefined, unchanged: true, breaks: [], reach: NOTHING };
   }
   const contract = { ...set.compiled, id: "", version: version + 1 };
-  const desc = before && compileContract(before, judging).desc;
+  // What cannot be judged by any more is replaced by a push as anything is.
+  const desc = before && describeContract(before);
   const breaks = [
     ...(desc === undefined ? [] : breaksBetween(desc, contract.desc)),
     ...wordingBreaks(wording, desc, contract.desc),

@@ -73,12 +73,15 @@ async function lookAtNotifications(
     for (let after: string | undefined = FIRST; after !== undefined; ) {
       const from: string = after;
       const where = sql`status = ${sql.raw(String(status))} ${priority === undefined ? sql`` : sql`and priority = ${priority}`}`;
+      // With the lock, whoever sends the type waits: what did not change stays in the database, and is passed in one go.
+      const [looksAt, isTold] = since === undefined ? [PAGE, sql`true`] : [MAX_SEEN, sql`mine`];
       const rows = await on((db) =>
         db.execute<{ id: string; content: Uint8Array | null; fanoutId: string | null; mine: boolean }>(sql`
           select id, case when mine then content end as content, fanout_id as "fanoutId", mine from (
             select id, content, fanout_id, type = ${type} and ${changed} as mine from notifications
             where tenant_id = ${tenantId}::uuid and ${where} and id > ${from}::uuid
-            order by id limit ${PAGE}) as page`),
+            order by id limit ${looksAt}) as page
+          where ${isTold} order by id limit ${PAGE}`),
       );
       for (const { id, content, fanoutId, mine } of rows) {
         if (!mine) continue;
