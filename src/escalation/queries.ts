@@ -151,7 +151,7 @@ export async function endHoldsOfAll(
 export async function endHandOverHolds(db: Db, tenantId: string, userIds: readonly string[], now: Date): Promise<void> {
   await db.execute(sql`
     with held as materialized (
-      select notification_id, step, channel from hand_overs
+      select notification_id, step, channel, due_at from hand_overs
       where tenant_id = ${tenantId}::uuid and user_id = any(${texts(userIds)}::text[]) and held_by > 0
         and due_at > ${now.toISOString()}::timestamptz for update skip locked)
     ${asked(tenantId, now)}`);
@@ -169,7 +169,7 @@ export async function endHandOverHoldsOfAll(
       select distinct notification_id from hand_overs
       where tenant_id = ${tenantId}::uuid and notification_id > ${after}::uuid order by notification_id limit ${limit}
     ), held as materialized (
-      select notification_id, step, channel from hand_overs h
+      select notification_id, step, channel, due_at from hand_overs h
       where tenant_id = ${tenantId}::uuid and notification_id in (select notification_id from page) and held_by > 0
         and due_at > ${now.toISOString()}::timestamptz
         and (${type} = '' or exists (select from notifications n
@@ -181,10 +181,12 @@ export async function endHandOverHoldsOfAll(
   return { looked, last: looked < limit ? undefined : (last ?? undefined) };
 }
 
+/** In the order of the turns that they had: what is due at the same instant is claimed in any. */
 const asked = (tenantId: string, now: Date) => sql`
-  update hand_overs h set due_at = ${now.toISOString()}::timestamptz from held
-  where h.tenant_id = ${tenantId}::uuid and h.notification_id = held.notification_id and h.step = held.step
-    and h.channel = held.channel`;
+  update hand_overs h set due_at = ${now.toISOString()}::timestamptz - turns.before * interval '1 microsecond'
+  from (select *, row_number() over (order by due_at desc, notification_id desc) as before from held) turns
+  where h.tenant_id = ${tenantId}::uuid and h.notification_id = turns.notification_id and h.step = turns.step
+    and h.channel = turns.channel`;
 
 /** Locked in the order of ids first, as everywhere. */
 const freed = (tenantId: string) => sql`
