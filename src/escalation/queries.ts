@@ -150,7 +150,7 @@ export async function endHoldsOfAll(
 export async function endHandOverHolds(db: Db, tenantId: string, userIds: readonly string[], now: Date): Promise<void> {
   await db.execute(sql`
     with held as materialized (
-      select notification_id, step, channel from hand_overs
+      select notification_id, step, channel, due_at from hand_overs
       where tenant_id = ${tenantId}::uuid and user_id = any(${texts(userIds)}::text[]) and held_by > 0
         and due_at > ${now.toISOString()}::timestamptz for update skip locked)
     ${asked(tenantId, now)}`);
@@ -168,7 +168,7 @@ export async function endHandOverHoldsOfAll(
       select distinct notification_id from hand_overs
       where tenant_id = ${tenantId}::uuid and notification_id > ${after}::uuid order by notification_id limit ${limit}
     ), held as materialized (
-      select notification_id, step, channel from hand_overs h
+      select notification_id, step, channel, due_at from hand_overs h
       where tenant_id = ${tenantId}::uuid and notification_id in (select notification_id from page) and held_by > 0
         and due_at > ${now.toISOString()}::timestamptz
         ${ofType(tenantId, type, sql`select notification_id from page`)}
@@ -186,10 +186,12 @@ const ofType = (tenantId: string, type: string, ids: SQL) =>
     : sql`and notification_id = any(array(select id from notifications
         where tenant_id = ${tenantId}::uuid and id = any(array(${ids})) and type = ${type}))`;
 
+/** In the order of the turns that they had: what is due at the same instant is claimed in any. */
 const asked = (tenantId: string, now: Date) => sql`
-  update hand_overs h set due_at = ${now.toISOString()}::timestamptz from held
-  where h.tenant_id = ${tenantId}::uuid and h.notification_id = held.notification_id and h.step = held.step
-    and h.channel = held.channel`;
+  update hand_overs h set due_at = ${now.toISOString()}::timestamptz - turns.before * interval '1 microsecond'
+  from (select *, row_number() over (order by due_at desc, notification_id desc) as before from held) turns
+  where h.tenant_id = ${tenantId}::uuid and h.notification_id = turns.notification_id and h.step = turns.step
+    and h.channel = turns.channel`;
 
 /** Locked in the order of ids first, as everywhere. */
 const freed = (tenantId: string) => sql`

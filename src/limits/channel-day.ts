@@ -6,10 +6,16 @@ import type { ZoneClock } from "#src/preferences/zone-clock.ts";
  * How many a user gets by each outside channel in a day of theirs, as pure rules over plain state;
  * channel-limits.lua is the same rules for Redis. Days are calendar days of the recipient, as numbers since 1970-01-01.
  *
- * Each hand-over has a place in one day, and keeps it however often it is tried. One that finds its day full is given a
- * place in the next that has room, and asks again when that has come; or sooner, and then takes a better one if there is.
+ * Each hand-over has a place in one day, behind those that were there before, and keeps it however often it is tried. One
+ * that finds its day full is given a place in the next that has room, and asks again when that has come; or sooner, and then
+ * takes a better one if there is. A limit that was lowered holds for places too: who is over it by now looks for another.
+ *
+ * Of each the day, and as a fraction how far behind it stands in that, in STEPs.
  */
 export type Places = Map<string, number>;
+
+/** Room for more in a day than anybody is given, and exact in a double for any day. */
+const STEP = 2 ** -26;
 
 export type LimitedChannel = (typeof LIMITED)[number];
 /** Of each channel; 0: no limit. */
@@ -51,20 +57,19 @@ export type Place = { day: number; used: number; nth: number; taken: boolean };
 
 /** Finds one its place and notes it. */
 export function takePlace(places: Places, { tag, limit, exempt, today, lastDay }: Asking): Place {
-  for (const [each, day] of places) if (day < today - 1) places.delete(each);
+  for (const [each, place] of places) if (place < today - 1) places.delete(each);
   const had = places.get(tag);
-  const countOf = (day: number) => {
-    let count = 0;
-    for (const each of places.values()) if (each === day) count++;
-    return count;
-  };
-  const used = countOf(today);
-  if (had === today) return { day: today, used, nth: used - 1, taken: true };
+  const hadDay = had === undefined ? undefined : Math.floor(had);
+  const placesOf = (day: number) => [...places.values()].filter((place) => Math.floor(place) === day);
+  /** How many are before it in a day. */
+  const before = (day: number) =>
+    placesOf(day).filter((place) => day !== hadDay || had === undefined || place < had).length;
+  const used = placesOf(today).length;
   let day = today;
-  if (!exempt && limit > 0) while (day - today <= HORIZON_DAYS && day !== had && countOf(day) >= limit) day++;
+  if (!exempt && limit > 0) while (day - today <= HORIZON_DAYS && before(day) >= limit) day++;
   const taken = day - today <= HORIZON_DAYS && (lastDay === undefined || day <= lastDay);
-  const nth = countOf(day) - (day === had ? 1 : 0);
-  if (taken) places.set(tag, day);
+  const nth = before(day);
+  if (taken && day !== hadDay) places.set(tag, Math.max(day, ...placesOf(day).map((place) => place + STEP)));
   return { day, used, nth, taken };
 }
 

@@ -1,7 +1,8 @@
 -- Gives each of one tenant's hand-overs its place in a day of its recipient's: today, or the next day with room. The rules
 -- are those of channel-day.ts. Days are the callers': Redis's clock is not asked.
 --
--- KEYS    of each user and channel a sorted set: what tells a hand-over from others, with the day that has its place
+-- KEYS    of each user and channel a sorted set: what tells a hand-over from others, with the day that has its place and how
+--         far behind it stands in that, in STEPs
 -- ARGV    of each hand-over six: number of its key (from 1), the tag, the day's limit (0: it is only counted), 1 if it is
 --         never refused, today, and the last day in which a place is of use (-1: any)
 -- Last, if given, "look": nothing is counted.
@@ -12,8 +13,21 @@ local HORIZON = 31
 local ITEM = 6
 local looking = #ARGV % ITEM == 1
 
+local STEP = 2 ^ -26
+
 local function count(key, day)
-  return redis.call('ZCOUNT', key, day, day)
+  return redis.call('ZCOUNT', key, day, '(' .. day + 1)
+end
+
+-- How many are before one in a day. `had`: its place, if it has one.
+local function before(key, day, had)
+  if had and math.floor(had) == day then return redis.call('ZCOUNT', key, day, had) - 1 end
+  return count(key, day)
+end
+
+local function nextIn(key, day)
+  local last = redis.call('ZREVRANGEBYSCORE', key, '(' .. day + 1, day, 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  return last and tonumber(last) + STEP or day
 end
 
 local answer, touched = {}, {}
@@ -24,18 +38,15 @@ for at = 0, math.floor(#ARGV / ITEM) - 1 do
   local key = KEYS[number]
   local had = tonumber(redis.call('ZSCORE', key, tag) or '')
   local used = count(key, today)
-  local day, nth, taken = today, used - 1, true
-  if had ~= today then
-    if not exempt and limit > 0 then
-      while day - today <= HORIZON and day ~= had and count(key, day) >= limit do day = day + 1 end
-    end
-    taken = day - today <= HORIZON and (last < 0 or day <= last)
-    nth = count(key, day)
-    if day == had then nth = nth - 1 end
-    if taken and not looking then
-      redis.call('ZADD', key, day, tag)
-      touched[key] = today
-    end
+  local day = today
+  if not exempt and limit > 0 then
+    while day - today <= HORIZON and before(key, day, had) >= limit do day = day + 1 end
+  end
+  local taken = day - today <= HORIZON and (last < 0 or day <= last)
+  local nth = before(key, day, had)
+  if taken and not looking and not (had and math.floor(had) == day) then
+    redis.call('ZADD', key, nextIn(key, day), tag)
+    touched[key] = today
   end
   local n = #answer
   answer[n + 1], answer[n + 2], answer[n + 3], answer[n + 4] = day, used, nth, taken and 1 or 0
@@ -43,7 +54,7 @@ end
 
 for key, today in pairs(touched) do
   redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. today - 1)
-  local furthest = tonumber(redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2])
+  local furthest = math.floor(tonumber(redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]))
   redis.call('EXPIRE', key, (math.max(furthest - today, 0) + 2) * 86400)
 end
 return answer

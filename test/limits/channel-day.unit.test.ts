@@ -35,6 +35,25 @@ test("with more room a day takes in who waits for another, who leaves that", () 
   expect(days(places, ["e"])).toEqual([1]);
 });
 
+test("those that ask again keep their turns in their day, and none comes twice at the same", () => {
+  const places: Places = new Map();
+  const turns = (tags: readonly string[]) => tags.map((tag) => takePlace(places, asking(tag)).nth);
+  days(places, ["a", "b", "c", "d"]);
+  expect(turns(["c", "d"])).toEqual([0, 1]);
+  // It leaves the day; who comes after it stays behind who was there.
+  expect(days(places, ["c"], { limit: 3 })).toEqual([0]);
+  expect(turns(["e", "d", "e"])).toEqual([1, 0, 1]);
+});
+
+test("a lower limit holds for those too that had been given more room", () => {
+  const places: Places = new Map();
+  expect(days(places, ["a", "b", "c", "d", "e", "f"], { limit: 3 })).toEqual([0, 0, 0, 1, 1, 1]);
+  expect(days(places, ["d", "e", "f"], { limit: 1 })).toEqual([1, 2, 3]);
+  // Nor may one go that has not asked since, once its day has come.
+  days(places, ["g", "h"], { limit: 3 });
+  expect(days(places, ["d", "g", "h"], { today: TODAY + 1, limit: 2 })).toEqual([0, 0, 1]);
+});
+
 test("what is CRITICAL goes and is counted", () => {
   const places: Places = new Map();
   expect(days(places, ["a", "b"], { exempt: true })).toEqual([0, 0]);

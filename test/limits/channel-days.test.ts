@@ -1,5 +1,6 @@
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { expect, test } from "vitest";
+import postgres from "postgres";
+import { afterAll, expect, test } from "vitest";
 import { Channel, Priority, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
 import { PreferenceLevel } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { HOUR, MINUTE } from "../batches/setup.ts";
@@ -19,6 +20,8 @@ const options = { services, clock: () => now, env: { ...sink.env, POSTHORN_SMS_M
 const node = await platformOfFile(options);
 const { newUser, get, send, prefer, told } = escalating(node);
 const { IN_APP, SMS } = Channel;
+const sql = postgres(services.databaseUrl, { max: 1, onnotice: () => undefined });
+afterAll(() => sql.end());
 
 const given = (id: string) =>
   until(
@@ -91,6 +94,30 @@ test("who allows more gets what waited at once; what would come too late is told
   await held(id);
   await prefer(user, { channelLimits: { smsPerDay: 3 } });
   expect(await given(id)).toHaveLength(1);
+});
+
+test("who waited first comes first, also where a change of preferences has all ask again", async () => {
+  const user = newUser();
+  await prefer(user, { channelLimits: { smsPerDay: 1 } });
+  await given(await text(user));
+  const ids: string[] = [];
+  for (let n = 0; n < 4; n++) {
+    ids.push(await text(user));
+    await held(ids.at(-1) ?? "");
+  }
+  const [first = "", second = "", ...others] = ids;
+  // As stored, the first is behind the others now.
+  const { tenantId } = node.tenant;
+  await sql`update hand_overs set trace = trace where tenant_id = ${tenantId} and notification_id = ${first}`;
+  await prefer(user, { channelLimits: { smsPerDay: 3 } });
+  await given(first);
+  await given(second);
+  const turns = async () => {
+    const all = await Promise.all(others.map(async (id) => (await get(id)).rateLimit));
+    return all.map((limit) => (limit?.limit === 3 ? Number(limit.retryAfter?.seconds) : 0));
+  };
+  const [third = 0, fourth = 0] = await until(turns, (all) => all.every((turn) => turn > 0));
+  expect(third).toBeLessThan(fourth);
 });
 
 test("a turn comes when the recipient's quiet hours allow it, also those that begin later", async () => {

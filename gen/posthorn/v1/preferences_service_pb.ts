@@ -456,7 +456,9 @@ export const ChannelPreferencesSchema: GenMessage<ChannelPreferences> = /*@__PUR
  * that quiet hours, do not disturb and weekends allow. What the recipient's rules say
  * by then is asked again. One that would expire before is not handed over
  * (CHANNEL_DAY_LIMIT), EXPIRED where no other channel has it. A turn of what does not
- * come to it stays unused. After a change of preferences all that wait ask again.
+ * come to it stays unused. After a change of preferences all that wait ask again, in
+ * the order of their turns: room that was gained goes to who has waited longest, and
+ * what a lowered limit has no room for in its day moves to a later one.
  *
  * CRITICAL passes and is counted, and so do steps of escalations.
  * SendRequest.bypass_rate_limit passes the server's limit, not the other two. While

@@ -49,8 +49,8 @@ export type Result = CameOf & { claimed: Claimed };
 
 /**
  * Claims what is due until `until`: of each channel as many as it says, the most urgent first, and of those the longest
- * due. Each is claimed by one, and counts as given to its channel with that: but for those that are at most once, which
- * `give` notes before it is so.
+ * due, answered in this order, in which the limits of their channels are asked. Each is claimed by one, and counts as given
+ * to its channel with that: but for those that are at most once, which `give` notes before it is so.
  */
 export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly OfChannel[]): Promise<Claimed[]> {
   // Or the planner, who knows no numbers, reads everything that waits instead of looking each one up.
@@ -67,14 +67,17 @@ export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly Of
             order by h.due_at limit room.size for update skip locked
           ) its limit room.size
         ) mine
+      ), claimed as (
+        update hand_overs set due_at = ${until}, attempts = least(attempts + 1, 32767),
+          given = hand_overs.given or not at_most_once, held_by = -abs(hand_overs.held_by)
+        from due d where hand_overs.tenant_id = d.tenant_id and hand_overs.notification_id = d.notification_id
+          and hand_overs.step = d.step and hand_overs.channel = d.channel
+        returning d.tenant_id, d.notification_id, user_id, d.step, d.channel, attempts, d.due_at, d.held_by, trace,
+          at_most_once, d.given, priority
       )
-      update hand_overs set due_at = ${until}, attempts = least(attempts + 1, 32767),
-        given = hand_overs.given or not at_most_once, held_by = -abs(hand_overs.held_by)
-      from due d where hand_overs.tenant_id = d.tenant_id and hand_overs.notification_id = d.notification_id
-        and hand_overs.step = d.step and hand_overs.channel = d.channel
-      returning d.tenant_id as "tenantId", d.notification_id as "notificationId", user_id as "userId", d.step, d.channel,
-        attempts, d.due_at as "dueAt", abs(d.held_by) as "heldBy", trace, at_most_once as "atMostOnce",
-        d.given as "inDoubt"`.execute(),
+      select tenant_id as "tenantId", notification_id as "notificationId", user_id as "userId", step, channel, attempts,
+        due_at as "dueAt", abs(held_by) as "heldBy", trace, at_most_once as "atMostOnce", given as "inDoubt"
+      from claimed order by priority desc, due_at, notification_id, step`.execute(),
   ]);
   return claimed;
 }
