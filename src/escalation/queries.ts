@@ -186,9 +186,9 @@ const ofType = (tenantId: string, type: string, ids: SQL) =>
     : sql`and notification_id = any(array(select id from notifications
         where tenant_id = ${tenantId}::uuid and id = any(array(${ids})) and type = ${type}))`;
 
-/** In the order of the turns that they had: what is due at the same instant is claimed in any. */
+/** In the order of the turns that they had, by milliseconds, the column's own: what is due at the same one is claimed in any. */
 const asked = (tenantId: string, now: Date) => sql`
-  update hand_overs h set due_at = ${now.toISOString()}::timestamptz - turns.before * interval '1 microsecond'
+  update hand_overs h set due_at = ${now.toISOString()}::timestamptz - turns.before * interval '1 millisecond'
   from (select *, row_number() over (order by due_at desc, notification_id desc) as before from held) turns
   where h.tenant_id = ${tenantId}::uuid and h.notification_id = turns.notification_id and h.step = turns.step
     and h.channel = turns.channel`;
