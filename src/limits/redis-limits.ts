@@ -15,13 +15,16 @@ import {
 /** Finds each of the wanted a slot in all windows that it needs, and counts it there; answers them in their order. */
 export type TakeSlots = (tenantId: string, wanted: readonly Wanted[], nowMs: number) => Promise<Slot[]>;
 
+/** Its parts, each of which knows those before it. */
+const SCRIPT = ["asked", "user-value", "user-turns", "cap", "shared-turns", "answers", "take"] as const;
+
 /** Counts in Redis, for all processes together, in one round trip; `looking`: counts nothing. Throws when Redis does not answer. */
 export function redisLimits(
   { redis, namespace }: Pick<Cache, "redis" | "namespace">,
   config: NotificationLimitsConfig,
   { looking = false } = {},
 ): TakeSlots {
-  const takeSlots = loadScript(redis, new URL("./notification-limits.lua", import.meta.url));
+  const takeSlots = loadScript(redis, ...SCRIPT.map((name) => new URL(`./slots/${name}.lua`, import.meta.url)));
   const limits = limitsOf(config);
   const all = config.globalPerMinute > 0;
   const look = looking ? ["look"] : [];
