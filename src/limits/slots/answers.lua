@@ -17,7 +17,7 @@ end
 
 local function tell(slot, user, counted)
   local n = #answer
-  answer[n + 1], answer[n + 4] = slot, counted
+  answer[n + 1], answer[n + 4] = slot, apart == 0 and counted or 0
   answer[n + 2], answer[n + 3] = windowNow(user)
 end
 

@@ -4,10 +4,11 @@
 -- Gives each of a chunk of one tenant's notifications a slot: now, or the next turn behind those that wait. It is counted
 -- there in all windows of its user, of its tenant and of everyone, and in the hours of its user's cap. The rules are those
 -- of place.ts and cap.ts, in the same order.
--- Windows are fixed and aligned to the clock, the caller's. Only where another has left something by a clock that is more
--- than a minute ahead of this one's, Redis's own says which of the two is wrong. What lies ahead of Redis's as well is
--- forgotten: it would keep everybody waiting until that time has come. Else the caller is behind, and counts by Redis's
--- clock, or it would begin its users' windows anew with each that asks.
+-- Windows are fixed and aligned to the clock: the caller's, as long as that is no more than a minute off Redis's, which all
+-- callers share; else Redis's, or a caller that is ahead, and then those that are right, would begin its users' windows
+-- anew with each that asks. Which of the two clocks is wrong nobody knows, and a turn by the one may be hours away by the
+-- other: so such a caller is given none, and asks again. What lies ahead of Redis's clock is forgotten: it would keep
+-- everybody waiting until that time has come.
 --
 -- KEYS[1]     the tenant
 -- KEYS[2]     everyone, if there is a global limit
@@ -21,14 +22,15 @@
 --             pass), its share of the cap; 8 bytes that tell this attempt for this notification from others; in how many
 --             ms it expires (0: never); and in how many hours its turn is that the cap gave it before (65535: none)
 --
--- ARGV[9]     given: only look, and count nothing
+-- ARGV[9]     not empty: only look, and count nothing
+-- ARGV[10]    given: what is taken for Redis's clock, in ms
 --
 -- Answers a flat list, of each in turn. Of one that does not go at once 4 numbers: its slot in ms, the window it waits
 -- for (1-4 the user's, 5 the tenant's, 6 everyone's, 7 the cap), the usage of that window now, and 1 if it is counted in
 -- its slot, 0 if it would expire before or the cap refuses it. A slot of 0: it keeps the turn that the cap gave it. Of one
 -- that goes at once a single number, because these are many: -1 - window - 8 * (cap + 65537 * usage), where the window is
 -- that with the fewest left (0: none was asked) and has that usage without it, and cap is 1 more than the cap's hour has
--- (0: there is none).
+-- (0: there is none). Last, where the caller's clock is apart, Redis's: no turn is counted then.
 
 local ITEM_SIZE = 19
 local CLOCKS_APART_SECONDS = 60
@@ -48,12 +50,22 @@ local firstUser = tonumber(ARGV[7]) > 0 and 3 or 2
 local queues, users
 local second
 local now1, now2, now3, now4, minuteNow
--- The least of what others have left that lies too far ahead, in seconds.
-local ahead = math.huge
-
 local function setClock(at)
   now, second = at, floor(at / 1000)
   now1, now2, now3, now4 = floor(at / MS[1]), floor(at / MS[2]), floor(at / MS[3]), floor(at / MS[4])
   minuteNow = now2
 end
 setClock(now)
+
+local redisNow = tonumber(ARGV[10] or '')
+if not redisNow then
+  local time = redis.call('TIME')
+  redisNow = tonumber(time[1]) * 1000 + floor(tonumber(time[2]) / 1000)
+end
+local redisSecond, redisMinute = floor(redisNow / 1000), floor(redisNow / MINUTE)
+-- By how much the caller is behind Redis, if that is too much, in ms and in hours of the clock.
+local apart, hoursApart = 0, 0
+if math.abs(redisNow - now) > CLOCKS_APART_SECONDS * 1000 then
+  apart, hoursApart = redisNow - now, floor(redisNow / HOUR) - now3
+  setClock(redisNow)
+end

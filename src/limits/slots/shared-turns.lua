@@ -8,8 +8,7 @@ local function readQueue(i, limit)
   local q = { key = KEYS[i], limit = limit, window = i + 4, first = 0, last = 0, lastMinute = 0, swept = 0 }
   if found[1] then q.first, q.last, q.lastMinute, q.swept = unpack(QUEUE, found[1]) end
   q.counts, q.changed = { [minuteNow] = tonumber(found[2] or 0) }, {}
-  if q.swept > minuteNow + 1 then
-    ahead = min(ahead, q.swept * 60)
+  if q.swept > redisMinute + 1 then
     q.first, q.last, q.lastMinute, q.swept, q.counts[minuteNow], q.anew = 0, 0, 0, 0, 0, true
   end
   return q

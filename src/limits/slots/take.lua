@@ -1,27 +1,12 @@
 -- Reads what is kept, finds each of the notifications its slot, in turn, counts it there and keeps it.
-local function readAll()
-  queues, users = {}, {}
-  for i = 1, 2 do
-    local limit = tonumber(ARGV[i + 5])
-    if limit > 0 then queues[#queues + 1] = readQueue(i, limit) end
-  end
-  if #KEYS >= firstUser then
-    local values = redis.call('MGET', _G.unpack(KEYS, firstUser))
-    for i = 1, #values do users[i] = readUser(values[i]) end
-  end
+queues, users = {}, {}
+for i = 1, 2 do
+  local limit = tonumber(ARGV[i + 5])
+  if limit > 0 then queues[#queues + 1] = readQueue(i, limit) end
 end
-
-readAll()
--- By how much the caller is behind, in ms and in hours of the clock.
-local behind, hoursBehind = 0, 0
-if ahead < math.huge then
-  local time = redis.call('TIME')
-  local redisNow = tonumber(time[1]) * 1000 + floor(tonumber(time[2]) / 1000)
-  if ahead * 1000 <= redisNow + CLOCKS_APART_SECONDS * 1000 then
-    behind, hoursBehind = redisNow - now, floor(redisNow / HOUR) - now3
-    setClock(redisNow)
-    readAll()
-  end
+if #KEYS >= firstUser then
+  local values = redis.call('MGET', _G.unpack(KEYS, firstUser))
+  for i = 1, #values do users[i] = readUser(values[i]) end
 end
 
 -- Whether one of this user goes at once: nobody waits, and there is room.
@@ -61,13 +46,13 @@ local function overCap(user, number, at, over, share, tag, expiresIn, held, had)
   end
   if held ~= NOT_HELD and held > 0 then
     if had then remember(user, tag, had + CAP_MARK) end
-    return tellCap(had or 0, user, hour, 1)
+    return tellCap(had or 0, user, hour, had and apart ~= 0 and 0 or 1)
   end
   local open = max(hour, user[18])
   while usedIn(user, open) >= share do open = open + 1 end
   local place = (usedIn(user, open) * 65536 + phaseOf(number)) * MS[1] * 4
   local turn = open * HOUR + floor(place / (share * 65536 * 5))
-  local counted = open - user[18] < HORIZON and (expiresIn == 0 or turn < now + expiresIn)
+  local counted = apart == 0 and open - user[18] < HORIZON and (expiresIn == 0 or turn < now + expiresIn)
   tellCap(turn, user, hour, counted and 1 or 0)
   if counted then
     countIn(user, open, over, held)
@@ -78,8 +63,8 @@ end
 for position = 0, #items / ITEM_SIZE - 1 do
   local number, exempt, over, share, tag, expiresIn, held =
     unpack('>I2BBBc8I4I2', items, position * ITEM_SIZE + 1)
-  if expiresIn > 0 then expiresIn = max(expiresIn - behind, 1) end
-  if held ~= NOT_HELD then held = held < hoursBehind and NOT_HELD or held - hoursBehind end
+  if expiresIn > 0 then expiresIn = max(expiresIn - apart, 1) end
+  if held ~= NOT_HELD then held = held < hoursApart and NOT_HELD or held - hoursApart end
   local user = users[number]
   local at = user.records ~= '' and recordOf(user.records, tag)
   local slot = at and select(3, unpack(RECORD, user.records, at))
@@ -111,7 +96,7 @@ for position = 0, #items / ITEM_SIZE - 1 do
     if not hasRoom(user, floor(turn / HOUR), over, share, held) then
       overCap(user, number, turn, over, share, tag, expiresIn, held, had)
     else
-      local counted = expiresIn == 0 or turn < now + expiresIn
+      local counted = apart == 0 and (expiresIn == 0 or turn < now + expiresIn)
       tell(turn, trial, counted and 1 or 0)
       if counted then
         for i = 1, 4 do
@@ -126,8 +111,9 @@ for position = 0, #items / ITEM_SIZE - 1 do
   end
 end
 
+if apart ~= 0 then answer[#answer + 1] = redisNow end
 -- Only asked: nothing above has written.
-if ARGV[9] then return answer end
+if ARGV[9] ~= '' then return answer end
 
 for i = 1, #users do
   if users[i].changed then writeUser(KEYS[firstUser + i - 1], users[i]) end

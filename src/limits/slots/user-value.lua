@@ -14,9 +14,7 @@ local CAP_MARK = 2 ^ 47
 -- the last turn; 18: the first hour of the cap; 19: how many follow; 20: the latest second.
 local function readUser(value)
   local user = value and { unpack(HEAD, value) }
-  local isAhead = user and user[20] > second + CLOCKS_APART_SECONDS
-  if isAhead then ahead = min(ahead, user[20]) end
-  if user and not isAhead then
+  if user and user[20] <= redisSecond + CLOCKS_APART_SECONDS then
     local from = HEAD_SIZE + 1 + 2 * user[19]
     user.hours = sub(value, HEAD_SIZE + 1, from - 1)
     while from <= #value and unpack('>I4', value, from) + REMEMBER_SECONDS < second do
