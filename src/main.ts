@@ -96,6 +96,8 @@ export type Between = {
   channels?(channels: Channels): Channels;
   work?(handle: HandleWork): HandleWork;
   memory?(watch: MemorySource): MemorySource;
+  /** What the limits take for Redis's clock. */
+  redisClock?: Clock;
 };
 
 /** Counter slots of one process: enough that its own writers seldom meet on a row. */
@@ -186,7 +188,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const gather = { store, clock, invalidations, loadPreferences: preferences.load, clockOf: zoneClocks(), log };
   const { looked } = stack.use(startGathering(gather));
 
-  const counting = limitsDeps({ cache, config: config.notificationLimits, clock, metrics, log });
+  const counting = limitsDeps({
+    ...{ cache, config: config.notificationLimits, clock, metrics, log, redisClock: options.between?.redisClock },
+  });
   const limits = notificationLimits(counting);
   const { perChannelPerDay: channelsPerDay } = config.notificationLimits;
 

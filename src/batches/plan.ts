@@ -74,7 +74,8 @@ export function isTooLateFor(
 
 /**
  * The digest a notification waits for; undefined when it waits for none. For one that has been in a batch before it is
- * that which it would have waited for then; where that is past, what is in the same case comes together at once.
+ * that which it would have waited for then; where that is past, what is in the same case comes together at once. `allowed`:
+ * the first instant, not before another, at which the clock lets it come.
  */
 export function digestPlan(
   { channels, since }: Pick<Batchable, "channels" | "since">,
@@ -82,13 +83,17 @@ export function digestPlan(
   own: Digest_Mode,
   { time, days, clock }: CompiledPreferences["digest"],
   now: Date,
+  allowed: (from: Date) => Date,
 ): BatchPlan | undefined {
   if (rule === DigestRule.NEVER) return undefined;
   const mode = rule === DigestRule.ALWAYS && own === Mode.IMMEDIATE ? Mode.DAILY : own;
   if (mode !== Mode.HOURLY && mode !== Mode.DAILY && mode !== Mode.WEEKLY) return undefined;
   const from = since !== undefined && since < now ? since : now;
   const plan = planFor(mode as DigestTime["mode"], channels, { time, days, clock }, from);
-  return plan.flushAt > now ? plan : { ...plan, key: `${plan.key}:late`, flushAt: now, latestFlushAt: now };
+  const due = allowed(plan.flushAt);
+  if (due > now) return { ...plan, flushAt: due, latestFlushAt: due };
+  const late = allowed(now);
+  return { ...plan, key: `${plan.key}:late`, flushAt: late, latestFlushAt: late };
 }
 
 /** The digest at the next full hour: for what the hourly cap refuses, which would not wait for one otherwise. */

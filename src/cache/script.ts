@@ -7,8 +7,9 @@ export type Argument = string | number | Buffer;
 /** Runs a Lua script in Redis, which does it as one step. Sends its text only where Redis does not know it yet. */
 export type Script = (keys: readonly string[], args: readonly Argument[]) => Promise<unknown>;
 
-export function loadScript(redis: Redis, file: URL): Script {
-  const lua = readFileSync(file, "utf8");
+/** `parts`: of one script, in their order. */
+export function loadScript(redis: Redis, ...parts: readonly URL[]): Script {
+  const lua = parts.map((part) => readFileSync(part, "utf8")).join("\n");
   const sha = createHash("sha1").update(lua).digest("hex");
   return async (keys, args) => {
     try {

@@ -7,6 +7,7 @@ import type { Store } from "#src/store/store.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import { localHour } from "./looks.ts";
 import { countLooks, type Look } from "./queries.ts";
+import { type Waiting, waitingUsers } from "./waiting-users.ts";
 
 export type GatherDeps = {
   store: Store;
@@ -24,7 +25,7 @@ export type GatherDeps = {
 /**
  * Gathers in memory that users look, and writes it every few seconds, many users in one statement: receipts come by the
  * thousand, and of a user's only the first of an hour says anything new. What is gathered is lost with the process, and
- * so is what comes while more users than it holds are waiting to be written.
+ * so is what comes while more users than it holds are waiting to be written: of the tenants who have the most of them.
  */
 export type Gathering = AsyncDisposable & {
   /** A user looks, now. Costs a look-up. */
@@ -38,19 +39,17 @@ const FLUSH_MS = 5000;
 const MAX_USERS = 20_000;
 const USERS_PER_STATEMENT = 250;
 
-type Waiting = { tenantId: string; userId: string; at: Date };
-
-export function startGathering(deps: GatherDeps): Gathering {
+export function startGathering(deps: GatherDeps, maxUsers = MAX_USERS): Gathering {
   const { store, clock, invalidations, loadPreferences, clockOf, log } = deps;
-  let waiting = new Map<string, Waiting>();
+  let waiting = waitingUsers(maxUsers);
   /** Until when the hour that a user has been counted in lasts. */
-  const counted = new LRUCache<string, number>({ max: MAX_USERS });
+  const counted = new LRUCache<string, number>({ max: maxUsers });
   const keyOf = (tenantId: string, userId: string) => `${tenantId} ${userId}`;
 
   /** What was looked before a change that forbids it, or after which the user is gone, is not written after it. */
   const forget = (tenantId: string, userId: string) => {
     const key = keyOf(tenantId, userId);
-    waiting.delete(key);
+    waiting.delete(tenantId, userId);
     counted.delete(key);
   };
   const subscriptions = [invalidations.on("preferences", forget), invalidations.on("user", forget)];
@@ -72,9 +71,9 @@ export function startGathering(deps: GatherDeps): Gathering {
   }
 
   async function flush(): Promise<void> {
-    const users = [...waiting.values()];
-    waiting = new Map();
-    for (const [tenantId, own] of Map.groupBy(users, (each) => each.tenantId)) {
+    const written = waiting;
+    waiting = waitingUsers(maxUsers);
+    for (const [tenantId, own] of written.byTenant()) {
       for (let from = 0; from < own.length; from += USERS_PER_STATEMENT) {
         await write(tenantId, own.slice(from, from + USERS_PER_STATEMENT)).catch((err) =>
           log.warn({ err, tenantId }, "could not write when users look; it is lost"),
@@ -93,10 +92,10 @@ export function startGathering(deps: GatherDeps): Gathering {
   return {
     looked(tenantId, userId) {
       const key = keyOf(tenantId, userId);
-      if (waiting.has(key) || waiting.size >= MAX_USERS) return;
+      if (waiting.has(tenantId, userId)) return;
       const at = clock();
       if (at.getTime() < (counted.get(key) ?? 0)) return;
-      waiting.set(key, { tenantId, userId, at });
+      waiting.add(tenantId, { userId, at });
     },
     flush: next,
     async [Symbol.asyncDispose]() {

@@ -14,12 +14,16 @@ export type Look = { userId: string; cell: number; hour: Date; at: Date };
  * Counts looks, one of a user at most, where that hour of theirs is not counted yet and they may be learnt from. By what
  * is committed when the statement begins, behind the fence: of a change that forbids it or deletes the user, either this
  * sees what it has committed, or it deletes what this has written.
+ *
+ * A clock that is far ahead would have an hour yet to come outweigh all others, and none counted until then: what lies
+ * more than a day ahead of the database's clock is not counted where something nearer is known, and gives way to it.
  */
 export async function countLooks(tx: Tx, tenantId: string, seen: readonly Look[]): Promise<void> {
   const fences = fenceNames(
     tenantId,
     seen.map(({ userId }) => userId),
   );
+  const far = tx`now() + interval '1 day'`;
   await Promise.all([
     tx`select ${sharedFence(tx, fences)}`.execute(),
     tx`
@@ -39,10 +43,13 @@ export async function countLooks(tx: Tx, tenantId: string, seen: readonly Look[]
         and not exists (select from token_revocations r
           where r.tenant_id = ${tenantId} and r.user_id = t.user_id and r.not_before >= t.at)
       order by t.user_id
-      on conflict (tenant_id, user_id) do update set last_hour = excluded.last_hour, weights = array(
+      on conflict (tenant_id, user_id) do update set last_hour = excluded.last_hour,
+        since = case when l.last_hour > ${far} and excluded.last_hour <= ${far} then excluded.since else l.since end,
+        weights = case when l.last_hour > ${far} and excluded.last_hour <= ${far} then excluded.weights else array(
           select was + now * 2 ^ (extract(epoch from excluded.last_hour - l.since)::float8 * 1000 / ${HALF_LIFE_MS}::float8)
-          from unnest(l.weights, excluded.weights) with ordinality as w (was, now, cell) order by cell)
-      where l.last_hour < excluded.last_hour`.execute(),
+          from unnest(l.weights, excluded.weights) with ordinality as w (was, now, cell) order by cell) end
+      where case when (l.last_hour > ${far}) = (excluded.last_hour > ${far}) then l.last_hour < excluded.last_hour
+        else excluded.last_hour <= ${far} end`.execute(),
   ]);
 }
 

@@ -17,8 +17,10 @@ export type NotificationLimitsDeps = {
   /** Ms from any start, for the pause after a failure. */
   clock: () => number;
   metrics: Pick<Metrics, "limiterDecisions" | "limiterFallback" | "redisSeconds" | "hourlyCap">;
-  /** Told when Redis stops and starts to answer. */
-  onAlert: (state: "redis-down" | "recovered", error?: unknown) => void;
+  /** Told when Redis stops and starts to answer, and when this process's clock comes to be apart from Redis's. */
+  onAlert: (state: "redis-down" | "recovered" | "clock-apart" | "clock-agrees", error?: unknown) => void;
+  /** Instead of Redis's clock, for tests. */
+  redisNow?: ((nowMs: number) => number) | undefined;
 };
 
 /**
@@ -37,7 +39,8 @@ export type NotificationLimitsDeps = {
  * The user's hourly cap is asked first (cap.ts). A turn that it gave is handed in like any other: with it one asks whether
  * it may come by now, keeps it if not, and once it has come asks the other windows.
  *
- * `now` decides which windows are open. It takes one round trip to Redis and never fails: within 100 ms without an answer,
+ * `now` decides which windows are open, unless it is more than a minute off Redis's clock: then that does, and what has no
+ * room is given no turn, but asks again within the longest backoff (half of it at least, where its window is that long). It takes one round trip to Redis and never fails: within 100 ms without an answer,
  * and at once while Redis is known to be away, the policies apply — if one of the limits in force is "closed" all but the
  * exempt wait 5 s and more (LIMITER_UNAVAILABLE); else this process counts by itself. The cap is one of the users' limits.
  */
@@ -47,7 +50,15 @@ export type NotificationLimits = {
 
 export function notificationLimits(deps: NotificationLimitsDeps): NotificationLimits {
   const { cache, config, clock, metrics } = deps;
-  const inRedis = redisLimits(cache, config);
+  let apart = false;
+  const inRedis = redisLimits(cache, config, {
+    redisNow: deps.redisNow,
+    onClock(aheadMs) {
+      if (apart === (aheadMs !== 0)) return;
+      apart = aheadMs !== 0;
+      deps.onAlert(apart ? "clock-apart" : "clock-agrees", apart ? new ClockApart(aheadMs) : undefined);
+    },
+  });
   const inProcess = localLimits(config);
   const closes = closesWithoutRedis(config);
   const redis = circuit({
@@ -90,6 +101,12 @@ export function notificationLimits(deps: NotificationLimitsDeps): NotificationLi
       return reservations.map((known) => known ?? answers.next().value ?? ALLOWED);
     },
   };
+}
+
+class ClockApart extends Error {
+  constructor(aheadMs: number) {
+    super(`${Math.round(Math.abs(aheadMs) / 1000)} s ${aheadMs > 0 ? "ahead of" : "behind"} Redis's clock`);
+  }
 }
 
 /**
@@ -136,12 +153,13 @@ export function lookingAtLimits({
   cache,
   config,
   clock,
-}: Pick<NotificationLimitsDeps, "cache" | "config" | "clock">): (
+  redisNow,
+}: Pick<NotificationLimitsDeps, "cache" | "config" | "clock" | "redisNow">): (
   tenantId: string,
   request: Request,
   now: Date,
 ) => Promise<Look> {
-  const look = redisLimits(cache, config, { looking: true });
+  const look = redisLimits(cache, config, { looking: true, redisNow });
   const redis = circuit({ up: () => cache.up(), clock });
   const closes = closesWithoutRedis(config);
   return async (tenantId, request, now) => {

@@ -1,7 +1,7 @@
 import { type Limit, TENANT_WINDOW, USER_WINDOWS } from "./windows.ts";
 
 /**
- * How slots are given, as pure rules over plain state. notification-limits.lua is the same rules for Redis; a property
+ * How slots are given, as pure rules over plain state. The files of slots/ are the same rules for Redis; a property
  * test holds the two together.
  *
  * Everybody stands in one queue per user, and in one per limit that users share. Its end, the frontier, is a window with

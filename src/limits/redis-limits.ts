@@ -1,6 +1,7 @@
 import type { Cache } from "#src/cache/redis.ts";
 import { loadScript } from "#src/cache/script.ts";
 import { heldHours } from "./cap.ts";
+import { phaseOf } from "./phase.ts";
 import {
   CAP_WINDOW,
   type Cap,
@@ -15,16 +16,31 @@ import {
 /** Finds each of the wanted a slot in all windows that it needs, and counts it there; answers them in their order. */
 export type TakeSlots = (tenantId: string, wanted: readonly Wanted[], nowMs: number) => Promise<Slot[]>;
 
-/** Counts in Redis, for all processes together, in one round trip; `looking`: counts nothing. Throws when Redis does not answer. */
+type Options = {
+  looking?: boolean;
+  /** Instead of Redis's clock, for tests: their clocks are their own. */
+  redisNow?: ((nowMs: number) => number) | undefined;
+  /** Told with each answer by how many ms this process's clock is ahead of Redis's, if that is over a minute; else 0. */
+  onClock?: (aheadMs: number) => void;
+};
+
+/** Its parts, each of which knows those before it. */
+const SCRIPT = ["asked", "user-value", "user-turns", "cap", "shared-turns", "answers", "take"] as const;
+
+/**
+ * Counts in Redis, for all processes together, in one round trip; `looking`: counts nothing. A caller whose clock is more
+ * than a minute off Redis's is counted by that, and what has no room is given no turn: it comes back within
+ * `maxBackoffMs`. Throws when Redis does not answer.
+ */
 export function redisLimits(
   { redis, namespace }: Pick<Cache, "redis" | "namespace">,
   config: NotificationLimitsConfig,
-  { looking = false } = {},
+  { looking = false, redisNow, onClock }: Options = {},
 ): TakeSlots {
-  const takeSlots = loadScript(redis, new URL("./notification-limits.lua", import.meta.url));
+  const takeSlots = loadScript(redis, ...SCRIPT.map((name) => new URL(`./slots/${name}.lua`, import.meta.url)));
   const limits = limitsOf(config);
   const all = config.globalPerMinute > 0;
-  const look = looking ? ["look"] : [];
+  const look = looking ? "look" : "";
 
   return async (tenantId, wanted, nowMs) => {
     // A script sees one slot of a cluster, chosen by the hash tag: a tenant's, whose limits and users' limits are counted
@@ -33,7 +49,8 @@ export function redisLimits(
     const { items, userIds } = pack(wanted, nowMs);
     const shared = all ? [prefix, `${namespace}:places:{all}`] : [prefix];
     const keys = [...shared, ...userIds.map((userId) => `${prefix}:${userId}`)];
-    const answer = (await takeSlots(keys, [nowMs, ...limits, items, ...look])) as number[];
+    const given = redisNow === undefined ? [] : [redisNow(nowMs)];
+    const answer = (await takeSlots(keys, [nowMs, ...limits, items, look, ...given])) as number[];
     const limitOf = (number: number, usage: number, cap: Cap | undefined): Limit | undefined => {
       const window = WINDOWS[number - 1];
       const many = window === CAP_WINDOW ? cap?.share : limits[number - 1];
@@ -41,7 +58,7 @@ export function redisLimits(
     };
     let at = 0;
     const next = () => answer[at++] ?? 0;
-    return wanted.map(({ cap, capTurnMs = 0 }): Slot => {
+    const slots = wanted.map(({ cap, capTurnMs = 0 }): Slot => {
       const first = next();
       if (first < 0) {
         const told = -1 - first;
@@ -53,7 +70,21 @@ export function redisLimits(
       const limit = limitOf(next(), next(), cap);
       return { atMs: first === 0 ? capTurnMs : first, counted: next() === 1, limit };
     });
+    const redisMs = answer[at];
+    onClock?.(redisMs === undefined ? 0 : nowMs - redisMs);
+    if (redisMs === undefined) return slots;
+    return slots.map((slot, index) =>
+      slot.limit === undefined || slot.counted
+        ? slot
+        : comesBack(slot, wanted[index]?.userId ?? "", { nowMs, redisMs }),
+    );
   };
+
+  /** Where the clocks are apart: it asks again, by its own, when its turn would be by Redis's, or well before. */
+  function comesBack(slot: Slot, userId: string, { nowMs, redisMs }: { nowMs: number; redisMs: number }): Slot {
+    const atMostMs = (config.maxBackoffMs * (1 + phaseOf(userId) / 65_536)) / 2;
+    return { ...slot, atMs: nowMs + Math.ceil(Math.min(Math.max(slot.atMs - redisMs, 0), atMostMs)) };
+  }
 }
 
 /** How the script puts together what it tells of one that goes at once. */

@@ -10,6 +10,7 @@ import type { NotificationLimitsConfig } from "./windows.ts";
 export function limitsDeps({
   clock,
   log,
+  redisClock,
   ...rest
 }: {
   cache: Cache;
@@ -17,16 +18,26 @@ export function limitsDeps({
   clock: Clock;
   metrics: Metrics;
   log: Pick<Logger, "info" | "error">;
+  redisClock?: Clock | undefined;
 }): NotificationLimitsDeps {
   return {
     ...rest,
     clock: () => clock().getTime(),
-    onAlert: (state, err) =>
-      state === "recovered"
-        ? log.info("the limits are kept in Redis again")
-        : log.error({ err }, "Redis is away; the limits follow their policy for that"),
+    redisNow: redisClock && (() => redisClock().getTime()),
+    onAlert(state, err) {
+      if (state === "redis-down" || state === "clock-apart") log.error({ err }, ALERTS[state]);
+      else log.info(ALERTS[state]);
+    },
   };
 }
+
+const ALERTS = {
+  "redis-down": "Redis is away; the limits follow their policy for that",
+  recovered: "the limits are kept in Redis again",
+  "clock-apart":
+    "this clock is more than a minute off Redis's: limits count by that, and what is over them has no turn",
+  "clock-agrees": "this clock agrees with Redis's again",
+} as const;
 
 /** To ask them without counting. */
 export function looking(deps: NotificationLimitsDeps) {

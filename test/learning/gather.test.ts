@@ -29,8 +29,11 @@ time.now = new Date("2026-12-01T09:20:00Z");
 /** Another process: it hears of nothing. */
 const deaf = { on: () => ({ [Symbol.dispose]: () => undefined }) };
 
-function gathering(hears: Parameters<typeof startGathering>[0]["invalidations"] = invalidations): Gathering {
-  return startGathering({
+function gathering(
+  hears: Parameters<typeof startGathering>[0]["invalidations"] = invalidations,
+  maxUsers?: number,
+): Gathering {
+  const deps: Parameters<typeof startGathering>[0] = {
     ...{ store, clock, clockOf },
     invalidations: hears,
     loadPreferences: (tenantId, userIds) =>
@@ -39,7 +42,8 @@ function gathering(hears: Parameters<typeof startGathering>[0]["invalidations"] 
         return new Map(userIds.map((userId) => [userId, compile(levels(userId), new Set(), clockOf)]));
       }),
     log: { warn: (...told: unknown[]) => void failures.push(told) },
-  });
+  };
+  return startGathering(deps, maxUsers);
 }
 
 const tenant = () => newId();
@@ -177,4 +181,45 @@ test("one that is erased twice is erased once", async () => {
   await gatherer.flush();
   const erased = await Promise.all([1, 2].map(() => store.tenantDb(tenantId, (db) => eraseLooks(db, tenantId, "ann"))));
   expect(erased.sort()).toEqual([false, true]);
+});
+
+test("a process whose clock is years ahead leaves what is learnt as it is, and what it alone has seen gives way", async () => {
+  const tenantId = tenant();
+  await using right = gathering(deaf);
+  await using ahead = gathering(deaf);
+  const lookAt = async (gatherer: Gathering, at: Date, userIds: readonly string[]) => {
+    time.now = at;
+    for (const userId of userIds) gatherer.looked(tenantId, userId);
+    await gatherer.flush();
+    return Promise.all(userIds.map((userId) => learnt(tenantId, userId)));
+  };
+  // By the database's clock.
+  const today = new Date();
+  const inYears = (hours: number) => new Date(today.getTime() + 5 * 365 * DAY + hours * HOUR);
+  const [known] = await lookAt(right, new Date(today.getTime() - 3 * HOUR), ["ann"]);
+  expect(await lookAt(ahead, inYears(0), ["ann"])).toEqual([known]);
+  const [fresh] = await lookAt(ahead, inYears(1), ["bob"]);
+  expect(fresh?.lastHour.getTime()).toBeGreaterThan(today.getTime() + 4 * 365 * DAY);
+  const [ann, bob] = await lookAt(right, today, ["ann", "bob"]);
+  const sum = (weights: readonly number[] = []) => weights.reduce((all, each) => all + each, 0);
+  expect(sum(ann?.weights)).toBeCloseTo(2, 1);
+  expect(sum(bob?.weights)).toBe(1);
+  expect([bob?.since, bob?.lastHour]).toEqual([ann?.lastHour, ann?.lastHour]);
+});
+
+test("a tenant whose users look by the thousand leaves others their share of what is gathered", async () => {
+  const [flood, few, other] = [tenant(), tenant(), tenant()];
+  const gatherer = gathering(deaf, 12);
+  const users = (count: number) => Array.from({ length: count }, (_, n) => `user-${n}`);
+  for (const userId of users(50)) gatherer.looked(flood, userId);
+  for (const userId of users(2)) gatherer.looked(few, userId);
+  for (const userId of users(50)) gatherer.looked(other, userId);
+  for (const userId of users(3)) gatherer.looked(few, userId);
+  await gatherer[Symbol.asyncDispose]();
+  const written = async (tenantId: string) => {
+    const found = await Promise.all(users(50).map((userId) => learnt(tenantId, userId)));
+    return found.filter((each) => each !== undefined).length;
+  };
+  expect([await written(flood), await written(few), await written(other)]).toEqual([5, 3, 4]);
+  expect(failures).toEqual([]);
 });

@@ -31,12 +31,16 @@ const CONFIG: NotificationLimitsConfig = {
   maxBackoffMs: 300_000,
   onRedisDown: { user: "open-local", tenant: "open-local", global: "open-local" },
 };
-/** Ahead of Redis's clock, which is asked where those of callers are far apart: there is no other then than theirs. */
 const NOON = Date.parse("2099-01-10T12:00:00Z");
 const HOUR_MS = 3_600_000;
 const noon = (seconds: number) => new Date(NOON + seconds * 1000);
 
-async function limiter(changes: Partial<NotificationLimitsConfig> = {}, on = cache) {
+/** Redis's clock goes by each caller's, unless it is said how. */
+async function limiter(
+  changes: Partial<NotificationLimitsConfig> = {},
+  on = cache,
+  { redisNow = (nowMs: number) => nowMs, asIs = false }: { redisNow?: (nowMs: number) => number; asIs?: boolean } = {},
+) {
   const alerts: string[] = [];
   const state = { nowMs: 0 };
   const limits = notificationLimits({
@@ -45,6 +49,7 @@ async function limiter(changes: Partial<NotificationLimitsConfig> = {}, on = cac
     clock: () => state.nowMs,
     metrics: createMetrics(new Registry()),
     onAlert: (alert) => alerts.push(alert),
+    redisNow: asIs ? undefined : redisNow,
   });
   return { ...limits, alerts, state };
 }
@@ -330,7 +335,10 @@ test("what a caller whose clock ran ahead has left keeps nobody waiting who come
   expect(late).toMatchObject([{ allowed: true }, { allowed: false, reason: Reason.TENANT_LIMIT, usage: 12 }]);
 });
 
-test("a caller whose clock is minutes or days behind counts with those whose clock is right", async () => {
+test.each([
+  ["behind", -1],
+  ["ahead", 1],
+])("a caller whose clock is minutes or days %s counts with those whose clock is right", async (_, sign) => {
   // Right is by Redis's own clock. A day or an hour that ends meanwhile proves nothing: then once more.
   const within = async <T>(ms: number, ask: (tenant: string, right: Date) => Promise<T>): Promise<T> => {
     const right = new Date();
@@ -338,35 +346,73 @@ test("a caller whose clock is minutes or days behind counts with those whose clo
     const over = Math.floor(Date.now() / ms) !== Math.floor(right.getTime() / ms);
     return over ? within(ms, ask) : answer;
   };
-  const minutesBefore = (right: Date, minutes: number) => new Date(right.getTime() - minutes * 60_000);
+  const wrong = (right: Date, minutes: number) => new Date(right.getTime() + sign * minutes * 60_000);
   const day = { burst: 100, perMinute: 100, perHour: 100, perDay: 5 };
-  const { reserve } = await limiter({ perUser: day, perTenantPerMinute: 100, globalPerMinute: 100 });
+  const changes = { perUser: day, perTenantPerMinute: 100, globalPerMinute: 100 };
+  const { reserve, alerts } = await limiter(changes, cache, { asIs: true });
   const counts = await within(86_400_000, async (tenant, right) => {
+    alerts.length = 0;
     const counts = [];
-    for (const minutes of [0, 2, 90, 3000, 0, 2]) {
-      counts.push(allowed(await reserve(tenant, wanted(4), minutesBefore(right, minutes))));
+    for (const minutes of [0, 2, 90, 3000, 0, 2, 0]) {
+      counts.push(allowed(await reserve(tenant, wanted(4), wrong(right, minutes))));
     }
     return counts;
   });
-  expect(counts).toEqual([4, 1, 0, 0, 0, 0]);
+  expect(counts).toEqual([4, 1, 0, 0, 0, 0, 0]);
+  expect(alerts).toEqual(["clock-apart", "clock-agrees", "clock-apart", "clock-agrees"]);
+  // Of whom nothing is known yet, too.
+  const fresh = await within(86_400_000, async (tenant, right) => {
+    const first = allowed(await reserve(tenant, wanted(4), wrong(right, 90)));
+    return [first, allowed(await reserve(tenant, wanted(4), right)), allowed(await reserve(tenant, wanted(4), right))];
+  });
+  expect(fresh).toEqual([4, 1, 0]);
 
   const cap: Cap = { perHour: 1, share: 1, over: "wait" };
   await within(HOUR_MS, async (tenant, right) => {
-    const behind = minutesBefore(right, 200);
+    const now = wrong(right, 200);
     expect(allowed(await reserve(tenant, wanted(1, "ann", { cap }), right))).toBe(1);
-    const [one] = wanted(1, "ann", { cap, expiresAtMs: right.getTime() + 3 * HOUR_MS });
-    const [turn] = await reserve(tenant, [one as Request], behind);
-    if (turn?.allowed !== false) throw new Error("it had no turn to wait for");
-    const hours = Math.floor(turn.until.getTime() / HOUR_MS) - Math.floor(right.getTime() / HOUR_MS);
-    const slot = { at: turn.until, reason: Reason.HOURLY_CAP };
-    const again = await reserve(tenant, [{ ...(one as Request), attempt: 1, slot }], behind);
-    return { hours, again, turn };
-  }).then(({ hours, again, turn }) => {
-    expect({ hours, slot: turn.slot }).toEqual({ hours: 1, slot: true });
-    // It keeps its turn: none was better.
-    expect(again).toMatchObject([{ allowed: false, until: turn.until }]);
+    const [turn] = await reserve(tenant, wanted(1, "ann", { cap }), now);
+    if (turn?.allowed !== false) throw new Error("it did not wait");
+    return { turn, now };
+  }).then(({ turn, now }) => {
+    // A turn by Redis's clock would be hours away by this one's, or long gone: it has none, and asks again.
+    expect(turn).toMatchObject({ reason: Reason.HOURLY_CAP, slot: false });
+    expect(turn.until.getTime()).toBeGreaterThan(now.getTime());
+    expect(turn.until.getTime()).toBeLessThanOrEqual(now.getTime() + CONFIG.maxBackoffMs);
   });
 });
+
+test.each([5, -5])(
+  "while Redis's clock is %i hours off nobody gets more, nor waits for long, nor after that",
+  async (hours) => {
+    let off = 0;
+    const redisNow = (nowMs: number) => nowMs + off * HOUR_MS;
+    const { reserve } = await limiter({ perTenantPerMinute: 8 }, cache, { redisNow });
+    const tenant = randomUUID();
+    expect(allowed(await reserve(tenant, wanted(3), noon(0)))).toBe(3);
+    off = hours;
+    // Everyone begins anew once, by a clock on which all agree: with five in ten seconds, and eight in the tenant's minute.
+    const chunk = [...wanted(7), ...wanted(7, "bob")];
+    const first = await reserve(tenant, chunk, noon(20));
+    expect(allowed(first)).toBe(8);
+    let waiting = chunk.filter((_, index) => !first[index]?.allowed);
+    for (let seconds = 30, attempt = 1; waiting.length > 0; seconds += 10, attempt++) {
+      expect(seconds).toBeLessThan(90);
+      const again = waiting.map((each) => ({ ...each, attempt }));
+      const answers = await reserve(tenant, again, noon(seconds));
+      for (const each of answers) {
+        if (each.allowed) continue;
+        expect(each.slot).toBe(false);
+        expect(each.until.getTime() - noon(seconds).getTime()).toBeLessThanOrEqual(CONFIG.maxBackoffMs);
+      }
+      expect(allowed(answers)).toBe(seconds < 60 ? 0 : 6);
+      waiting = waiting.filter((_, index) => !answers[index]?.allowed);
+    }
+    off = 0;
+    const back = await reserve(tenant, [...wanted(6), ...wanted(2, "bob")], noon(130));
+    expect(back.map((each) => each.allowed)).toEqual([true, true, true, true, true, false, true, true]);
+  },
+);
 
 test("nothing stays in Redis for ever", async () => {
   const tenant = randomUUID();
@@ -472,7 +518,8 @@ test("this process by itself gives the slots that Redis gives", async () => {
       const config = { ...CONFIG, perUser: small, ...changes };
       const tenants = [randomUUID(), randomUUID()];
       const own = { redis: cache.redis, namespace: `${namespace}:${randomUUID()}` };
-      const [inRedis, inProcess] = [redisLimits(own, config), localLimits(config)];
+      const inRedis = redisLimits(own, config, { redisNow: (nowMs) => nowMs });
+      const inProcess = localLimits(config);
       let nowMs = NOON;
       for (const { seconds, tenant, items } of steps) {
         nowMs += seconds * 1000;

@@ -57,6 +57,7 @@ export type TestPlatformOptions = {
   /** Settings over those of the tests. */
   env?: Record<string, string>;
   roles?: readonly ("api" | "stream" | "worker" | "scheduler")[];
+  /** Redis's too, unless `between` says otherwise. */
   clock?: Clock;
   /** Stands between the node and the parts it works with. */
   between?: Between;
@@ -125,7 +126,7 @@ export async function startTestPlatform(options: TestPlatformOptions = {}): Prom
       {
         log,
         ...(options.clock === undefined ? {} : { clock: options.clock }),
-        ...(options.between === undefined ? {} : { between: options.between }),
+        between: { ...(options.clock === undefined ? {} : { redisClock: options.clock }), ...options.between },
       },
     ),
   );

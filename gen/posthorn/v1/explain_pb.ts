@@ -376,8 +376,8 @@ export const ExplainedEntrySchema: GenMessage<ExplainedEntry> = /*@__PURE__*/
 /**
  * What is asked when a notification is decided, in the order of this list, which is
  * that of ChannelExplanation.gates but not of the numbers: what is final before what
- * waits, the clock before what collects, and limits last, because asking them
- * counts. The first that objects decides, and those after it are not asked.
+ * waits, the user's digest before the clock, that before what else collects, and
+ * limits last, because asking them counts. The first that objects decides, and those after it are not asked.
  *
  * @generated from enum posthorn.v1.Gate
  */
@@ -514,8 +514,8 @@ export const Gate = {
 /**
  * What is asked when a notification is decided, in the order of this list, which is
  * that of ChannelExplanation.gates but not of the numbers: what is final before what
- * waits, the clock before what collects, and limits last, because asking them
- * counts. The first that objects decides, and those after it are not asked.
+ * waits, the user's digest before the clock, that before what else collects, and
+ * limits last, because asking them counts. The first that objects decides, and those after it are not asked.
  *
  * @generated from enum posthorn.v1.Gate
  */

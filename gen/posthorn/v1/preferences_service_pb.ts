@@ -259,7 +259,8 @@ export const HourlyCapSchema: GenMessage<HourlyCap> = /*@__PURE__*/
  * digest itself is of type and category "digest", worded as the tenant's type of
  * that key says (BatchWording), has the highest priority among its members, and is
  * decided as any other. Due in quiet hours, do not disturb or
- * a weekend, it stays open until their end (BatchService). Where a change of
+ * a weekend, it stays open until their end (BatchService), also for what is sent
+ * meanwhile; what is sent in them waits for it like all else. Where a change of
  * preferences dissolves it, its members wait for the digest that would have been
  * theirs by the new times from the beginning; where that is past, they come
  * together as soon as the clock allows.
@@ -2042,9 +2043,9 @@ export const PreferenceLevelSchema: GenEnum<PreferenceLevel> = /*@__PURE__*/
  * When a notification is decided, the first of these that objects counts:
  * expired, type deleted, opted out, type or category off, channel off (or for what
  * is CRITICAL alone), channel not to be had, below the minimum priority, filtered
- * by the user's subscriptions, scheduled for later, quiet hours, do not disturb,
- * weekend; then the digest, or else a poor hour (Timing) and the batch of its type,
- * or else that the channel is for digests alone; then the hourly cap and the
+ * by the user's subscriptions, scheduled for later, the digest, or else that the
+ * channel is for digests alone; then quiet hours, do not disturb, weekend; then a
+ * poor hour (Timing) and the batch of its type; then the hourly cap and the
  * limits, which count a batch or digest as one notification. What the clock holds
  * waits for the first instant at which quiet hours, do not disturb and weekend all
  * allow; it expires at once if it would expire before. Clock rules go by the wall

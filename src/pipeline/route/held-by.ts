@@ -31,6 +31,7 @@ export function holdingBy(decide: (facts: Facts, now: Date) => ChannelVerdict[])
       senderId: senderId ?? undefined,
       expiresAt: expiresAt ?? undefined,
       batchedAlready: true,
+      collected: true,
     };
     const verdicts = decide({ notification, preferences: { ...preferences, wishes: undefined } }, now);
     return verdicts.find((verdict) => verdict.kind === "hold");

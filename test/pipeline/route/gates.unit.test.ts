@@ -137,10 +137,10 @@ test("the gates are asked in the order in which the README tells them", () => {
     [Reason.BELOW_MINIMUM_PRIORITY, () => (user = { ...user, minimumPriority: Priority.LOW })],
     [Reason.FILTERED, () => (filters = [])],
     [Reason.SCHEDULED, () => (notification = { ...notification, scheduledAt: undefined })],
+    [Reason.DIGEST, () => (user = { ...user, digest: {} })],
     [Reason.QUIET_HOURS, () => (user = { ...user, quietHours: {} })],
     [Reason.DO_NOT_DISTURB, () => (user = { ...user, doNotDisturb: {} })],
     [Reason.WEEKEND, () => (user = { ...user, weekendsEnabled: true })],
-    [Reason.DIGEST, () => (user = { ...user, digest: {} })],
     [Reason.BATCHING, () => (notification = { ...notification, rules: undefined })],
     [undefined, () => undefined],
   ];
@@ -186,6 +186,41 @@ test("each channel has its verdict, in the notification's order", () => {
     { channel: IN_APP, ...suppressed(Reason.CHANNEL_DISABLED) },
     { channel: SMS, ...suppressed(Reason.CHANNEL_UNAVAILABLE) },
   ]);
+});
+
+describe("a digest that is due while the clock allows nothing", () => {
+  const day = { quietHours: { enabled: true, startTime: "07:00", endTime: "20:00" } };
+  const flush = (user: Parameters<typeof facts>[0], at: string, more: Partial<Facts["notification"]> = {}) => {
+    const verdict = only(facts(user, more), new Date(`2026-01-${at}Z`));
+    return verdict.kind === "batch" ? verdict.plan : verdict;
+  };
+  const daily = { ...day, digest: { mode: Digest_Mode.DAILY, time: "18:00" } };
+  const due = (at: string) => ({ key: "d:3:1", flushAt: new Date(`2026-01-${at}Z`) });
+
+  test("takes what is sent meanwhile, and comes as soon as it does", () => {
+    for (const at of ["09T06:00:00", "09T17:00:00", "09T17:59:59"])
+      expect(flush(daily, at)).toMatchObject(due("09T20:00:00"));
+    // After its time it is that of the next day.
+    for (const at of ["09T18:00:00", "09T21:00:00"]) expect(flush(daily, at)).toMatchObject(due("10T20:00:00"));
+    expect(flush({ ...day, digest: { mode: Digest_Mode.HOURLY } }, "09T07:30:00")).toMatchObject({
+      flushAt: new Date("2026-01-09T20:00:00Z"),
+    });
+  });
+  test("is that of who left one before its end, too", () => {
+    const since = { batchedSince: new Date("2026-01-09T17:00:00Z") };
+    expect(flush(daily, "09T18:30:00", since)).toMatchObject(due("09T20:00:00"));
+    expect(flush(daily, "10T08:00:00", since)).toMatchObject({ flushAt: new Date("2026-01-10T20:00:00Z") });
+  });
+  test("does not take what the digest does not", () => {
+    const held = { kind: "hold", reason: Reason.QUIET_HOURS };
+    const never = rulesOf(definitionOf(create(NotificationTypeSchema, { key: "news", digest: DigestRule.NEVER })));
+    expect(flush(daily, "09T17:00:00", { rules: never })).toMatchObject(held);
+    expect(flush(daily, "09T17:00:00", { batchedAlready: true })).toMatchObject(held);
+  });
+  test("is no nearer where the clock never allows anything", () => {
+    const always = { quietHours: { enabled: true, startTime: "08:00", endTime: "08:00" }, digest: daily.digest };
+    expect(flush(always, "09T17:00:00")).toMatchObject(due("10T18:00:00"));
+  });
 });
 
 test("text messages are for CRITICAL alone where the user wants that", () => {

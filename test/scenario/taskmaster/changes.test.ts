@@ -98,7 +98,7 @@ test("habits that wait for others come at once without batching, into the digest
 test("who goes back to the defaults finds everything as on the first day, and what waits too", async () => {
   await prefer("eve", { digest: { mode: Digest_Mode.WEEKLY }, quietHours: { enabled: true, startTime: "20:00" } });
   const waiting = await send("eve", "TASK_ASSIGNED", "Review");
-  expect(waiting.status).toBe(Status.HELD);
+  expect(waiting.status).toBe(Status.BATCHED);
   const app = await story.user("eve");
   const { reconciled } = await app.preferences.resetPreferences({});
   expect(reconciled).toMatchObject({ released: 1 });

@@ -1,5 +1,5 @@
 import { Priority, type Reason } from "#gen/posthorn/v1/notification_pb.ts";
-import { type Pattern, patternFor } from "#src/preferences/clock-rules.ts";
+import { type Blocks, type ClockRules, type Pattern, patternFor } from "#src/preferences/clock-rules.ts";
 import { isBlocked, nextAllowed } from "#src/preferences/next-allowed.ts";
 import type { Gate } from "./gate.ts";
 
@@ -17,7 +17,12 @@ export function clockGate(rule: Exclude<keyof Pattern, "all">, reason: Reason): 
     const pattern = patternFor(rules, { critical: priority === Priority.CRITICAL, senderId });
     const nowMs = now.getTime();
     if (!isBlocked(pattern[rule], rules.clock, nowMs)) return undefined;
-    const until = nextAllowed(pattern.all, rules.clock, nowMs) ?? nowMs + DAY_MS;
-    return { kind: "hold", reason, until: new Date(until) };
+    return { kind: "hold", reason, until: firstAllowed(pattern.all, rules, now) };
   };
+}
+
+/** The first instant, not before `from`, at which none of the blocks holds; where they fill the week, a day later. Pure. */
+export function firstAllowed(blocks: Blocks, { clock }: Pick<ClockRules, "clock">, from: Date): Date {
+  const fromMs = from.getTime();
+  return new Date(nextAllowed(blocks, clock, fromMs) ?? fromMs + DAY_MS);
 }

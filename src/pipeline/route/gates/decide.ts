@@ -32,9 +32,9 @@ type Step = { name: Name } & ({ about: "notification"; gate: Gate } | { about: "
 
 /**
  * The gates in their order: what is final before what passes, so that nothing waits for the end of quiet hours only to
- * be suppressed; the clock before what collects, so that a batch is short and its window begins when it may be
- * delivered; the time that users have chosen for their digest before what was learnt of them, or it would come after
- * that time and wait for the next; and what costs least first. The first that objects decides. To add a gate, write it in
+ * be suppressed; the time that users have chosen for their digest before the clock and what was learnt of them, or what is
+ * held over that time would miss its digest and wait for the next; the clock before what else collects, so that a batch
+ * is short and its window begins when it may be delivered; and what costs least first. The first that objects decides. To add a gate, write it in
  * a file of its own and put it into this list, and its name at the same place into that of notifications/explain.ts.
  *
  * Duplicates are kept out when a notification is accepted; what was cancelled is passed over when the chunk is read and
@@ -50,10 +50,10 @@ const gates = (available: number): readonly Step[] => [
   { name: Name.MINIMUM_PRIORITY, about: "notification", gate: belowMinimumPriority },
   { name: Name.SUBSCRIPTIONS, about: "notification", gate: filtered },
   { name: Name.SCHEDULE, about: "notification", gate: scheduled },
+  { name: Name.DIGEST, about: "channel", gate: digest },
   { name: Name.QUIET_HOURS, about: "notification", gate: quietHours },
   { name: Name.DO_NOT_DISTURB, about: "notification", gate: doNotDisturb },
   { name: Name.WEEKEND, about: "notification", gate: weekend },
-  { name: Name.DIGEST, about: "channel", gate: digest },
   { name: Name.OPTIMAL_TIMING, about: "notification", gate: optimalTiming },
   { name: Name.BATCH, about: "notification", gate: batch },
 ];

@@ -3,8 +3,10 @@ import { Digest_Mode as Mode } from "#gen/posthorn/v1/preferences_service_pb.ts"
 import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import { type BatchPlan, digestPlan, isTooLateFor } from "#src/batches/plan.ts";
 import { isReminder } from "#src/notifications/own-tags.ts";
-import type { ScopeRules } from "#src/preferences/compile.ts";
+import { patternFor } from "#src/preferences/clock-rules.ts";
+import type { CompiledPreferences, ScopeRules } from "#src/preferences/compile.ts";
 import { batch } from "./batch.ts";
+import { firstAllowed } from "./clock.ts";
 import { type ChannelGate, type Facts, suppress } from "./gate.ts";
 
 /**
@@ -22,11 +24,25 @@ export const digest: ChannelGate = (facts, channel, now) => {
 };
 
 function planOf({ notification, preferences }: Facts, scope: ScopeRules, now: Date): BatchPlan | undefined {
-  const { channels, rules, batchedAlready, tags, expiresAt, batchedSince: since } = notification;
+  const { channels, rules, batchedAlready, tags, expiresAt, senderId, batchedSince: since } = notification;
   if (batchedAlready) return undefined;
   const rule = rules?.digest ?? DigestRule.UNSPECIFIED;
-  const plan = digestPlan({ channels, since }, rule, modeFor(channels, scope), preferences.digest, now);
+  const plan = digestPlan(
+    { channels, since },
+    rule,
+    modeFor(channels, scope),
+    preferences.digest,
+    now,
+    allowing(preferences, senderId),
+  );
   return plan !== undefined && isReminder(tags) && isTooLateFor(plan, expiresAt, now) ? undefined : plan;
+}
+
+/** A digest that is due while the clock allows nothing comes as soon as it does. */
+function allowing({ clock }: CompiledPreferences, senderId: string | undefined): (from: Date) => Date {
+  if (clock === undefined) return (from) => from;
+  const { all } = patternFor(clock, { critical: false, senderId });
+  return (from) => firstAllowed(all, clock, from);
 }
 
 /** What could come singly by none of its channels waits for a digest, whatever the user does with the rest. */
