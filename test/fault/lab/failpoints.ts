@@ -38,7 +38,7 @@ const TRANSACTIONS = [
   ["accept", /insert into (idempotency_keys|dedup_keys|notifications)/],
   ["decide", /insert into inbox_heads/],
   ["release", /n\.due_at <= .*\s.*for update skip locked/],
-  ["reconcile", /update notifications n set queued_at/],
+  ["reconcile", /queued_at is null or queued_at < .*\s.*for update skip locked/],
 ] as const;
 
 const OTHER = "other";
