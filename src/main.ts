@@ -154,7 +154,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     return known === undefined ? types.get(tenantId, key) : (known ?? undefined);
   };
   const preferences = stack.use(preferenceCache({ store, cache, invalidations, connected: broker.up, clock, newId }));
-  const payloads = contracts({ store, judging: judge, log });
+  const payloads = contracts({ store, judging: judge, log, metrics });
   const findTyped = findingTyped(findType, payloads);
   const acceptDeps: AcceptDeps = {
     store,

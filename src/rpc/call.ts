@@ -21,6 +21,8 @@ export type Call = {
   /** Names this call in logs and INTERNAL errors. */
   readonly requestId: string;
   readonly log: Logger;
+  /** Adds metadata to the answer, of a unary method: its name in lower case, printable ASCII. The last of a name counts. */
+  answerWith(name: string, value: string): void;
 };
 
 /**

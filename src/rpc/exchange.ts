@@ -47,6 +47,7 @@ export class Exchange implements Call {
   #log: Logger | undefined;
   #racing: Set<(fault: Fault) => void> | undefined;
   #end: { readonly fault: Fault | undefined } | undefined;
+  #answerHeaders: Map<string, string> | undefined;
   /** Called once if the call is aborted, with what the caller is to be told. The transport answers there. */
   onAbort: ((fault: Fault) => void) | undefined;
 
@@ -119,6 +120,16 @@ export class Exchange implements Call {
       ...(this.tenantId === "" ? {} : { tenant: this.tenantId }),
     });
     return this.#log;
+  }
+
+  answerWith(name: string, value: string): void {
+    this.#answerHeaders ??= new Map();
+    this.#answerHeaders.set(name, value);
+  }
+
+  /** What the transport sends before the answer; undefined: nothing of the handler's. */
+  get answerHeaders(): ReadonlyMap<string, string> | undefined {
+    return this.#answerHeaders;
   }
 
   get ended(): boolean {

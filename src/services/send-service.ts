@@ -55,6 +55,7 @@ import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import { zoneOf } from "#src/preferences/zone-of.ts";
 import { hasScope, scopeMissing } from "#src/rpc/access.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
+import { tellDeprecated, tellingDeprecated } from "#src/rpc/deprecation-headers.ts";
 import { itemError } from "#src/rpc/item-error.ts";
 import type { Violations } from "#src/rpc/validate.ts";
 import { keysetPage } from "#src/store/keyset.ts";
@@ -168,11 +169,12 @@ export function sendService(deps: SendServiceDeps): Service {
       if (fault !== undefined) throw fault;
       const [response] = await accept(call, [request]);
       if (response === undefined || response instanceof Fault) throw response;
+      tellDeprecated(call, response.warnings);
       const wait = request.waitForDecision === undefined ? 0 : durationMs(request.waitForDecision);
       return wait > 0 && response.results.length > 0 ? withDecisions(store, call, response, wait) : response;
     },
 
-    sendBatch: async (request, call) => ({ results: await sendEach(request.items, call) }),
+    sendBatch: async ({ items }, call) => ({ results: tellingDeprecated(call, await sendEach(items, call)) }),
 
     async *sendStream(requests, call) {
       for await (const request of requests) {

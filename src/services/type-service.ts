@@ -19,6 +19,7 @@ import { followType } from "#src/schedules/queries.ts";
 import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Db, Store } from "#src/store/store.ts";
+import { deprecatedSince } from "#src/types/deprecation.ts";
 import type { Difference } from "#src/types/differences.ts";
 import { compileContract, completeSet } from "#src/types/payload/contract.ts";
 import type { Judging } from "#src/types/payload/judging.ts";
@@ -165,7 +166,8 @@ export function typeService({ store, invalidations, pageTokens, clock, newId, ju
           if (stored === undefined) throw new Fault(ErrorReason.ETAG_MISMATCH);
         }
         if (request.revision !== 0 && request.revision !== stored.revision) throw new Fault(ErrorReason.ETAG_MISMATCH);
-        const changes = changesOf(stored, wanted, paths);
+        const deprecation = deprecatedSince(wanted.deprecation, stored.deprecation, clock());
+        const changes = changesOf(stored, { ...wanted, deprecation }, paths);
         if (changes.wording) await checkWordingOf(db, stored, changes.wording);
         if (Object.keys(changes).length === 0) return { row: stored, changes: [], created: false };
         const row = request.validateOnly

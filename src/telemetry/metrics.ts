@@ -89,6 +89,10 @@ export function createMetrics(registry: Registry) {
     deduplicated: counter("notifications_deduplicated", "Sends or recipients that an earlier one answered.", "kind"),
 
     deprecatedSends: counter("deprecated_sends", "Sends of deprecated types, by what came of them.", "outcome"),
+    contractsUnusable: counter(
+      "payload_contract_unusable",
+      "Looks for payload contracts that this process cannot use.",
+    ),
 
     queuePublished: counter("queue_published", "Chunks put on the queue.", "lane"),
     queuePublishFailures: counter(

@@ -26,6 +26,15 @@ export function storedDeprecation({ sunsetTime, ...rest }: TypeDeprecation): Uin
   );
 }
 
+/** The same with since when, which is `now` unless the type is deprecated already: then it is what is stored. */
+export function deprecatedSince(wanted: Uint8Array | null, before: Uint8Array | null, now: Date): Uint8Array | null {
+  if (wanted === null) return null;
+  const since = before === null ? timestampFromDate(now) : fromBinary(TypeDeprecationSchema, before).deprecateTime;
+  const deprecation = fromBinary(TypeDeprecationSchema, wanted);
+  if (since !== undefined) deprecation.deprecateTime = since;
+  return toBinary(TypeDeprecationSchema, deprecation);
+}
+
 /** What the contract's validation cannot refuse. */
 export function deprecationFaults({ key, deprecation }: Deprecated): FieldFault[] {
   if (deprecation === null) return [];
@@ -58,9 +67,9 @@ export function checkSunset(type: Deprecated, at: Date): void {
 /** What whoever sends the type is told. */
 export function warningsOf({ key, deprecation }: Deprecated): Warning[] {
   if (deprecation === null) return [];
-  const { replacement, sunsetTime } = fromBinary(TypeDeprecationSchema, deprecation);
-  const warning = { code: Warning_Code.TYPE_DEPRECATED, type: key, replacement };
-  return [create(WarningSchema, sunsetTime === undefined ? warning : { ...warning, sunsetTime })];
+  const { replacement, sunsetTime, deprecateTime } = fromBinary(TypeDeprecationSchema, deprecation);
+  const times = { ...(sunsetTime && { sunsetTime }), ...(deprecateTime && { deprecateTime }) };
+  return [create(WarningSchema, { code: Warning_Code.TYPE_DEPRECATED, type: key, replacement, ...times })];
 }
 
 export function typeSunset({ key, deprecation }: Deprecated): Fault {

@@ -1,6 +1,7 @@
 import { and, asc, eq, gt, isNotNull, isNull, sql } from "drizzle-orm";
 import { types } from "#src/store/schema/users.ts";
 import type { Db } from "#src/store/store.ts";
+import { deprecatedSince } from "./deprecation.ts";
 import type { NotificationTypeRow, TypeDefinition } from "./type.ts";
 
 /** Creates those types that the tenant does not have, and answers them. */
@@ -20,7 +21,8 @@ export async function insertTypes(
 /** The row of a type that nobody has changed. */
 export function newRow(tenantId: string, definition: TypeDefinition, now: Date): NotificationTypeRow {
   const noPayload = { payloadId: null, payloadVersion: null, payloadMessage: null };
-  return { ...definition, ...noPayload, tenantId, revision: 1, createdAt: now, updatedAt: now };
+  const deprecation = deprecatedSince(definition.deprecation, null, now);
+  return { ...definition, ...noPayload, deprecation, tenantId, revision: 1, createdAt: now, updatedAt: now };
 }
 
 export async function findType(db: Db, tenantId: string, key: string): Promise<NotificationTypeRow | undefined> {

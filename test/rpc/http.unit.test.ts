@@ -198,7 +198,8 @@ describe("CORS", () => {
       body: valid,
     });
     expect(call.headers.get("access-control-allow-origin")).toBe("https://app.example");
-    expect(call.headers.get("access-control-expose-headers")?.toLowerCase()).toContain("grpc-status-details-bin");
+    const exposed = call.headers.get("access-control-expose-headers")?.toLowerCase().split(", ");
+    expect(exposed).toEqual(expect.arrayContaining(["grpc-status-details-bin", "deprecation", "sunset"]));
   });
 
   test("pages of other origins may not", async () => {

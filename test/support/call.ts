@@ -31,6 +31,7 @@ export function fakeCall({ tenantId, principal = keyOf(tenantId), ...rest }: Fak
     signal: rest.signal ?? new AbortController().signal,
     requestId: rest.requestId ?? randomUUID(),
     log,
+    answerWith: () => undefined,
   };
 }
 

@@ -78,6 +78,10 @@ const TRIED: Readonly<Record<string, { told: Series; untold: Series[] }>> = {
     told: one("posthorn_stream_slow_consumers_total", 'instance="a"', rate(2)),
     untold: [one("posthorn_stream_slow_consumers_total", 'instance="a"', rate(1))],
   },
+  PosthornPayloadContractUnusable: {
+    told: one("posthorn_payload_contract_unusable_total", 'instance="a"', lately(1, 5)),
+    untold: [one("posthorn_payload_contract_unusable_total", 'instance="a"', always(9))],
+  },
   PosthornDependencyDown: {
     told: {
       ...one("posthorn_dependency_up", 'dependency="nats",instance="a"', always(1)),

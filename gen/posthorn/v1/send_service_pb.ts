@@ -300,6 +300,13 @@ export type SendResponse = Message<"posthorn.v1.SendResponse"> & {
    * What the sender should know. A repeat of an idempotency key has those of the
    * first answer.
    *
+   * What is told of deprecated types stands in the metadata of the answer as well,
+   * for clients and gateways that look at no message: `deprecation`, since when, as
+   * RFC 9745 writes it (`@` and seconds since 1970), and `sunset`, an HTTP date
+   * (RFC 8594). gRPC has them as initial metadata, Connect and gRPC-Web as headers of
+   * the response. Each at most once: of several types in a SendBatch the earliest
+   * of each. SendStream has none, whose metadata comes before its answers.
+   *
    * @generated from field: repeated posthorn.v1.Warning warnings = 3;
    */
   warnings: Warning[];

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file posthorn/v1/warning.proto.
  */
 export const file_posthorn_v1_warning: GenFile = /*@__PURE__*/
-  fileDesc("Chlwb3N0aG9ybi92MS93YXJuaW5nLnByb3RvEgtwb3N0aG9ybi52MSK+AQoHV2FybmluZxInCgRjb2RlGAEgASgOMhkucG9zdGhvcm4udjEuV2FybmluZy5Db2RlEgwKBHR5cGUYAiABKAkSEwoLcmVwbGFjZW1lbnQYAyABKAkSLwoLc3Vuc2V0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIjYKBENvZGUSFAoQQ09ERV9VTlNQRUNJRklFRBAAEhgKFENPREVfVFlQRV9ERVBSRUNBVEVEEAFCPAoPZGV2LnBvc3Rob3JuLnYxUAFaJ3Bvc3Rob3JuLmRldi9nZW4vcG9zdGhvcm4vdjE7cG9zdGhvcm52MWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("Chlwb3N0aG9ybi92MS93YXJuaW5nLnByb3RvEgtwb3N0aG9ybi52MSLyAQoHV2FybmluZxInCgRjb2RlGAEgASgOMhkucG9zdGhvcm4udjEuV2FybmluZy5Db2RlEgwKBHR5cGUYAiABKAkSEwoLcmVwbGFjZW1lbnQYAyABKAkSLwoLc3Vuc2V0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmRlcHJlY2F0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI2CgRDb2RlEhQKEENPREVfVU5TUEVDSUZJRUQQABIYChRDT0RFX1RZUEVfREVQUkVDQVRFRBABQjwKD2Rldi5wb3N0aG9ybi52MVABWidwb3N0aG9ybi5kZXYvZ2VuL3Bvc3Rob3JuL3YxO3Bvc3Rob3JudjFiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * What whoever made a request should know, although it was accepted.
@@ -47,6 +47,14 @@ export type Warning = Message<"posthorn.v1.Warning"> & {
    * @generated from field: google.protobuf.Timestamp sunset_time = 4;
    */
   sunsetTime?: Timestamp | undefined;
+
+  /**
+   * TYPE_DEPRECATED: since when the type is deprecated
+   * (TypeDeprecation.deprecate_time). Absent: nobody noted it.
+   *
+   * @generated from field: google.protobuf.Timestamp deprecate_time = 5;
+   */
+  deprecateTime?: Timestamp | undefined;
 };
 
 /**

@@ -70,7 +70,11 @@ export function grpcCalls(pipeline: Pipeline, open: OpenExchanges, gate: Gate, l
       if (exchange.ended) return;
       exchange.onAbort = (fault) => answer(statusOf(fault));
       answerUnary(exchange, call.request).then(
-        (output) => exchange.succeed() && answer(null, output),
+        (output) => {
+          if (!exchange.succeed()) return;
+          if (exchange.answerHeaders !== undefined) call.sendMetadata(metadataOf(exchange.answerHeaders));
+          answer(null, output);
+        },
         (error) => exchange.ended || answer(statusOf(exchange.fail(error))),
       );
     },
@@ -190,6 +194,12 @@ function streamOf(call: object): ServerHttp2Stream | undefined {
 function oneAtATime(call: object): void {
   const state = Reflect.get(call, "_readableState") as { highWaterMark?: number } | undefined;
   if (state !== undefined) state.highWaterMark = 1;
+}
+
+function metadataOf(headers: ReadonlyMap<string, string>): Metadata {
+  const metadata = new Metadata();
+  for (const [name, value] of headers) metadata.set(name, value);
+  return metadata;
 }
 
 function headerOf(call: AnyCall, name: string): string | undefined {

@@ -83,6 +83,7 @@ function unarySpec(procedure: Procedure): Spec {
       const output = await exchange.race(callUnary(exchange, exchange.accept(request)));
       const message = procedure.message(output);
       exchange.succeed();
+      tellHeaders(exchange, context);
       return message;
     } catch (error) {
       throw connectErrorOf(exchange.fail(error));
@@ -101,6 +102,7 @@ function streamingSpec(procedure: Procedure, pipeline: Pipeline): Spec {
       if (procedure.kind === "unary") {
         const output = procedure.message(await exchange.race(callUnary(exchange, request as Message)));
         exchange.succeed();
+        tellHeaders(exchange, context);
         yield output;
         return;
       }
@@ -142,6 +144,11 @@ async function theOnly(requests: AsyncGenerator<Message>): Promise<Message> {
   if (first.done) throw unreadable(Code.INVALID_ARGUMENT);
   if (!(await requests.next()).done) throw unreadable(Code.INVALID_ARGUMENT);
   return first.value;
+}
+
+/** The library sends the head with the first bytes of the answer. */
+function tellHeaders({ answerHeaders }: Exchange, { responseHeader }: HandlerContext): void {
+  for (const [name, value] of answerHeaders ?? []) responseHeader.set(name, value);
 }
 
 function servedBy(context: HandlerContext): Served {

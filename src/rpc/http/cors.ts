@@ -1,10 +1,11 @@
 import { cors } from "@connectrpc/connect";
+import { DEPRECATION_HEADERS } from "../deprecation-headers.ts";
 import type { HttpRequest, HttpResponse } from "./dual.ts";
 
 const ALLOWED_HEADERS = [...cors.allowedHeaders, "Authorization", "Posthorn-Tenant", "Traceparent", "Tracestate"].join(
   ", ",
 );
-const EXPOSED_HEADERS = cors.exposedHeaders.join(", ");
+const EXPOSED_HEADERS = [...cors.exposedHeaders, ...DEPRECATION_HEADERS].join(", ");
 const ALLOWED_METHODS = cors.allowedMethods.join(", ");
 
 /**

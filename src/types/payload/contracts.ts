@@ -1,6 +1,7 @@
 import { LRUCache } from "lru-cache";
 import type { Store, Tx } from "#src/store/store.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
+import type { Metrics } from "#src/telemetry/metrics.ts";
 import type { NotificationTypeRow } from "../type.ts";
 import { type Contract, compileContract, type StoredContract } from "./contract.ts";
 import type { Judging } from "./judging.ts";
@@ -9,7 +10,12 @@ import { StaleContract } from "./stale.ts";
 import { UnusableContract } from "./unusable.ts";
 import { compileWording, type Wording } from "./wording.ts";
 
-export type ContractsDeps = { store: Store; judging: Judging; log: Pick<Logger, "error"> };
+export type ContractsDeps = {
+  store: Store;
+  judging: Judging;
+  log: Pick<Logger, "error">;
+  metrics: Pick<Metrics, "contractsUnusable">;
+};
 
 /** Finds types as `find` does, with their contracts. */
 export function findingTyped(find: FindType, contracts: Contracts): FindTyped {
@@ -68,7 +74,10 @@ type Ready = {
   found?: { row: NotificationTypeRow; typed: TypedRow };
 };
 
-export function contracts({ store, judging, log }: ContractsDeps, config: Partial<ContractsConfig> = {}): Contracts {
+export function contracts(
+  { store, judging, log, metrics }: ContractsDeps,
+  config: Partial<ContractsConfig> = {},
+): Contracts {
   const { maxBytes, tenantBytes } = { ...DEFAULTS, ...config };
   const used = new Map<string, number>();
   const ready = new LRUCache<string, Ready>({
@@ -97,10 +106,16 @@ export function contracts({ store, judging, log }: ContractsDeps, config: Partia
     ready.set(entry.contract.id, entry);
   };
 
+  const checkUsable = (id: string): void => {
+    const failed = unusable.get(id);
+    if (failed === undefined) return;
+    metrics.contractsUnusable.inc();
+    throw failed;
+  };
+
   const made = (tenantId: string, { key, payloadId }: PayloadsOf, stored: StoredContract | undefined): Contract => {
     if (stored === undefined || stored.id !== payloadId) throw new StaleContract([key]);
-    const known = unusable.get(stored.id);
-    if (known !== undefined) throw known;
+    checkUsable(stored.id);
     try {
       const contract = compileContract(key, stored, judging);
       keep({ tenantId, contract, bytes: BASE_BYTES + BYTES_PER_BYTE * stored.descriptorSet.byteLength });
@@ -108,6 +123,7 @@ export function contracts({ store, judging, log }: ContractsDeps, config: Partia
     } catch (error) {
       if (error instanceof UnusableContract) {
         unusable.set(stored.id, error);
+        metrics.contractsUnusable.inc();
         const { version } = stored;
         log.error({ err: error, tenant: tenantId, type: key, version }, "cannot use a stored payload contract");
       }
@@ -135,8 +151,7 @@ export function contracts({ store, judging, log }: ContractsDeps, config: Partia
         known.found = { row, typed };
         return typed;
       }
-      const failed = unusable.get(id);
-      if (failed !== undefined) throw failed;
+      checkUsable(id);
       let reading = reads.get(id);
       if (reading === undefined) {
         reading = read(row).finally(() => reads.delete(id));
