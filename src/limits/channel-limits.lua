@@ -3,14 +3,15 @@
 --
 -- KEYS    of each user and channel a sorted set: what tells a hand-over from others, with the day that has its place and how
 --         far behind it stands in that, in STEPs
--- ARGV    of each hand-over six: number of its key (from 1), the tag, the day's limit (0: it is only counted), 1 if it is
---         never refused, today, and the last day in which a place is of use (-1: any)
+-- ARGV    of each hand-over seven: number of its key (from 1), the tag, the day's limit (0: it is only counted), 1 if it is
+--         never refused, today, the weekdays on which nothing may come (bit 0: Sunday), and the last day in which a place is
+--         of use (-1: any)
 -- Last, if given, "look": nothing is counted.
 --
 -- Answers of each four numbers: the day, how many today has, how many have their places in that day before it, and 1 if it
 -- has its place there, else 0.
 local HORIZON = 31
-local ITEM = 6
+local ITEM = 7
 local looking = #ARGV % ITEM == 1
 
 local STEP = 2 ^ -26
@@ -25,6 +26,11 @@ local function before(key, day, had)
   return count(key, day)
 end
 
+-- Day 0 was a Thursday.
+local function isClosed(closedDays, day)
+  return math.floor(closedDays / 2 ^ ((day + 4) % 7)) % 2 == 1
+end
+
 local function nextIn(key, day)
   local last = redis.call('ZREVRANGEBYSCORE', key, '(' .. day + 1, day, 'WITHSCORES', 'LIMIT', 0, 1)[2]
   return last and tonumber(last) + STEP or day
@@ -34,13 +40,15 @@ local answer, touched = {}, {}
 for at = 0, math.floor(#ARGV / ITEM) - 1 do
   local number, tag = tonumber(ARGV[at * ITEM + 1]), ARGV[at * ITEM + 2]
   local limit, exempt = tonumber(ARGV[at * ITEM + 3]), ARGV[at * ITEM + 4] == '1'
-  local today, last = tonumber(ARGV[at * ITEM + 5]), tonumber(ARGV[at * ITEM + 6])
+  local today, closedDays = tonumber(ARGV[at * ITEM + 5]), tonumber(ARGV[at * ITEM + 6])
+  local last = tonumber(ARGV[at * ITEM + 7])
   local key = KEYS[number]
   local had = tonumber(redis.call('ZSCORE', key, tag) or '')
   local used = count(key, today)
   local day = today
   if not exempt and limit > 0 then
-    while day - today <= HORIZON and before(key, day, had) >= limit do day = day + 1 end
+    while day - today <= HORIZON
+      and (day > today and isClosed(closedDays, day) or before(key, day, had) >= limit) do day = day + 1 end
   end
   local taken = day - today <= HORIZON and (last < 0 or day <= last)
   local nth = before(key, day, had)

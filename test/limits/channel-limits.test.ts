@@ -30,8 +30,8 @@ const deps = (policy: Policy, up = () => true): ChannelLimitsDeps => ({
 const limiter = (policy: Policy, up?: () => boolean) => channelLimits(deps(policy, up));
 const looking = (policy: Policy, up?: () => boolean) => lookingAtChannelLimits(deps(policy, up));
 const asking = (tag: string, more: Partial<Asking> = {}): Asking => ({
-  ...{ tag, userId: "ann", channel: Channel.SMS, limit: 2, exempt: false, today: TODAY, lastDay: undefined },
-  ...more,
+  ...{ tag, userId: "ann", channel: Channel.SMS, limit: 2, exempt: false },
+  ...{ today: TODAY, closedDays: 0, lastDay: undefined, ...more },
 });
 
 const step = fc.record({
@@ -43,6 +43,7 @@ const step = fc.record({
       channel: fc.constantFrom(Channel.SMS, Channel.EMAIL),
       limit: fc.nat({ max: 3 }),
       exempt: fc.nat({ max: 5 }).map((n) => n === 0),
+      closedDays: fc.oneof(fc.constantFrom(0, 0b1000001), fc.nat({ max: 127 })),
       lastIn: fc.option(fc.nat({ max: 4 }), { nil: undefined }),
     }),
     { minLength: 1, maxLength: 12 },
