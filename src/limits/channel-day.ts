@@ -8,8 +8,8 @@ import type { ZoneClock } from "#src/preferences/zone-clock.ts";
  *
  * Each hand-over has a place in one day, behind those that were there before, and keeps it however often it is tried. One
  * that finds its day full is given a place in the next that has room, and asks again when that has come; or sooner, and then
- * takes a better one if there is. A limit that was lowered holds for places too: who is over it by now looks for another.
- * Days that the recipient's clock rules close have no places: what waited for one
+ * takes a better one if there is. A limit that was lowered holds for places too: who is over it by now looks for another,
+ * and who finds none gives up what they had. Days that the recipient's clock rules close have no places: what waited for one
  * would come on the next that is open, all of them at once.
  *
  * Of each the day, and as a fraction how far behind it stands in that, in STEPs.
@@ -74,7 +74,8 @@ export function takePlace(places: Places, { tag, limit, exempt, today, closedDay
   if (!exempt && limit > 0) while (day - today <= HORIZON_DAYS && !hasRoom(day)) day++;
   const taken = day - today <= HORIZON_DAYS && (lastDay === undefined || day <= lastDay);
   const nth = before(day);
-  if (taken && day !== hadDay) places.set(tag, Math.max(day, ...placesOf(day).map((place) => place + STEP)));
+  if (!taken) places.delete(tag);
+  else if (day !== hadDay) places.set(tag, Math.max(day, ...placesOf(day).map((place) => place + STEP)));
   return { day, used, nth, taken };
 }
 

@@ -52,9 +52,13 @@ for at = 0, math.floor(#ARGV / ITEM) - 1 do
   end
   local taken = day - today <= HORIZON and (last < 0 or day <= last)
   local nth = before(key, day, had)
-  if taken and not looking and not (had and math.floor(had) == day) then
-    redis.call('ZADD', key, nextIn(key, day), tag)
-    touched[key] = today
+  if not looking then
+    if not taken then
+      redis.call('ZREM', key, tag)
+    elseif not (had and math.floor(had) == day) then
+      redis.call('ZADD', key, nextIn(key, day), tag)
+      touched[key] = today
+    end
   end
   local n = #answer
   answer[n + 1], answer[n + 2], answer[n + 3], answer[n + 4] = day, used, nth, taken and 1 or 0
@@ -62,7 +66,7 @@ end
 
 for key, today in pairs(touched) do
   redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. today - 1)
-  local furthest = math.floor(tonumber(redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]))
-  redis.call('EXPIRE', key, (math.max(furthest - today, 0) + 2) * 86400)
+  local furthest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+  if furthest then redis.call('EXPIRE', key, (math.max(math.floor(tonumber(furthest)) - today, 0) + 2) * 86400) end
 end
 return answer

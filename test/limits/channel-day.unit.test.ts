@@ -73,6 +73,13 @@ test("nobody takes a place that comes too late, or too far ahead", () => {
   expect(takePlace(places, asking("z", { limit: 1 })).taken).toBe(false);
 });
 
+test("what finds no place any more gives up the one that it had", () => {
+  const places: Places = new Map();
+  expect(days(places, ["a", "b", "c", "d", "e"])).toEqual([0, 0, 1, 1, 2]);
+  expect(takePlace(places, asking("d", { limit: 1, lastDay: TODAY + 1 }))).toMatchObject({ taken: false });
+  expect(days(places, ["f"])).toEqual([1]);
+});
+
 /** TODAY is a Friday. */
 const WEEKEND = 0b1000001;
 
