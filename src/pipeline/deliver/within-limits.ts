@@ -13,6 +13,7 @@ import type { Answer, ChannelLimits } from "#src/limits/channel-limits.ts";
 import { phaseOf } from "#src/limits/phase.ts";
 import { type Blocks, closedDays, patternFor } from "#src/preferences/clock-rules.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import type { RulesVersion } from "#src/preferences/fence.ts";
 import { nextAllowed } from "#src/preferences/next-allowed.ts";
 import type { HandedOver } from "./measure.ts";
 import type { Claimed, Stored } from "./queries.ts";
@@ -86,9 +87,10 @@ export function stopBy(
   now: Date,
 ): HandedOver | undefined {
   const { expiresAt } = stored;
+  const rules = preferences.version;
   if ("askAfterMs" in answer)
     return heldOrExpired(
-      { reason: Reason.LIMITER_UNAVAILABLE, until: new Date(now.getTime() + answer.askAfterMs) },
+      { reason: Reason.LIMITER_UNAVAILABLE, until: new Date(now.getTime() + answer.askAfterMs), rules },
       expiresAt,
     );
   if (answer.day === today) return undefined;
@@ -98,7 +100,7 @@ export function stopBy(
   const place = { ...answer, day: Math.min(answer.day, today + HORIZON_DAYS) };
   const until = new Date(turnOf(place, { limit, phase: phaseOf(userId), clock, allowed }));
   const stood = { usage: answer.used, limit, resetAt: new Date(startOf(clock, today + 1)) };
-  return heldOrExpired({ reason: Reason.CHANNEL_DAY_LIMIT, until, stood }, expiresAt);
+  return heldOrExpired({ reason: Reason.CHANNEL_DAY_LIMIT, until, stood, rules }, expiresAt);
 }
 
 const NONE: Blocks = [];
@@ -109,8 +111,13 @@ function blocksFor({ priority, senderId }: Ready["stored"], { clock }: CompiledP
   return patternFor(clock, { critical: priority === Priority.CRITICAL, senderId: senderId ?? undefined }).all;
 }
 
-/** Why a hand-over waits, and how the limit stood that holds it. */
-export type Hold = { reason: Reason; until: Date; stood?: { usage: number; limit: number; resetAt: Date } };
+/** Why a hand-over waits, by which rules, and how the limit stood that holds it. */
+export type Hold = {
+  reason: Reason;
+  until: Date;
+  rules?: RulesVersion | undefined;
+  stood?: { usage: number; limit: number; resetAt: Date };
+};
 
 /** It waits; or it is told now, not after a wait that is in vain. */
 export function heldOrExpired(hold: Hold, expiresAt: Date | null): HandedOver {
