@@ -84,6 +84,18 @@ test("Redis gives the places that the rules give, and to look gives the same and
   );
 });
 
+test("Redis too frees the place of what finds none any more, be it the only one", async () => {
+  const failed: string[] = [];
+  const take = channelLimits({ ...deps("open-local"), onAlert: (state) => failed.push(state) });
+  const days = async (...asked: Asking[]) => ((await take("freed", asked)) as Place[]).map(({ day }) => day - TODAY);
+  expect(await days(...["a", "b", "c", "d"].map((tag) => asking(tag)))).toEqual([0, 0, 1, 1]);
+  expect(await days(asking("d", { limit: 1, lastDay: TODAY + 1 }), asking("e"))).toEqual([2, 1]);
+  const alone = { userId: "bob" };
+  expect(await days(asking("a", alone), asking("a", { ...alone, lastDay: TODAY - 1 }))).toEqual([0, 0]);
+  expect((await take("freed", [asking("b", alone)]))[0]).toMatchObject({ used: 0 });
+  expect(failed).toEqual([]);
+});
+
 test("many who ask at once get no more places of a day than there are", async () => {
   const [one, other] = [limiter("open-local"), limiter("open-local")];
   const answers = await Promise.all(
