@@ -145,7 +145,7 @@ export async function endHoldsOfAll(
 
 /**
  * Gives hand-overs that a rule or a limit holds their turn at once, to be asked anew: the rules of their users have changed.
- * One that somebody has claimed is being asked.
+ * One that somebody has claimed is being asked, and is asked again if that was by the former rules (preferences/fence.ts).
  */
 export async function endHandOverHolds(db: Db, tenantId: string, userIds: readonly string[], now: Date): Promise<void> {
   await db.execute(sql`

@@ -8,7 +8,9 @@ import type { ZoneClock } from "#src/preferences/zone-clock.ts";
  *
  * Each hand-over has a place in one day, behind those that were there before, and keeps it however often it is tried. One
  * that finds its day full is given a place in the next that has room, and asks again when that has come; or sooner, and then
- * takes a better one if there is. A limit that was lowered holds for places too: who is over it by now looks for another.
+ * takes a better one if there is. A limit that was lowered holds for places too: who is over it by now looks for another,
+ * and who finds none gives up what they had. Days that the recipient's clock rules close have no places: what waited for one
+ * would come on the next that is open, all of them at once.
  *
  * Of each the day, and as a fraction how far behind it stands in that, in STEPs.
  */
@@ -45,6 +47,8 @@ export type Asking = {
   /** Counted, never refused. */
   exempt: boolean;
   today: number;
+  /** Bit n is set when nothing may come on weekday n (0: Sunday), but today: who asks has found that it may go. */
+  closedDays: number;
   /** No place is taken after it; undefined: any day will do. */
   lastDay: number | undefined;
 };
@@ -56,7 +60,7 @@ export type Asking = {
 export type Place = { day: number; used: number; nth: number; taken: boolean };
 
 /** Finds one its place and notes it. */
-export function takePlace(places: Places, { tag, limit, exempt, today, lastDay }: Asking): Place {
+export function takePlace(places: Places, { tag, limit, exempt, today, closedDays, lastDay }: Asking): Place {
   for (const [each, place] of places) if (place < today - 1) places.delete(each);
   const had = places.get(tag);
   const hadDay = had === undefined ? undefined : Math.floor(had);
@@ -65,12 +69,21 @@ export function takePlace(places: Places, { tag, limit, exempt, today, lastDay }
   const before = (day: number) =>
     placesOf(day).filter((place) => day !== hadDay || had === undefined || place < had).length;
   const used = placesOf(today).length;
+  const hasRoom = (day: number) => (day === today || !isClosed(closedDays, day)) && before(day) < limit;
   let day = today;
-  if (!exempt && limit > 0) while (day - today <= HORIZON_DAYS && before(day) >= limit) day++;
+  if (!exempt && limit > 0) while (day - today <= HORIZON_DAYS && !hasRoom(day)) day++;
   const taken = day - today <= HORIZON_DAYS && (lastDay === undefined || day <= lastDay);
   const nth = before(day);
-  if (taken && day !== hadDay) places.set(tag, Math.max(day, ...placesOf(day).map((place) => place + STEP)));
+  if (!taken) places.delete(tag);
+  else if (day !== hadDay) places.set(tag, Math.max(day, ...placesOf(day).map((place) => place + STEP)));
   return { day, used, nth, taken };
+}
+
+/** 1970-01-01 was a Thursday. */
+const WEEKDAY_OF_DAY_0 = 4;
+
+function isClosed(closedDays: number, day: number): boolean {
+  return ((closedDays >> ((day + WEEKDAY_OF_DAY_0) % 7)) & 1) === 1;
 }
 
 /** The lowest of the limits there are; 0: there is none. */
@@ -96,12 +109,15 @@ export function startOf(clock: ZoneClock, day: number): number {
 
 /**
  * When the turn of a place comes. `allowed`: the first instant, not before another, at which the recipient's clock rules let
- * it pass. `phase` (0 to 65,535) shifts a user's turns, so that not everybody's first is the first instant of the day.
+ * it pass. `phase` (0 to 65,535) shifts a user's turns, so that not everybody's first is the first instant of the day. Where
+ * the rules leave less of the day than the turns are spread over, those that would miss it come with its first.
  */
 export function turnOf(
   { day, nth }: Place,
   { limit, phase, clock, allowed }: { limit: number; phase: number; clock: ZoneClock; allowed(fromMs: number): number },
 ): number {
   const share = Math.min(1, (nth * 65_536 + phase) / (Math.max(1, limit) * 65_536));
-  return allowed(allowed(startOf(clock, day)) + Math.floor(share * SPREAD_MS));
+  const first = allowed(startOf(clock, day));
+  const turn = allowed(first + Math.floor(share * SPREAD_MS));
+  return dayOf(clock, turn) > dayOf(clock, first) ? first : turn;
 }

@@ -94,11 +94,11 @@ function redisPlaces({ redis, namespace }: Pick<Cache, "redis" | "namespace">, l
   const takePlaces = loadScript(redis, new URL("./channel-limits.lua", import.meta.url));
   return async (tenantId: string, asking: readonly Asking[]): Promise<Place[]> => {
     const numbers = new Map<string, number>();
-    const args = asking.flatMap(({ tag, userId, channel, limit, exempt, today, lastDay }) => {
+    const args = asking.flatMap(({ tag, userId, channel, limit, exempt, today, closedDays, lastDay }) => {
       const name = `${channel}:${userId}`;
       const number = numbers.get(name) ?? numbers.size + 1;
       numbers.set(name, number);
-      return [number, shortened(tag), limit, exempt ? 1 : 0, today, lastDay ?? -1];
+      return [number, shortened(tag), limit, exempt ? 1 : 0, today, closedDays, lastDay ?? -1];
     });
     // By the tenant, whose keys are on one node of a cluster.
     const keys = [...numbers.keys()].map((name) => `${namespace}:channel-days:{${tenantId}}:${name}`);

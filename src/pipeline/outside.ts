@@ -32,7 +32,7 @@ export function outsideWork(deps: {
   return {
     escalate: { store, slot, log, metrics, loadPreferences, reloadPreferences, askChannel, ended },
     deliver: {
-      ...{ store, clock, slot, log, metrics, channels, loadPreferences, askChannel, ended },
+      ...{ store, clock, slot, log, metrics, channels, loadPreferences, reloadPreferences, askChannel, ended },
       ...{ channelsPerDay, channelLimits },
       held: (tenantId, held, at) => announceHeld(live, tenantId, held, at),
       delivered: (tenantId, delivered, at) => announceDelivered(live, tenantId, delivered, at),

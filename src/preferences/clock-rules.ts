@@ -51,6 +51,14 @@ export function patternFor(rules: ClockRules, about: { critical: boolean; sender
   return about.critical ? critical : usual;
 }
 
+/** The weekdays that are blocked as a whole: bit 0 is Sunday's. */
+export function closedDays(blocks: Blocks): number {
+  let closed = 0;
+  for (let day = 0; day < 7; day++)
+    if (blocks.some(([start, end]) => start <= day * DAY && end >= (day + 1) * DAY)) closed |= 1 << day;
+  return closed;
+}
+
 /** When one period holds. */
 export function blocksOf({ dayOfWeek, startTime, endTime }: DoNotDisturbPeriod): Blocks {
   return merged([span(dayOfWeek, startTime, endTime)]);

@@ -23,6 +23,11 @@ export type RulesVersion = {
   readonly zone: string;
 };
 
+/** Whether what was drawn from these rules still holds by those that there are. Undefined: nobody asks. */
+export function isDrawnFrom(version: RulesVersion | undefined, { user, tenant, zone }: RulesVersion): boolean {
+  return version === undefined || (version.user === user && version.tenant === tenant && version.zone === zone);
+}
+
 /** A chunk with a hold for each of its users must not fill the table of locks; a few users may share one. */
 const BUCKETS = 64;
 

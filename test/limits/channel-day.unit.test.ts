@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Channel } from "#gen/posthorn/v1/notification_pb.ts";
+import type { DoNotDisturbPeriod } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import {
   type Asking,
   dayOf,
@@ -11,12 +12,14 @@ import {
   takePlace,
   turnOf,
 } from "#src/limits/channel-day.ts";
+import { clockRules, closedDays } from "#src/preferences/clock-rules.ts";
+import { nextAllowed } from "#src/preferences/next-allowed.ts";
 import { zoneClock } from "#src/preferences/zone-clock.ts";
 
 const TODAY = 20_000;
 const asking = (tag: string, more: Partial<Asking> = {}): Asking => ({
-  ...{ tag, userId: "ann", channel: Channel.SMS, limit: 2, exempt: false, today: TODAY, lastDay: undefined },
-  ...more,
+  ...{ tag, userId: "ann", channel: Channel.SMS, limit: 2, exempt: false },
+  ...{ today: TODAY, closedDays: 0, lastDay: undefined, ...more },
 });
 const days = (places: Places, tags: readonly string[], more: Partial<Asking> = {}) =>
   tags.map((tag) => takePlace(places, asking(tag, more)).day - (more.today ?? TODAY));
@@ -68,6 +71,59 @@ test("nobody takes a place that comes too late, or too far ahead", () => {
   expect(days(places, ["c"], { limit: 1 })).toEqual([1]);
   for (let n = 2; n <= HORIZON_DAYS; n++) takePlace(places, asking(`more-${n}`, { limit: 1 }));
   expect(takePlace(places, asking("z", { limit: 1 })).taken).toBe(false);
+});
+
+test("what finds no place any more gives up the one that it had", () => {
+  const places: Places = new Map();
+  expect(days(places, ["a", "b", "c", "d", "e"])).toEqual([0, 0, 1, 1, 2]);
+  expect(takePlace(places, asking("d", { limit: 1, lastDay: TODAY + 1 }))).toMatchObject({ taken: false });
+  expect(days(places, ["f"])).toEqual([1]);
+});
+
+/** TODAY is a Friday. */
+const WEEKEND = 0b1000001;
+
+test("nothing has its place on a day that the clock rules close, but today", () => {
+  const places: Places = new Map();
+  const weekend = { limit: 1, closedDays: WEEKEND };
+  expect(days(places, ["sent", "a", "b", "c"], weekend)).toEqual([0, 3, 4, 5]);
+  expect(days(places, ["a", "b", "c"], { ...weekend, today: TODAY + 3 })).toEqual([0, 1, 2]);
+  // One that was given a day which is closed since leaves it.
+  expect(days(places, ["c"], { limit: 1, closedDays: 1 << 3, today: TODAY + 3 })).toEqual([3]);
+  expect(days(new Map(), ["a", "b"], { limit: 1, closedDays: 127 })).toEqual([0, HORIZON_DAYS + 1]);
+});
+
+const time = fc.integer({ min: 0, max: 24 * 60 - 1 }).map((minute) => {
+  const two = (n: number) => String(n).padStart(2, "0");
+  return `${two(Math.floor(minute / 60))}:${two(minute % 60)}`;
+});
+
+test("turns of open days lie in them, so that who waited first comes first whatever the clock rules are", () => {
+  const rules = fc.record({
+    weekendsEnabled: fc.boolean(),
+    quietHours: fc.record({ enabled: fc.boolean(), startTime: time, endTime: time }),
+    periods: fc.array(
+      fc.record({ dayOfWeek: fc.nat({ max: 6 }), startTime: time, endTime: time }).map((period) => ({
+        ...period,
+        inactive: false,
+      })),
+      { maxLength: 3 },
+    ),
+  });
+  fc.assert(
+    fc.property(rules, fc.nat({ max: 6 }), fc.nat({ max: 65_535 }), fc.nat({ max: 3 }), (made, weekday, phase, nth) => {
+      const doNotDisturb = { enabled: true, periods: made.periods as DoNotDisturbPeriod[] };
+      const emergencyContacts = { enabled: false, userIds: [] };
+      const blocks = clockRules({ ...made, doNotDisturb, emergencyContacts }, () => zoneClock("UTC"))?.usual.all ?? [];
+      const clock = zoneClock("UTC");
+      const allowed = (from: number) => nextAllowed(blocks, clock, from) ?? from;
+      const day = TODAY + weekday;
+      const closed = (closedDays(blocks) >> new Date(startOf(clock, day)).getUTCDay()) & 1;
+      const turn = turnOf({ day, used: 0, nth, taken: true }, { limit: 4, phase, clock, allowed });
+      fc.pre(closedDays(blocks) !== 127);
+      expect(dayOf(clock, turn) === day).toBe(closed === 0);
+    }),
+  );
 });
 
 const zone = fc.constantFrom(

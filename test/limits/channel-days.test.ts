@@ -146,6 +146,28 @@ test("a turn comes when the recipient's quiet hours allow it, also those that be
   expect(await given(id)).toHaveLength(1);
 });
 
+test("days that the clock rules close take none: who waited first comes first after the weekend", async () => {
+  const user = newUser();
+  await prefer(user, { weekendsEnabled: false, channelLimits: { smsPerDay: 1 } });
+  const weekday = new Date(now).getUTCDay();
+  const friday = Math.floor(now.getTime() / (24 * HOUR)) + ((12 - weekday) % 7);
+  go(friday * 24 * HOUR + 10 * HOUR);
+  await given(await text(user));
+  const ids: string[] = [];
+  const turns: number[] = [];
+  for (let n = 0; n < 3; n++) {
+    ids.push(await text(user));
+    const { verdicts } = await held(ids.at(-1) ?? "");
+    turns.push(verdicts[0]?.until ? timestampDate(verdicts[0].until).getTime() : 0);
+  }
+  expect(turns.map((turn) => Math.floor(turn / (24 * HOUR)) - friday)).toEqual([3, 4, 5]);
+  for (const [nth, id] of ids.entries()) {
+    go(turns[nth] ?? 0);
+    expect(await given(id)).toHaveLength(1);
+    for (const later of ids.slice(nth + 1)) expect(await sink.of("sms", later)).toEqual([]);
+  }
+});
+
 test("what will be held is foreseen, and foreseeing it takes no room", async () => {
   const user = newUser();
   await prefer(user, { channelLimits: { smsPerDay: 1 } });

@@ -30,8 +30,8 @@ const deps = (policy: Policy, up = () => true): ChannelLimitsDeps => ({
 const limiter = (policy: Policy, up?: () => boolean) => channelLimits(deps(policy, up));
 const looking = (policy: Policy, up?: () => boolean) => lookingAtChannelLimits(deps(policy, up));
 const asking = (tag: string, more: Partial<Asking> = {}): Asking => ({
-  ...{ tag, userId: "ann", channel: Channel.SMS, limit: 2, exempt: false, today: TODAY, lastDay: undefined },
-  ...more,
+  ...{ tag, userId: "ann", channel: Channel.SMS, limit: 2, exempt: false },
+  ...{ today: TODAY, closedDays: 0, lastDay: undefined, ...more },
 });
 
 const step = fc.record({
@@ -43,6 +43,7 @@ const step = fc.record({
       channel: fc.constantFrom(Channel.SMS, Channel.EMAIL),
       limit: fc.nat({ max: 3 }),
       exempt: fc.nat({ max: 5 }).map((n) => n === 0),
+      closedDays: fc.oneof(fc.constantFrom(0, 0b1000001), fc.nat({ max: 127 })),
       lastIn: fc.option(fc.nat({ max: 4 }), { nil: undefined }),
     }),
     { minLength: 1, maxLength: 12 },
@@ -81,6 +82,18 @@ test("Redis gives the places that the rules give, and to look gives the same and
     }),
     { numRuns: 40 },
   );
+});
+
+test("Redis too frees the place of what finds none any more, be it the only one", async () => {
+  const failed: string[] = [];
+  const take = channelLimits({ ...deps("open-local"), onAlert: (state) => failed.push(state) });
+  const days = async (...asked: Asking[]) => ((await take("freed", asked)) as Place[]).map(({ day }) => day - TODAY);
+  expect(await days(...["a", "b", "c", "d"].map((tag) => asking(tag)))).toEqual([0, 0, 1, 1]);
+  expect(await days(asking("d", { limit: 1, lastDay: TODAY + 1 }), asking("e"))).toEqual([2, 1]);
+  const alone = { userId: "bob" };
+  expect(await days(asking("a", alone), asking("a", { ...alone, lastDay: TODAY - 1 }))).toEqual([0, 0]);
+  expect((await take("freed", [asking("b", alone)]))[0]).toMatchObject({ used: 0 });
+  expect(failed).toEqual([]);
 });
 
 test("many who ask at once get no more places of a day than there are", async () => {

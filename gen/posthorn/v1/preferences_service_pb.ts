@@ -451,7 +451,8 @@ export const ChannelPreferencesSchema: GenMessage<ChannelPreferences> = /*@__PUR
  *
  * What is over is not lost. The channel's part of it waits, with the verdict HOLD
  * and the reason CHANNEL_DAY_LIMIT, for the next day of the recipient's that has
- * room, at most 31 days ahead; the other channels get it all the same, and its status
+ * room, at most 31 days ahead, and is not closed as a whole by quiet hours, do not
+ * disturb or weekends; the other channels get it all the same, and its status
  * is what they make it: PROCESSING where there is no other. Those that wait for the
  * same day come one after the other, over up to an hour from the first instant of it
  * that quiet hours, do not disturb and weekends allow. What the recipient's rules say

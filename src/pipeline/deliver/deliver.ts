@@ -27,6 +27,8 @@ export type DeliverDeps = LimitDeps & {
   clock: Clock;
   channels: Channels;
   loadPreferences(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, CompiledPreferences>>;
+  /** The same of those whose rules were found to have changed. */
+  reloadPreferences(tenantId: string, userIds: readonly string[]): Promise<unknown>;
   /** What the recipient's rules say about a channel now; undefined: nothing can. */
   askChannel(stored: Stored, channel: number, preferences: CompiledPreferences, now: Date): Asked | undefined;
   /** Counter slot of this process. */

@@ -39,7 +39,7 @@ export function stopOf(
     return { kind: "unwanted", reason: Reason.CHANNEL_DISABLED, outcome: "unwanted" };
   if (verdict?.kind === "hold" && claimed.heldBy !== Reason.UNSPECIFIED) {
     const { reason, until } = verdict;
-    return heldOrExpired({ reason, until }, stored.expiresAt);
+    return heldOrExpired({ reason, until, rules: preferences?.version }, stored.expiresAt);
   }
   return undefined;
 }

@@ -1,5 +1,6 @@
 import { endLost } from "#src/escalation/settle.ts";
 import type { DeliverDeps } from "./deliver.ts";
+import { byPresentRules } from "./outdated.ts";
 import { failSteps, type Result, record } from "./queries.ts";
 
 const FIRST_PAUSE_MS = 2_000;
@@ -46,9 +47,10 @@ async function note(
   results: readonly Result[],
 ): Promise<void> {
   const now = deps.clock();
-  const { delivered, held, lost } = await store.tenant(tenantId, async (tx) => {
+  const { delivered, held, lost, outdated } = await store.tenant(tenantId, async (tx) => {
+    const { results: standing, outdated } = await byPresentRules(tx, tenantId, results);
     const context = { now, slot, retryAt: (attempts: number) => new Date(now.getTime() + pauseMs(attempts)) };
-    const { delivered, held, failed } = await record(tx, tenantId, results, context);
+    const { delivered, held, failed } = await record(tx, tenantId, standing, context);
     await failSteps(tx, tenantId, failed, now);
     const over = [...new Set(failed.map(({ notificationId }) => notificationId))];
     const reasons = (of: "unwanted" | "tooLate") =>
@@ -56,8 +58,9 @@ async function note(
         failed.flatMap(({ notificationId, [of]: reason }) => (reason === undefined ? [] : [[notificationId, reason]])),
       );
     const why = { unwanted: reasons("unwanted"), tooLate: reasons("tooLate") };
-    return { delivered, held, lost: await endLost(tx, tenantId, over, { now, slot, ...why }) };
+    return { delivered, held, outdated, lost: await endLost(tx, tenantId, over, { now, slot, ...why }) };
   });
+  if (outdated.length > 0) await deps.reloadPreferences(tenantId, outdated);
   for (const each of delivered) deps.delivered(tenantId, each, now);
   for (const each of held) deps.held(tenantId, each, now);
   for (const each of lost) deps.ended(tenantId, each, now);

@@ -11,8 +11,9 @@ import {
 } from "#src/limits/channel-day.ts";
 import type { Answer, ChannelLimits } from "#src/limits/channel-limits.ts";
 import { phaseOf } from "#src/limits/phase.ts";
-import { patternFor } from "#src/preferences/clock-rules.ts";
+import { type Blocks, closedDays, patternFor } from "#src/preferences/clock-rules.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
+import type { RulesVersion } from "#src/preferences/fence.ts";
 import { nextAllowed } from "#src/preferences/next-allowed.ts";
 import type { HandedOver } from "./measure.ts";
 import type { Claimed, Stored } from "./queries.ts";
@@ -73,37 +74,50 @@ export function askingFor(
     // An escalation insists: who waits for an answer does not wait for tomorrow. And what may have come has had its place.
     exempt: stored.priority === Priority.CRITICAL || step > 0 || inDoubt,
     today: dayOf(clock, now.getTime()),
+    closedDays: closedDays(blocksFor(stored, preferences)),
     lastDay: stored.expiresAt === null ? undefined : dayOf(clock, stored.expiresAt.getTime()),
   };
 }
 
 /** What an answer makes of it: it goes, waits for its turn, or would wait until it expires. Pure. */
 export function stopBy(
-  { stored: { priority, senderId, expiresAt }, preferences }: Ready,
+  { stored, preferences }: Ready,
   { userId, limit, today }: Asking,
   answer: Answer,
   now: Date,
 ): HandedOver | undefined {
+  const { expiresAt } = stored;
+  const rules = preferences.version;
   if ("askAfterMs" in answer)
     return heldOrExpired(
-      { reason: Reason.LIMITER_UNAVAILABLE, until: new Date(now.getTime() + answer.askAfterMs) },
+      { reason: Reason.LIMITER_UNAVAILABLE, until: new Date(now.getTime() + answer.askAfterMs), rules },
       expiresAt,
     );
   if (answer.day === today) return undefined;
   const clock = preferences.digest.clock();
-  const rules = preferences.clock;
-  const pattern =
-    rules && patternFor(rules, { critical: priority === Priority.CRITICAL, senderId: senderId ?? undefined });
-  const allowed = (fromMs: number) =>
-    rules === undefined || pattern === undefined ? fromMs : (nextAllowed(pattern.all, rules.clock, fromMs) ?? fromMs);
+  const blocks = blocksFor(stored, preferences);
+  const allowed = (fromMs: number) => nextAllowed(blocks, clock, fromMs) ?? fromMs;
   const place = { ...answer, day: Math.min(answer.day, today + HORIZON_DAYS) };
   const until = new Date(turnOf(place, { limit, phase: phaseOf(userId), clock, allowed }));
   const stood = { usage: answer.used, limit, resetAt: new Date(startOf(clock, today + 1)) };
-  return heldOrExpired({ reason: Reason.CHANNEL_DAY_LIMIT, until, stood }, expiresAt);
+  return heldOrExpired({ reason: Reason.CHANNEL_DAY_LIMIT, until, stood, rules }, expiresAt);
 }
 
-/** Why a hand-over waits, and how the limit stood that holds it. */
-export type Hold = { reason: Reason; until: Date; stood?: { usage: number; limit: number; resetAt: Date } };
+const NONE: Blocks = [];
+
+/** When the recipient's clock rules hold it back. */
+function blocksFor({ priority, senderId }: Ready["stored"], { clock }: CompiledPreferences): Blocks {
+  if (clock === undefined) return NONE;
+  return patternFor(clock, { critical: priority === Priority.CRITICAL, senderId: senderId ?? undefined }).all;
+}
+
+/** Why a hand-over waits, by which rules, and how the limit stood that holds it. */
+export type Hold = {
+  reason: Reason;
+  until: Date;
+  rules?: RulesVersion | undefined;
+  stood?: { usage: number; limit: number; resetAt: Date };
+};
 
 /** It waits; or it is told now, not after a wait that is in vain. */
 export function heldOrExpired(hold: Hold, expiresAt: Date | null): HandedOver {

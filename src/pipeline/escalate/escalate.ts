@@ -4,7 +4,7 @@ import { lockChains, type OpenChain, queueHandOvers, storeChains } from "#src/es
 import { endLost, type Lost } from "#src/escalation/settle.ts";
 import { type Answer, advance, type Chain, ChainState, type Command } from "#src/escalation/state.ts";
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
-import type { RulesVersion } from "#src/preferences/fence.ts";
+import { isDrawnFrom } from "#src/preferences/fence.ts";
 import type { Store } from "#src/store/store.ts";
 import { ATTR, scheduled } from "#src/telemetry/conventions.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
@@ -110,7 +110,7 @@ async function escalateSome(
       const open = chains.get(subject.id);
       const own = open && preferences.get(open.userId);
       if (open === undefined || own === undefined) return [];
-      if (!isDrawnFrom(own, subject.rules)) {
+      if (!isDrawnFrom(own.version, subject.rules)) {
         outdated.add(subject.id);
         return [];
       }
@@ -149,10 +149,6 @@ async function escalateSome(
   if (outdated.size === 0) return moved.length;
   const again = due.filter(({ notificationId }) => outdated.has(notificationId));
   return moved.length + (await escalateSome(deps, tenantId, again, traceOf, now, deps.reloadPreferences));
-}
-
-function isDrawnFrom({ version }: CompiledPreferences, { user, tenant, zone }: RulesVersion): boolean {
-  return version === undefined || (version.user === user && version.tenant === tenant && version.zone === zone);
 }
 
 /** Moves a chain on as far as it goes at this instant: those that cannot be taken give their turn to the next. Pure. */
