@@ -137,7 +137,8 @@ async function withdrawLed(tx: Tx, tenantId: string, rows: readonly Row[]): Prom
   if (leaders.length === 0) return new Set();
   // Only now: whoever has filled or closed the batch before had decided its leader when it committed.
   const gone = await tx<{ leaderId: string }[]>`
-    delete /* locked before */ from batches b where tenant_id = ${tenantId} and id = any(${plain(opened.map(({ id }) => id))}::uuid[])
+    delete /* locked before */ from batches b
+      where tenant_id = ${tenantId} and id = any(${plain(opened.map(({ id }) => id))}::uuid[])
       and not exists (
         select from notifications n
         where n.tenant_id = ${tenantId} and n.id = b.leader_id and n.id = any(${plain(leaders)}::uuid[])

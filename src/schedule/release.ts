@@ -40,8 +40,8 @@ async function claimDue(tx: Tx, now: Date, limit: number): Promise<Released[]> {
   if (due.length === 0) return [];
   return tx<Released[]>`
     with released as (
-      update /* locked before */ notifications n set status = ${Status.ACCEPTED}, due_at = null, queued_at = ${now}, updated_at = ${now},
-        ${withoutBatch(tx)}
+      update /* locked before */ notifications n
+      set status = ${Status.ACCEPTED}, due_at = null, queued_at = ${now}, updated_at = ${now}, ${withoutBatch(tx)}
       from unnest(
         ${plain(due.map(({ tenantId }) => tenantId))}::uuid[], ${plain(due.map(({ id }) => id))}::uuid[],
         ${instants(due.map(({ dueAt }) => dueAt))}::timestamptz[]

@@ -182,7 +182,8 @@ export async function record(
       from told t join notifications n on n.tenant_id = ${tenantId} and n.id = t.id
       where n.id = any(${ids}::uuid[])
     ), moved as (
-      update /* locked before */ notifications n set status = ${Status.DELIVERED}, delivered_at = ${now}, updated_at = ${now}
+      update /* locked before */ notifications n
+      set status = ${Status.DELIVERED}, delivered_at = ${now}, updated_at = ${now}
       from told_of t where t.first and n.tenant_id = ${tenantId} and n.id = t.id and n.id = any(${ids}::uuid[])
     ), history as (
       insert into timeline (tenant_id, notification_id, at, status, channel, reason, detail)

@@ -135,7 +135,8 @@ describe(`what is accepted is read back (POSTHORN_FUZZ_SEED=${seed})`, () => {
         same(ContentSchema, json.notification.content, content);
         same(ContentSchema, (await key.inbox.getEntry({ userId, notificationId: id })).entry?.content, content);
       }),
-      options,
+      // Hardly one in three is taken: of few, none may be.
+      { ...options, numRuns: 4 * options.numRuns },
     );
     expect(sent).toBeGreaterThan(0);
   });

@@ -122,7 +122,8 @@ function watchedStore(store: Store, reached: (point: Failpoint) => void): Store 
 }
 
 /** What a transaction with this statement is; undefined: by this one it is nothing yet. */
-export function nameOf(statement: string): Transaction | undefined {
+export function nameOf(commented: string): Transaction | undefined {
+  const statement = commented.replace(/\/\*.*?\*\/ /g, "");
   return TRANSACTIONS.find(([, like]) => like.test(statement))?.[0] ?? (WRITES.test(statement) ? OTHER : undefined);
 }
 
