@@ -1,19 +1,13 @@
 import { connect } from "node:http2";
 import { create, toBinary } from "@bufbuild/protobuf";
-import { afterEach, expect, test } from "vitest";
+import { describe, expect, type TestContext, test } from "vitest";
 import { SendStreamRequestSchema } from "#gen/posthorn/v1/send_service_pb.ts";
 import { Code } from "#src/errors.ts";
 import { envelope } from "../attack/frames.ts";
 import { startPorts } from "./fakes.ts";
 import { beginCall, endOf } from "./raw-calls.ts";
 
-// What the time of a caller is, in a gRPC call whose request is a stream.
-
-let disposing = new AsyncDisposableStack();
-afterEach(async () => {
-  await disposing.disposeAsync();
-  disposing = new AsyncDisposableStack();
-});
+// What the time of a caller is, in a gRPC call whose request is a stream. The tests wait, and wait together.
 
 const chunk = envelope(
   toBinary(
@@ -21,7 +15,7 @@ const chunk = envelope(
     create(SendStreamRequestSchema, { items: [{ to: { userIds: ["u1"] }, content: { title: "t" } }] }),
   ),
 );
-const begin = async (handleMs = 0) => {
+const begin = async ({ onTestFinished }: TestContext, handleMs = 0) => {
   const ports = await startPorts({
     grpc: { requestTimeoutMs: 200 },
     handlers: {
@@ -33,44 +27,46 @@ const begin = async (handleMs = 0) => {
       },
     },
   });
-  disposing.use(ports);
+  onTestFinished(() => ports[Symbol.asyncDispose]());
   const session = connect(`http://127.0.0.1:${ports.grpc.port}`);
   session.on("error", () => undefined);
-  disposing.defer(() => session.destroy());
+  onTestFinished(() => session.destroy());
   return beginCall(session, "/posthorn.v1.SendService/SendStream", { authorization: "Bearer key:*" });
 };
 /** Twice as long as it takes to be noticed. */
 const aWhile = () => new Promise((resolve) => setTimeout(resolve, 2_600));
 
-test("a message that stays unfinished ends the call", async () => {
-  const stream = await begin();
-  stream.write(Buffer.concat([chunk, chunk.subarray(0, 10)]));
-  expect(await endOf(stream)).toMatchObject({ status: Code.DEADLINE_EXCEEDED, typed: Code.DEADLINE_EXCEEDED });
-});
+describe.concurrent("a gRPC call whose request is a stream", () => {
+  test("a message that stays unfinished ends the call", async (context) => {
+    const stream = await begin(context);
+    stream.write(Buffer.concat([chunk, chunk.subarray(0, 10)]));
+    expect(await endOf(stream)).toMatchObject({ status: Code.DEADLINE_EXCEEDED, typed: Code.DEADLINE_EXCEEDED });
+  });
 
-test("the time between messages is the caller's", async () => {
-  const stream = await begin();
-  stream.write(chunk);
-  await aWhile();
-  stream.end(chunk);
-  expect(await endOf(stream)).toMatchObject({ status: 0 });
-});
+  test("the time between messages is the caller's", async (context) => {
+    const stream = await begin(context);
+    stream.write(chunk);
+    await aWhile();
+    stream.end(chunk);
+    expect(await endOf(stream)).toMatchObject({ status: 0 });
+  });
 
-test("the time of the handler is not the caller's", async () => {
-  const stream = await begin(2_600);
-  // One message is read ahead, the rest of the next not before the handler asks for more.
-  stream.write(Buffer.concat([chunk, chunk, chunk.subarray(0, 10)]));
-  await aWhile();
-  stream.end(chunk.subarray(10));
-  expect(await endOf(stream)).toMatchObject({ status: 0 });
-});
+  test("the time of the handler is not the caller's", async (context) => {
+    const stream = await begin(context, 2_600);
+    // One message is read ahead, the rest of the next not before the handler asks for more.
+    stream.write(Buffer.concat([chunk, chunk, chunk.subarray(0, 10)]));
+    await aWhile();
+    stream.end(chunk.subarray(10));
+    expect(await endOf(stream)).toMatchObject({ status: 0 });
+  });
 
-test("messages that follow each other closely are not taken for one", async () => {
-  const stream = await begin();
-  const timer = setInterval(() => stream.write(Buffer.concat([chunk.subarray(10), chunk.subarray(0, 10)])), 20);
-  stream.write(chunk.subarray(0, 10));
-  await aWhile();
-  clearInterval(timer);
-  stream.end(chunk.subarray(10));
-  expect(await endOf(stream)).toMatchObject({ status: 0 });
+  test("messages that follow each other closely are not taken for one", async (context) => {
+    const stream = await begin(context);
+    const timer = setInterval(() => stream.write(Buffer.concat([chunk.subarray(10), chunk.subarray(0, 10)])), 20);
+    stream.write(chunk.subarray(0, 10));
+    await aWhile();
+    clearInterval(timer);
+    stream.end(chunk.subarray(10));
+    expect(await endOf(stream)).toMatchObject({ status: 0 });
+  });
 });

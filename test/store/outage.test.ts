@@ -1,5 +1,5 @@
 import { type AddressInfo, connect, createServer } from "node:net";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, type TestContext, test } from "vitest";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { toFault } from "#src/rpc/to-fault.ts";
 import { openStore, type Store } from "#src/store/store.ts";
@@ -10,7 +10,7 @@ import { until } from "../support/until.ts";
 const { databaseUrl } = await testServices();
 const TENANT = "01890000-0000-7000-8000-00000000000a";
 
-async function behindProxy(statementTimeoutMs = 10_000) {
+async function behindProxy(finished: TestContext["onTestFinished"] = onTestFinished, statementTimeoutMs = 10_000) {
   const proxy = await startProxy(databaseUrl);
   const store = openStore({
     url: proxy.url,
@@ -20,7 +20,7 @@ async function behindProxy(statementTimeoutMs = 10_000) {
     lockTimeoutMs: 10_000,
     prepare: true,
   });
-  onTestFinished(async () => {
+  finished(async () => {
     await store[Symbol.asyncDispose]();
     await proxy[Symbol.asyncDispose]();
   });
@@ -65,7 +65,25 @@ test.each(["close", "not-listening"] as const)(
   },
 );
 
-test("a connection that is reset as soon as it may be used fails its call, and nothing else", async () => {
+test("resets in the midst of transactions fail what was in them, and the connections come back, again and again", async () => {
+  const { proxy, store } = await behindProxy();
+  for (let round = 0; round < 20; round++) {
+    const under = Promise.all(Array.from({ length: 6 }, () => ask(store, "select pg_sleep(0.02)")));
+    await new Promise((resolve) => setTimeout(resolve, round));
+    proxy.cut(round % 2 === 0 ? "rst" : "fin");
+    for (const { said } of await under) expect([UNAVAILABLE, "done"]).toContain(said);
+  }
+  await until(
+    () => askMany(store, 6),
+    (answers) => answers.every(({ said }) => said === "done"),
+    2000,
+  );
+});
+
+// The two that wait do so together.
+test.concurrent("a connection that is reset as soon as it may be used fails its call, and nothing else", async ({
+  onTestFinished,
+}) => {
   const ready = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
   const { hostname, port } = new URL(databaseUrl);
   const server = createServer((client) => {
@@ -105,23 +123,8 @@ test("a connection that is reset as soon as it may be used fails its call, and n
   }
 });
 
-test("resets in the midst of transactions fail what was in them, and the connections come back, again and again", async () => {
-  const { proxy, store } = await behindProxy();
-  for (let round = 0; round < 20; round++) {
-    const under = Promise.all(Array.from({ length: 6 }, () => ask(store, "select pg_sleep(0.02)")));
-    await new Promise((resolve) => setTimeout(resolve, round));
-    proxy.cut(round % 2 === 0 ? "rst" : "fin");
-    for (const { said } of await under) expect([UNAVAILABLE, "done"]).toContain(said);
-  }
-  await until(
-    () => askMany(store, 6),
-    (answers) => answers.every(({ said }) => said === "done"),
-    2000,
-  );
-});
-
-test("a Postgres that falls silent is given up, and its connections too", async () => {
-  const { proxy, store } = await behindProxy(500);
+test.concurrent("a Postgres that falls silent is given up, and its connections too", async ({ onTestFinished }) => {
+  const { proxy, store } = await behindProxy(onTestFinished, 500);
   await askMany(store, 4);
   proxy.silence("to-client");
   const given = await ask(store);

@@ -38,7 +38,7 @@ export const jetstreamDeleted: FaultTest = {
     const site = await ground.site(["a"], { POSTHORN_ROLES: "api,stream,scheduler" });
     const users = Math.max(20, Math.round(1000 * scale));
     const ledger = await openLedger(ground.lab, site, { seed, users, callers: 4 });
-    await using vigil = keepVigil(site.nodes);
+    await using vigil = await keepVigil(site.nodes);
     await ledger.send(Math.round(10_000 * scale));
     const [{ waiting = 0 } = {}] = await sql<{ waiting: number }[]>`
       select count(*)::int as waiting from notifications where status = 1`;

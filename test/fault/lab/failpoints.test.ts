@@ -7,6 +7,7 @@ import { ScheduleService } from "#gen/posthorn/v1/schedule_service_pb.ts";
 import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
 import { BatchRule_Mode, DeliveryMode, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
+import type { Queue } from "#src/pipeline/queue.ts";
 import { freshServices } from "../../support/services.ts";
 import { labChannels, labFolder } from "./channels.ts";
 import { connectTo } from "./connection.ts";
@@ -18,7 +19,16 @@ test("a node under a little traffic comes to every failpoint", async () => {
   await using services = await freshServices();
   await using lab = await labFolder();
   const between = failpoints((point) => missed.delete(point), labChannels(lab.folder));
-  await using node = await nodeHere("watched", services, { between });
+  let losing = false;
+  const losesSome = (queue: Queue): Queue => ({
+    ...queue,
+    enqueue: async (...args) => (losing ? undefined : queue.enqueue(...args)),
+  });
+  let aheadMs = 0;
+  await using node = await nodeHere("watched", services, {
+    between: { ...between, queue: (queue) => between.queue?.(losesSome(queue)) ?? queue },
+    clock: () => new Date(Date.now() + aheadMs),
+  });
   const { apiKey } = await node.bootstrap();
   using client = connectTo(node.address, apiKey);
   const to = { userIds: ["ada"] };
@@ -57,6 +67,12 @@ test("a node under a little traffic comes to every failpoint", async () => {
   // Of all users: that is what the scheduler decides anew.
   const preferences = { batching: { maxSize: 7 } };
   await client.call(PreferencesService.method.updateDefaultPreferences, { preferences, reason: "a test" });
+  // Else there is nothing to reconcile.
+  losing = true;
+  await client.call(SendService.method.send, { to, content });
+  losing = false;
+  // What waits for its time has it now: the shortest that an escalation may wait, and the others.
+  aheadMs = 12_000;
   await expect.poll(() => [...missed], { timeout: 45_000 }).toEqual([]);
 });
 

@@ -41,6 +41,8 @@ export type FaultNode = AsyncDisposable & {
   resume(): void;
   /** SIGTERM, as a deploy does. */
   stop(): Promise<Exit>;
+  /** What is alive in it, heap and buffers, with all garbage collected. Not for one that runs as shipped. */
+  liveMb(): Promise<number>;
   /** What it said last, of all its lives. */
   lines(): readonly string[];
 };
@@ -80,6 +82,7 @@ const CLI = join(import.meta.dirname, "../../../src/cli/posthorn.js");
 const FAILING = join(import.meta.dirname, "failing-node.ts");
 const RESOLVE_DRIZZLE = join(import.meta.dirname, "../../../src/store/resolve-drizzle.ts");
 const READY_WITHIN_MS = 180_000;
+const TELLS_WITHIN_MS = 20_000;
 const KEPT_LINES = 2000;
 
 /** Reserves ports for a node; it does not run yet. `started` is done after each start, before that is said. */
@@ -198,6 +201,13 @@ export async function faultNode(
     },
     resume: () => void child?.kill("SIGCONT"),
     stop: () => signal("SIGTERM"),
+    async liveMb() {
+      if (child === undefined) throw new Error(`${name} does not run`);
+      const told = once(child, "message", { signal: AbortSignal.timeout(TELLS_WITHIN_MS) });
+      child.send("live");
+      const [bytes] = await told;
+      return Number(bytes) / 2 ** 20;
+    },
     lines: () => lines,
     async [Symbol.asyncDispose]() {
       await signal("SIGKILL");

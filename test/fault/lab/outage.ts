@@ -29,7 +29,7 @@ export async function throughOutage(
   const users = Math.max(20, Math.round(500 * scale));
   // Few callers: the outage is what is waited for, and not what piles up behind it.
   const ledger = await openLedger(ground.lab, site, { seed, users, callers: 3 });
-  await using vigil = keepVigil(site.nodes);
+  await using vigil = await keepVigil(site.nodes);
   const scene = { ground, site, ledger, vigil, random: seededRandom(seed), scale };
   let facts: Facts = {};
   const outage = async () => {
