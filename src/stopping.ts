@@ -21,8 +21,11 @@ export type Stopping = {
   stop(): Promise<void>;
 };
 
-/** Kept of the time, a third at most, for closing; and closing may take that long in any case. */
+/** Kept of the time, a third at most, for closing and ending; and these may take that long in any case. */
 const CLOSE_MS = 5_000;
+
+/** Of that, what the process itself needs to end on a machine that is busy, so that it is gone in time. */
+const END_MS = 1_500;
 
 /** Of that, what ports have for cutting what is open when the time of calls is over. */
 const CUT_MS = 1_000;
@@ -36,7 +39,7 @@ const TELL = { part: 4, of: 5 };
  *     ports refuse new calls; streams are told   ──▶   calls that are open are cut   ──▶   what is not closed ends
  *     to go elsewhere, all in the first four           all the rest closes                 with the process
  *     fifths; other calls finish
- *     0                                                withinMs - 5 s, or two thirds       withinMs
+ *     0                                                withinMs - 5 s, or two thirds       withinMs - 1.5 s
  */
 export function stopping({ withinMs, began, ports, tellStreams, close }: StoppingDeps): Stopping {
   const serveMs = Math.max(withinMs - CLOSE_MS, (withinMs * 2) / 3);
@@ -56,7 +59,7 @@ export function stopping({ withinMs, began, ports, tellStreams, close }: Stoppin
   };
   const closeInTime = async () => {
     await drain();
-    const endsAt = startedAt + Math.max(withinMs, serveMs + CLOSE_MS);
+    const endsAt = startedAt + Math.max(withinMs, serveMs + CLOSE_MS) - END_MS;
     await inTime(close(), endsAt - performance.now());
   };
   return {

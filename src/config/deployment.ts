@@ -56,7 +56,7 @@ export const encryption = {
 export const shutdown = {
   drainMs: option("POSTHORN_SHUTDOWN_DRAIN_MS", milliseconds(0, 300_000), {
     default: 15_000,
-    doc: "Longest time from SIGTERM to the end of the process; half of the 30 s Kubernetes allows before it kills. The last 5 s of it, a third at most, are for closing connections; calls have the rest to finish.",
+    doc: "Longest time from SIGTERM to the end of the process; half of the 30 s Kubernetes allows before it kills. The last 5 s of it, a third at most, are for closing connections and for the end of the process itself; calls have the rest to finish.",
   }),
 };
 
