@@ -9,10 +9,13 @@ export type GiveWay = {
 /** For so long after the last that was urgent more of it is expected. */
 const EXPECTED_MS = 500;
 
+/** A piece that takes so long waits for something, a lock or a server, more than it works. */
+const LONG_MS = 1000;
+
 /**
  * While urgent work comes, other work goes one piece at a time, in the order of asking over all lanes that give way.
  * Slots of its own are not enough for what is urgent: it also shares processors, disk and database connections with
- * whatever has begun. Other work never stops, whatever comes.
+ * whatever has begun. Other work never stops, whatever comes: for a piece that takes long the next does not wait.
  */
 export function giveWay(): GiveWay {
   const waiting: (() => void)[] = [];
@@ -24,10 +27,16 @@ export function giveWay(): GiveWay {
 
   function begin(): () => void {
     going++;
-    return () => {
+    let counts = true;
+    const leave = () => {
+      clearTimeout(long);
+      if (!counts) return;
+      counts = false;
       going--;
       handOn();
     };
+    const long = setTimeout(leave, LONG_MS).unref();
+    return leave;
   }
 
   function handOn(): void {

@@ -55,6 +55,7 @@ test("half a second after the last that was urgent all who wait begin", async ()
   expect(await begun(pieces)).toEqual(["a"]);
   await vi.advanceTimersByTimeAsync(2);
   expect(await begun(pieces)).toEqual(["a", "b", "c"]);
+  for (const { end } of pieces) end?.();
   expect(vi.getTimerCount()).toBe(0);
 });
 
@@ -70,4 +71,20 @@ test("who begins late is counted like the others", async () => {
   expect(await begun([late])).toEqual([]);
   early[1]?.end?.();
   expect(await begun([late])).toEqual(["c"]);
+});
+
+test("a piece that takes a second or more keeps the others no longer, and does not count twice when it ends", async () => {
+  const way = giveWay();
+  const urgent = setInterval(() => way.urgent(), 100);
+  way.urgent();
+  const pieces = ["hangs", "b", "c"].map((name) => ask(way, name));
+  await vi.advanceTimersByTimeAsync(900);
+  expect(await begun(pieces)).toEqual(["hangs"]);
+  await vi.advanceTimersByTimeAsync(100);
+  expect(await begun(pieces)).toEqual(["hangs", "b"]);
+  pieces[0]?.end?.();
+  expect(await begun(pieces)).toEqual(["hangs", "b"]);
+  pieces[1]?.end?.();
+  expect(await begun(pieces)).toEqual(["hangs", "b", "c"]);
+  clearInterval(urgent);
 });
