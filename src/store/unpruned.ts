@@ -12,7 +12,7 @@ import type { Tx } from "./store.ts";
 // statement begins, which is safe. What gives each row its own values joins them in a statement after the one that locked
 // them, or takes them by something else than the partition key. A statement that only changes what its transaction has
 // locked before has nothing checked again, and may join as it likes; it says so: `/* locked before */`.
-// test/store/unpruned.test.ts reads the plans.
+// test/store/unpruned.test.ts reads the plans, and asks for every statement of the source that locks or changes such rows.
 
 /**
  * `n.id = ${unpruned(tx, id)}` finds what `n.id = id` does and by the same index, but looks into every partition. Only

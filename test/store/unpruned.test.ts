@@ -1,9 +1,14 @@
 import postgres from "postgres";
 import { afterAll, expect, test, vi } from "vitest";
 import { Channel, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { expireEntries } from "#src/inbox/release.ts";
 import { plain } from "#src/store/arrays.ts";
+import { uuidFloor } from "#src/store/partitions.ts";
 import { openStore } from "#src/store/store.ts";
 import { unpruned } from "#src/store/unpruned.ts";
+import { steppedClock } from "../batches/setup.ts";
+import { sinkFolder } from "../escalation/setup.ts";
+import { lockingTemplates, oneLine } from "../support/locking-templates.ts";
 import { platformOfTest } from "../support/platform.ts";
 import { testServices } from "../support/services.ts";
 import { until } from "../support/until.ts";
@@ -35,21 +40,19 @@ test("no statement both locks rows and leaves out partitions while it runs", asy
   await allSortsOfWork();
   await fillMonths();
   const statements = [...sent.values()].filter(({ statement }) => /^\s*(with|select|update|delete)\s/i.test(statement));
+  // All of the source that locks rows of partitioned tables, or changes them, was among them.
+  const lines = statements.map(({ statement }) => oneLine(statement));
+  const unseen = lockingTemplates().filter(({ pattern }) => !lines.some((line) => pattern.test(line)));
+  expect(unseen.map(({ at }) => at)).toEqual([]);
   const risky: string[] = [];
-  let locking = 0;
   for (const each of statements) {
     const plan = await planOf(each);
     const locks = /\{LOCKROWS/.test(plan);
     const changes = /\{MODIFYTABLE\s+(?:(?!\{MODIFYTABLE)[\s\S])*?:operation [24]/.test(plan);
-    if (locks) locking++;
     if (!/:exec_pruning_steps \(/.test(plan)) continue;
     if (locks || (changes && !each.statement.includes("/* locked before */"))) risky.push(each.statement);
   }
   expect(risky).toEqual([]);
-  // All that locks rows of partitioned tables was among them.
-  const all = statements.map(({ statement }) => oneLine(statement)).join("\n");
-  for (const part of LOCKING) expect(all).toMatch(part);
-  expect(locking).toBeGreaterThanOrEqual(LOCKING.length);
 });
 
 test("the plans tell: a join that is looked up row by row beside a lock does leave out partitions", async () => {
@@ -64,14 +67,7 @@ test("the plans tell: a join that is looked up row by row beside a lock does lea
 
 test("what is locked by a join is not passed over when it changes while its lock is waited for", async () => {
   await fillMonths();
-  await using store = openStore({
-    url: services.databaseUrl,
-    hotPoolSize: 1,
-    poolSize: 1,
-    statementTimeoutMs: 20_000,
-    lockTimeoutMs: 10_000,
-    prepare: true,
-  });
+  await using store = openStore(SMALL);
   // Of each month the first, so that the one that changes and the last that is looked up are far apart.
   const rows = await sql<{ id: string }[]>`
     select min(id::text) as id from notifications where tenant_id = ${TENANT} group by tableoid order by 1`;
@@ -96,64 +92,120 @@ test("what is locked by a join is not passed over when it changes while its lock
   expect((await locked.locking).map(({ id }) => id)).toEqual(ids);
 });
 
-const LOCKING = [
-  /due_at as "dueAt" from notifications n where n\.priority = lane\.priority .* for update skip locked/, // release
-  /from inbox i join notifications n on .* i\.snoozed_until <= .* for update of n skip locked/,
-  /from inbox i join notifications n on .* i\.expires_at <= .* for update of n skip locked/,
-  /where tenant_id = t\.id and priority = .* and status = 1 .* for update skip locked/, // reconcile
-  /with which as \(select id from notifications .* order by id for update\)/, // cancel
-  /with which as \(select n\.id from notifications n .* for update\)/,
-  /with superseded as \(.* for update of n \)/,
-  /with conclusion as \(.* order by n\.id for update of n/, // route
-  /from escalations e where .* notification_id in \(select id from page\) .* for update/,
-  /from hand_overs h where .* notification_id in \(select notification_id from page\) .* for update skip locked/,
-  /select count\(\*\) from \( select from notifications n where .* order by n\.id for update \) locked/, // read
-];
-
-const oneLine = (statement: string) => statement.replaceAll(/\s+/g, " ");
-
 /** Whose rows fill the months. */
 const TENANT = "01890000-0000-7000-8000-0000000000aa";
 const WAIT = { seconds: 10n };
+const HOUR = 3_600_000;
+const REFUSED = { kind: "rejected", cause: "a test" } as const;
+const SMALL = {
+  ...{ url: services.databaseUrl, hotPoolSize: 1, poolSize: 1, prepare: true },
+  ...{ statementTimeoutMs: 20_000, lockTimeoutMs: 10_000 },
+};
 
 /** A little of everything that locks notifications. */
 async function allSortsOfWork(): Promise<void> {
-  const { key } = await platformOfTest({
+  const { clock, step } = steppedClock();
+  const sink = await sinkFolder();
+  await using store = openStore(SMALL);
+  const { key, tenant } = await platformOfTest({
     services,
-    env: { POSTHORN_RECONCILE_INTERVAL_MS: "200", POSTHORN_RECONCILE_AFTER_MS: "1000" },
+    clock,
+    env: { ...sink.env, POSTHORN_RECONCILE_INTERVAL_MS: "200", POSTHORN_RECONCILE_AFTER_MS: "1000" },
+    between: { channels: (sunk) => new Map([...sunk, [Channel.PUSH, { deliver: async () => REFUSED }]]) },
   });
   const content = { title: "work" };
-  const send = async (more: object = {}) => {
-    const { results } = await key.send.send({ to: { userIds: ["ann"] }, content, waitForDecision: WAIT, ...more });
+  const send = async (userId: string, more: object = {}) => {
+    const { results } = await key.send.send({ to: { userIds: [userId] }, content, waitForDecision: WAIT, ...more });
     return results[0]?.notificationId ?? "";
   };
-  const at = (ms: number) => ({
-    case: "scheduleTime" as const,
-    value: { seconds: BigInt(Math.ceil((Date.now() + ms) / 1000)) },
-  });
+  const within = (ms: number) => ({ seconds: BigInt(Math.ceil((clock().getTime() + ms) / 1000)) });
+  const at = (ms: number) => ({ case: "scheduleTime" as const, value: within(ms) });
+  const reached = (id: string, wanted: Status) =>
+    until(
+      async () => (await key.send.getNotification({ id })).notification?.status,
+      (status) => status === wanted,
+      30_000,
+    );
   await key.types.createType({ type: { key: "paged", displayName: "Paged", category: "ops" } });
-  await send({ collapseKey: "same", schedule: at(3_600_000) });
-  await send({ collapseKey: "same" });
-  const escalation = { steps: [{ channel: Channel.SMS, after: { seconds: 86_400n } }] };
-  const ids = [await send({ type: "paged", escalation, priority: Priority.HIGH }), await send()];
-  const released = await send({ to: { userIds: ["ben"] }, schedule: at(1000) });
-  const waiting = await send({ schedule: at(3_600_000) });
-  await key.send.cancelNotification({ id: waiting });
-  await key.send.cancelNotifications({ filter: { userId: "ann" } });
+  await key.types.createType({ type: { key: "several", batching: { batchable: true, maxSize: 10 } } });
+
+  // Collapse, cancel, change, release.
+  await send("ann", { collapseKey: "same", schedule: at(HOUR) });
+  await send("ann", { collapseKey: "same" });
+  const changed = await send("ann", { schedule: at(HOUR) });
+  await key.send.updateNotification({ id: changed, tags: ["changed"] });
+  await key.send.cancelNotification({ id: changed });
+  const released = await send("ben", { schedule: at(1000) });
+
+  // Escalate: a step that is taken, a confirmation, an end.
+  const escalation = { steps: [{ channel: Channel.SMS, after: { seconds: 600n } }], confirmationRequired: true };
+  const paged = { type: "paged", escalation, priority: Priority.HIGH };
+  const stepped = await send("cleo", paged);
+  await key.send.confirmNotification({ id: await send("cleo", paged), reason: "a test" });
+  await key.send.cancelEscalation({ id: await send("cleo", paged) });
+  const outside = await send("cleo", { channels: [Channel.EMAIL] });
+  await reached(outside, Status.DELIVERED);
+  await reached(await send("cleo", { channels: [Channel.PUSH] }), Status.FAILED);
+
+  // Read, put aside, bring back, remove.
+  const ids = [await send("ann", paged), await send("ann")];
   await key.inbox.markRead({ userId: "ann", notificationIds: ids });
   await key.inbox.archive({ userId: "ann", notificationIds: ids });
   await key.inbox.deleteEntries({ userId: "ann", notificationIds: ids.slice(1) });
-  await key.preferences.updateDefaultPreferences({ preferences: { language: "de" }, reason: "a test" });
+  const snoozed = await send("dan");
+  await send("dan", { expiry: { case: "expireTime", value: within(600_000) } });
+  await key.inbox.snooze({ userId: "dan", notificationIds: [snoozed], snoozeTime: within(60_000) });
+
+  // Bring together: a batch that is closed, one that its user's rules end, and one that is dissolved with its type's.
+  const several = async (userId: string) => {
+    const members = [await send(userId, { type: "several" }), await send(userId, { type: "several" })];
+    const { notification } = await key.send.getNotification({ id: members[0] ?? "" });
+    return { members, batch: notification?.batchId ?? "" };
+  };
+  const closed = await several("eve");
+  await key.batches.closeBatch({ id: closed.batch });
+  await reached(closed.members[0] ?? "", Status.DELIVERED);
+  const [ended, dissolved] = [await several("fay"), await several("kim")];
+  const reason = "a test";
+  await key.preferences.updatePreferences({ userId: "fay", preferences: { batching: { enabled: false } }, reason });
+  await reached(ended.members[0] ?? "", Status.DELIVERED);
+  await key.types.updateType({ type: { key: "several", batching: { batchable: false } } });
+  await reached(dissolved.members[0] ?? "", Status.DELIVERED);
+  await key.preferences.updateDefaultPreferences({ preferences: { language: "de" }, reason });
+
+  // Remind, move the deadline, remind at other times, take it back.
+  const deadline = { userId: "gus", key: "report", content };
+  await key.schedules.upsertDeadline({ deadline: { ...deadline, time: within(48 * HOUR) } });
+  await key.schedules.upsertDeadline({ deadline: { ...deadline, time: within(72 * HOUR) } });
+  const often = { types: { general: { reminderOffsets: { offsets: [{ seconds: 3600n }] } } } };
+  await key.preferences.updatePreferences({ userId: "gus", preferences: often, reason });
+  await key.schedules.deleteDeadline({ userId: "gus", key: "report" });
+
+  // Take all that waits of a user.
+  await key.users.upsertUser({ user: { id: "hal" } });
+  await send("hal", { schedule: at(HOUR) });
+  await key.users.deleteUser({ id: "hal" });
+  await send("ann", { schedule: at(HOUR) });
+  await key.send.cancelNotifications({ filter: { userId: "ann" } });
+
+  // What is lost on the way to the queue.
+  await sql`
+    insert into notifications (tenant_id, id, user_id, type, category, priority, status, channels, updated_at)
+    select ${tenant.tenantId}, ${uuidFloor(new Date(Date.now() - 60_000))}, 'ida', 'general', 'general', 2, 1, 2, now()`;
+
+  await reached(released, Status.DELIVERED);
+  step(HOUR);
   await until(
-    async () => (await key.send.getNotification({ id: released })).notification?.status,
-    (status) => status === Status.DELIVERED,
+    async () => (await key.send.getNotification({ id: stepped })).timeline,
+    (timeline) => timeline.some(({ channel }) => channel === Channel.SMS),
     30_000,
   );
   await until(
-    async () => LOCKING.filter((part) => ![...sent.keys()].some((statement) => part.test(oneLine(statement)))),
-    (missing) => missing.length === 0,
+    async () => (await key.inbox.listEntries({ userId: "dan" })).entries.map(({ notificationId }) => notificationId),
+    (entries) => entries.includes(snoozed),
     30_000,
   );
+  expect((await store.system((tx) => expireEntries(tx, clock(), 100))).removed).toBeGreaterThan(0);
 }
 
 /** Rows of every month, as many as make looking them up by key worth it. */
