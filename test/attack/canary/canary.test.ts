@@ -20,7 +20,7 @@ import { filesUnder, natsTraffic, postgresContent, redisContent, spanSink } from
 
 // A process that says all it can, on servers of its own whose files can be read, each behind a proxy that can be cut.
 // What nobody should read is put into every field that takes it, in good times and in every kind of bad ones, and
-// outside channels refuse it, repeating every word; then everything that was written anywhere is searched.
+// outside channels take it, or refuse it repeating every word; then everything that was written anywhere is searched.
 
 const canary = makeCanaries();
 const secrets: Record<string, string> = { ...canary, phone: PHONE };
@@ -112,6 +112,10 @@ describe("everything is done with it", () => {
     expect(Object.values(waiting).filter((id) => id === "")).toEqual([]);
     refusals.push(...(await exercise(callsAbout("someone"), "good")));
     await allRefused(posthorn.said);
+    await until(
+      async () => posthorn.said().some((line) => line.includes("handed over")),
+      (taken) => taken,
+    );
     errors.push(...(await knock(posthorn.httpUrl, authorization, canary)).slice(0, 4));
     await until(
       () => clients.inbox.getCounts({ userId: "someone" }),
