@@ -6,11 +6,11 @@ import { Priority, Reason } from "#gen/posthorn/v1/notification_pb.ts";
 import { Digest_Mode, PreferenceLevel } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import { forgetPreferences } from "#src/schedule/forget.ts";
-import { openStore } from "#src/store/store.ts";
 import { batching, HOUR, MINUTE } from "../batches/setup.ts";
 import { platformOfFile } from "../support/platform.ts";
 import { refusalOf } from "../support/refusal.ts";
 import { testServices } from "../support/services.ts";
+import { smallStore } from "../support/small-store.ts";
 
 // What let a notification pass: the rules as they were then, how near a limit it was, and which subscription wanted it.
 
@@ -152,14 +152,7 @@ test("preferences that are not kept any more are not made up: replaced long ago,
   const id = await sent(old);
   await prefer(old, { quietHours: { enabled: false } });
   expect((await gatesOf(id))(Gate.QUIET_HOURS)?.rule).toMatchObject({ enabled: true });
-  await using store = openStore({
-    url: services.databaseUrl,
-    hotPoolSize: 1,
-    poolSize: 1,
-    statementTimeoutMs: 5000,
-    lockTimeoutMs: 2000,
-    prepare: true,
-  });
+  await using store = smallStore(services.databaseUrl);
   // Everybody's, and far enough back that only these are that old.
   await sql`update preference_revisions set replaced_at = '2000-01-01' where user_id = ${old}`;
   await forgetPreferences(store, new Date("2000-06-01"), 30, 1000);

@@ -2,8 +2,8 @@ import { randomUUID } from "node:crypto";
 import postgres from "postgres";
 import { expect, test } from "vitest";
 import { forgetFanouts } from "#src/schedule/forget.ts";
-import { openStore } from "#src/store/store.ts";
 import { testServices } from "../support/services.ts";
+import { smallStore } from "../support/small-store.ts";
 
 const { databaseUrl } = await testServices();
 const now = new Date();
@@ -11,14 +11,7 @@ const daysAgo = (days: number) => new Date(now.getTime() - days * 86_400_000);
 
 test("a fan-out is forgotten when its time is over and its notifications are gone, and not before", async () => {
   const sql = postgres(databaseUrl, { max: 1 });
-  await using store = openStore({
-    url: databaseUrl,
-    hotPoolSize: 1,
-    poolSize: 1,
-    statementTimeoutMs: 5000,
-    lockTimeoutMs: 2000,
-    prepare: true,
-  });
+  await using store = smallStore(databaseUrl);
   const tenantId = randomUUID();
   const fanout = async (endedAt: Date | null) => {
     const id = randomUUID();

@@ -69,6 +69,7 @@ test("resets in the midst of transactions fail what was in them, and the connect
   const { proxy, store } = await behindProxy();
   for (let round = 0; round < 20; round++) {
     const under = Promise.all(Array.from({ length: 6 }, () => ask(store, "select pg_sleep(0.02)")));
+    // Not for anything: each round cuts at another moment of the statements.
     await new Promise((resolve) => setTimeout(resolve, round));
     proxy.cut(round % 2 === 0 ? "rst" : "fin");
     for (const { said } of await under) expect([UNAVAILABLE, "done"]).toContain(said);

@@ -4,13 +4,13 @@ import { Channel, Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { expireEntries } from "#src/inbox/release.ts";
 import { plain } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
-import { openStore } from "#src/store/store.ts";
 import { unpruned } from "#src/store/unpruned.ts";
 import { steppedClock } from "../batches/setup.ts";
 import { sinkFolder } from "../escalation/setup.ts";
 import { lockingTemplates, oneLine } from "../support/locking-templates.ts";
 import { platformOfTest } from "../support/platform.ts";
 import { testServices } from "../support/services.ts";
+import { smallStore } from "../support/small-store.ts";
 import { until } from "../support/until.ts";
 
 // What src/store/unpruned.ts says, of the statements that a node sends: their plans as Postgres makes them for its pools.
@@ -67,7 +67,7 @@ test("the plans tell: a join that is looked up row by row beside a lock does lea
 
 test("what is locked by a join is not passed over when it changes while its lock is waited for", async () => {
   await fillMonths();
-  await using store = openStore(SMALL);
+  await using store = smallStore(services.databaseUrl);
   // Of each month the first, so that the one that changes and the last that is looked up are far apart.
   const rows = await sql<{ id: string }[]>`
     select min(id::text) as id from notifications where tenant_id = ${TENANT} group by tableoid order by 1`;
@@ -97,16 +97,12 @@ const TENANT = "01890000-0000-7000-8000-0000000000aa";
 const WAIT = { seconds: 10n };
 const HOUR = 3_600_000;
 const REFUSED = { kind: "rejected", cause: "a test" } as const;
-const SMALL = {
-  ...{ url: services.databaseUrl, hotPoolSize: 1, poolSize: 1, prepare: true },
-  ...{ statementTimeoutMs: 20_000, lockTimeoutMs: 10_000 },
-};
 
 /** A little of everything that locks notifications. */
 async function allSortsOfWork(): Promise<void> {
   const { clock, step } = steppedClock();
   const sink = await sinkFolder();
-  await using store = openStore(SMALL);
+  await using store = smallStore(services.databaseUrl);
   const { key, tenant } = await platformOfTest({
     services,
     clock,

@@ -3,9 +3,9 @@ import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { newIds } from "#src/ids.ts";
-import { openStore } from "#src/store/store.ts";
 import { type Clients, platformOfFile } from "../../support/platform.ts";
 import { testServices } from "../../support/services.ts";
+import { smallStore } from "../../support/small-store.ts";
 import { openReader } from "../../support/stream-reader.ts";
 import { until } from "../../support/until.ts";
 import { wait, wrongSuppressions } from "../../support/waiting.ts";
@@ -17,14 +17,7 @@ const sql = postgres(services.databaseUrl, { max: 1, onnotice: () => undefined }
 afterAll(() => sql.end());
 
 const now = () => new Date();
-const store = openStore({
-  url: services.databaseUrl,
-  hotPoolSize: 1,
-  poolSize: 1,
-  statementTimeoutMs: 20_000,
-  lockTimeoutMs: 10_000,
-  prepare: true,
-});
+const store = smallStore(services.databaseUrl);
 afterAll(() => store[Symbol.asyncDispose]());
 
 const HOUR_MS = 3_600_000;
