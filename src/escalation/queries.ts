@@ -186,7 +186,7 @@ const ofType = (tenantId: string, type: string, ids: SQL) =>
     : sql`and notification_id = any(array(select id from notifications
         where tenant_id = ${tenantId}::uuid and id = any(array(${ids})) and type = ${type}))`;
 
-/** In the order of the turns that they had, by milliseconds, the column's own: what is due at the same one is claimed in any. */
+/** In the order of their turns, a millisecond apart, the column's own: what is due at the same one is claimed in any. */
 const asked = (tenantId: string, now: Date) => sql`
   update hand_overs h set due_at = ${now.toISOString()}::timestamptz - turns.before * interval '1 millisecond'
   from (select *, row_number() over (order by due_at desc, notification_id desc) as before from held) turns

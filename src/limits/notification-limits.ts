@@ -40,9 +40,10 @@ export type NotificationLimitsDeps = {
  * it may come by now, keeps it if not, and once it has come asks the other windows.
  *
  * `now` decides which windows are open, unless it is more than a minute off Redis's clock: then that does, and what has no
- * room is given no turn, but asks again within the longest backoff (half of it at least, where its window is that long). It takes one round trip to Redis and never fails: within 100 ms without an answer,
- * and at once while Redis is known to be away, the policies apply — if one of the limits in force is "closed" all but the
- * exempt wait 5 s and more (LIMITER_UNAVAILABLE); else this process counts by itself. The cap is one of the users' limits.
+ * room is given no turn, but asks again within the longest backoff (half of it at least, where its window is that long).
+ * It takes one round trip to Redis and never fails: within 100 ms without an answer, and at once while Redis is known to be
+ * away, the policies apply — if one of the limits in force is "closed" all but the exempt wait 5 s and more
+ * (LIMITER_UNAVAILABLE); else this process counts by itself. The cap is one of the users' limits.
  */
 export type NotificationLimits = {
   reserve(tenantId: string, requests: readonly Request[], now: Date): Promise<readonly Reservation[]>;

@@ -73,7 +73,7 @@ const SPARE_SLOTS = 4;
 /** So many notifications are: they take hardly longer to decide than one. */
 const LITTLE = 25;
 
-/** They give way to the critical lane. What is high does not: it is little, or someone would have called it something else. */
+/** They give way to the critical lane. What is high does not: it is urgent itself. */
 const GIVES_WAY: readonly LaneName[] = ["normal", "low"];
 
 function isLittle(queue: readonly Waiting[]): boolean {

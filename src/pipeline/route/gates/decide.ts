@@ -34,8 +34,9 @@ type Step = { name: Name } & ({ about: "notification"; gate: Gate } | { about: "
  * The gates in their order: what is final before what passes, so that nothing waits for the end of quiet hours only to
  * be suppressed; the time that users have chosen for their digest before the clock and what was learnt of them, or what is
  * held over that time would miss its digest and wait for the next; the clock before what else collects, so that a batch
- * is short and its window begins when it may be delivered; and what costs least first. The first that objects decides. To add a gate, write it in
- * a file of its own and put it into this list, and its name at the same place into that of notifications/explain.ts.
+ * is short and its window begins when it may be delivered; and what costs least first. The first that objects decides.
+ * To add a gate, write it in a file of its own and put it into this list, and its name at the same place into that of
+ * notifications/explain.ts.
  *
  * Duplicates are kept out when a notification is accepted; what was cancelled is passed over when the chunk is read and
  * again by the commit; limits and the hourly cap are asked after all gates, because asking them counts (cap.ts).
