@@ -26,7 +26,6 @@ export async function connectCache(config: CacheConfig, log: Logger): Promise<Ca
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
-    commandTimeout: config.commandTimeoutMs,
     connectTimeout: 2000,
     retryStrategy: (attempt) => Math.min(50 * attempt, 1000),
     // By this an operator knows us in CLIENT LIST.
@@ -46,9 +45,16 @@ export async function connectCache(config: CacheConfig, log: Logger): Promise<Ca
   let silentUntil = 0;
   const send = redis.sendCommand.bind(redis);
   redis.sendCommand = (command, stream) => {
-    command.promise.catch((error: Error) => {
-      if (error.message === "Command timed out") silentUntil = performance.now() + SILENT_MS;
-    });
+    // Not by ioredis's commandTimeout, which goes by the timer alone: after a pause of this process, such as a garbage
+    // collection, timers come before what has arrived is read, and Redis would be blamed for it.
+    const giveUp = () => {
+      if (command.isResolved) return;
+      silentUntil = performance.now() + SILENT_MS;
+      command.reject(new Error("Command timed out"));
+    };
+    const timer = setTimeout(() => setImmediate(giveUp), config.commandTimeoutMs);
+    const answered = () => clearTimeout(timer);
+    command.promise.then(answered, answered);
     return send(command, stream);
   };
   // A Redis that is away must not keep the process from starting: it is optional by design.

@@ -30,3 +30,12 @@ test("of those who ask a silent Redis one after the other, only the first waits,
     );
   }
 });
+
+test("a Redis that has answered is not away because this process did not look for a while", async () => {
+  await using cache = await connectCache({ url: redisUrl, namespace, commandTimeoutMs: 50 }, log);
+  const asked = [cache.redis.ping(), cache.redis.pipeline().ping().exec()];
+  const until = performance.now() + 150;
+  while (performance.now() < until);
+  expect(await Promise.all(asked)).toEqual(["PONG", [[null, "PONG"]]]);
+  expect(cache.up()).toBe(true);
+});
