@@ -12,13 +12,14 @@ import { drain } from "./drain.ts";
 import { restoreQueues } from "./ensure-queues.ts";
 import {
   ACK_WAIT_MS,
+  ALL_SHARDS,
   CHUNK,
   ingestStream,
+  isFloodShard,
   LANES,
   type Lane,
   type LaneName,
   routeConsumer,
-  SHARDS,
   type Work,
 } from "./flow.ts";
 import { type GiveWay, giveWay } from "./give-way.ts";
@@ -76,7 +77,9 @@ const LITTLE = 25;
 /** They give way to the critical lane. What is high does not: it is urgent itself. */
 const GIVES_WAY: readonly LaneName[] = ["normal", "low"];
 
-function isLittle(queue: readonly Waiting[]): boolean {
+/** What is on a shard for floods is the end of much, and has its turn: the spare slots are for others. */
+function isLittle(shard: number, queue: readonly Waiting[]): boolean {
+  if (isFloodShard(shard)) return false;
   const ids = queue.reduce((sum, { work }) => sum + (work !== undefined && "ids" in work ? work.ids.length : CHUNK), 0);
   return ids <= LITTLE;
 }
@@ -108,7 +111,7 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
     const ahead = () => (pressure() === "none" ? AHEAD : AHEAD_WHEN_SHORT);
     const canBegin = () => (pressure() === "over" ? memory.room(stopping.signal) : undefined);
     const serving = { lane, slots, size, way, ahead, canBegin };
-    return Array.from({ length: SHARDS }, (_, shard) => consumeShard(serving, shard));
+    return Array.from({ length: ALL_SHARDS }, (_, shard) => consumeShard(serving, shard));
   });
   const running = new Set<Promise<void>>();
   let inHand = 0;
@@ -158,8 +161,8 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
     const { lane, slots, size, way, canBegin } = serving;
     while (line.queue.length > 0) {
       await canBegin();
-      const { isSpare, give } = await slots.take(shard, isLittle(line.queue));
-      const goOn = isSpare || isLittle(line.queue) ? undefined : await way?.turn();
+      const { isSpare, give } = await slots.take(shard, isLittle(shard, line.queue));
+      const goOn = isSpare || isLittle(shard, line.queue) ? undefined : await way?.turn();
       const done = () => {
         goOn?.();
         give();

@@ -3,13 +3,13 @@ import type { ConsumerConfig, ConsumerInfo, ConsumerUpdateConfig } from "nats";
 import type { Broker } from "#src/broker/broker.ts";
 import { jetstreamCode } from "#src/broker/jetstream-code.ts";
 import {
+  ALL_SHARDS,
   ingestStream,
   ingestStreamConfig,
   LANES,
   type LaneName,
   routeConsumer,
   routeConsumerConfig,
-  SHARDS,
 } from "./flow.ts";
 
 /**
@@ -62,7 +62,7 @@ async function eachConsumer(
 ): Promise<void> {
   const stream = ingestStream(broker.namespace, name);
   await Promise.all(
-    Array.from({ length: SHARDS }, async (_, shard) => {
+    Array.from({ length: ALL_SHARDS }, async (_, shard) => {
       // Only one that is not there: to create one that is changes it.
       const found = await broker.jsm.consumers.info(stream, routeConsumer(shard)).catch((error) => {
         if (jetstreamCode(error) !== CONSUMER_NOT_FOUND) throw error;

@@ -13,6 +13,7 @@ import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 // The map: every stream, subject and consumer of the platform, and nothing else names them.
 //
 //   INGEST_<LANE>   work queue   ingest.<lane>.<shard>        accept, schedule, reconcile ──▶ route
+//                                shards 0 to 15: what is usual; 16 to 19: floods, beside them
 //   (core NATS)     at most once live.user.<tenant>.<user>    route, inbox, preferences   ──▶ stream hub
 //                                live.tenant.<tenant>, live.topic.<tenant>.<topic>, live.all
 //                                invalidate                   caches (broker/invalidations.ts)
@@ -35,11 +36,29 @@ export function laneOf(priority: number): Lane {
   return LANES.find((lane) => lane.priority === priority) ?? LANES[2];
 }
 
-/** A tenant always falls on the same shard; workers take shards in turn, so a flood waits in its own. */
+/** A tenant always falls on the same one of these; workers take shards in turn, so that the tenants of one wait in it. */
 export const SHARDS = 16;
+
+/**
+ * Further shards of a lane, for what a tenant queues beyond its share (floods.ts): it waits for other floods, and in front
+ * of nobody else. They take their turns like the others. Few, so that all floods together have few of the turns.
+ */
+export const FLOOD_SHARDS = 4;
+
+/** All of a lane's: first the usual ones, then those for floods. */
+export const ALL_SHARDS = SHARDS + FLOOD_SHARDS;
 
 export function shardOf(tenantId: string): number {
   return (createHash("sha256").update(tenantId).digest()[0] ?? 0) % SHARDS;
+}
+
+/** The one for floods of a usual shard's tenants: what is waiting of a tenant is on these two. */
+export function floodShardBeside(shard: number): number {
+  return SHARDS + (shard % FLOOD_SHARDS);
+}
+
+export function isFloodShard(shard: number): boolean {
+  return shard >= SHARDS;
 }
 
 /** Ids in one message: enough to make a round trip worth while, few enough to be decided within a few milliseconds. */
@@ -70,10 +89,6 @@ function isWork(value: unknown): value is Work {
 
 export function ingestStream(namespace: string, lane: LaneName): string {
   return `${streamPrefix(namespace)}_INGEST_${lane.toUpperCase()}`;
-}
-
-export function ingestSubject(namespace: string, lane: LaneName, tenantId: string): string {
-  return ingestShard(namespace, lane, shardOf(tenantId));
 }
 
 export function ingestShard(namespace: string, lane: LaneName, shard: number): string {

@@ -6,14 +6,25 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import { type TracedItems, tracedItems, writeTraces } from "#src/telemetry/message-traces.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { recordedTrace, spanIn } from "#src/telemetry/work-spans.ts";
-import { CHUNK, encodeWork, ingestSubject, LANES, type LaneName, laneOf, shardOf, type Work } from "./flow.ts";
+import { FANOUT_COUNTS, SHARE, watchFloods } from "./floods.ts";
+import {
+  CHUNK,
+  encodeWork,
+  floodShardBeside,
+  ingestShard,
+  LANES,
+  type LaneName,
+  laneOf,
+  shardOf,
+  type Work,
+} from "./flow.ts";
 
 /** `trace`: the recorded trace it belongs to; travels with it. */
 export type Queued = { id: string; priority: number; trace?: SpanContext | undefined };
 
 /**
  * Puts ids on the lanes. Best effort by design: the rows are the record, and the reconciler queues again what was lost
- * here, so callers do not wait for it.
+ * here, so callers do not wait for it. What a tenant queues beyond its share waits aside, on a shard for floods.
  */
 export type Queue = {
   /** The same ids for the `first` time are one message. `again` makes another, also in the same instant. */
@@ -29,12 +40,19 @@ export type Queue = {
 /** Publishes that wait for JetStream beyond this are left to the reconciler. */
 const MAX_PENDING = 2000;
 
+/** @param ticks milliseconds that only rise, such as `performance.now` */
 export function openQueue(
   broker: Broker,
   log: Logger,
-  metrics: Pick<Metrics, "queuePublished" | "queuePublishFailures">,
+  metrics: Pick<Metrics, "queuePublished" | "queuePublishFailures" | "queueAside">,
+  ticks: () => number,
 ): Queue {
   let pending = 0;
+  const floods = watchFloods(SHARE, ({ tenantId: tenant, lane, aside: notifications }) => {
+    if (notifications === undefined)
+      log.info({ tenant, lane }, "a tenant queues more than its share; the rest waits aside");
+    else log.info({ tenant, lane, notifications }, "a tenant that queued more than its share is back");
+  });
 
   async function publish(
     lane: LaneName,
@@ -44,9 +62,13 @@ export function openQueue(
   ): Promise<void> {
     if (pending >= MAX_PENDING || !broker.up()) return metrics.queuePublishFailures.inc({ lane });
     pending++;
-    const subject = ingestSubject(broker.namespace, lane, work.tenantId);
+    const count = "ids" in work ? work.ids.length : FANOUT_COUNTS;
+    const isAside = floods.isAside(work.tenantId, lane, count, ticks());
+    const usual = shardOf(work.tenantId);
+    const shard = isAside ? floodShardBeside(usual) : usual;
+    const subject = ingestShard(broker.namespace, lane, shard);
     const [first] = traced.keys();
-    const span = first && spanIn(first, publishing(`ingest.${lane}`, subject, shardOf(work.tenantId)));
+    const span = first && spanIn(first, publishing(`ingest.${lane}`, subject, shard));
     const carried = span && headers();
     if (span && carried) writeTraces(carried, span.spanContext(), traced, "ids" in work ? work.ids.length : 0);
     try {
@@ -55,6 +77,7 @@ export function openQueue(
         ...(carried === undefined ? {} : { headers: carried }),
       });
       metrics.queuePublished.inc({ lane });
+      if (isAside) metrics.queueAside.inc({ lane });
     } catch (error) {
       span?.setStatus({ code: SpanStatusCode.ERROR });
       log.warn({ err: error, lane, tenant: work.tenantId }, "could not queue a chunk; the reconciler will");

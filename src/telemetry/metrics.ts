@@ -100,6 +100,7 @@ export function createMetrics(registry: Registry) {
       "Chunks the queue refused; the reconciler repeats them.",
       "lane",
     ),
+    queueAside: counter("queue_aside", "Chunks put aside: their tenants queued more than their share.", "lane"),
     queueWaitSeconds: histogram("queue_wait_seconds", "From on the queue to taken by a worker.", ways, "stage", "lane"),
     queueMessages: counter("queue_messages", "Queue messages handled.", "stage", "lane", "outcome"),
     queueWaiting: gauge("queue_waiting", "Messages on the queue, those at work included.", "stage", "lane"),

@@ -4,7 +4,15 @@ import { expect, test } from "vitest";
 import { connectBroker } from "#src/broker/broker.ts";
 import { type ConsumeDeps, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
-import { encodeWork, ingestStream, ingestSubject, type LaneName, routeConsumer, shardOf } from "#src/pipeline/flow.ts";
+import {
+  encodeWork,
+  floodShardBeside,
+  ingestShard,
+  ingestStream,
+  type LaneName,
+  routeConsumer,
+  shardOf,
+} from "#src/pipeline/flow.ts";
 import type { Pressure } from "#src/pipeline/memory.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
@@ -51,7 +59,7 @@ test("when memory is over no more is asked for, except for the critical lane, an
     for (let n = 0; n < count; n++) {
       const ids = Array.from({ length: 10 }, () => `${lane} ${published++}`);
       const work = { tenantId: FLOOD, ids };
-      await broker.js.publish(ingestSubject(services.namespace, lane, FLOOD), encodeWork(work));
+      await broker.js.publish(ingestShard(services.namespace, lane, shardOf(FLOOD)), encodeWork(work));
     }
   };
   const of = (lane: string) => handled.filter((id) => id.startsWith(lane));
@@ -104,7 +112,7 @@ test("the critical lane takes together what waits, as ever, when memory is short
   });
   using ends = new DisposableStack();
   ends.defer(first.resolve);
-  const subject = ingestSubject(services.namespace, "critical", FLOOD);
+  const subject = ingestShard(services.namespace, "critical", shardOf(FLOOD));
   const publish = (id: string) => broker.js.publish(subject, encodeWork({ tenantId: FLOOD, ids: [id] }));
   const stream = ingestStream(services.namespace, "critical");
   await publish("first");
@@ -157,7 +165,7 @@ test("while critical work comes, normal and low chunks go one at a time; high on
   });
   const publish = (lane: LaneName, tenantId: string, count: number) => {
     const ids = Array.from({ length: count }, (_, n) => `${lane} ${tenantId} ${n}`);
-    return broker.js.publish(ingestSubject(services.namespace, lane, tenantId), encodeWork({ tenantId, ids }));
+    return broker.js.publish(ingestShard(services.namespace, lane, shardOf(tenantId)), encodeWork({ tenantId, ids }));
   };
   const isGoing = (wanted: string[]) =>
     until(
@@ -210,7 +218,7 @@ test("a large message is handled in parts as large as the lane has come to, and 
     metrics: createMetrics(registry),
   });
   const ids = Array.from({ length: 100 }, (_, n) => `${n}`);
-  await broker.js.publish(ingestSubject(services.namespace, "low", FLOOD), encodeWork({ tenantId: FLOOD, ids }));
+  await broker.js.publish(ingestShard(services.namespace, "low", shardOf(FLOOD)), encodeWork({ tenantId: FLOOD, ids }));
   await until(
     async () => (await broker.jsm.streams.info(ingestStream(services.namespace, "low"))).state.messages,
     (n) => n === 0,
@@ -244,7 +252,10 @@ test("what came while a spare slot was waited for does not go with the little it
   ends.defer(over.resolve);
   const publish = (tenantId: string, count: number) => {
     const ids = Array.from({ length: count }, (_, n) => `${tenantId}-${n}`);
-    return broker.js.publish(ingestSubject(services.namespace, "normal", tenantId), encodeWork({ tenantId, ids }));
+    return broker.js.publish(
+      ingestShard(services.namespace, "normal", shardOf(tenantId)),
+      encodeWork({ tenantId, ids }),
+    );
   };
   const begins = (count: number) =>
     until(
@@ -281,4 +292,48 @@ test("what came while a spare slot was waited for does not go with the little it
   begun[0]?.end();
   await begins(5);
   expect(begun[4]).toMatchObject({ who: NEIGHBOUR, ids: 200 });
+});
+
+test("the spare slots are not for what is left of a flood: it has its turn", async () => {
+  await using services = await freshServices();
+  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
+  await ensureQueues(broker);
+  const begun: { of: string; end: () => void }[] = [];
+  const over = Promise.withResolvers<void>();
+  await using _ = await startConsuming({
+    broker,
+    handle: async (work) => {
+      const held = Promise.withResolvers<void>();
+      begun.push({ of: "ids" in work ? (work.ids[0] ?? "") : "", end: held.resolve });
+      await Promise.race([held.promise, over.promise]);
+    },
+    concurrencyPerLane: 1,
+    chunk: { min: 250, max: 250, targetMs: 60_000 },
+    memory: memoryOfTest(),
+    clock: () => new Date(),
+    log,
+    metrics: createMetrics(new Registry()),
+  });
+  using ends = new DisposableStack();
+  ends.defer(over.resolve);
+  const aside = floodShardBeside(shardOf(FLOOD));
+  const publish = (tenantId: string, shard: number, ids: string[]) =>
+    broker.js.publish(ingestShard(services.namespace, "normal", shard), encodeWork({ tenantId, ids }));
+  const begins = (count: number) =>
+    until(
+      async () => begun.length,
+      (n) => n === count,
+    );
+  const much = Array.from({ length: 200 }, (_, n) => `much ${n}`);
+  await publish(FLOOD, shardOf(FLOOD), much);
+  await begins(1);
+  await publish(FLOOD, aside, ["the end of a flood"]);
+  const stream = ingestStream(services.namespace, "normal");
+  const held = () => broker.jsm.consumers.info(stream, routeConsumer(aside));
+  await until(held, ({ num_ack_pending }) => num_ack_pending === 1);
+  await publish(NEIGHBOUR, shardOf(NEIGHBOUR), ["a neighbour's"]);
+  await begins(2);
+  begun[0]?.end();
+  await begins(3);
+  expect(begun.map(({ of }) => of)).toEqual(["much 0", "a neighbour's", "the end of a flood"]);
 });

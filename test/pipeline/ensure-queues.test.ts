@@ -3,13 +3,13 @@ import { afterAll, expect, test } from "vitest";
 import { connectBroker } from "#src/broker/broker.ts";
 import { ensureQueues, restoreQueues } from "#src/pipeline/ensure-queues.ts";
 import {
+  ALL_SHARDS,
   ingestShard,
   ingestStream,
   ingestStreamConfig,
   LANES,
   routeConsumer,
   routeConsumerConfig,
-  SHARDS,
 } from "#src/pipeline/flow.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { testServices } from "../support/services.ts";
@@ -30,7 +30,7 @@ test("many nodes that start at the same moment all find the queues there", async
     await Promise.all(brokers.map(ensureQueues));
     for (const { name } of LANES) {
       const { state } = await jsm.streams.info(ingestStream(namespace, name));
-      expect(state.consumer_count).toBe(SHARDS);
+      expect(state.consumer_count).toBe(ALL_SHARDS);
       await jsm.streams.delete(ingestStream(namespace, name));
     }
   }
@@ -45,7 +45,7 @@ test("a queue that was deleted is created when its deletion has had time, and on
   await new Promise((resolve) => setTimeout(resolve, 1000));
   await expect(jsm.streams.info(gone)).rejects.toThrow("stream not found");
   await restored;
-  expect((await jsm.streams.info(gone)).state.consumer_count).toBe(SHARDS);
+  expect((await jsm.streams.info(gone)).state.consumer_count).toBe(ALL_SHARDS);
 });
 
 test("all queues that were deleted are there again after the time of one, and give out what they take", async () => {
@@ -56,8 +56,8 @@ test("all queues that were deleted are there again after the time of one, and gi
   await restoreQueues(broker);
   expect(performance.now() - began).toBeLessThan(2 * 2000);
   for (const { name } of LANES) {
-    for (let shard = 0; shard < SHARDS; shard++) await broker.js.publish(ingestShard(namespace, name, shard), "x");
-    for (let shard = 0; shard < SHARDS; shard++) {
+    for (let shard = 0; shard < ALL_SHARDS; shard++) await broker.js.publish(ingestShard(namespace, name, shard), "x");
+    for (let shard = 0; shard < ALL_SHARDS; shard++) {
       const consumer = await broker.js.consumers.get(ingestStream(namespace, name), routeConsumer(shard));
       const message = await consumer.next({ expires: 5000 });
       expect(message?.string()).toBe("x");
@@ -90,13 +90,15 @@ test("a start brings in a changed configuration; what a running node restores le
   const stream = ingestStream(namespace, "high");
   const wanted = [
     { max_bytes: ingestStreamConfig(namespace, "high", 1).max_bytes },
-    ...Array.from({ length: SHARDS }, (_, shard) => {
+    ...Array.from({ length: ALL_SHARDS }, (_, shard) => {
       const { ack_wait, max_deliver, max_ack_pending } = routeConsumerConfig(namespace, "high", shard);
       return { ack_wait, max_deliver, max_ack_pending };
     }),
   ];
   const configured = async () => {
-    const consumers = Array.from({ length: SHARDS }, (_, shard) => jsm.consumers.info(stream, routeConsumer(shard)));
+    const consumers = Array.from({ length: ALL_SHARDS }, (_, shard) =>
+      jsm.consumers.info(stream, routeConsumer(shard)),
+    );
     const { config } = await jsm.streams.info(stream);
     const all = (await Promise.all(consumers)).map(({ config: { ack_wait, max_deliver, max_ack_pending } }) => {
       return { ack_wait, max_deliver, max_ack_pending };

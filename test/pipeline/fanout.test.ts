@@ -3,7 +3,7 @@ import postgres from "postgres";
 import { afterAll, describe, expect, test } from "vitest";
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { Fanout_State } from "#gen/posthorn/v1/send_service_pb.ts";
-import { encodeWork, ingestStream, ingestSubject, LANES } from "#src/pipeline/flow.ts";
+import { encodeWork, ingestShard, ingestStream, LANES, shardOf } from "#src/pipeline/flow.ts";
 import { platformOfFile, startTestPlatform, type TestTenant } from "../support/platform.ts";
 import { wrongInboxes } from "../support/recount.ts";
 import { testServices } from "../support/services.ts";
@@ -230,7 +230,7 @@ test("two workers on the same page store it once", async () => {
   const nats = await connect({ servers: services.natsUrl });
   const work = encodeWork({ tenantId: api.tenant.tenantId, fanoutId });
   for (let n = 0; n < 6; n++)
-    await nats.jetstream().publish(ingestSubject(services.namespace, "low", api.tenant.tenantId), work);
+    await nats.jetstream().publish(ingestShard(services.namespace, "low", shardOf(api.tenant.tenantId)), work);
   await nats.close();
   await using one = await worker({ POSTHORN_ROUTE_CONCURRENCY_PER_LANE: "4" });
   await using two = await worker({ POSTHORN_ROUTE_CONCURRENCY_PER_LANE: "4" });

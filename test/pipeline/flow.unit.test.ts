@@ -4,11 +4,15 @@ import { expect, test } from "vitest";
 import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
 import { givesBack, POISON_ATTEMPTS, retryDelay } from "#src/pipeline/consume.ts";
 import {
+  ALL_SHARDS,
   decodeWork,
   encodeWork,
+  FLOOD_SHARDS,
+  floodShardBeside,
+  ingestShard,
   ingestStream,
   ingestStreamConfig,
-  ingestSubject,
+  isFloodShard,
   LANES,
   laneOf,
   live,
@@ -38,6 +42,19 @@ test("a tenant keeps its shard, and tenants spread over all of them", () => {
   expect(shardOf("a")).toBe(shardOf("a"));
 });
 
+test("each shard has one for floods beside it, which is none of the usual ones, and these are shared alike", () => {
+  const beside = Map.groupBy(
+    Array.from({ length: SHARDS }, (_, shard) => shard),
+    floodShardBeside,
+  );
+  expect([...beside.keys()].sort()).toEqual(Array.from({ length: FLOOD_SHARDS }, (_, n) => SHARDS + n));
+  for (const [shard, usual] of beside) {
+    expect([...usual, shard].filter(isFloodShard)).toEqual([shard]);
+    expect(usual).toHaveLength(SHARDS / FLOOD_SHARDS);
+    expect(shard).toBeLessThan(ALL_SHARDS);
+  }
+});
+
 /** Whether NATS takes it for one subject without wildcards. */
 const isPlain = (subject: string) => /^[^\s.*>]+(\.[^\s.*>]+)*$/.test(subject);
 
@@ -62,7 +79,7 @@ test("subjects are plain whatever ids are in them, and different ids have differ
 test("streams, consumers and subjects of a lane fit together", () => {
   const tenantId = randomUUID();
   for (const { name } of LANES) {
-    const subject = ingestSubject("my.space", name, tenantId);
+    const subject = ingestShard("my.space", name, shardOf(tenantId));
     expect(ingestStream("my.space", name)).toMatch(/^[A-Z0-9a-z_-]+$/);
     expect(ingestStreamConfig("my.space", name, 1).subjects).toEqual([`my.space.ingest.${name}.*`]);
     expect(routeConsumerConfig("my.space", name, shardOf(tenantId)).filter_subject).toBe(subject);

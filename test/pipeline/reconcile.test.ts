@@ -4,7 +4,7 @@ import { Registry } from "prom-client";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Priority, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { type Broker, connectBroker } from "#src/broker/broker.ts";
-import { ingestStream, ingestSubject, LANES, shardOf } from "#src/pipeline/flow.ts";
+import { floodShardBeside, ingestShard, ingestStream, LANES, shardOf } from "#src/pipeline/flow.ts";
 import { openQueue } from "#src/pipeline/queue.ts";
 import { reconcile } from "#src/pipeline/reconcile/reconcile.ts";
 import { openStore, type Store } from "#src/store/store.ts";
@@ -46,7 +46,7 @@ const waiting = async () =>
   (await sql<[{ n: number }]>`select count(*)::int as n from notifications where status = 1`)[0].n;
 /** One round of the reconciler, as if so much time had passed. */
 const round = (laterMs: number, afterMs: number, as: Broker = broker) => {
-  const queue = openQueue(broker, log, createMetrics(new Registry()));
+  const queue = openQueue(broker, log, createMetrics(new Registry()), () => performance.now());
   const deps = { store, broker: as, queue, metrics: createMetrics(new Registry()) };
   return reconcile(deps, new Date(Date.now() + laterMs), afterMs);
 };
@@ -131,11 +131,28 @@ test("the backlog of a tenant hides nothing that others lost", async () => {
   await until(queued, (count) => count === 1);
   await api.clients(other.apiKey).send.send(send);
   await until(queued, (count) => count === 2);
-  const filter = ingestSubject(services.namespace, "high", other.tenantId);
+  const filter = ingestShard(services.namespace, "high", shardOf(other.tenantId));
   await manager.streams.purge(ingestStream(services.namespace, "high"), { filter });
   expect(await round(60 * MINUTE, MINUTE)).toBe(2);
   expect(await until(queued, (count) => count === 2)).toBe(2);
   expect(await round(60 * MINUTE, MINUTE)).toBe(0);
+});
+
+test("what waits aside is on the queue as well: it is not queued twice, and found when it is lost there", async () => {
+  await purge();
+  await sql`update notifications set status = ${Status.DELIVERED} where status = 1`;
+  const { tenantId, apiKey } = await api.newTenant();
+  const userIds = Array.from({ length: 1000 }, (_, n) => `user-${n}`);
+  const { send } = api.clients(apiKey);
+  for (let n = 0; n < 3; n++) await send.send({ to: { userIds }, content: hi, priority: Priority.HIGH });
+  await until(queued, (count) => count === 12);
+  const stream = ingestStream(services.namespace, "high");
+  const lose = (shard: number) =>
+    manager.streams.purge(stream, { filter: ingestShard(services.namespace, "high", shard) });
+  expect(await lose(shardOf(tenantId))).toMatchObject({ purged: 8 });
+  expect(await round(60 * MINUTE, MINUTE)).toBe(0);
+  expect(await lose(floodShardBeside(shardOf(tenantId)))).toMatchObject({ purged: 4 });
+  expect(await round(60 * MINUTE, MINUTE)).toBe(3000);
 });
 
 test("a message that is done and was kept hides nothing that was lost before it", async () => {

@@ -106,6 +106,9 @@ async function fill({ key }: TestPlatform): Promise<void> {
   const subscription = { target: { case: "category", value: "general" }, filter: "data.absent > 1" } as const;
   await key.preferences.createSubscription({ userId: "choosy", subscription, reason: "a filter that fails" });
   await key.send.send(to("choosy"));
+  // More than a tenant's share.
+  const many = Array.from({ length: 1000 }, (_, n) => `many-${n}`);
+  for (const _ of [1, 2, 3]) await key.send.send({ ...to(...many), priority: Priority.LOW });
   await Promise.all([...Array(40).keys()].map(() => key.topics.listTopics({})));
 }
 

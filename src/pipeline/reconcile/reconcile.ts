@@ -7,7 +7,17 @@ import type { Store, Tx } from "#src/store/store.ts";
 import { requeueing } from "#src/telemetry/conventions.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { withRootSpan } from "#src/telemetry/work-spans.ts";
-import { FANOUT_LEASE_MS, ingestShard, ingestStream, LANES, type LaneName, routeConsumer, SHARDS } from "../flow.ts";
+import {
+  ALL_SHARDS,
+  FANOUT_LEASE_MS,
+  floodShardBeside,
+  ingestShard,
+  ingestStream,
+  LANES,
+  type LaneName,
+  routeConsumer,
+  SHARDS,
+} from "../flow.ts";
 import { enqueueByTenant, type Queue } from "../queue.ts";
 
 type Lost = { tenantId: string; id: string; priority: number };
@@ -23,7 +33,7 @@ type ReconcileDeps = { store: Store; broker: Broker; queue: Queue; metrics: Metr
  * and queues them again: after a crash between commit and publish, an outage of NATS, or the loss of its store. Returns how
  * many.
  *
- * What is on the queue is told by the age of the oldest message of the tenant's shard: a work queue keeps a message until
+ * What is on the queue is told by the age of the oldest message of the tenant's shards: a work queue keeps a message until
  * it is acked, so a row older than every message there has none. A backlog is thus never queued twice, however long it
  * waits. Losses younger than the oldest message are found when that is done, and none stays for ever: a message that
  * always fails is given back to here (see consume.ts). Routing is idempotent, so a mistake costs work and nothing else.
@@ -44,18 +54,24 @@ export async function reconcile(deps: ReconcileDeps, now: Date, afterMs: number)
   return count;
 }
 
-/** Of each shard, how old a row has to be that must have been on the queue by now and is not. */
+/**
+ * Of each usual shard, how old a row has to be that must have been on the queue by now and is not. It may be on the shard for
+ * floods beside it as well.
+ */
 async function missedBefore({ jsm, namespace }: Broker, lane: LaneName, latest: Date): Promise<Date[]> {
   const stream = ingestStream(namespace, lane);
   const { state } = await jsm.streams.info(stream);
   const nothingOlder = state.messages === 0 || Date.parse(state.first_ts) - MARGIN_MS > latest.getTime();
-  return Promise.all(
-    Array.from({ length: SHARDS }, async (_, shard) => {
-      if (nothingOlder) return latest;
-      const oldest = await oldestOn(jsm, stream, ingestShard(namespace, lane, shard), routeConsumer(shard));
-      return oldest === undefined ? latest : new Date(Math.min(latest.getTime(), oldest.getTime() - MARGIN_MS));
-    }),
+  if (nothingOlder) return new Array<Date>(SHARDS).fill(latest);
+  const oldest = await Promise.all(
+    Array.from({ length: ALL_SHARDS }, (_, shard) =>
+      oldestOn(jsm, stream, ingestShard(namespace, lane, shard), routeConsumer(shard)),
+    ),
   );
+  return Array.from({ length: SHARDS }, (_, shard) => {
+    const present = [oldest[shard], oldest[floodShardBeside(shard)]].filter((at) => at !== undefined);
+    return new Date(Math.min(latest.getTime(), ...present.map((at) => at.getTime() - MARGIN_MS)));
+  });
 }
 
 /**

@@ -1,7 +1,7 @@
 import { type ConsumerAPI, connect } from "nats";
 import postgres, { type Sql } from "postgres";
 import { AdminService, Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
-import { ingestStream, LANES, routeConsumer, SHARDS } from "#src/pipeline/flow.ts";
+import { ALL_SHARDS, ingestStream, LANES, routeConsumer } from "#src/pipeline/flow.ts";
 import type { TestServices } from "../../support/fresh-services.ts";
 import { withoutCap } from "../../support/without-cap.ts";
 import { labFolder } from "./channels.ts";
@@ -143,7 +143,7 @@ async function eachConsumer(
   try {
     const { consumers } = await nats.jetstreamManager();
     for (const { name } of LANES)
-      for (let shard = 0; shard < SHARDS; shard++)
+      for (let shard = 0; shard < ALL_SHARDS; shard++)
         await visit(consumers, ingestStream(namespace, name), routeConsumer(shard));
   } finally {
     await nats.close();
