@@ -25,7 +25,8 @@ import { notificationLimits } from "#src/limits/notification-limits.ts";
 import { limitsDeps, looking } from "#src/limits/start.ts";
 import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
 import { storeReminders } from "#src/pipeline/accept/reminders.ts";
-import type { ClosedBatch, WaitingBatch } from "#src/pipeline/close/close.ts";
+import type { ClosedBatch, RefusedBatch, WaitingBatch } from "#src/pipeline/close/close.ts";
+import type { Poured } from "#src/pipeline/close/pour.ts";
 import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
 import { PROCESS_BYTES, startMemoryGuard, thresholdOf } from "#src/pipeline/memory.ts";
@@ -39,6 +40,7 @@ import {
   announceClosed,
   announceConclusion,
   announceConfirmed,
+  announcePoured,
   announceRead,
   announceWaiting,
 } from "#src/pipeline/route/announce.ts";
@@ -238,6 +240,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       reloadPreferences: preferences.reload,
       waits: (tenantId: string, batch: WaitingBatch, at: Date) => announceWaiting(live, tenantId, batch, at),
       closed: (tenantId: string, batch: ClosedBatch, at: Date) => announceClosed(live, tenantId, batch, at),
+      poured: (tenantId: string, batches: readonly RefusedBatch[], into: Poured, at: Date) =>
+        announcePoured(live, tenantId, batches, into, at),
     };
     const given = { store, broker, queue, live, clock, random, metrics, log };
     const jobs = { ...given, databaseUrl: postgres.url, reconsider, close, memory };

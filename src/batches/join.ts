@@ -43,11 +43,54 @@ export type JoinContext = { now: Date; newId: NewId };
  * is there when it closes, and nobody joins what has closed. Locks are taken in the order of user and key, and before
  * those of notifications.
  */
-export async function joinBatches(
+export function joinBatches(
   tx: Tx,
   tenantId: string,
   joining: readonly Joining[],
   context: JoinContext,
+): Promise<Joined[]> {
+  return join(tx, tenantId, joining, context, (rows, groups) => withdraw(tx, tenantId, rows, groups));
+}
+
+/**
+ * Has the batches that these shall move into open and locked, where the notifications are to be locked before they move:
+ * moveIntoBatches then waits for nobody. Answers those that it has opened; call closeIfEmpty with them at the end.
+ */
+export async function openBatches(
+  tx: Tx,
+  tenantId: string,
+  joining: readonly Joining[],
+  context: JoinContext,
+): Promise<string[]> {
+  if (joining.length === 0) return [];
+  const rows = await put(tx, tenantId, groups(joining), context, () => null);
+  return rows.filter(({ opened }) => opened).map(({ id }) => id);
+}
+
+/** The same as joinBatches for notifications that the transaction has locked. */
+export function moveIntoBatches(
+  tx: Tx,
+  tenantId: string,
+  joining: readonly Joining[],
+  context: JoinContext,
+): Promise<Joined[]> {
+  return join(tx, tenantId, joining, context, async (_, groups) => groups);
+}
+
+/** Takes those of the open batches back that nobody has joined. */
+export async function closeIfEmpty(tx: Tx, tenantId: string, ids: readonly string[]): Promise<void> {
+  if (ids.length === 0) return;
+  await tx`
+    delete from batches where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[])
+      and joined = 0 and leader_id is null and state = ${BatchState.OPEN}`;
+}
+
+async function join(
+  tx: Tx,
+  tenantId: string,
+  joining: readonly Joining[],
+  context: JoinContext,
+  still: (rows: readonly Row[], groups: Map<string, Joining[]>) => Promise<Map<string, Joining[]>>,
 ): Promise<Joined[]> {
   const done: Joined[] = [];
   let left = groups(joining);
@@ -55,7 +98,7 @@ export async function joinBatches(
   while (left.size > 0) {
     const rows = await put(tx, tenantId, left, context, undefined);
     // Only now: whoever has joined with the same notifications held these rows until it had committed.
-    if (isFirst) left = await withdraw(tx, tenantId, rows, left);
+    if (isFirst) left = await still(rows, left);
     const full = rows.filter((row) => row.joined >= row.maxSize);
     if (full.length > 0) await fill(tx, tenantId, full, context.now);
     const next = new Map<string, Joining[]>();
@@ -236,9 +279,11 @@ async function withdraw(
     from unnest(${plain(changes.map(({ id }) => id))}::uuid[], ${plain(changes.map(({ gone }) => gone))}::int[])
       as t (id, gone)
     where b.tenant_id = ${tenantId} and b.id = t.id`;
-  await tx`
-    delete from batches where tenant_id = ${tenantId} and id = any(${plain(changes.map(({ id }) => id))}::uuid[])
-      and joined = 0 and leader_id is null and state = ${BatchState.OPEN}`;
+  await closeIfEmpty(
+    tx,
+    tenantId,
+    changes.map(({ id }) => id),
+  );
   return left;
 }
 

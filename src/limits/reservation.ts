@@ -40,12 +40,8 @@ export type Request = Wanted & { slot?: Given | undefined };
 export const ALLOWED: Reservation = { allowed: true };
 
 /** What its slot says about one that has one and need not ask; undefined: it has to. Pure. */
-export function bySlot(
-  { slot, exempt }: Request,
-  config: NotificationLimitsConfig,
-  nowMs: number,
-): Reservation | undefined {
-  if (slot === undefined || exempt || slot.reason === CAP_WINDOW.reason) return undefined;
+export function bySlot({ slot }: Request, config: NotificationLimitsConfig, nowMs: number): Reservation | undefined {
+  if (slot === undefined || slot.reason === CAP_WINDOW.reason) return undefined;
   const where = slotNow(slot, nowMs);
   if (where === "missed") return undefined;
   return where === "here" ? ALLOWED : stillHeld(slot, config, nowMs);

@@ -28,6 +28,22 @@ export function isDrawnFrom(version: RulesVersion | undefined, { user, tenant, z
   return version === undefined || (version.user === user && version.tenant === tenant && version.zone === zone);
 }
 
+/** The versions that there are, by user. Behind the fence they stay so until the transaction ends. */
+export async function readVersions(
+  tx: Tx,
+  tenantId: string,
+  userIds: readonly string[],
+): Promise<ReadonlyMap<string, RulesVersion>> {
+  const rows = await tx<(RulesVersion & { userId: string })[]>`
+    select asked.id as "userId",
+      coalesce((select p.xmin::text from preferences p where p.tenant_id = ${tenantId} and p.user_id = asked.id), '0')
+        as user,
+      coalesce((select d.xmin::text from default_preferences d where d.tenant_id = ${tenantId}), '0') as tenant,
+      coalesce((select u.time_zone from users u where u.tenant_id = ${tenantId} and u.id = asked.id), '') as zone
+    from unnest(${texts(userIds)}::text[]) as asked (id)`;
+  return new Map(rows.map(({ userId, ...rules }) => [userId, rules]));
+}
+
 /** A chunk with a hold for each of its users must not fill the table of locks; a few users may share one. */
 const BUCKETS = 64;
 

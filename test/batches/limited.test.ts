@@ -1,10 +1,12 @@
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
-import { BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
-import { type Notification, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
+import { type Notification, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
+import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import { platformOfFile } from "../support/platform.ts";
 import { refusalOf } from "../support/refusal.ts";
 import { testServices } from "../support/services.ts";
+import { openReader } from "../support/stream-reader.ts";
 import { until } from "../support/until.ts";
 import { batching, HOUR, MINUTE } from "./setup.ts";
 
@@ -34,11 +36,12 @@ const turnOf = (id: string) =>
 const titles = async (user: string) =>
   (await entries(user)).map(({ content }) => content?.title).filter((title) => !title?.startsWith("the only one"));
 
-describe("a batch that is full waits, open, for its turn under the cap", () => {
-  const three = { batchable: true, maxSize: 3 };
+const three = { batchable: true, maxSize: 3 };
+
+describe("a batch of a type that stays out of digests waits, open, for its turn under the cap", () => {
   const filled = async (more: Parameters<typeof send>[3][] = []) => {
     const user = await satisfied();
-    const type = await newType(three);
+    const type = await newType(three, { digest: DigestRule.NEVER });
     const members = [];
     for (const [n, title] of ["a", "b", "c"].entries()) members.push(await send(user, type, title, more[n]));
     const id = members[0]?.batchId ?? "";
@@ -123,13 +126,144 @@ describe("a batch that is full waits, open, for its turn under the cap", () => {
 
   test("and ends at once when all of it would expire before", async () => {
     const user = await satisfied();
-    const type = await newType(three);
+    const type = await newType(three, { digest: DigestRule.NEVER });
     const brief = { expiry: { case: "ttl", value: { seconds: 2700n } } } as const;
     const sent = [];
     for (const title of ["a", "b", "c"]) sent.push(await send(user, type, title, brief));
     expect(new Set(sent.map(({ status }) => status))).toEqual(new Set([Status.BATCHED]));
     for (const { notificationId } of sent)
       expect(await reached(notificationId, Status.EXPIRED)).toMatchObject({ reason: Reason.HOURLY_CAP });
+  });
+});
+
+describe("a batch that the cap has no room for goes into the digest of the next full hour", () => {
+  /** Of members that have gone into a digest: which. */
+  const digestOf = async (ids: readonly string[], count = ids.length) => {
+    const all = await until(
+      () => Promise.all(ids.map(get)),
+      (some) => some.every(({ status, reason }) => status !== Status.BATCHED || reason === Reason.HOURLY_CAP),
+    );
+    const digests = new Set(all.flatMap(({ status, batchId }) => (status === Status.BATCHED ? [batchId] : [])));
+    expect(digests.size).toBe(1);
+    const digest = await batchOf([...digests][0] ?? "");
+    expect(digest).toMatchObject({ kind: BatchKind.DIGEST, state: BatchState.OPEN, size: count });
+    const nextHour = (Math.floor(nowMs / HOUR) + 1) * HOUR;
+    expect(digest.flushTime && timestampDate(digest.flushTime).getTime()).toBe(nextHour);
+    return digest.id;
+  };
+  const filled = async (user: string, type: string, more: Parameters<typeof send>[3][] = []) => {
+    const members = [];
+    for (const [n, title] of ["a", "b", "c"].entries()) members.push(await send(user, type, title, more[n]));
+    return { id: members[0]?.batchId ?? "", ids: members.map(({ notificationId }) => notificationId) };
+  };
+
+  test("with all that the cap refuses, and says of each member why", async () => {
+    const user = await satisfied();
+    const [type, another] = [await newType(three), await newType(three)];
+    const single = await send(user, "general", "single");
+    const one = await filled(user, type);
+    const two = await filled(user, another);
+    const ids = [single.notificationId, ...one.ids, ...two.ids];
+    const digest = await digestOf(ids);
+    expect(digest).toBe(single.batchId);
+    for (const { id } of [one, two]) expect(await batchOf(id)).toMatchObject({ state: BatchState.DISSOLVED, size: 0 });
+    const { notification, timeline } = await key.send.getNotification({ id: one.ids[0] ?? "" });
+    const told = {
+      ...{ reason: Reason.HOURLY_CAP, verdicts: [{ kind: VerdictKind.BATCH, batchId: digest }] },
+      rateLimit: { window: Reason.HOURLY_CAP, usage: 1, limit: 1, maxPerHour: 1 },
+    };
+    expect(notification).toMatchObject({ ...told, batchId: digest });
+    expect(timeline.at(-1)).toMatchObject({ ...told, status: Status.BATCHED });
+    const { batches } = await key.batches.listBatches({ userId: user, state: BatchState.OPEN });
+    expect(batches).toHaveLength(1);
+
+    // Until then they can be cancelled and changed.
+    await key.send.cancelNotification({ id: two.ids[2] ?? "" });
+    nowMs = (Math.floor(nowMs / HOUR) + 1) * HOUR;
+    await reached(single.notificationId, Status.DELIVERED);
+    const others = ids.slice(0, -1);
+    expect((await Promise.all(others.map(get))).map(({ status }) => status)).toEqual(
+      others.map(() => Status.DELIVERED),
+    );
+    expect((await get(two.ids[2] ?? "")).status).toBe(Status.CANCELLED);
+    expect(await titles(user)).toEqual(["6 notifications"]);
+  });
+
+  test("whether it is full, its window has ended, one is left of it, or it goes past the limits of the platform", async () => {
+    const user = await satisfied();
+    const type = await newType(three);
+    const alone = await send(user, type, "alone");
+    nowMs += 31 * MINUTE;
+    const digest = await digestOf([alone.notificationId]);
+    const past = await filled(user, type, Array(3).fill({ bypassRateLimit: true }));
+    expect(await digestOf([alone.notificationId, ...past.ids])).toBe(digest);
+    const asked = await send(user, type, "asked for");
+    await key.batches.closeBatch({ id: asked.batchId });
+    expect(await digestOf([alone.notificationId, asked.notificationId, ...past.ids])).toBe(digest);
+    nowMs = (Math.floor(nowMs / HOUR) + 1) * HOUR;
+    await reached(alone.notificationId, Status.DELIVERED);
+    expect(await titles(user)).toEqual(["5 notifications"]);
+  });
+
+  test("without what would expire before, and is forgotten with the last", async () => {
+    const user = await satisfied();
+    const type = await newType(three);
+    const brief = { expiry: { case: "ttl", value: { seconds: 2700n } } } as const;
+    const some = await filled(user, type, [brief]);
+    await digestOf(some.ids, 2);
+    const [vain = ""] = some.ids;
+    expect(await get(vain)).toMatchObject({ status: Status.EXPIRED, reason: Reason.HOURLY_CAP });
+    expect((await key.send.getNotification({ id: vain })).timeline.at(-1)).toMatchObject({
+      ...{ status: Status.EXPIRED, rateLimit: { window: Reason.HOURLY_CAP, maxPerHour: 1 } },
+    });
+    const none = await filled(user, type, [brief, brief, brief]);
+    for (const id of none.ids) expect(await reached(id, Status.EXPIRED)).toMatchObject({ reason: Reason.HOURLY_CAP });
+    expect((await refusalOf(key.batches.getBatch({ id: none.id }))).reason).toBe("NOT_FOUND");
+    await digestOf(some.ids, 2);
+  });
+
+  test("but not a reminder that would come too late with it, which passes the cap", async () => {
+    const user = await satisfied();
+    const type = await newType({ batchable: true, maxSize: 2, window: { seconds: 300n } });
+    const remind = async (name: string, leftMs: number) => {
+      const time = timestampFromDate(new Date(nowMs + leftMs));
+      const offset = { seconds: BigInt(leftMs / 1000 - 60) };
+      const { deadline } = await key.schedules.upsertDeadline({
+        deadline: {
+          userId: user,
+          key: name,
+          type,
+          content: { title: name },
+          time,
+          reminderOffsets: { offsets: [offset] },
+        },
+      });
+      return deadline?.reminders[0]?.notificationId ?? "";
+    };
+    const [urgent, easy] = [await remind("urgent", 80 * MINUTE), await remind("easy", 30 * HOUR)];
+    nowMs += MINUTE;
+    await reached(urgent, Status.DELIVERED);
+    await digestOf([easy]);
+    expect(await titles(user)).toEqual(["urgent"]);
+  });
+
+  test("and its user's streams are told of the batch, the digest and the members", async () => {
+    const user = await satisfied();
+    const type = await newType({ batchable: true, maxSize: 2 });
+    await using app = openReader(await a.clientsFor(user), { includeStatus: true });
+    await app.next("caughtUp");
+    const first = await send(user, type, "a");
+    const second = await send(user, type, "b");
+    const digest = await digestOf([first.notificationId, second.notificationId]);
+    const progress = await until(
+      async () => app.all("batch").map(({ batchId, state, size }) => [batchId, state, size]),
+      ({ length }) => length === 4,
+    );
+    expect(progress.slice(2)).toEqual([
+      [first.batchId, BatchState.DISSOLVED, 0],
+      [digest, BatchState.OPEN, 2],
+    ]);
+    expect(app.all("status").filter(({ reason }) => reason === Reason.HOURLY_CAP)).toHaveLength(2);
   });
 });
 

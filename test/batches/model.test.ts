@@ -1,20 +1,23 @@
 // Batches against a model (model.ts): senders, closers, cancels, what expires, changed preferences and types, clocks that
-// step, and processes that die before or after any of their commits, in any order.
+// step, users whose hourly cap is full, and processes that die before or after any of their commits, in any order.
 import { create, fromBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { Registry } from "prom-client";
 import { expect, test } from "vitest";
-import { ContentSchema, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { ContentSchema, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { Digest_Mode, PreferencesSchema } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { BatchRule_Mode, NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
 import { closeEarly } from "#src/batches/close-early.ts";
+import type { Request, Reservation } from "#src/limits/notification-limits.ts";
 import { cancelByIds } from "#src/notifications/queries.ts";
 import { type CloseDeps, closeDue } from "#src/pipeline/close/close.ts";
 import { reconsiderRest } from "#src/pipeline/reconsider/reconsider.ts";
 import { endingBy } from "#src/pipeline/route/ended-by.ts";
 import { decide } from "#src/pipeline/route/gates/decide.ts";
 import { holdingBy } from "#src/pipeline/route/held-by.ts";
+import { intoDigest } from "#src/pipeline/route/into-digest.ts";
 import { type RouteDeps, route } from "#src/pipeline/route/route.ts";
+import { turnsOfWholes } from "#src/pipeline/route/turns-of-wholes.ts";
 import { compile } from "#src/preferences/compile.ts";
 import { lockPreferences, readLevels, savePreferences } from "#src/preferences/queries.ts";
 import { recordRuleChange, touchDefaults } from "#src/preferences/rule-changes.ts";
@@ -81,7 +84,7 @@ class Real {
     ...{ store: this.#mortal, clock, metrics, log, newId, decide },
     ...{ findType: this.#findType, reloadType: this.#findType },
     ...{ loadPreferences: this.#loadPreferences, reloadPreferences: this.#loadPreferences },
-    reserve: async (_, wanted) => wanted.map(() => ({ allowed: true })),
+    reserve: async (_, wanted, now) => wanted.map((each) => this.#reserved(each, now)),
     arrived: () => undefined,
     statusChanged: () => undefined,
     batchJoined: () => undefined,
@@ -92,10 +95,22 @@ class Real {
     queue: { enqueue: async () => undefined, enqueueFanout: async () => undefined },
     findType: this.#findType,
     ...{ loadPreferences: this.#loadPreferences, reloadPreferences: this.#loadPreferences },
-    turnsOf: async () => new Map(),
+    turnsOf: turnsOfWholes((...args) => this.#route.reserve(...args)),
+    intoDigest: intoDigest(decide),
+    poured: () => undefined,
     closed: () => undefined,
     waits: () => undefined,
   };
+
+  /** Whose hourly cap is full. What waits for that instead of a digest is let through. */
+  readonly capped = new Set<string>();
+
+  #reserved({ userId, cap }: Request, now: Date): Reservation {
+    if (cap?.over !== "digest" || !this.capped.has(userId)) return { allowed: true };
+    const resetAt = new Date((Math.floor(now.getTime() / HOUR) + 1) * HOUR);
+    const counts = { usage: 1, limit: 1, perHour: 1 };
+    return { allowed: false, reason: Reason.HOURLY_CAP, until: resetAt, resetAt, slot: false, digest: true, ...counts };
+  }
 
   async begin(): Promise<void> {
     const types = Object.entries(FIRST_RULES).map(([key, own]) => definition(key, own));
@@ -304,6 +319,24 @@ class Prefer implements Command {
   toString = () => `prefer(${this.user}, ${JSON.stringify(this.wish)})`;
 }
 
+class Cap implements Command {
+  readonly user: string;
+  readonly isFull: boolean;
+  constructor(user: string, isFull: boolean) {
+    this.user = user;
+    this.isFull = isFull;
+  }
+  check = () => true;
+  async run(model: Model, real: Real) {
+    // What is due has been asked about already.
+    await closeAll(model, real);
+    if (this.isFull) real.capped.add(this.user);
+    else real.capped.delete(this.user);
+    model.cap(this.user, this.isFull);
+  }
+  toString = () => `cap(${this.user}, ${this.isFull})`;
+}
+
 /** What is due has closed before: whether a digest is past is no question of its type. */
 class Change implements Command {
   readonly type: string;
@@ -383,6 +416,7 @@ test("whatever happens in whatever order, each notification arrives once, in the
     fc.nat({ max: 30 }).map((which) => new Close(which)),
     fc.tuple(user, wish).map((args) => new Prefer(...args)),
     fc.tuple(type, rules).map((args) => new Change(...args)),
+    fc.tuple(user, fc.boolean()).map((args) => new Cap(...args)),
     fc.constant(new Again()),
   ];
   await fc.assert(

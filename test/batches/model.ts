@@ -51,6 +51,8 @@ export class Model {
   readonly #wishes = new Map<string, Wish>(USERS.map((user) => [user, FIRST_WISH]));
   readonly #rules = new Map<string, Rule>(Object.entries(FIRST_RULES));
   readonly #since = new Map<string, number>();
+  /** Whose hourly cap has no room for what may go into a digest. */
+  readonly #capped = new Set<string>();
   readonly #open = new Map<string, Batch>();
   #full: Batch[] = [];
 
@@ -69,11 +71,20 @@ export class Model {
       const expiresAt = item.expiresAt ?? Number.POSITIVE_INFINITY;
       const plan = expiresAt <= now ? "expired" : this.#planFor(id, item, now);
       if (plan === "expired" || (plan !== undefined && expiresAt <= plan.flushAt)) this.expired.add(id);
-      else if (plan === undefined) this.arrived.push([id]);
+      else if (plan === undefined) this.#goes([id], now);
       else return [{ id, user: item.user, plan }];
       return [];
     });
-    for (const [key, group] of Map.groupBy(planned, ({ plan }) => plan.key)) {
+    for (const [key, all] of Map.groupBy(planned, ({ plan }) => plan.key)) {
+      const user = all[0]?.user ?? "";
+      // Nobody leads whom the cap refuses, and nobody follows.
+      const refused = !this.#open.has(key) && this.#capped.has(user) ? all.filter(({ plan }) => plan.leading) : [];
+      if (refused.length > 0)
+        this.#goes(
+          refused.map(({ id }) => id),
+          now,
+        );
+      const group = all.filter((each) => !refused.includes(each));
       const leader = this.#open.has(key) ? undefined : group.find(({ plan }) => plan.leading);
       if (leader !== undefined) {
         this.arrived.push([leader.id]);
@@ -81,6 +92,28 @@ export class Model {
       }
       for (let rest = group.filter((each) => each !== leader); rest.length > 0; ) rest = this.#join(key, rest, now);
     }
+  }
+
+  /** What comes together, or alone, unless the cap sends it into the digest: each of them. */
+  #goes(ids: readonly string[], now: number): void {
+    const { user } = this.#itemOf(ids[0] ?? "");
+    if (!this.#capped.has(user)) {
+      this.arrived.push([...ids]);
+      return;
+    }
+    const flushAt = (Math.floor(now / HOUR) + 1) * HOUR;
+    const plan = {
+      key: `${user} digest`,
+      type: "digest",
+      flushAt,
+      latest: flushAt,
+      maxSize: MAX_DIGEST,
+      leading: false,
+    };
+    const late = ids.filter((id) => (this.#itemOf(id).expiresAt ?? Number.POSITIVE_INFINITY) <= flushAt);
+    for (const id of late) this.expired.add(id);
+    const joining = ids.filter((id) => !late.includes(id)).map((id) => ({ id, user, plan }));
+    if (joining.length > 0) this.#join(plan.key, joining, now);
   }
 
   /** Those that the batch has no room for. */
@@ -129,12 +162,19 @@ export class Model {
   close(now: number): void {
     const due = this.batches.filter(({ flushAt }) => flushAt <= now);
     this.#forget(due);
-    for (const { live } of due) {
+    for (const { live, type } of due) {
       const late = [...live].filter((id) => (this.#itemOf(id).expiresAt ?? Number.POSITIVE_INFINITY) <= now);
       for (const id of late) this.expired.add(id);
       const left = [...live].filter((id) => !late.includes(id));
-      if (left.length > 0) this.arrived.push(left);
+      if (left.length === 0) continue;
+      if (type === "digest") this.arrived.push(left);
+      else this.#goes(left, now);
     }
+  }
+
+  cap(user: string, isFull: boolean): void {
+    if (isFull) this.#capped.add(user);
+    else this.#capped.delete(user);
   }
 
   /** One that is open closes at the next tick, and nobody joins it any more. */

@@ -2,7 +2,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
-import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { Digest_Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
 import { BatchRule_Mode } from "#gen/posthorn/v1/type_service_pb.ts";
 import { BatchRole } from "#src/batches/role.ts";
@@ -23,13 +23,17 @@ const { tenantId } = a.tenant;
 const USERS = ["ann", "bob", "cho", "dee"];
 /** Hers come in digests of a day that does not come: each is closed before its time. */
 const COLLECTOR = "eve";
-const EVERYBODY = [...USERS, COLLECTOR];
+/** Her hour is full with the first: her batches go into digests. */
+const CAPPED = "fay";
+const EVERYBODY = [...USERS, COLLECTOR, CAPPED];
 const FAR_OFF = { mode: Digest_Mode.WEEKLY, days: [(new Date().getUTCDay() + 3) % 7] };
 const on = (n: number) => nodes[n % 2] ?? a.key;
 
 test("each notification arrives once, whoever joins, closes, cancels and changes the rules at the same time", async () => {
   const reason = "a race";
   await a.key.preferences.updatePreferences({ userId: COLLECTOR, preferences: { digest: FAR_OFF }, reason });
+  const capOf = (maxPerHour: number) => ({ hourlyCap: { enabled: maxPerHour > 0, maxPerHour: maxPerHour || 1 } });
+  await a.key.preferences.updatePreferences({ userId: CAPPED, preferences: capOf(1), reason });
   const window = { seconds: 1n };
   await a.key.types.createType({ type: { key: "trailing", batching: { batchable: true, maxSize: 4, window } } });
   const batching = { batchable: true, maxSize: 3, window, mode: BatchRule_Mode.LEADING };
@@ -87,6 +91,11 @@ test("each notification arrives once, whoever joins, closes, cancels and changes
     })(),
   ]);
   await until(
+    () => a.key.send.listNotifications({ filter: { userId: CAPPED, statuses: [Status.BATCHED] }, pageSize: 200 }),
+    ({ notifications: some }) => some.length > 0 && some.every(({ reason }) => reason === Reason.HOURLY_CAP),
+  );
+  await a.key.preferences.updatePreferences({ userId: CAPPED, preferences: capOf(0), reason });
+  await until(
     async () => {
       await closeOpen();
       return sql`select id from notifications where tenant_id = ${tenantId} and status < ${Status.DELIVERED}`;
@@ -124,7 +133,7 @@ test("each notification arrives once, whoever joins, closes, cancels and changes
   }
   expect(new Set(seen).size).toBe(seen.length);
   const delivered = rows.filter(({ status }) => status === Status.DELIVERED);
-  expect(seen.length).toBe(delivered.filter(({ userId }) => userId !== COLLECTOR).length);
+  expect(seen.length).toBe(delivered.filter(({ userId }) => USERS.includes(userId)).length);
 
   const { batches } = await a.key.batches.listBatches({ state: BatchState.CLOSED, pageSize: 200 });
   expect(batches.length).toBeGreaterThan(10);

@@ -152,7 +152,8 @@ async function allSortsOfWork(): Promise<void> {
   await send("dan", { expiry: { case: "expireTime", value: within(600_000) } });
   await key.inbox.snooze({ userId: "dan", notificationIds: [snoozed], snoozeTime: within(60_000) });
 
-  // Bring together: a batch that is closed, one that its user's rules end, and one that is dissolved with its type's.
+  // Bring together: a batch that is closed, one that the hourly cap refuses, one that its user's rules end, and one that is
+  // dissolved with its type's.
   const several = async (userId: string) => {
     const members = [await send(userId, { type: "several" }), await send(userId, { type: "several" })];
     const { notification } = await key.send.getNotification({ id: members[0] ?? "" });
@@ -161,6 +162,15 @@ async function allSortsOfWork(): Promise<void> {
   const closed = await several("eve");
   await key.batches.closeBatch({ id: closed.batch });
   await reached(closed.members[0] ?? "", Status.DELIVERED);
+  const full = { hourlyCap: { enabled: true, maxPerHour: 1 } };
+  await key.preferences.updatePreferences({ userId: "lea", preferences: full, reason: "a test" });
+  await send("lea");
+  const refused = await several("lea");
+  await key.batches.closeBatch({ id: refused.batch });
+  await until(
+    async () => (await key.send.getNotification({ id: refused.members[0] ?? "" })).notification?.batchId,
+    (id) => id !== refused.batch,
+  );
   const [ended, dissolved] = [await several("fay"), await several("kim")];
   const reason = "a test";
   await key.preferences.updatePreferences({ userId: "fay", preferences: { batching: { enabled: false } }, reason });

@@ -344,7 +344,7 @@ export const BatchKind = {
 
   /**
    * Whatever waits for the recipient's set time, or for the next full hour because
-   * their HourlyCap had no room for it.
+   * their HourlyCap had no room for it or its batch.
    *
    * @generated from enum value: BATCH_KIND_DIGEST = 2;
    */
@@ -389,7 +389,8 @@ export const BatchState = {
 
   /**
    * Has all the members it may have. A batch closes at once (in quiet hours, at
-   * their end; over a limit, in its turn), a digest at its time.
+   * their end; over a limit, in its turn; over the HourlyCap it is DISSOLVED), a
+   * digest at its time.
    *
    * @generated from enum value: BATCH_STATE_FULL = 2;
    */
@@ -403,8 +404,8 @@ export const BatchState = {
   CLOSED: 3,
 
   /**
-   * The rules changed, and its members were decided anew; or it could not be
-   * closed, for an error in one of them, and its members went as themselves.
+   * The rules changed, and its members were decided anew; the HourlyCap had no room
+   * for it, and its members went into the digest; or it could not be closed, for an error in one of them, and its members went as themselves.
    *
    * @generated from enum value: BATCH_STATE_DISSOLVED = 4;
    */
@@ -439,12 +440,19 @@ export const BatchStateSchema: GenEnum<BatchState> = /*@__PURE__*/
  *
  * Where quiet hours, do not disturb or a weekend would hold what it becomes, a
  * batch that is due or full does not close but stays as it is until the first
- * instant at which all three allow it (`flush_time`). Where the HourlyCap or a
- * limit would, it stays until its turn, which it keeps. Its members can still be
- * changed, moved, cancelled and expire, and one that is no longer wanted then is
- * left out; the only one that is left has the turn. A batch of which all would
- * expire before its turn closes at once, and is EXPIRED. What a batch has become
- * is delivered whole.
+ * instant at which all three allow it (`flush_time`). Where a limit would, it
+ * stays until its turn, which it keeps; so do a digest and a batch of a type that
+ * stays out of digests (DIGEST_RULE_NEVER) where the HourlyCap would. Its members
+ * can still be changed, moved, cancelled and expire, and one that is no longer
+ * wanted then is left out; the only one that is left has the turn. A batch of which
+ * all would expire before its turn closes at once, and is EXPIRED. What a batch has
+ * become is delivered whole.
+ *
+ * Any other batch, also of one, that the HourlyCap has no room for when it would
+ * close is DISSOLVED: its members go where single notifications go that the cap
+ * refuses, into the recipient's digest of the next full hour, and stay BATCHED
+ * (REASON_HOURLY_CAP). What would expire before that is EXPIRED at once, and a
+ * reminder of a deadline that would come too late with it goes by itself.
  *
  * Where the rules change while a batch is open (the recipient's preferences, the
  * type), the batch is DISSOLVED: its members are decided anew by the new rules.
@@ -476,7 +484,8 @@ export const BatchService: GenService<{
    * Closes an OPEN or FULL batch or digest before its time: nobody joins it any
    * more, and its members become one at the next tick
    * (POSTHORN_SCHEDULE_TICK_MS), or when quiet hours and their like end, or when
-   * its turn under a limit has come. What comes for the recipient after that opens
+   * its turn under a limit has come; or they go into a digest, where the HourlyCap
+   * has no room. What comes for the recipient after that opens
    * another. Idempotent: one that is due or has ended is answered as it stands;
    * NOT_FOUND when none of its members was left at its closing.
    * For API keys with SCOPE_SEND; written to the audit log.

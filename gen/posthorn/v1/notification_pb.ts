@@ -1207,8 +1207,8 @@ export const Reason = {
   DIGEST: 26,
 
   /**
-   * The recipient's HourlyCap had no room for it: collected for the digest, or
-   * held, where it stays out of digests.
+   * The recipient's HourlyCap had no room for it, or for its batch: collected for
+   * the digest, or held, where it stays out of digests.
    *
    * @generated from enum value: REASON_HOURLY_CAP = 27;
    */

@@ -211,10 +211,12 @@ export const BatchingSchema: GenMessage<Batching> = /*@__PURE__*/
  *
  * What finds no room goes into the digest (REASON_HOURLY_CAP), which is due at the
  * next full hour of the user's wall clock, with all that Digest says of digests.
- * What its type keeps out of digests (DIGEST_RULE_NEVER), what escalates, and
- * what was left alone in a batch or digest, are held instead, and given a turn in
- * the next hour that has room, at most a week ahead; batches and digests stay open
- * until theirs. What expires before is EXPIRED at once (REASON_HOURLY_CAP). A
+ * So do the members of a batch that finds none when it would close (BatchService):
+ * what is over the cap comes as one, however many batches it would fill. What its
+ * type keeps out of digests (DIGEST_RULE_NEVER), what escalates, and what was left
+ * alone in a digest, are held instead, and given a turn in the next hour that has
+ * room, at most a week ahead; digests, and batches of such types, stay open until
+ * theirs. What expires before is EXPIRED at once (REASON_HOURLY_CAP). A
  * reminder of a deadline passes, and is counted, where it would come with less
  * than half of the time left that it has now: for one that expires within the hour
  * nobody would be told otherwise.
@@ -252,7 +254,7 @@ export const HourlyCapSchema: GenMessage<HourlyCap> = /*@__PURE__*/
  * When things come: at once, or together at set times, grouped by category.
  *
  * A digest holds whatever its type's DigestRule lets wait, never CRITICAL, what
- * HourlyCap has no room for, and at most 500 notifications; what is more comes in
+ * HourlyCap has no room for, batches among it, and at most 500 notifications; what is more comes in
  * a second one at the same time. A digest of one is sent as itself. What expires before the digest is due
  * expires at once; but a reminder of a deadline does not wait for a digest with
  * which it would come with less than half of the time left that it has now. The

@@ -448,21 +448,22 @@ export type BatchProgress = Message<"posthorn.v1.BatchProgress"> & {
   kind: BatchKind;
 
   /**
-   * OPEN, FULL or CLOSED.
+   * OPEN, FULL or CLOSED; DISSOLVED where the HourlyCap had no room for it, and its
+   * members have gone into a digest. (Told of no other dissolving.)
    *
    * @generated from field: posthorn.v1.BatchState state = 3;
    */
   state: BatchState;
 
   /**
-   * How many have joined; CLOSED: how many were merged.
+   * How many have joined; CLOSED: how many were merged; DISSOLVED: 0.
    *
    * @generated from field: int32 size = 4;
    */
   size: number;
 
   /**
-   * When it closes at the latest; CLOSED: when it did.
+   * When it closes at the latest; CLOSED and DISSOLVED: when it did.
    *
    * @generated from field: google.protobuf.Timestamp flush_time = 5;
    */

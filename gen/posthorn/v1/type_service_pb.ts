@@ -463,7 +463,8 @@ export const BatchRule_Mode = {
    * The first goes at once and opens the window; those that follow within it
    * are batched. After the batch has closed the next goes at once again. Where
    * the recipient's hourly cap sends the first into the digest, it opens no
-   * window: those that follow go there too while the cap has no room.
+   * window: those that follow go there too while the cap has no room, also those
+   * that have joined meanwhile.
    *
    * @generated from enum value: MODE_LEADING = 2;
    */
@@ -1584,7 +1585,8 @@ export const DigestRule = {
 
   /**
    * It never waits for a digest: codes, receipts, what has been asked for. What
-   * the recipient's HourlyCap has no room for is held.
+   * the recipient's HourlyCap has no room for is held; a batch stays open for its
+   * turn.
    *
    * @generated from enum value: DIGEST_RULE_NEVER = 1;
    */

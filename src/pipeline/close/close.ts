@@ -1,5 +1,5 @@
-import type { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
-import type { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { BatchKind } from "#gen/posthorn/v1/batch_service_pb.ts";
+import { type Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { dissolveForGood } from "#src/batches/dissolve.ts";
 import { measureDissolved } from "#src/batches/measure.ts";
 import type { NewId } from "#src/ids.ts";
@@ -15,8 +15,9 @@ import type { Metrics } from "#src/telemetry/metrics.ts";
 import { withRootSpan } from "#src/telemetry/work-spans.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
 import { enqueueByTenant, type Queue } from "../queue.ts";
-import { type Becoming, type Closing, type ClosingRules, closing, type Ended, turnOf } from "./closing.ts";
+import { type Becoming, type ClosingRules, closing, type Ended, turnOf } from "./closing.ts";
 import { measureClosings } from "./measure.ts";
+import { openDigests, type PourDeps, type Poured, pour, type Refused } from "./pour.ts";
 import {
   applyClosings,
   type DueBatch,
@@ -28,7 +29,7 @@ import {
   readMembers,
 } from "./queries.ts";
 
-export type CloseDeps = {
+export type CloseDeps = PourDeps & {
   store: Store;
   queue: Queue;
   newId: NewId;
@@ -47,13 +48,15 @@ export type CloseDeps = {
   /** What of the clock would hold what it becomes; undefined: nothing. */
   heldBy(next: Becoming, preferences: CompiledPreferences, now: Date): { until: Date } | undefined;
   /**
-   * Finds what batches would become their turns under the limits, by the batches' ids; nothing for what passes them all.
-   * Idempotent by id and attempt.
+   * Finds what batches would become their turns under the limits, by the batches' ids, or has the hourly cap send it into
+   * the digest; nothing for what passes them all. Idempotent by id and attempt.
    */
   turnsOf(tenantId: string, wholes: readonly AskingWhole[], now: Date): Promise<ReadonlyMap<string, Reservation>>;
   /** Tells the streams that a batch stays open, until then. Called after the commit, as is `closed`. */
   waits(tenantId: string, batch: WaitingBatch, at: Date): void;
   closed(tenantId: string, batch: ClosedBatch, at: Date): void;
+  /** Tells them that batches which the hourly cap has refused are no more, and where their members have gone. */
+  poured(tenantId: string, batches: readonly RefusedBatch[], into: Poured, at: Date): void;
   log: Pick<Logger, "error">;
   metrics: Pick<Metrics, "batchesClosed" | "batchItems" | "schedulerLagSeconds">;
 };
@@ -65,6 +68,8 @@ export type AskingWhole = {
   preferences: CompiledPreferences;
   /** Of a batch; a digest has none. */
   type: NotificationTypeRow | undefined;
+  /** Where the hourly cap has no room for it, its members may go into a digest: it is none itself. */
+  mayBeDigested: boolean;
   attempts: number;
   slot: Given | undefined;
 };
@@ -78,6 +83,8 @@ export type ClosedBatch = {
   notificationId: string | undefined;
   ended: readonly Ended[];
 };
+
+export type RefusedBatch = Pick<ClosedBatch, "id" | "userId" | "kind" | "ended">;
 
 export type WaitingBatch = Pick<DueBatch, "id" | "userId" | "kind" | "state"> & {
   /** How many have joined. */
@@ -95,7 +102,7 @@ export type WaitingBatch = Pick<DueBatch, "id" | "userId" | "kind" | "state"> & 
  * One whose notification would only wait, for a time of day or for its turn under a limit, stays open until then: what has
  * closed is as it is, what is open can lose the members that are cancelled, changed or no longer wanted before anybody is
  * told of them. The limits are asked before the locks are taken, and a notification that they let through is not asked
- * about again.
+ * about again. What the hourly cap has no room for goes into the user's digest (pour.ts).
  *
  * Any number of processes may do this. It looks at `limit` batches, and closes in one transaction those of `limit` members
  * together, unless a single one has more. Answers how many it looked at (`limit`: there may be more), and of how many
@@ -147,7 +154,7 @@ async function closeOrGiveUp(deps: CloseDeps, tenantId: string, due: readonly Du
 
 async function closeSome(deps: CloseDeps, tenantId: string, due: readonly Due[], now: Date): Promise<number> {
   // Everything that may have to be read is read before the locks are taken.
-  const preferences = await currentPreferences(deps, tenantId, [...new Set(due.map(({ userId }) => userId))]);
+  let preferences = await currentPreferences(deps, tenantId, [...new Set(due.map(({ userId }) => userId))]);
   const types = new Map<string, NotificationTypeRow | undefined>();
   for (const type of new Set(due.map((batch) => batch.type))) types.set(type, await deps.findType(tenantId, type));
   const ids = due.map(({ id }) => id);
@@ -169,27 +176,40 @@ async function closeSome(deps: CloseDeps, tenantId: string, due: readonly Due[],
     };
   };
   const turns = await askLimits(deps, tenantId, { batches: seen, members: present, types, preferences, rulesFor }, now);
-  const closings = await deps.store.tenant(tenantId, async (tx): Promise<Closing[]> => {
-    const batches = await lockDue(tx, tenantId, ids, now);
-    if (batches.length === 0) return [];
-    const rows = await lockMembers(
-      tx,
-      tenantId,
-      batches.map(({ id }) => id),
-    );
+  const expected = refusedAmong(seen, present, turns);
+  if (expected.length > 0) {
+    const userIds = [...new Set(expected.map(({ batch }) => batch.userId))];
+    preferences = new Map([...preferences, ...(await deps.reloadPreferences(tenantId, userIds))]);
+  }
+  const rules = { preferences, types };
+  const { closings, poured } = await deps.store.tenant(tenantId, async (tx) => {
+    const { outdated, opened } = await openDigests(deps, tx, tenantId, expected, rules, now);
+    const lasting = expected.flatMap(({ batch }) => (outdated.has(batch.userId) ? [batch.id] : []));
+    const closable = ids.filter((id) => !lasting.includes(id));
+    const batches = await lockDue(tx, tenantId, closable, now);
+    const locked = batches.map(({ id }) => id);
+    const rows = locked.length === 0 ? [] : await lockMembers(tx, tenantId, locked);
     const members = Map.groupBy(rows, (row) => row.batchId);
     const found = batches.map((batch) => {
       const rules = rulesFor(batch.userId, turns.get(batch.id));
       return closing(batch, members.get(batch.id) ?? [], types.get(batch.type), rules, { newId: deps.newId, now });
     });
-    await applyClosings(tx, tenantId, found, { now, slot: deps.slot });
-    return found;
+    if (found.length > 0) await applyClosings(tx, tenantId, found, { now, slot: deps.slot });
+    // Only now: a digest that has closed with these takes nobody any more.
+    const refused = found.flatMap(({ batch, refused }) => (refused === undefined ? [] : [{ batch, ...refused }]));
+    return { closings: found, poured: await pour(deps, tx, tenantId, { refused, opened }, rules, now) };
   });
-  const queued = closings.flatMap((each) => (each.next === undefined ? [] : [{ tenantId, ...each.next }]));
+  const alone = poured.members.filter(({ status }) => status === Status.ACCEPTED);
+  const going = [...closings.flatMap(({ next }) => next ?? []), ...alone];
+  const queued = going.map(({ id, priority }) => ({ tenantId, id, priority }));
   if (queued.length > 0) await enqueueByTenant(deps.queue, queued);
   measureClosings(deps.metrics, closings, now);
-  for (const { batch, merged, next, ended, heldUntil } of closings) {
+  const gone = closings.filter(({ refused }) => refused !== undefined);
+  const told = gone.map(({ batch: { id, userId, kind }, ended }) => ({ id, userId, kind, ended }));
+  if (gone.length > 0) deps.poured(tenantId, told, poured, now);
+  for (const { batch, merged, next, ended, heldUntil, refused } of closings) {
     const { id, userId, kind, state, joined } = batch;
+    if (refused !== undefined) continue;
     if (heldUntil !== undefined)
       deps.waits(tenantId, { id, userId, kind, state, size: joined, flushAt: heldUntil, ended }, now);
     else deps.closed(tenantId, { id, userId, kind, size: merged.length, notificationId: next?.id, ended }, now);
@@ -233,12 +253,30 @@ async function askLimits(
     const type = types.get(batch.type);
     const own = preferences.get(userId);
     const rules = rulesFor(userId, undefined);
-    const { whole } = closing(batch, membersOf.get(batchId) ?? [], type, rules, { newId: () => batchId, now });
-    if (whole === undefined || own === undefined) return [];
-    const becoming = { ...whole, id: batchId, type: batch.type, category };
-    return [{ batchId, userId, becoming, preferences: own, type, attempts, slot: turnOf(batch) }];
+    const found = closing(batch, membersOf.get(batchId) ?? [], type, rules, { newId: () => batchId, now });
+    const { whole, next } = found;
+    const mayBeDigested = batch.kind === BatchKind.BATCH;
+    // The only one of a digest asks as what it is.
+    const [only] = mayBeDigested && next !== undefined ? found.merged : [];
+    const becomes = whole ?? (only && { ...only, tags: only.tags ?? [] });
+    if (becomes === undefined || own === undefined) return [];
+    const becoming = { ...becomes, id: batchId, type: batch.type, category };
+    return [{ batchId, userId, becoming, preferences: own, type, mayBeDigested, attempts, slot: turnOf(batch) }];
   });
   return wholes.length === 0 ? new Map() : deps.turnsOf(tenantId, wholes, now);
+}
+
+/** What the hourly cap has refused of these, as they are now. */
+function refusedAmong(
+  batches: readonly DueBatch[],
+  members: readonly MemberRow[],
+  turns: ReadonlyMap<string, Reservation>,
+): Refused[] {
+  return batches.flatMap((batch) => {
+    const by = turns.get(batch.id);
+    if (by === undefined || by.allowed || !by.digest) return [];
+    return [{ batch, members: members.filter(({ batchId }) => batchId === batch.id), by }];
+  });
 }
 
 /**

@@ -31,7 +31,11 @@ export type Closing = {
   turn?: Given | undefined;
   /** It waits for a limit. */
   limited?: boolean;
+  /** The hourly cap has no room for it: who is left goes into the user's digest instead (pour.ts). */
+  refused?: { members: readonly MemberRow[]; by: Refusal };
 };
+
+export type Refusal = Extract<Reservation, { allowed: false }>;
 
 /** What is known of that before it closes; `id` is the batch's where it is a notification that is yet to be made. */
 export type Becoming = Pick<
@@ -44,7 +48,7 @@ export type ClosingRules = {
   language: string;
   endedBy(member: MemberRow): { status: Status; reason: Reason } | undefined;
   heldBy(next: Becoming): { until: Date } | undefined;
-  /** What the limits say about the notification of several; undefined: they were not asked. */
+  /** What the limits say about what it would become; undefined: they were not asked. */
   turn: Reservation | undefined;
 };
 
@@ -68,20 +72,23 @@ export function closing(
     return end === undefined;
   });
   const [first] = merged;
-  if (first === undefined) return { batch, ended, merged, next: undefined, whole: undefined };
-  const waits = (until: Date): Closing => ({
-    batch,
-    ended,
-    merged: [],
-    next: undefined,
-    whole: undefined,
-    heldUntil: until,
-  });
+  const stays = { batch, ended, merged: [], next: undefined, whole: undefined };
+  if (first === undefined) return stays;
+  const waits = (until: Date): Closing => ({ ...stays, heldUntil: until });
+  const byLimits = (expiresAt: Date | null): Closing | undefined => {
+    if (turn === undefined || turn.allowed) return undefined;
+    if (turn.digest) return { ...stays, refused: { members: merged, by: turn } };
+    // What cannot come in time is not kept waiting for that: it closes, and is EXPIRED when it is decided.
+    if (expiresAt !== null && turn.until >= expiresAt) return undefined;
+    const { until, reason, slot } = turn;
+    return { ...waits(until), limited: true, turn: slot ? { at: until, reason } : undefined };
+  };
+  const come = turn?.allowed ? turnThatHasCome(now) : turnOf(batch);
   if (merged.length === 1) {
     const hold = heldBy(first);
     if (hold !== undefined) return waits(hold.until);
     const next = { id: first.id, priority: first.priority };
-    return { batch, ended, merged, next, whole: undefined, turn: turnOf(batch) };
+    return byLimits(first.expiresAt) ?? { batch, ended, merged, next, whole: undefined, turn: come };
   }
   const wording = type?.batchWording == null ? undefined : fromBinary(BatchWordingSchema, type.batchWording);
   const words = wording && wordsIn(wording, language);
@@ -91,11 +98,6 @@ export function closing(
   const { id, type: key, category } = batch;
   const hold = heldBy({ ...whole, id, type: key, category });
   if (hold !== undefined) return waits(hold.until);
-  // What cannot come in time is not kept waiting for that: it closes, and is EXPIRED when it is decided.
-  if (turn?.allowed === false && (whole.expiresAt === null || turn.until < whole.expiresAt)) {
-    const { until, reason, slot } = turn;
-    return { ...waits(until), limited: true, turn: slot ? { at: until, reason } : undefined };
-  }
-  const come = turn?.allowed ? turnThatHasCome(now) : turnOf(batch);
-  return { batch, ended, merged, next: { id: newId(), priority: whole.priority }, whole, turn: come };
+  const next = { id: newId(), priority: whole.priority };
+  return byLimits(whole.expiresAt) ?? { batch, ended, merged, next, whole, turn: come };
 }

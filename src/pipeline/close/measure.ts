@@ -8,9 +8,13 @@ type Counted = Pick<Metrics, "batchesClosed" | "batchItems" | "schedulerLagSecon
 
 /** Counts what has closed, once that is committed. What stays open is none. */
 export function measureClosings(metrics: Counted, closings: readonly Closing[], now: Date): void {
-  for (const { batch, merged, heldUntil } of closings) {
+  for (const { batch, merged, heldUntil, refused } of closings) {
     if (heldUntil !== undefined) continue;
     const kind = kindOf(batch.kind);
+    if (refused !== undefined) {
+      metrics.batchesClosed.inc({ kind, reason: "cap" });
+      continue;
+    }
     metrics.batchesClosed.inc({ kind, reason: whyClosed(batch) });
     metrics.batchItems.observe({ kind }, merged.length);
     metrics.schedulerLagSeconds.observe({ kind: "batch" }, (now.getTime() - batch.flushAt.getTime()) / 1000);

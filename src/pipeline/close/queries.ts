@@ -85,7 +85,8 @@ function members(tx: Tx, tenantId: string, batchIds: readonly string[]) {
 
 /**
  * Stores what was made of them: members, histories, counters, the new notifications, and the batches' ends; of those that
- * stay open, when they are asked again.
+ * stay open, when they are asked again; of those that the hourly cap has refused, who of them has ended (pour.ts does the
+ * rest).
  */
 export async function applyClosings(
   tx: Tx,
@@ -102,7 +103,7 @@ export async function applyClosings(
     ),
   ]);
   const ids = plain(members.map(({ id }) => id));
-  const ending = closings.filter(({ heldUntil }) => heldUntil === undefined);
+  const ending = closings.filter(({ heldUntil, refused }) => heldUntil === undefined && refused === undefined);
   const waiting = closings.filter(({ heldUntil }) => heldUntil !== undefined);
   const wholes = closings.flatMap(({ batch, whole, next, turn }) =>
     whole && next ? [{ batch, whole, id: next.id, turn }] : [],
@@ -199,4 +200,56 @@ async function insertWholes(
     select ${tenantId}::uuid, ${hourOf(now)}::timestamptz, type, 0, ${Status.ACCEPTED}, ${slot}::smallint, count(*)
     from added group by type order by type
     on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count`;
+}
+
+/** What becomes of a member whose batch the hourly cap has refused. `batchId`: the digest that it is in now. */
+export type Moved = {
+  id: string;
+  status: Status;
+  reason: number;
+  role: number;
+  batchId: string | undefined;
+  detail: Uint8Array | undefined;
+};
+
+/** Stores that, and the ends of these batches. `empty`: nobody was left of these. */
+export async function applyMoves(
+  tx: Tx,
+  tenantId: string,
+  moved: readonly Moved[],
+  { ended, empty }: { ended: readonly string[]; empty: readonly string[] },
+  { now, slot }: { now: Date; slot: number },
+): Promise<void> {
+  const ids = plain(moved.map(({ id }) => id));
+  await Promise.all([
+    tx`
+      with outcome as materialized (
+        select * from unnest(
+          ${ids}::uuid[],
+          ${plain(moved.map(({ status }) => status))}::smallint[],
+          ${plain(moved.map(({ reason }) => reason))}::smallint[],
+          ${plain(moved.map(({ role }) => role))}::smallint[],
+          ${plain(moved.map(({ batchId }) => batchId))}::uuid[],
+          ${bytes(moved.map(({ detail }) => detail ?? null))}::bytea[]
+        ) as t (id, status, reason, role, joins, detail)
+      ), moved as (
+        update /* locked before */ notifications n
+        set status = o.status, reason = o.reason, batch_role = o.role, batch_id = coalesce(o.joins, n.batch_id),
+          queued_at = case when o.status = ${Status.ACCEPTED} then ${now} else n.queued_at end, updated_at = ${now}
+        from outcome o
+        where n.tenant_id = ${tenantId} and n.id = o.id and n.id = any(${ids}::uuid[])
+        returning n.id, n.type, n.status, n.reason, o.detail
+      ), history as (
+        insert into timeline (tenant_id, notification_id, at, status, channel, reason, detail)
+        select ${tenantId}::uuid, id, ${now}::timestamptz, status, 0, reason, detail from moved
+      )
+      insert into counters (tenant_id, hour, type, channel, status, slot, count)
+      select ${tenantId}::uuid, ${hourOf(now)}::timestamptz, type, 0, status, ${slot}::smallint, count(*) from moved
+      where status > ${Status.READ} group by type, status order by type, status
+      on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count`.execute(),
+    tx`
+      update batches set state = ${BatchState.DISSOLVED}, ended_at = ${now}
+      where tenant_id = ${tenantId} and id = any(${plain(ended)}::uuid[])`.execute(),
+    tx`delete from batches where tenant_id = ${tenantId} and id = any(${plain(empty)}::uuid[])`.execute(),
+  ]);
 }

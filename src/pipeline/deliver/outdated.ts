@@ -1,5 +1,4 @@
-import { fenceNames, isDrawnFrom, type RulesVersion, sharedFence } from "#src/preferences/fence.ts";
-import { texts } from "#src/store/arrays.ts";
+import { fenceNames, isDrawnFrom, readVersions, sharedFence } from "#src/preferences/fence.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Result } from "./queries.ts";
 
@@ -16,14 +15,7 @@ export async function byPresentRules(
   const users = new Set(results.flatMap(({ kind, claimed }) => (kind === "held" ? [claimed.userId] : [])));
   if (users.size === 0) return { results, outdated: [] };
   await tx`select ${sharedFence(tx, fenceNames(tenantId, ["", ...users]))}`;
-  const rows = await tx<(RulesVersion & { userId: string })[]>`
-    select asked.id as "userId",
-      coalesce((select p.xmin::text from preferences p where p.tenant_id = ${tenantId} and p.user_id = asked.id), '0')
-        as user,
-      coalesce((select d.xmin::text from default_preferences d where d.tenant_id = ${tenantId}), '0') as tenant,
-      coalesce((select u.time_zone from users u where u.tenant_id = ${tenantId} and u.id = asked.id), '') as zone
-    from unnest(${texts([...users])}::text[]) as asked (id)`;
-  const present = new Map(rows.map(({ userId, ...rules }) => [userId, rules]));
+  const present = await readVersions(tx, tenantId, [...users]);
   const outdated = new Set<string>();
   const standing = results.map((result): Result => {
     const { claimed } = result;

@@ -99,6 +99,29 @@ export function announceWaiting(
   announceEnded(live, tenantId, batch.userId, ended, at);
 }
 
+/** Tells users' streams that batches which the hourly cap has refused are no more, and where their members have gone. */
+export function announcePoured(
+  live: Live,
+  tenantId: string,
+  batches: readonly Pick<Closed, "id" | "userId" | "kind" | "ended">[],
+  { digests, members }: { digests: readonly BatchJoined[]; members: readonly Moved[] },
+  at: Date,
+): void {
+  const time = timestampFromDate(at);
+  for (const { id: batchId, userId, kind, ended } of batches) {
+    live.batchProgress(tenantId, userId, { batchId, kind, state: BatchState.DISSOLVED, flushTime: time });
+    announceEnded(live, tenantId, userId, ended, at);
+  }
+  for (const digest of digests) announceBatch(live, tenantId, digest);
+  for (const { id: notificationId, userId, status, reason, until } of members) {
+    if (status === Status.ACCEPTED) continue;
+    const next = until && { retryTime: timestampFromDate(until) };
+    live.statusChanged(tenantId, userId, { notificationId, status, reason: reason as Reason, time, ...next });
+  }
+}
+
+type Moved = { id: string; userId: string; status: Status; reason: number; until?: Date };
+
 function announceEnded(live: Live, tenantId: string, userId: string, ended: Closed["ended"], at: Date): void {
   const time = timestampFromDate(at);
   for (const { id, status, reason } of ended)

@@ -1,6 +1,7 @@
 import { type DecideDeps, decideCounting } from "./decide-in-slices.ts";
 import { endingBy } from "./ended-by.ts";
 import { holdingBy } from "./held-by.ts";
+import { intoDigest } from "./into-digest.ts";
 import type { RouteDeps } from "./route.ts";
 import { turnsOfWholes } from "./turns-of-wholes.ts";
 
@@ -10,5 +11,6 @@ export function rulesForClosing(deps: DecideDeps, reserve: RouteDeps["reserve"])
     endedBy: endingBy((facts, now) => decideCounting(deps, facts, now)),
     heldBy: holdingBy(deps.decide),
     turnsOf: turnsOfWholes(reserve),
+    intoDigest: intoDigest(deps.decide),
   };
 }

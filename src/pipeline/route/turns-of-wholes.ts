@@ -17,6 +17,8 @@ export type Whole = {
   preferences: CompiledPreferences;
   /** Of a batch; a digest has none. */
   type: NotificationTypeRow | undefined;
+  /** Where the hourly cap has no room for it, its members may go into a digest. */
+  mayBeDigested: boolean;
   /** How often it had to wait. */
   attempts: number;
   /** The turn that it was given then. */
@@ -24,23 +26,25 @@ export type Whole = {
 };
 
 /**
- * Finds the notifications that batches would become their turns under the limits, before they become them: for those that
- * pass all limits there is nothing to ask, they are counted when they are decided. Idempotent by batch and attempt.
+ * Finds the notifications that batches would become their turns under the limits, before they become them, or has the
+ * hourly cap send them into the digest: for those that pass both there is nothing to ask, they are counted when they are
+ * decided. Idempotent by batch and attempt.
  */
 export function turnsOfWholes(reserve: RouteDeps["reserve"]) {
   return async (tenantId: string, wholes: readonly Whole[], now: Date): Promise<ReadonlyMap<string, Reservation>> => {
     const asking = wholes.flatMap((whole) => {
       const { becoming } = whole;
-      if (becoming.bypassLimits || laneOf(becoming.priority).name === "critical") return [];
+      if (laneOf(becoming.priority).name === "critical") return [];
       const facts = factsOf(whole);
-      return [{ whole, cap: capOf(facts, now), rank: rankOf(facts) }];
+      const cap = capOf(facts, now);
+      return becoming.bypassLimits && cap === undefined ? [] : [{ whole, cap, rank: rankOf(facts) }];
     });
     if (asking.length === 0) return new Map();
     asking.sort((a, b) => b.rank - a.rank);
     const answers = await reserve(
       tenantId,
       asking.map(({ whole: { batchId, userId, attempts, becoming, slot }, cap }) => ({
-        ...{ id: batchId, userId, attempt: attempts, exempt: false, cap, slot },
+        ...{ id: batchId, userId, attempt: attempts, exempt: becoming.bypassLimits, cap, slot },
         expiresAtMs: becoming.expiresAt?.getTime(),
       })),
       now,
@@ -54,17 +58,18 @@ export function turnsOfWholes(reserve: RouteDeps["reserve"]) {
   };
 }
 
-/** As the route will see it. */
-function factsOf({ becoming, preferences, type }: Whole): Facts {
+/** As the route will see it, but that it would join a digest if it may. */
+function factsOf({ becoming, preferences, type, mayBeDigested }: Whole): Facts {
   const { channels, senderId, expiresAt, ...rest } = becoming;
+  const rules = type && rulesOf(type);
   return {
     notification: {
       ...rest,
       channels: channelsFor(channels, preferences),
       senderId: senderId ?? undefined,
       expiresAt: expiresAt ?? undefined,
-      rules: type && rulesOf(type),
-      ...{ isWhole: true, batchedAlready: true },
+      rules,
+      ...{ isWhole: true, batchedAlready: !mayBeDigested || rules?.escalation !== undefined },
     },
     preferences,
   };

@@ -2,6 +2,7 @@ import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
 import { BatchKind, BatchState } from "#gen/posthorn/v1/batch_service_pb.ts";
 import { Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import { openReader } from "../../support/stream-reader.ts";
 import { until } from "../../support/until.ts";
 import { shown, taskmaster } from "./setup.ts";
@@ -73,11 +74,13 @@ test("the batch record tells size, when it opened and closed, how many arrived a
 });
 
 test("a batch that does not arrive is recorded with its failures", async () => {
-  // It is due when the hour is full, and would come too late in the next.
+  // It is due when the hour is full, stays out of digests, and would come too late in the next hour.
+  const batching = { batchable: true, maxSize: 5 };
+  await key().types.createType({ type: { key: "CHOIR_CALL", batching, digest: DigestRule.NEVER } });
   await prefer("dora", { hourlyCap: { enabled: true, maxPerHour: 1 }, batching: { window: { seconds: 600n } } });
   expect(await send("dora", "TASK_ASSIGNED", "Review")).toMatchObject({ status: Status.DELIVERED });
   const expiry = { case: "ttl", value: { seconds: 900n } } as const;
-  for (const title of ["Sing", "Dance"]) await send("dora", "HABIT_REMINDER", title, { expiry });
+  for (const title of ["Sing", "Dance"]) await send("dora", "CHOIR_CALL", title, { expiry });
   await goTo("2027-03-01T07:40Z");
   const [batch] = await batchesOf("dora");
   expect(await get(batch?.notificationId ?? "")).toMatchObject({ status: Status.EXPIRED, reason: Reason.HOURLY_CAP });
