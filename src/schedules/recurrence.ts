@@ -2,7 +2,18 @@ import { RRuleTemporal } from "rrule-temporal";
 import { Temporal } from "temporal-polyfill";
 import type { Steps } from "#src/breathe.ts";
 import { invalidField } from "#src/errors.ts";
-import { byDays, checkEffort, type Freq, invalidRule, type Rule, readRule, textOf, timesInPeriod } from "./rule.ts";
+import {
+  byDays,
+  checkDays,
+  checkEffort,
+  type Freq,
+  invalidRule,
+  onWeekday,
+  type Rule,
+  readRule,
+  textOf,
+  timesInPeriod,
+} from "./rule.ts";
 
 /**
  * A recurrence rule (RFC 5545 §3.3.10) on floating time: its occurrences are wall-clock times ("2026-03-29T09:00:00"), and
@@ -62,6 +73,7 @@ export function* newRecurrence(text: string, startTime: string): Steps<Recurrenc
     throw invalidField("schedule.local_start_time", `must not lie before the year ${FIRST_YEAR}`);
   const rule = readRule(text);
   checkEffort(rule);
+  checkDays(rule);
   yield;
   checkSense(rule, start);
   const { search, before } = openRule(rule, start);
@@ -82,7 +94,7 @@ function limited(search: Search, final: string | undefined, isCommon: boolean): 
 }
 
 function openRule(asked: Rule, start: Temporal.PlainDateTime): { search: Search; before: Temporal.PlainDateTime } {
-  const rule = byDays(asked, start);
+  const rule = onWeekday(byDays(asked, start), start);
   const periods = periodsOfStep(rule);
   let opened: ReturnType<typeof libraryRule> | undefined;
   const before = start.subtract({ seconds: 1 });

@@ -89,6 +89,33 @@ export function checkEffort(rule: Rule): void {
     throw invalidRule("can have BYMONTH and BYMONTHDAY by the hour only with an INTERVAL that divides 24");
 }
 
+/** Refuses days of a year of which the library finds others than those that all of the parts name. */
+export function checkDays(rule: Rule): void {
+  if (rule.freq !== "YEARLY") return;
+  const has = (name: string) => rule.parts.has(name);
+  const counted = listed(rule, "BYDAY").flatMap((day) => Math.abs(Number.parseInt(day, 10)) || []);
+  if (has("BYYEARDAY") && ["BYWEEKNO", "BYMONTHDAY", "BYDAY"].some(has))
+    throw invalidRule("can have BYYEARDAY, or BYWEEKNO, BYMONTHDAY and BYDAY, not both");
+  if (has("BYWEEKNO") && has("BYMONTHDAY")) throw invalidRule("can have BYWEEKNO or BYMONTHDAY, not both");
+  if (counted.length === 0) return;
+  if (counted.length < listed(rule, "BYDAY").length)
+    throw invalidRule("can have numbers for all days of BYDAY or for none");
+  if (has("BYMONTH")) return;
+  if (has("BYMONTHDAY")) throw invalidRule("can have a number in BYDAY beside BYMONTHDAY only with a BYMONTH");
+  if (counted.some((number) => number > 52))
+    throw invalidRule("has a BYDAY beyond the 52nd of a year; the last of a year is -1");
+}
+
+/** Says the weekday where a rule names weeks alone: it is that of the start. */
+export function onWeekday(rule: Rule, start: Temporal.PlainDateTime): Rule {
+  const weeksAlone = rule.parts.has("BYWEEKNO") && !rule.parts.has("BYDAY");
+  return weeksAlone
+    ? { ...rule, parts: new Map(rule.parts).set("BYDAY", WEEKDAYS[start.dayOfWeek - 1] ?? "MO") }
+    : rule;
+}
+
+const WEEKDAYS = ["MO", "TU", "WE", "TH", "FR", "SA", "SU"];
+
 /**
  * The same occurrences said by the day where a rule goes by the hour: days that have none are passed over as days. Only
  * where every day has the same hours; else the rule as it is.

@@ -142,6 +142,13 @@ test("each notification arrives once, whoever joins, closes, cancels and changes
     expect(size).toBeLessThanOrEqual(maxSize);
     expect(delivered + failed).toBe(size);
   }
+  // And its record says what it became, and of how many: whoever comes second takes nothing back.
+  const unrecorded = await sql`
+    select n.id from notifications n where n.tenant_id = ${tenantId} and n.batch_role = ${BatchRole.WHOLE} and not exists (
+      select from batches b where b.tenant_id = n.tenant_id and b.id = n.batch_id and b.notification_id = n.id
+        and b.size = (select count(*) from notifications m where m.tenant_id = b.tenant_id and m.batch_id = b.id
+          and m.batch_role = ${BatchRole.MERGED}))`;
+  expect(unrecorded).toEqual([]);
   expect(await wrongInboxes(sql)).toEqual([]);
   expect(await wrongInAppCounters(sql)).toEqual([]);
 }, 120_000);

@@ -324,6 +324,11 @@ describe("what a rule costs", () => {
     ["FREQ=HOURLY;INTERVAL=5;BYMONTH=2", "an INTERVAL that divides 24"],
     ["FREQ=DAILY;BYMONTH=2;BYMONTHDAY=29;COUNT=366", "a greater FREQ, or UNTIL"],
     ["FREQ=HOURLY;BYMONTH=1;BYMONTHDAY=1;BYHOUR=0;INTERVAL=7;COUNT=366", "an INTERVAL that divides 24"],
+    ["FREQ=YEARLY;BYYEARDAY=366;BYDAY=TU", "BYYEARDAY, or BYWEEKNO, BYMONTHDAY and BYDAY"],
+    ["FREQ=YEARLY;BYWEEKNO=9;BYMONTHDAY=29", "BYWEEKNO or BYMONTHDAY"],
+    ["FREQ=YEARLY;BYMONTHDAY=13;BYDAY=1FR", "only with a BYMONTH"],
+    ["FREQ=YEARLY;BYDAY=MO,1MO", "for all days of BYDAY or for none"],
+    ["FREQ=YEARLY;BYDAY=53MO", "the last of a year is -1"],
   ])("is refused with what to write instead: %s", (rule, description) => {
     expect(() => made(rule)).toThrow(description);
   });
@@ -334,6 +339,8 @@ describe("what a rule costs", () => {
       "FREQ=YEARLY;BYDAY=MO,TU,WE,TH,FR;BYSETPOS=1,-1",
       "FREQ=HOURLY;COUNT=366",
       "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29;COUNT=366",
+      "FREQ=YEARLY;BYMONTHDAY=13;BYDAY=FR",
+      "FREQ=YEARLY;BYDAY=-1SU,20MO",
     ])
       expect(next(made(rule), START)).toBeDefined();
   });

@@ -64,6 +64,12 @@ export type Schedule = Message<"posthorn.v1.Schedule"> & {
    * 15,000 (40 years of days; 2,000 with BYSETPOS). When a later one is not, the
    * schedule has ENDED.
    *
+   * Refused as well are days that a YEARLY rule names in more ways than are looked
+   * for: BYYEARDAY beside BYWEEKNO, BYMONTHDAY or BYDAY; BYWEEKNO beside
+   * BYMONTHDAY; numbers for some days of BYDAY and none for others; without
+   * BYMONTH a number in BYDAY beside BYMONTHDAY, or beyond 52 (-1 is the last of a
+   * year).
+   *
    * @generated from field: string recurrence = 3;
    */
   recurrence: string;
