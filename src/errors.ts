@@ -51,7 +51,7 @@ export const ERRORS: Record<KnownReason, Rule> = {
   ),
   [ErrorReason.NOTIFICATION_NOT_OPEN]: rule(
     Code.FAILED_PRECONDITION,
-    "The notification has been delivered or has ended, and can no longer be changed.",
+    "Nothing of the notification waits any more, or it is decided and can no longer be changed.",
   ),
   [ErrorReason.TENANT_SUSPENDED]: rule(Code.FAILED_PRECONDITION, "The tenant is suspended."),
   [ErrorReason.ETAG_MISMATCH]: rule(Code.ABORTED, "It was changed by somebody else. Read it again and retry."),

@@ -35,6 +35,7 @@ import { previewing } from "#src/pipeline/preview.ts";
 import { openQueue, type Queue } from "#src/pipeline/queue.ts";
 import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
 import {
+  type AnnouncedCancel,
   announceBatch,
   announceCancelled,
   announceClosed,
@@ -175,8 +176,10 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const decide = deciding(channels.keys());
   const reconsider: ReconsiderDeps = { decide, metrics, clockOf: zoneClocks(), filters: filterEvaluator(), live };
   const reconcile = reconciling(reconsider);
-  const cancelled = (tenantId: string, notifications: readonly { id: string; userId: string }[], at: Date) =>
+  const cancelled = (tenantId: string, notifications: readonly AnnouncedCancel[], at: Date) => {
+    metrics.escalationsEnded.inc({ outcome: "cancelled" }, notifications.filter(({ escalated }) => escalated).length);
     announceCancelled(live, tenantId, notifications, at);
+  };
   const reconcileReminders = reconcilingReminders({ newId, store: storeReminders, cancelled });
   const inbox = openInbox({
     ...{ store, clock, metrics, log },

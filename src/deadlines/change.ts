@@ -1,12 +1,10 @@
 import type { NewId } from "#src/ids.ts";
-import { cancelByIds, recordScheduled, updateOpen } from "#src/notifications/queries.ts";
+import { type By, type Cancelled, cancelByIds } from "#src/notifications/cancel.ts";
+import { recordScheduled, updateOpen } from "#src/notifications/queries.ts";
 import type { Tx } from "#src/store/store.ts";
 import { type DeadlineDefinition, type DeadlineRow, isSame, isSameKind } from "./deadline.ts";
 import { plan, type Reminder } from "./plan.ts";
 import { changeDeadline, findDeadline, lockDeadline, lockReminders, removeDeadline } from "./queries.ts";
-
-export type By = { actor: string; now: Date; slot: number };
-export type Cancelled = { id: string; userId: string };
 
 /** What a deadline's reminders are made of, prepared before the transaction. */
 export type ReminderKind = {

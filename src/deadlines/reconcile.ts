@@ -7,7 +7,6 @@ import type { ReconcileReminders } from "#src/preferences/reconciled.ts";
 import type { Db } from "#src/store/store.ts";
 import { findTypes } from "#src/types/queries.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
-import type { Cancelled } from "./change.ts";
 import { plan, type Reminder } from "./plan.ts";
 import { cancelReminders, type Following, lockFollowing, saveReminders } from "./queries.ts";
 
@@ -18,7 +17,7 @@ export type RemindersDeps = {
   /** Stores reminders as SCHEDULED notifications. */
   store(db: Db, tenantId: string, reminders: readonly NewReminder[], now: Date): Promise<void>;
   /** Tells the users' streams. Called after the commit. */
-  cancelled(tenantId: string, notifications: readonly Cancelled[], at: Date): void;
+  cancelled(tenantId: string, notifications: readonly { id: string; userId: string }[], at: Date): void;
 };
 
 /**

@@ -1,57 +1,89 @@
+import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { BatchRole } from "#src/batches/role.ts";
+import { ChainState } from "#src/escalation/state.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Store, Tx } from "#src/store/store.ts";
+import { type By, type Cancelled, cancelByIds } from "./cancel.ts";
 import { WAITING } from "./end-open.ts";
-import { cancelByIds, conditions, type Filter } from "./queries.ts";
-
-type By = { actor: string; now: Date; slot: number };
-type Cancelled = { id: string; userId: string };
+import { conditions, type Filter } from "./queries.ts";
 
 /** As for what else ends what waits (end-open.ts). */
 const CLOCK_SKEW_MS = 60_000;
 const PAGE = 2000;
 const FIRST = "00000000-0000-0000-0000-000000000000";
 
+type Many = { by: By; told(cancelled: Cancelled[]): void; most: number; signal: AbortSignal };
+/** A page of what waits at one place, after an id: those that match, and the last; undefined when there is no more. */
+type Page = (tx: Tx, after: string) => Promise<{ wanted: string[]; last: string | undefined }>;
+
 /**
  * Cancels what of a tenant waits and matches a filter, whatever that is about, in short transactions: it looks at what
  * waits, which is little beside what was sent and indexed. Tells of each transaction's when it is committed. Answers how
  * many; with `most` or more of them, there may be others.
  */
-export async function cancelWaiting(
+export function cancelWaiting(store: Store, tenantId: string, filter: Filter, many: Many): Promise<number> {
+  const places = WAITING.filter(({ status }) => isAsked(filter, [status]));
+  const pages = places.map(
+    (place): Page =>
+      (tx, after) =>
+        waitingPage(tx, tenantId, filter, place, after, many.by.now),
+  );
+  return cancelPages(store, tenantId, [...pages, ...outsidePages(tenantId, filter)], many);
+}
+
+/** The same of what is decided, and of which outside channels have not got all, or an escalation goes on. */
+export function cancelOutside(store: Store, tenantId: string, filter: Filter, many: Many): Promise<number> {
+  return cancelPages(store, tenantId, outsidePages(tenantId, filter), many);
+}
+
+async function cancelPages(
   store: Store,
   tenantId: string,
-  filter: Filter,
-  { by, told, most, signal }: { by: By; told(cancelled: Cancelled[]): void; most: number; signal: AbortSignal },
+  pages: readonly Page[],
+  { by, told, most, signal }: Many,
 ): Promise<number> {
-  const places = WAITING.filter(({ status }) => filter.statuses.length === 0 || filter.statuses.includes(status));
   let total = 0;
   for (let before = -1; total > before && total < most; ) {
     // What is released between two pages moves to where was looked before: look until nothing is found.
     before = total;
-    for (const place of places) {
+    for (const page of pages) {
       for (let after: string | undefined = FIRST; after !== undefined && total < most; ) {
         signal.throwIfAborted();
         const from: string = after;
-        const page = await store.tenant(tenantId, (tx) => cancelPage(tx, tenantId, filter, place, from, by));
-        if (page.cancelled.length > 0) told(page.cancelled);
-        total += page.cancelled.length;
-        after = page.last;
+        const { cancelled, last } = await store.tenant(tenantId, async (tx) => {
+          const { wanted, last } = await page(tx, from);
+          return { cancelled: await cancelByIds(tx, tenantId, wanted, by), last };
+        });
+        if (cancelled.length > 0) told(cancelled);
+        total += cancelled.length;
+        after = last;
       }
     }
   }
   return total;
 }
 
-async function cancelPage(
+const isAsked = ({ statuses }: Filter, some: readonly Status[]) =>
+  statuses.length === 0 || some.some((status) => statuses.includes(status));
+
+type PageRow = { wanted: string[] | null; last: string | null; seen: number };
+
+const pageOf = (row: PageRow | undefined) => ({
+  wanted: row?.wanted ?? [],
+  last: row === undefined || row.seen < PAGE ? undefined : (row.last ?? undefined),
+});
+
+async function waitingPage(
   tx: Tx,
   tenantId: string,
   filter: Filter,
   { status, priority }: (typeof WAITING)[number],
   after: string,
-  by: By,
-): Promise<{ cancelled: Cancelled[]; last: string | undefined }> {
-  const before = uuidFloor(new Date(by.now.getTime() + CLOCK_SKEW_MS));
+  now: Date,
+) {
+  const before = uuidFloor(new Date(now.getTime() + CLOCK_SKEW_MS));
   // A literal: only that lets Postgres use the partial indexes.
-  const [page] = await tx<{ wanted: string[] | null; last: string | null; seen: number }[]>`
+  const [page] = await tx<PageRow[]>`
     with page as (
       select n.id, true ${conditions(tx, { ...filter, statuses: [] })} as wanted from notifications n
       where n.tenant_id = ${tenantId} and n.status = ${tx.unsafe(String(status))}
@@ -61,6 +93,29 @@ async function cancelPage(
     )
     select array_agg(id order by id) filter (where wanted) as wanted, (array_agg(id order by id desc))[1] as last,
       count(*)::int as seen from page`;
-  const last = page === undefined || page.seen < PAGE || page.last === null ? undefined : page.last;
-  return { cancelled: page?.wanted == null ? [] : await cancelByIds(tx, tenantId, page.wanted, by), last };
+  return pageOf(page);
+}
+
+function outsidePages(tenantId: string, filter: Filter): Page[] {
+  if (!isAsked(filter, [Status.PROCESSING, Status.DELIVERED, Status.READ])) return [];
+  const handOvers = (tx: Tx) => tx`hand_overs o where o.cancelled_by is null`;
+  const escalations = (tx: Tx) => tx`escalations o where o.state = ${ChainState.WAITING}`;
+  return [handOvers, escalations].map(
+    (from): Page =>
+      async (tx, after) => {
+        const user = filter.userId === undefined ? tx`` : tx`and o.user_id = ${filter.userId}`;
+        const [page] = await tx<PageRow[]>`
+      with page as materialized (
+        select distinct o.notification_id as id from ${from(tx)} and o.tenant_id = ${tenantId} ${user}
+          and o.notification_id > ${after}::uuid
+        order by o.notification_id limit ${PAGE}
+      )
+      select (select array_agg(id order by id desc) from page)[1] as last,
+        (select count(*)::int from page) as seen, array_agg(n.id order by n.id) as wanted
+      from notifications n
+      where n.tenant_id = ${tenantId} and n.id = any(array(select id from page))
+        and n.batch_role is distinct from ${BatchRole.MERGED} ${conditions(tx, filter)}`;
+        return pageOf(page);
+      },
+  );
 }

@@ -1,6 +1,5 @@
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
-import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
 import { BatchRole } from "#src/batches/role.ts";
 import { texts } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
@@ -98,65 +97,6 @@ export async function pageNotifications(
     where n.tenant_id = ${tenantId} ${conditions(tx, filter)}
       ${before === undefined ? tx`` : tx`and n.id < ${before}`}
     order by n.id desc limit ${limit}`;
-}
-
-/** Cancels those of the ids that are still open; returns them. */
-export async function cancelByIds(
-  tx: Tx,
-  tenantId: string,
-  ids: readonly string[],
-  by: { actor: string; now: Date; slot: number },
-): Promise<{ id: string; userId: string }[]> {
-  return cancel(
-    tx,
-    tenantId,
-    tx`select id from notifications where tenant_id = ${tenantId} and id = any(${ids as string[]}::uuid[])
-    and ${open(tx)} order by id for update`,
-    by,
-  );
-}
-
-/** Cancels up to `limit` open notifications that match. */
-export async function cancelByFilter(
-  tx: Tx,
-  tenantId: string,
-  filter: Filter,
-  limit: number,
-  by: { actor: string; now: Date; slot: number },
-): Promise<{ id: string; userId: string }[]> {
-  return cancel(
-    tx,
-    tenantId,
-    tx`select n.id from notifications n where n.tenant_id = ${tenantId} ${conditions(tx, filter)}
-    and ${open(tx)} order by n.id limit ${limit} for update`,
-    by,
-  );
-}
-
-async function cancel(
-  tx: Tx,
-  tenantId: string,
-  which: ReturnType<Tx>,
-  { actor, now, slot }: { actor: string; now: Date; slot: number },
-): Promise<{ id: string; userId: string }[]> {
-  const ended = await tx<({ userId: string } & MaybeWhole)[]>`
-    with which as (${which}), ended as (
-      update notifications n
-      set status = ${Status.CANCELLED}, reason = ${Reason.CANCELLED}, due_at = null,
-        updated_at = greatest(n.updated_at, ${now})
-      where n.tenant_id = ${tenantId} and n.id = any(array(select id from which)) and ${open(tx)}
-      returning n.id, n.user_id, n.type, n.updated_at, n.batch_id, n.batch_role
-    ), history as (
-      insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
-      select ${tenantId}, id, updated_at, ${Status.CANCELLED}, 0, ${Reason.CANCELLED}, ${actor} from ended
-    ), counted as (
-      insert into counters (tenant_id, hour, type, channel, status, slot, count)
-      select ${tenantId}, ${hourOf(now)}, type, 0, ${Status.CANCELLED}, ${slot}, count(*) from ended group by type order by type
-      on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count
-    )
-    select id, user_id as "userId", batch_id as "batchId", batch_role as "batchRole" from ended`;
-  await followWholes(tx, tenantId, ended, now, slot);
-  return ended;
 }
 
 /** Of a row: it waits, and is not part of another notification already. */

@@ -17,7 +17,8 @@ import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
 import { cancelEscalation } from "#src/escalation/confirm.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Inbox } from "#src/inbox/inbox.ts";
-import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
+import { type Cancelled, cancelByFilter, cancelByIds, readStopped } from "#src/notifications/cancel.ts";
+import { cancelOutside, cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
 import { drawnIn, explained } from "#src/notifications/explain.ts";
 import { filterOf, isEmpty } from "#src/notifications/filter.ts";
@@ -30,8 +31,6 @@ import {
   toTimeline,
 } from "#src/notifications/notification.ts";
 import {
-  cancelByFilter,
-  cancelByIds,
   findNotifications,
   lockNotification,
   pageNotifications,
@@ -81,7 +80,7 @@ export type SendServiceDeps = {
   /** Counter slot of this process's single changes. */
   slot: number;
   /** Tells the users' streams. Called after the commit. */
-  cancelled(tenantId: string, notifications: readonly { id: string; userId: string }[], at: Date): void;
+  cancelled(tenantId: string, notifications: readonly Cancelled[], at: Date): void;
 };
 
 const MAX_QUEUE_POSITION = 1000;
@@ -270,42 +269,51 @@ export function sendService(deps: SendServiceDeps): Service {
 
     async cancelNotification({ id }, call) {
       const who = by(call);
-      const { row, cancelled } = await store.tenant(call.tenantId, async (tx) => {
-        const cancelled = await cancelByIds(tx, call.tenantId, [id], who);
-        return { row: await one(tx, call, id), cancelled };
+      const { tenantId } = call;
+      const { row, cancelled, stopped } = await store.tenant(tenantId, async (tx) => {
+        const cancelled = await cancelByIds(tx, tenantId, [id], who);
+        return { row: await one(tx, call, id), cancelled, stopped: await readStopped(tx, tenantId, id) };
       });
-      if (row.status !== Status.CANCELLED) throw notOpen(row.status);
-      deps.cancelled(call.tenantId, cancelled, who.now);
-      return { notification: toNotification(row) };
+      if (row.status !== Status.CANCELLED && !stopped.byRequest) throw notOpen(row.status);
+      deps.cancelled(tenantId, cancelled, who.now);
+      const { channels, pending } = stopped;
+      return { notification: toNotification(row), stoppedChannels: channels, pendingChannels: pending };
     },
 
     async cancelNotifications(request, call) {
-      const page = async (cancel: (tx: Tx, who: ReturnType<typeof by>) => ReturnType<typeof cancelByIds>) => {
-        const who = by(call);
-        const cancelled = await store.tenant(call.tenantId, (tx) => cancel(tx, who));
-        deps.cancelled(call.tenantId, cancelled, who.now);
-        return cancelled.length;
+      const { tenantId, signal } = call;
+      const who = by(call);
+      const counts = { cancelled: 0, stopped: 0 };
+      const told = (some: readonly Cancelled[]) => {
+        const many = some.filter(({ status }) => status === Status.CANCELLED).length;
+        counts.cancelled += many;
+        counts.stopped += some.length - many;
+        deps.cancelled(tenantId, some, who.now);
       };
       if (request.filter === undefined) {
-        return { cancelled: await page((tx, who) => cancelByIds(tx, call.tenantId, request.ids, who)), more: false };
+        told(await store.tenant(tenantId, (tx) => cancelByIds(tx, tenantId, request.ids, who)));
+        return { ...counts, more: false };
       }
       const filter = filterOf(request.filter);
       if (isEmpty(filter)) throw invalidField("filter", "give at least one condition");
+      const many = { by: who, told, most: CANCEL_PER_CALL, signal };
       if (filter.userId === undefined && filter.fanoutId === undefined && filter.batchId === undefined) {
-        const who = by(call);
-        const told = (ended: { id: string; userId: string }[]) => deps.cancelled(call.tenantId, ended, who.now);
-        const many = { by: who, told, most: CANCEL_PER_CALL, signal: call.signal };
-        const cancelled = await cancelWaiting(store, call.tenantId, filter, many);
-        return { cancelled, more: cancelled >= CANCEL_PER_CALL };
+        const total = await cancelWaiting(store, tenantId, filter, many);
+        return { ...counts, more: total >= CANCEL_PER_CALL };
       }
-      let cancelled = 0;
-      for (let full = true; full && cancelled < CANCEL_PER_CALL; ) {
-        call.signal.throwIfAborted();
-        const count = await page((tx, who) => cancelByFilter(tx, call.tenantId, filter, CANCEL_PER_TRANSACTION, who));
-        cancelled += count;
-        full = count === CANCEL_PER_TRANSACTION;
+      let total = 0;
+      for (let full = true; full && total < CANCEL_PER_CALL; ) {
+        signal.throwIfAborted();
+        const page = await store.tenant(tenantId, (tx) =>
+          cancelByFilter(tx, tenantId, filter, CANCEL_PER_TRANSACTION, who),
+        );
+        told(page);
+        total += page.length;
+        full = page.length === CANCEL_PER_TRANSACTION;
       }
-      return { cancelled, more: cancelled >= CANCEL_PER_CALL };
+      if (total < CANCEL_PER_CALL)
+        total += await cancelOutside(store, tenantId, filter, { ...many, most: CANCEL_PER_CALL - total });
+      return { ...counts, more: total >= CANCEL_PER_CALL };
     },
 
     async confirmNotification({ id, reason }, call) {

@@ -9,7 +9,7 @@ import { Digest_Mode, PreferencesSchema } from "#gen/posthorn/v1/preferences_ser
 import { BatchRule_Mode, NotificationTypeSchema } from "#gen/posthorn/v1/type_service_pb.ts";
 import { closeEarly } from "#src/batches/close-early.ts";
 import type { Request, Reservation } from "#src/limits/notification-limits.ts";
-import { cancelByIds } from "#src/notifications/queries.ts";
+import { cancelByIds } from "#src/notifications/cancel.ts";
 import { type CloseDeps, closeDue } from "#src/pipeline/close/close.ts";
 import { reconsiderRest } from "#src/pipeline/reconsider/reconsider.ts";
 import { endingBy } from "#src/pipeline/route/ended-by.ts";

@@ -14,7 +14,14 @@ test("what a process that stood still has claimed twice, and notes together, is 
   ]);
   const claimed = (attempts: number): Claimed => ({
     ...{ tenantId, notificationId, userId: "u1", step: 0, channel: Channel.PUSH, attempts },
-    ...{ dueAt: clock(), heldBy: Reason.UNSPECIFIED, trace: null, atMostOnce: false, inDoubt: false },
+    ...{
+      dueAt: clock(),
+      heldBy: Reason.UNSPECIFIED,
+      trace: null,
+      atMostOnce: false,
+      inDoubt: false,
+      cancelledBy: null,
+    },
   });
   const handOver = {
     notificationId,

@@ -405,7 +405,8 @@ export const BatchState = {
 
   /**
    * The rules changed, and its members were decided anew; the HourlyCap had no room
-   * for it, and its members went into the digest; or it could not be closed, for an error in one of them, and its members went as themselves.
+   * for it, and its members went into the digest; or it could not be closed, for an
+   * error in one of them, and its members went as themselves.
    *
    * @generated from enum value: BATCH_STATE_DISSOLVED = 4;
    */

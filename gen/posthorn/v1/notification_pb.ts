@@ -858,7 +858,7 @@ export const ChannelSchema: GenEnum<Channel> = /*@__PURE__*/
  *
  *     ACCEPTED ──▶ DELIVERED ──▶ READ
  *       │ ▲ │         ▲
- *       │ │ ├────▶ PROCESSING ──▶ FAILED | EXPIRED | SUPPRESSED
+ *       │ │ ├────▶ PROCESSING ──▶ FAILED | EXPIRED | SUPPRESSED | CANCELLED
  *       │ │ ├────▶ HELD ─────┐
  *       │ │ │       └────────┤ (released)
  *       │ │ ├────▶ BATCHED ──┤ (its batch was one, or the rules changed)
@@ -871,7 +871,8 @@ export const ChannelSchema: GenEnum<Channel> = /*@__PURE__*/
  * that does, FAILED (CHANNEL_UNAVAILABLE) when none can, EXPIRED when none does in
  * time, SUPPRESSED when before that its user or type is deleted, the user
  * unsubscribes from everything, or the user's rules have come to refuse the last
- * of its channels: they are asked again before each attempt to hand it over. Where
+ * of its channels: they are asked again before each attempt to hand it over;
+ * CANCELLED when its sender stops it before any has taken it. Where
  * none is known to have taken it and one may have, whatever the others did, it is
  * FAILED (OUTCOME_UNKNOWN).
  *
@@ -921,7 +922,7 @@ export const Status = {
 
   /**
    * Decided, and not for the inbox: an outside channel is to take it. Too late to
-   * cancel or update.
+   * update.
    *
    * @generated from enum value: STATUS_PROCESSING = 5;
    */
@@ -975,7 +976,7 @@ export const Status = {
  *
  *     ACCEPTED ──▶ DELIVERED ──▶ READ
  *       │ ▲ │         ▲
- *       │ │ ├────▶ PROCESSING ──▶ FAILED | EXPIRED | SUPPRESSED
+ *       │ │ ├────▶ PROCESSING ──▶ FAILED | EXPIRED | SUPPRESSED | CANCELLED
  *       │ │ ├────▶ HELD ─────┐
  *       │ │ │       └────────┤ (released)
  *       │ │ ├────▶ BATCHED ──┤ (its batch was one, or the rules changed)
@@ -988,7 +989,8 @@ export const Status = {
  * that does, FAILED (CHANNEL_UNAVAILABLE) when none can, EXPIRED when none does in
  * time, SUPPRESSED when before that its user or type is deleted, the user
  * unsubscribes from everything, or the user's rules have come to refuse the last
- * of its channels: they are asked again before each attempt to hand it over. Where
+ * of its channels: they are asked again before each attempt to hand it over;
+ * CANCELLED when its sender stops it before any has taken it. Where
  * none is known to have taken it and one may have, whatever the others did, it is
  * FAILED (OUTCOME_UNKNOWN).
  *
@@ -1029,7 +1031,7 @@ export const Reason = {
   EXPIRED: 1,
 
   /**
-   * The sender cancelled.
+   * The sender cancelled; of a channel: before it was handed over there.
    *
    * @generated from enum value: REASON_CANCELLED = 2;
    */
@@ -1278,7 +1280,8 @@ export const Reason = {
 
   /**
    * Nobody knows whether an outside channel has taken it, and it is not handed
-   * over again, because its type is AT_MOST_ONCE (DeliveryMode). It may have come.
+   * over again, because its type is AT_MOST_ONCE (DeliveryMode), or because it was
+   * cancelled. It may have come.
    *
    * @generated from enum value: REASON_OUTCOME_UNKNOWN = 40;
    */

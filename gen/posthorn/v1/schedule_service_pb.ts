@@ -572,7 +572,8 @@ export const DeleteScheduleRequestSchema: GenMessage<DeleteScheduleRequest> = /*
  */
 export type DeleteScheduleResponse = Message<"posthorn.v1.DeleteScheduleResponse"> & {
   /**
-   * With `cancel_waiting`: notifications that went to CANCELLED.
+   * With `cancel_waiting`: notifications that went to CANCELLED, or of which
+   * something was stopped.
    *
    * @generated from field: int32 cancelled = 1;
    */
@@ -915,7 +916,7 @@ export const DeleteDeadlineRequestSchema: GenMessage<DeleteDeadlineRequest> = /*
  */
 export type DeleteDeadlineResponse = Message<"posthorn.v1.DeleteDeadlineResponse"> & {
   /**
-   * Reminders that were cancelled.
+   * Reminders that were cancelled, or of which something was stopped.
    *
    * @generated from field: int32 cancelled = 1;
    */
@@ -1012,8 +1013,8 @@ export const ScheduleService: GenService<{
     output: typeof ResumeScheduleResponseSchema;
   },
   /**
-   * Deletes a schedule, and cancels what it has sent that is not delivered yet,
-   * if asked to; what is delivered stays. Idempotent: a call that was cut short is
+   * Deletes a schedule, and cancels what of its notifications still waits, if asked
+   * to, as CancelNotification does; what is delivered stays. Idempotent: a call that was cut short is
    * completed by the next.
    *
    * @generated from rpc posthorn.v1.ScheduleService.DeleteSchedule
@@ -1062,7 +1063,7 @@ export const ScheduleService: GenService<{
   },
   /**
    * Deletes a deadline, because it was met or no longer counts, and cancels
-   * those of its reminders that are not delivered yet. Idempotent.
+   * what of its reminders still waits, as CancelNotification does. Idempotent.
    *
    * @generated from rpc posthorn.v1.ScheduleService.DeleteDeadline
    */

@@ -115,7 +115,7 @@ Examples:
     .command("delete")
     .description("delete a schedule; what it has sent stays")
     .argument("<key>", "the schedule")
-    .option("--cancel-waiting", "cancel what it has sent that is not delivered yet")
+    .option("--cancel-waiting", "cancel what of its notifications still waits")
     .action(async (key: string, _, command: Command) => {
       const options = optionsOf<{ cancelWaiting?: true }>(command);
       const { cancelWaiting = false } = options;

@@ -27,6 +27,8 @@ export function stopOf(
   preferences: CompiledPreferences | undefined,
   now: Date,
 ): HandedOver | undefined {
+  if (claimed.cancelledBy !== null)
+    return claimed.inDoubt ? { kind: "unknown", outcome: "unknown" } : { kind: "cancelled", outcome: "cancelled" };
   if (stored === undefined || !isWanted(claimed, stored)) return { kind: "drop", outcome: "dropped" };
   if (claimed.atMostOnce && claimed.inDoubt) return { kind: "unknown", outcome: "unknown" };
   if (stored.expiresAt !== null && stored.expiresAt <= now) return { kind: "expired", outcome: "expired" };

@@ -9,7 +9,7 @@ import type { CameOf, Claimed, Stored } from "./queries.ts";
  * attempts; `unavailable`: this server has no such channel; `dropped`: it had ended or was answered; `unwanted`: its
  * recipient's rules refuse the channel by now; `given_back`: the server was asked to stop before the channel answered, and
  * leaves it to another; `held`: a limit of the channel gives it a later turn; `unknown`: the channel may have taken it, and
- * is not given it again.
+ * is not given it again; `cancelled`: somebody cancelled it while a server that died had it.
  */
 export type HandOverOutcome =
   | "sent"
@@ -22,7 +22,8 @@ export type HandOverOutcome =
   | "unwanted"
   | "given_back"
   | "held"
-  | "unknown";
+  | "unknown"
+  | "cancelled";
 
 /** What became of it, and the same more exactly. */
 export type HandedOver = CameOf & { outcome: HandOverOutcome };
@@ -81,6 +82,7 @@ const REASONS: Partial<Record<HandOverOutcome, Reason>> = {
   unavailable: Reason.CHANNEL_UNAVAILABLE,
   expired: Reason.EXPIRED,
   unknown: Reason.OUTCOME_UNKNOWN,
+  cancelled: Reason.CANCELLED,
 };
 
 export function handOverSpan({ tenantId, notificationId, channel, step, attempts }: Claimed): SpanShape {
@@ -92,7 +94,7 @@ export function handOverSpan({ tenantId, notificationId, channel, step, attempts
   });
 }
 
-const FINE: ReadonlySet<HandOverOutcome> = new Set(["sent", "dropped", "unwanted", "given_back", "held"]);
+const FINE: ReadonlySet<HandOverOutcome> = new Set(["sent", "dropped", "unwanted", "given_back", "held", "cancelled"]);
 
 /** Whether the span of it tells of a failure. */
 export function hasFailed(outcome: HandOverOutcome): boolean {

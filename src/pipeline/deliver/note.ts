@@ -57,7 +57,10 @@ async function note(
       new Map(
         failed.flatMap(({ notificationId, [of]: reason }) => (reason === undefined ? [] : [[notificationId, reason]])),
       );
-    const why = { unwanted: reasons("unwanted"), tooLate: reasons("tooLate") };
+    const cancelled = new Map(
+      failed.flatMap(({ notificationId, cancelledBy: by }) => (by === undefined ? [] : [[notificationId, by]])),
+    );
+    const why = { unwanted: reasons("unwanted"), tooLate: reasons("tooLate"), cancelled };
     return { delivered, held, outdated, lost: await endLost(tx, tenantId, over, { now, slot, ...why }) };
   });
   if (outdated.length > 0) await deps.reloadPreferences(tenantId, outdated);

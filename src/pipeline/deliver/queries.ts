@@ -5,7 +5,7 @@ import { BatchRole } from "#src/batches/role.ts";
 import { lockChains, storeChains } from "#src/escalation/queries.ts";
 import { advance, ChainState } from "#src/escalation/state.ts";
 import { oneOf } from "#src/inbox/queries.ts";
-import { bytes, instants, plain } from "#src/store/arrays.ts";
+import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { OfChannel } from "./channel-slots.ts";
 import { detailOf, reasonOf } from "./told.ts";
@@ -30,22 +30,25 @@ export type Claimed = {
   atMostOnce: boolean;
   /** It was given to the channel before, which may have taken it. */
   inDoubt: boolean;
+  /** Whoever cancelled it while somebody else had claimed it. */
+  cancelledBy: string | null;
 };
 
 /**
- * `drop`: it has ended, or its step was answered. `unknown`: the channel may have taken it, and is not to be given it again.
+ * `drop`: it has ended, or its step was answered. `cancelled`: its sender wants it no more. `unknown`: the channel may have taken it, and is not to be given it again.
  * `unwanted`: its recipient's rules refuse the channel by now, for that reason. `back`: whoever claimed it had to stop.
  * `held`: not now; nor was it tried. `expired` with a reason: it would be held for that until it has. `inDoubt`: of what is
  * to be tried again, whether the channel may have taken it.
  */
 export type CameOf =
-  | { kind: "sent" | "failed" | "drop" | "unknown" }
+  | { kind: "sent" | "failed" | "drop" | "unknown" | "cancelled" }
   | { kind: "retry" | "back"; inDoubt: boolean }
   | { kind: "expired"; reason?: Reason }
   | { kind: "held"; hold: Hold }
   | { kind: "unwanted"; reason: Reason };
 
-export type Result = CameOf & { claimed: Claimed };
+/** `cancelledBy`: whoever cancelled it after it was claimed. */
+export type Result = CameOf & { claimed: Claimed; cancelledBy?: string };
 
 /**
  * Claims what is due until `until`: of each channel as many as it says, the most urgent first, and of those the longest
@@ -69,14 +72,15 @@ export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly Of
         ) mine
       ), claimed as (
         update hand_overs set due_at = ${until}, attempts = least(attempts + 1, 32767),
-          given = hand_overs.given or not at_most_once, held_by = -abs(hand_overs.held_by)
+          claimed = true, given = hand_overs.given or not at_most_once, held_by = -abs(hand_overs.held_by)
         from due d where hand_overs.tenant_id = d.tenant_id and hand_overs.notification_id = d.notification_id
           and hand_overs.step = d.step and hand_overs.channel = d.channel
         returning d.tenant_id, d.notification_id, user_id, d.step, d.channel, attempts, d.due_at, d.held_by, trace,
-          at_most_once, d.given, priority
+          at_most_once, d.given, cancelled_by, priority
       )
       select tenant_id as "tenantId", notification_id as "notificationId", user_id as "userId", step, channel, attempts,
-        due_at as "dueAt", abs(held_by) as "heldBy", trace, at_most_once as "atMostOnce", given as "inDoubt"
+        due_at as "dueAt", abs(held_by) as "heldBy", trace, at_most_once as "atMostOnce", given as "inDoubt",
+        cancelled_by as "cancelledBy"
       from claimed order by priority desc, due_at, notification_id, step`.execute(),
   ]);
   return claimed;
@@ -144,9 +148,16 @@ export type Held = { id: string; userId: string; channel: number; status: number
 
 /**
  * `unwanted`: it was no fault of the channel's, but the recipient's word. `tooLate`: nor that, but a rule's for so long.
- * `unknown`: it may have come, and what follows it waits for its time.
+ * `unknown`: it may have come, and what follows it waits for its time. `cancelledBy`: nothing is to follow it.
  */
-export type Failed = { notificationId: string; step: number; unwanted?: Reason; tooLate?: Reason; unknown?: true };
+export type Failed = {
+  notificationId: string;
+  step: number;
+  unwanted?: Reason;
+  tooLate?: Reason;
+  unknown?: true;
+  cancelledBy?: string;
+};
 
 /**
  * Notes what came of hand-overs: those that are done go away, with history and counters; the others are due again. Those
@@ -161,7 +172,7 @@ export async function record(
   const ids = plain([...new Set(results.map(({ claimed }) => claimed.notificationId))].toSorted());
   await tx`select count(*) from (
     select from notifications where tenant_id = ${tenantId} and id = any(${ids}::uuid[]) order by id for update) locked`;
-  const mine = await noteDone(tx, tenantId, results, { now, retryAt });
+  const mine = await noteDone(tx, tenantId, await withCancelled(tx, tenantId, results), { now, retryAt });
   const sent = mine.filter(({ kind }) => kind === "sent");
   const failed = mine.filter(({ kind }) => kind !== "sent" && kind !== "drop" && kind !== "held");
   const held = mine.filter(isToldHeld);
@@ -174,8 +185,9 @@ export async function record(
         ${plain(told.map(({ claimed }) => claimed.channel))}::smallint[],
         ${plain(told.map(({ kind }) => kind === "sent"))}::boolean[],
         ${plain(told.map(reasonOf))}::smallint[],
-        ${bytes(told.map(detailOf))}::bytea[]
-      ) as t (id, channel, sent, reason, detail)
+        ${bytes(told.map(detailOf))}::bytea[],
+        ${texts(told.map(stoppedBy))}::text[]
+      ) as t (id, channel, sent, reason, detail, actor)
     ), told_of as materialized (
       select t.*, n.user_id, n.type, n.batch_id, n.batch_role, n.status,
         t.sent and t.nth = 1 and n.status = ${Status.PROCESSING} as first
@@ -186,8 +198,8 @@ export async function record(
       set status = ${Status.DELIVERED}, delivered_at = ${now}, updated_at = ${now}
       from told_of t where t.first and n.tenant_id = ${tenantId} and n.id = t.id and n.id = any(${ids}::uuid[])
     ), history as (
-      insert into timeline (tenant_id, notification_id, at, status, channel, reason, detail)
-      select ${tenantId}, id, ${now}, case when sent then ${Status.DELIVERED} else 0 end, channel, reason, detail
+      insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor, detail)
+      select ${tenantId}, id, ${now}, case when sent then ${Status.DELIVERED} else 0 end, channel, reason, actor, detail
       from told_of
     ), counted as (
       insert into counters (tenant_id, hour, type, channel, status, slot, count)
@@ -208,14 +220,22 @@ export async function record(
       const status = rows.find((row) => row.id === id)?.status;
       return status === undefined ? [] : [{ id, userId, channel, status, reason, until }];
     }),
-    failed: failed.map((result) => {
-      const { notificationId, step } = result.claimed;
-      if (result.kind === "unknown") return { notificationId, step, unknown: true };
-      if (result.kind === "unwanted") return { notificationId, step, unwanted: result.reason };
-      if (result.kind !== "expired" || result.reason === undefined) return { notificationId, step };
-      return { notificationId, step, tooLate: result.reason };
-    }),
+    failed: failed.map(failedOf),
   };
+}
+
+/** Whoever has made an end of it: that it is not known what came of it would not have been one. */
+function stoppedBy({ kind, cancelledBy }: Result): string | undefined {
+  return kind === "cancelled" || kind === "unknown" ? cancelledBy : undefined;
+}
+
+function failedOf(result: Result): Failed {
+  const { notificationId, step } = result.claimed;
+  const by = result.cancelledBy === undefined ? {} : { cancelledBy: result.cancelledBy };
+  if (result.kind === "unknown") return { notificationId, step, unknown: true, ...by };
+  if (result.kind === "unwanted") return { notificationId, step, unwanted: result.reason, ...by };
+  if (result.kind !== "expired" || result.reason === undefined) return { notificationId, step, ...by };
+  return { notificationId, step, tooLate: result.reason, ...by };
 }
 
 type ToldRow = MaybeWhole & { userId: string; channel: number; status: number; first: boolean; sent: boolean };
@@ -231,6 +251,32 @@ function heldByOf(result: Result): Reason {
   if (result.kind === "held") return result.hold.reason;
   return result.kind === "back" ? result.claimed.heldBy : Reason.UNSPECIFIED;
 }
+
+/**
+ * What came of hand-overs, but that those which were cancelled meanwhile are not tried again: unless a channel may have
+ * taken them they have come to nothing. Nobody cancels while the transaction has their notifications locked.
+ */
+async function withCancelled(tx: Tx, tenantId: string, results: readonly Result[]): Promise<readonly Result[]> {
+  const some = results.filter(({ kind }) => kind !== "sent");
+  if (some.length === 0) return results;
+  const ids = plain(some.map(({ claimed }) => claimed.notificationId));
+  const rows = await tx<{ id: string; step: number; channel: number; by: string }[]>`
+    select notification_id as id, step, channel, cancelled_by as by from hand_overs
+    where tenant_id = ${tenantId} and notification_id = any(${ids}::uuid[]) and cancelled_by is not null`;
+  if (rows.length === 0) return results;
+  const by = new Map(rows.map((row) => [`${row.id}:${row.step}:${row.channel}`, row.by]));
+  return results.map((result): Result => {
+    const { claimed } = result;
+    const cancelledBy = by.get(`${claimed.notificationId}:${claimed.step}:${claimed.channel}`);
+    if (result.kind === "sent" || cancelledBy === undefined) return result;
+    const isInDoubt = "inDoubt" in result ? result.inDoubt : claimed.inDoubt;
+    if (!STOPPED.has(result.kind)) return { ...result, cancelledBy };
+    return { claimed, cancelledBy, kind: isInDoubt ? "unknown" : "cancelled" };
+  });
+}
+
+/** What would be tried again, or ends without a word because it is not to come. */
+const STOPPED: ReadonlySet<Result["kind"]> = new Set(["retry", "back", "held", "drop", "cancelled"]);
 
 /** Those whose claim still holds. */
 async function noteDone(
@@ -256,11 +302,12 @@ async function noteDone(
   const done = results.filter(({ kind }) => kind !== "retry" && kind !== "back" && kind !== "held");
   if (again.length > 0)
     await tx`
-      update hand_overs h set due_at = t.retry_at, given = t.in_doubt, held_by = t.held_by
+      update hand_overs h set due_at = t.retry_at, claimed = false, given = t.in_doubt, held_by = t.held_by
       from ${which(again)} where ${claim}`;
   if (back.length > 0)
     await tx`
-      update hand_overs h set due_at = ${now}, attempts = h.attempts - 1, given = t.in_doubt, held_by = t.held_by
+      update hand_overs h
+      set due_at = ${now}, attempts = h.attempts - 1, claimed = false, given = t.in_doubt, held_by = t.held_by
       from ${which(back)} where ${claim}`;
   const key = tx`t.id || ':' || t.step || ':' || t.channel || ':' || t.attempts as key`;
   // Not an attempt: it was not tried.
@@ -269,7 +316,7 @@ async function noteDone(
       ? []
       : await tx<{ key: string }[]>`
           update hand_overs h
-          set due_at = t.retry_at, attempts = h.attempts - 1, given = t.in_doubt, held_by = t.held_by
+          set due_at = t.retry_at, attempts = h.attempts - 1, claimed = false, given = t.in_doubt, held_by = t.held_by
           from ${which(held)} where ${claim} returning ${key}`;
   const gone =
     done.length === 0

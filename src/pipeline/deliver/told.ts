@@ -42,6 +42,7 @@ const VERDICTS: { [kind in CameOf["kind"]]?: VerdictKind } = {
 export function reasonOf(result: CameOf): Reason {
   if (result.kind === "sent") return Reason.UNSPECIFIED;
   if (result.kind === "unknown") return Reason.OUTCOME_UNKNOWN;
+  if (result.kind === "cancelled") return Reason.CANCELLED;
   if (result.kind === "unwanted") return result.reason;
   if (result.kind === "held") return result.hold.reason;
   return result.kind === "expired" ? (result.reason ?? Reason.EXPIRED) : Reason.CHANNEL_UNAVAILABLE;

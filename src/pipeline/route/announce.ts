@@ -24,16 +24,32 @@ export function announceConclusion(
   });
 }
 
-/** Tells users' streams that notifications to them were cancelled. */
+export type AnnouncedCancel = {
+  id: string;
+  userId: string;
+  status?: Status;
+  reason?: Reason;
+  /** The outside channels that one of which something has come goes to no more. */
+  channels?: readonly Channel[];
+  /** Its escalation has ended with that. */
+  escalated?: boolean;
+};
+
+/** Tells users' streams that notifications to them were cancelled, or for those channels that had not got them. */
 export function announceCancelled(
   live: Live,
   tenantId: string,
-  notifications: readonly { id: string; userId: string }[],
+  notifications: readonly AnnouncedCancel[],
   at: Date,
 ): void {
   const time = timestampFromDate(at);
-  for (const { id: notificationId, userId } of notifications)
-    live.statusChanged(tenantId, userId, { notificationId, status: Status.CANCELLED, reason: Reason.CANCELLED, time });
+  for (const { id: notificationId, userId, ...became } of notifications) {
+    const { status = Status.CANCELLED, reason = Reason.CANCELLED, channels = [] } = became;
+    if (status > Status.READ) live.statusChanged(tenantId, userId, { notificationId, status, reason, time });
+    else
+      for (const channel of channels)
+        live.statusChanged(tenantId, userId, { notificationId, status, channel, reason: Reason.CANCELLED, time });
+  }
 }
 
 /** Tells a user's streams that they have read notifications. */

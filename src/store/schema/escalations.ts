@@ -55,6 +55,10 @@ export const handOvers = pgTable(
     atMostOnce: boolean("at_most_once").notNull().default(false),
     /** Its channel may have taken it: it has been, or is about to be, handed over, and has not said no. */
     given: boolean("given").notNull().default(false),
+    /** Somebody has it in hand, or had when they died; until it is noted what came of it, or somebody claims it anew. */
+    claimed: boolean("claimed").notNull().default(false),
+    /** Whoever cancelled it while it was claimed: it is not tried again. */
+    cancelledBy: text("cancelled_by"),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.notificationId, t.step, t.channel] }),

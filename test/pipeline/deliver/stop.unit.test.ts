@@ -14,7 +14,7 @@ const levels = { tenant: undefined, profile: { language: "", timeZone: "UTC" }, 
 const preferences = compile(levels, new Set(), () => zoneClock("UTC"));
 const CLAIMED: Claimed = {
   ...{ tenantId: "t", notificationId: "n", userId: "u", step: 0, channel: Channel.SMS, attempts: 1, dueAt: now },
-  ...{ heldBy: Reason.UNSPECIFIED, trace: null, atMostOnce: false, inDoubt: false },
+  ...{ heldBy: Reason.UNSPECIFIED, trace: null, atMostOnce: false, inDoubt: false, cancelledBy: null },
 };
 const STORED: Stored = {
   ...{ id: "n", type: "t", category: "c", priority: Priority.NORMAL, channels: 1 << Channel.SMS },
@@ -43,6 +43,9 @@ test("the first of these that objects counts", () => {
   expect(stop(doubtful, { ...over, status: Status.CANCELLED }, refused)).toMatchObject({ kind: "drop" });
   expect(stop(doubtful, over, refused, false)).toMatchObject({ kind: "unknown" });
   expect(stop({ ...doubtful, atMostOnce: false }, over, refused, false)).toMatchObject({ kind: "expired" });
+  const cancelled = { cancelledBy: "key:k" };
+  expect(stop({ ...cancelled, inDoubt: true }, {}, refused, false)).toMatchObject({ kind: "unknown" });
+  expect(stop(cancelled, { status: Status.CANCELLED }, refused, false)).toMatchObject({ kind: "cancelled" });
   expect(stop({}, {}, refused, false)).toMatchObject({ kind: "failed", outcome: "unavailable" });
   expect(stop({}, inVain, refused)).toMatchObject({ kind: "unwanted", reason: Reason.EMERGENCY_ONLY });
   expect(stop(waited, inVain, quiet)).toMatchObject({ kind: "unwanted", reason: Reason.CHANNEL_DISABLED });

@@ -1,0 +1,308 @@
+import postgres from "postgres";
+import { afterAll, afterEach, expect, test } from "vitest";
+import { Channel, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Channels, Message, Outcome } from "#src/channels/channel.ts";
+import { HOUR, MINUTE, steppedClock } from "../batches/setup.ts";
+import { escalating, seconds } from "../escalation/setup.ts";
+import { platformOfFile, startTestPlatform } from "../support/platform.ts";
+import { refusalOf } from "../support/refusal.ts";
+import { testServices } from "../support/services.ts";
+import { openReader } from "../support/stream-reader.ts";
+import { until } from "../support/until.ts";
+
+// What is cancelled after it was decided, and before outside channels have got all of it. They do as they are told.
+
+const services = await testServices();
+const { clock, step: pass } = steppedClock();
+const given: Message[] = [];
+const SENT = async (): Promise<Outcome> => ({ kind: "sent" });
+const BUSY = async (): Promise<Outcome> => ({ kind: "retry", cause: "busy" });
+let answer: (message: Message) => Promise<Outcome> = SENT;
+afterEach(() => {
+  answer = SENT;
+});
+const deliver = (message: Message) => {
+  given.push(message);
+  return answer(message);
+};
+const { IN_APP, EMAIL, SMS, PUSH } = Channel;
+const channels = (): Channels => new Map([EMAIL, SMS, PUSH].map((channel) => [channel, { deliver }]));
+const options = { services, clock, between: { channels } };
+const node = await platformOfFile(options);
+const { key } = node;
+const { newUser, send, get, told, reached, prefer } = escalating(node);
+const sql = postgres(services.databaseUrl, { max: 2, onnotice: () => undefined });
+afterAll(() => sql.end());
+const { tenantId } = node.tenant;
+const of = (id: string) => given.filter(({ notificationId }) => notificationId === id).map(({ channel }) => channel);
+const cancel = (id: string) => key.send.cancelNotification({ id });
+
+/** Whatever is due within that time has been handed over, or left, when this is. */
+async function on(ms: number): Promise<void> {
+  const escalation = { steps: [{ channel: PUSH, after: seconds(ms / 1000) }] };
+  const id = await send(newUser(), { channels: [IN_APP], escalation });
+  pass(ms);
+  await told(id, ({ step }) => step === 1);
+}
+
+/** A user who has had their text message of the day. */
+async function satisfied(): Promise<string> {
+  const user = newUser();
+  await prefer(user, { channelLimits: { smsPerDay: 1 } });
+  await reached(await send(user, { channels: [SMS] }), Status.DELIVERED);
+  return user;
+}
+
+/** One of theirs that waits for tomorrow. */
+async function held(user: string, more: Parameters<typeof send>[1] = {}): Promise<string> {
+  const id = await send(user, { channels: [SMS], ...more });
+  await told(id, ({ reason }) => reason === Reason.CHANNEL_DAY_LIMIT);
+  return id;
+}
+
+test("what is held until tomorrow is cancelled today, is told so, and does not come", async () => {
+  const user = await satisfied();
+  const id = await held(user);
+  await using reader = openReader(await node.clientsFor(user), { includeStatus: true });
+  await reader.next("caughtUp");
+  const first = await cancel(id);
+  expect(first).toMatchObject({
+    notification: { status: Status.CANCELLED, reason: Reason.CANCELLED },
+    stoppedChannels: [SMS],
+    pendingChannels: [],
+  });
+  expect(await cancel(id)).toEqual(first);
+  await reader.next("status", ({ notificationId, status }) => notificationId === id && status === Status.CANCELLED);
+  const { timeline, verdicts } = await get(id);
+  expect(timeline.slice(-2)).toMatchObject([
+    { status: Status.UNSPECIFIED, channel: SMS, reason: Reason.CANCELLED },
+    { status: Status.CANCELLED, channel: Channel.UNSPECIFIED, reason: Reason.CANCELLED },
+  ]);
+  for (const { actor } of timeline.slice(-2)) expect(actor).toMatch(/^key:/);
+  expect(verdicts).toMatchObject([{ channel: SMS, kind: VerdictKind.SUPPRESS, reason: Reason.CANCELLED }]);
+  await on(48 * HOUR);
+  expect(of(id)).toEqual([]);
+  const explained = await key.send.explainNotification({ id });
+  expect(explained.timeline.at(-1)?.entry).toMatchObject({ status: Status.CANCELLED });
+});
+
+test("what is in the inbox stays there, and does not come by the channel that holds it", async () => {
+  const user = await satisfied();
+  const id = await held(user, { channels: [IN_APP, SMS] });
+  await using reader = openReader(await node.clientsFor(user), { includeStatus: true });
+  await reader.next("caughtUp");
+  await key.inbox.markRead({ userId: user, notificationIds: [id] });
+  const { readTime } = await get(id);
+  const { notification, stoppedChannels } = await cancel(id);
+  expect([notification?.status, stoppedChannels]).toEqual([Status.READ, [SMS]]);
+  const event = await reader.next("status", ({ reason }) => reason === Reason.CANCELLED);
+  expect(event).toMatchObject({ notificationId: id, status: Status.READ, channel: SMS });
+  expect((await cancel(id)).stoppedChannels).toEqual([SMS]);
+  await on(48 * HOUR);
+  expect(of(id)).toEqual([]);
+  const after = await get(id);
+  expect(after).toMatchObject({ status: Status.READ, readTime });
+  expect(after.rateLimit).toBeUndefined();
+  const { entries } = await key.inbox.listEntries({ userId: user });
+  expect(entries.map(({ notificationId }) => notificationId)).toEqual([id]);
+});
+
+test("where nothing waits any more there is nothing to cancel", async () => {
+  const id = await send(newUser(), { channels: [EMAIL] });
+  await reached(id, Status.DELIVERED);
+  expect(await refusalOf(cancel(id))).toMatchObject({
+    reason: "NOTIFICATION_NOT_OPEN",
+    metadata: { status: "DELIVERED" },
+  });
+});
+
+test("what a channel did not take is not tried again", async () => {
+  answer = BUSY;
+  const id = await send(newUser(), { channels: [EMAIL] });
+  await until(
+    () => sql`select from hand_overs where notification_id = ${id} and not claimed and attempts = 1`,
+    (rows) => rows.length === 1,
+  );
+  answer = SENT;
+  expect((await cancel(id)).notification?.status).toBe(Status.CANCELLED);
+  await on(10 * MINUTE);
+  expect(of(id)).toEqual([EMAIL]);
+});
+
+test("of what a channel may have taken it is said that nobody knows", async () => {
+  answer = async () => {
+    throw new Error("the line was cut");
+  };
+  const id = await send(newUser(), { channels: [EMAIL] });
+  await until(
+    () => sql`select from hand_overs where notification_id = ${id} and not claimed and attempts = 1`,
+    (rows) => rows.length === 1,
+  );
+  answer = SENT;
+  const first = await cancel(id);
+  expect(first).toMatchObject({
+    notification: { status: Status.FAILED, reason: Reason.OUTCOME_UNKNOWN },
+    stoppedChannels: [EMAIL],
+  });
+  expect(await cancel(id)).toEqual(first);
+  await on(10 * MINUTE);
+  expect(of(id)).toEqual([EMAIL]);
+  expect((await get(id)).verdicts).toMatchObject([{ channel: EMAIL, kind: VerdictKind.UNKNOWN }]);
+});
+
+test.each<[string, () => Promise<Outcome>, Status, Reason, VerdictKind]>([
+  ["takes it", SENT, Status.DELIVERED, Reason.UNSPECIFIED, VerdictKind.DELIVER],
+  ["does not take it now", BUSY, Status.CANCELLED, Reason.CANCELLED, VerdictKind.SUPPRESS],
+  [
+    "refuses it",
+    async () => ({ kind: "rejected", cause: "no such address" }),
+    Status.CANCELLED,
+    Reason.CANCELLED,
+    VerdictKind.SUPPRESS,
+  ],
+  [
+    "does not answer",
+    async () => ({ kind: "unknown", cause: "a time-out" }),
+    Status.FAILED,
+    Reason.OUTCOME_UNKNOWN,
+    VerdictKind.UNKNOWN,
+  ],
+])("cancelled while a channel has it, which then %s, it is not tried again", async (_, does, status, reason, kind) => {
+  const turn = Promise.withResolvers<void>();
+  const user = await satisfied();
+  answer = async () => {
+    await turn.promise;
+    return does();
+  };
+  const id = await send(user, { channels: [EMAIL, SMS] });
+  await told(id, ({ reason }) => reason === Reason.CHANNEL_DAY_LIMIT);
+  await until(
+    async () => of(id),
+    (all) => all.length === 1,
+  );
+  const first = await cancel(id);
+  expect(first).toMatchObject({
+    notification: { status: Status.PROCESSING },
+    stoppedChannels: [SMS],
+    pendingChannels: [EMAIL],
+  });
+  expect(await cancel(id)).toEqual(first);
+  turn.resolve();
+  expect(await reached(id, status)).toMatchObject({ status, reason });
+  answer = SENT;
+  await on(48 * HOUR);
+  expect(of(id)).toEqual([EMAIL]);
+  expect((await get(id)).verdicts.find(({ channel }) => channel === EMAIL)?.kind).toBe(kind);
+  expect(await sql`select from hand_overs where notification_id = ${id}`).toHaveLength(0);
+});
+
+test("an escalation ends with it, by the inbox or by channels that did not take it", async () => {
+  const escalation = { steps: [{ channel: PUSH, after: seconds(600) }] };
+  const inApp = await send(newUser(), { channels: [IN_APP], escalation });
+  answer = BUSY;
+  const outside = await send(newUser(), { channels: [EMAIL], escalation });
+  answer = SENT;
+  expect((await cancel(inApp)).notification?.status).toBe(Status.DELIVERED);
+  const { notification } = await cancel(outside);
+  expect([Status.CANCELLED, Status.PROCESSING]).toContain(notification?.status);
+  await reached(outside, Status.CANCELLED);
+  expect((await key.send.cancelEscalation({ id: inApp })).cancelled).toBe(false);
+  await on(20 * MINUTE);
+  expect([...of(inApp), ...of(outside)].filter((channel) => channel === PUSH)).toEqual([]);
+});
+
+test("many are cancelled by ids, by a tag and by their user as one is", async () => {
+  const user = await satisfied();
+  for (const which of ["ids", "tag", "user"] as const) {
+    const tags = [`many-${which}`];
+    const ids = [await held(user, { tags }), await held(user, { tags, channels: [IN_APP, SMS] })];
+    const gone = await send(user, { tags, channels: [EMAIL] });
+    await reached(gone, Status.DELIVERED);
+    const filter = which === "tag" ? { tag: tags[0] ?? "" } : { userId: user };
+    const request = which === "ids" ? { ids: [...ids, gone] } : { filter };
+    expect(await key.send.cancelNotifications(request)).toMatchObject({ cancelled: 1, stopped: 1, more: false });
+    expect(await key.send.cancelNotifications(request)).toMatchObject({ cancelled: 0, stopped: 0, more: false });
+    const now = await Promise.all([...ids, gone].map(async (id) => (await get(id)).status));
+    expect(now).toEqual([Status.CANCELLED, Status.DELIVERED, Status.DELIVERED]);
+    expect(ids.flatMap(of)).toEqual([]);
+  }
+});
+
+test("the members of a batch share the fate of its notification, which they have no other", async () => {
+  const user = await satisfied();
+  const type = { key: "together", displayName: "Together", batching: { batchable: true, maxSize: 2 } };
+  await key.types.createType({ type: { ...type, defaultChannels: [SMS] } });
+  const members = [await send(user, { type: "together" }), await send(user, { type: "together" })];
+  const whole = await until(
+    async () => {
+      const { notifications } = await key.send.listNotifications({ filter: { userId: user } });
+      return notifications.find(({ id, batchId, status }) => {
+        return batchId !== "" && !members.includes(id) && status === Status.PROCESSING;
+      })?.id;
+    },
+    (id) => id !== undefined,
+  );
+  await told(whole ?? "", ({ reason }) => reason === Reason.CHANNEL_DAY_LIMIT);
+  expect((await refusalOf(cancel(members[0] ?? ""))).reason).toBe("NOTIFICATION_NOT_OPEN");
+  expect(await key.send.cancelNotifications({ ids: members })).toMatchObject({ cancelled: 0, stopped: 0 });
+  expect((await cancel(whole ?? "")).notification?.status).toBe(Status.CANCELLED);
+  for (const id of members) expect((await get(id)).status).toBe(Status.CANCELLED);
+});
+
+test("a claim that is being made is waited for, and counts as gone", async () => {
+  const id = await held(await satisfied());
+  const { cancelling } = await sql.begin(async (claim) => {
+    await claim`update hand_overs set claimed = true, attempts = attempts + 1, due_at = ${new Date(clock().getTime() + MINUTE)}
+      where tenant_id = ${tenantId} and notification_id = ${id}`;
+    const [own] = await claim<{ pid: number }[]>`select pg_backend_pid() as pid`;
+    const cancelling = cancel(id);
+    await until(
+      () => sql`select from pg_stat_activity where ${own?.pid ?? 0}::int = any(pg_blocking_pids(pid))`,
+      (rows) => rows.length > 0,
+    );
+    return { cancelling };
+  });
+  expect(await cancelling).toMatchObject({
+    notification: { status: Status.PROCESSING },
+    stoppedChannels: [],
+    pendingChannels: [SMS],
+  });
+  // Whoever had claimed it is never heard of again: whoever finds it next ends it.
+  pass(2 * MINUTE);
+  expect(await reached(id, Status.CANCELLED)).toMatchObject({ reason: Reason.CANCELLED });
+  expect(of(id)).toEqual([]);
+});
+
+test("cancelled by two servers while two hand over, each is given or cancelled, and never both", async () => {
+  await using other = await startTestPlatform({ ...options, tenant: node.tenant });
+  const tally = new Map<Status, number>();
+  for (let round = 0; round < 12; round++) {
+    const content = { title: "race" };
+    const items = Array.from({ length: 12 }, () => ({ to: { userIds: [newUser()] }, content, channels: [EMAIL] }));
+    const { results } = await key.send.sendBatch({ items });
+    const ids = results.map(({ result }) =>
+      result.case === "response" ? (result.value.results[0]?.notificationId ?? "") : "",
+    );
+    await until(
+      async () => (await Promise.all(ids.map(get))).filter(({ status }) => status >= Status.PROCESSING).length,
+      (many) => many > round % 12,
+    );
+    const cancelling = ids.flatMap((id) =>
+      [key, other.key].map(({ send }) => send.cancelNotification({ id }).catch(() => undefined)),
+    );
+    await Promise.all(cancelling);
+    for (const id of ids) {
+      const { status, timeline } = await until(
+        () => get(id),
+        ({ status }) => status >= Status.DELIVERED,
+      );
+      tally.set(status, (tally.get(status) ?? 0) + 1);
+      expect([status, of(id)]).toEqual(status === Status.DELIVERED ? [status, [EMAIL]] : [Status.CANCELLED, []]);
+      expect(timeline.filter((entry) => entry.status === Status.CANCELLED)).toHaveLength(
+        status === Status.CANCELLED ? 1 : 0,
+      );
+    }
+  }
+  const ids = [...tally.keys()].toSorted((a, b) => a - b);
+  expect(ids).toEqual([Status.DELIVERED, Status.CANCELLED]);
+});
