@@ -1,6 +1,8 @@
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { Digest_Mode } from "#gen/posthorn/v1/preferences_service_pb.ts";
+import { DigestRule } from "#gen/posthorn/v1/type_service_pb.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import { platformOfFile } from "../support/platform.ts";
 import { testServices } from "../support/services.ts";
@@ -13,13 +15,19 @@ afterAll(() => sql.end());
 
 const closing = Promise.withResolvers<void>();
 const goOn = Promise.withResolvers<void>();
+let releases = true;
 
-/** Stops a close when it has read its members, and has still to write what becomes of them. */
+/**
+ * Stops the first close when it has read its members, and has still to write what becomes of them; and has the scheduler
+ * find nothing to release while that is not to happen.
+ */
 function stopping(store: Store): Store {
   return {
     ...store,
     tenant: (tenantId, work) =>
       store.tenant(tenantId, (tx) => work(String(work).includes("applyClosings") ? beforeItWrites(tx) : tx)),
+    system: async (work) =>
+      !releases && String(work).includes("claimDue") ? ([] as Awaited<ReturnType<typeof work>>) : store.system(work),
     [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
   };
 }
@@ -40,7 +48,7 @@ function beforeItWrites(tx: Tx): Tx {
 }
 
 const node = await platformOfFile({ services, between: { store: stopping } });
-const { newType, send, reached, closed, entries } = batching(node);
+const { newType, send, reached, closed, entries, prefer } = batching(node);
 
 test("a member that is cancelled while its batch closes is in what the batch becomes, and not cancelled", async () => {
   const type = await newType({ batchable: true, maxSize: 5, window: { seconds: 3600n } });
@@ -69,4 +77,31 @@ test("a member that is cancelled while its batch closes is in what the batch bec
   expect((await closed(id)).size).toBe(2);
   await reached(first.notificationId, Status.DELIVERED);
   expect((await entries("ann")).map(({ content }) => content?.body)).toEqual(["One\nTwo"]);
+});
+
+test("a member that is to be decided anew is in no digest that closes before it is", async () => {
+  await prefer("bob", { digest: { mode: Digest_Mode.DAILY } });
+  const changing = await newType(undefined);
+  const leaves = await send("bob", changing, "One");
+  await send("bob", await newType(undefined), "Two");
+  const { batches } = await node.key.batches.listBatches({ userId: "bob" });
+  const id = batches[0]?.id ?? "";
+  // Also where this runs alone.
+  goOn.resolve();
+
+  releases = false;
+  await node.key.types.updateType({
+    type: { key: changing, digest: DigestRule.NEVER },
+    updateMask: { paths: ["digest"] },
+  });
+  await until(
+    () => sql`select from notifications where id = ${leaves.notificationId} and due_at is not null`,
+    (due) => due.length === 1,
+  );
+  await node.key.batches.closeBatch({ id, reason: "a test" });
+  expect((await closed(id)).size).toBe(1);
+
+  releases = true;
+  await reached(leaves.notificationId, Status.DELIVERED);
+  expect((await entries("bob")).map(({ content }) => content?.title).sort()).toEqual(["One", "Two"]);
 });

@@ -26,6 +26,7 @@ test("a change of preferences races decisions: each is decided once, by the old 
         user.preferences.updatePreferences({ preferences: { types: { general: { enabled } } } }),
         ...Array.from({ length: 20 }, (_, n) => send(n % 2 === 0 ? a.key : onB)),
       ]);
+      // That none of these is by the old after the change is committed: preferences-fence.test.ts.
       for (const status of during) expect([Status.DELIVERED, Status.SUPPRESSED]).toContain(status);
 
       const wanted = enabled ? Status.DELIVERED : Status.SUPPRESSED;
