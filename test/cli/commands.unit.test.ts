@@ -594,7 +594,7 @@ test("batches list, get and close show how they stand", async () => {
     router
       .rpc(BatchService.method.listBatches, ({ userId, kind, state, pageSize }) => {
         asked.push([userId, kind, state, pageSize]);
-        return { batches: [batch, open] };
+        return { batches: [batch, open, { ...open, state: BatchState.FULL, size: 5 }] };
       })
       .rpc(BatchService.method.getBatch, () => ({ batch }))
       .rpc(BatchService.method.closeBatch, ({ id, reason }) => {
@@ -604,10 +604,13 @@ test("batches list, get and close show how they stand", async () => {
   );
   const w = world({ env: { POSTHORN_SERVER: server, POSTHORN_API_KEY: "k" } });
   const { out } = await w.run("batches list --user ada --kind digest --state open --limit 7");
+  expect(out[2]).toMatch(/batch +full +ada +poll +5 of 5/);
   expect(out[0]).toMatch(/digest +closed +ada +digest +3 .*3 delivered, 0 not/);
-  expect(out[1]).toMatch(/batch +open +ada +poll +2\/5/);
+  expect(out[1]).toMatch(/batch +open +ada +poll +2 of 5/);
   expect(asked).toEqual([["ada", BatchKind.DIGEST, BatchState.OPEN, 7]]);
-  expect((await w.run(["batches", "close", ID, "--reason", "release tonight"])).out[0]).toMatch(/batch +full +ada/);
+  expect((await w.run(["batches", "close", ID, "--reason", "release tonight"])).out[0]).toMatch(
+    /batch +closing +ada +poll +2 of 5/,
+  );
   expect(asked[1]).toEqual([ID, "release tonight"]);
   expect(JSON.parse((await w.run(`batches get ${ID} --json`)).out[0] ?? "")).toMatchObject({ id: ID, size: 3 });
 });

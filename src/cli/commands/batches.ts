@@ -87,10 +87,11 @@ function rowOf(batch: Batch): string[] {
   return [
     id,
     enumWord(BatchKindSchema, kind),
-    enumWord(BatchStateSchema, state),
+    // Nobody else joins one that is closed before its time, however many there are.
+    state === BatchState.FULL && size < maxSize ? "closing" : enumWord(BatchStateSchema, state),
     plain(userId),
     plain(type),
-    closed ? String(size) : `${size}/${maxSize}`,
+    closed ? String(size) : `${size} of ${maxSize}`,
     at === undefined ? "" : when(at),
     outcome,
   ];
