@@ -17,6 +17,8 @@ export type Access = {
   check(principal: Principal, request: Message): void;
 };
 
+const REQUIRED_OF_KEYS = "is required of API keys";
+
 /**
  * The user a request is about: the one it names, or the user who calls. Throws NOT_FOUND when a user names another, and
  * INVALID_REQUEST when anybody else names nobody. The access rules say the same before the handler runs; this holds
@@ -25,7 +27,7 @@ export type Access = {
 export function targetUser(request: { readonly userId: string }, call: { readonly principal: Principal }): string {
   const { principal } = call;
   if (principal.kind !== "user") {
-    if (request.userId === "") throw invalidField("user_id", "is required of API keys");
+    if (request.userId === "") throw invalidField("user_id", REQUIRED_OF_KEYS);
     return request.userId;
   }
   if (!names(request.userId, principal.userId)) throw notFound("user");
@@ -35,7 +37,7 @@ export function targetUser(request: { readonly userId: string }, call: { readonl
 /** Users need no reason for what concerns themselves; everybody else does (it stands in the audit log). */
 export function reasonOf({ reason }: { reason: string }, { principal }: { readonly principal: Principal }): string {
   if (principal.kind !== "user" && reason.trim() === "") {
-    throw invalidField("reason", "is required when an API key changes preferences");
+    throw invalidField("reason", REQUIRED_OF_KEYS);
   }
   const fields = textFaults({ reason });
   if (fields.length > 0) throw invalidRequest(fields);
@@ -128,8 +130,7 @@ export function accessOf(method: DescMethod, rule: AccessRule): Access {
       if (principal.kind === "user") {
         if (userField !== undefined && !names(userField(request), principal.userId)) throw notFound("user");
       } else if (principal.kind === "key") {
-        for (const { name, value } of mustSet)
-          if (isEmpty(value(request))) throw invalidField(name, "is required of API keys");
+        for (const { name, value } of mustSet) if (isEmpty(value(request))) throw invalidField(name, REQUIRED_OF_KEYS);
       }
       if (tenantField !== undefined && principal.kind !== "operator")
         if (!names(tenantField(request), principal.tenantId)) throw notFound("tenant");

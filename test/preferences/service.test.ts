@@ -156,7 +156,9 @@ test("an etag of a state before the user was deleted is not taken for a new one"
 test("an API key needs a reason, which the audit log keeps with the change", async () => {
   const call = fakeCall({ tenantId: newId() });
   const preferences = { enabled: false };
-  const refused = await faultOf(update({ userId: "ann", preferences, reason: " " }, call));
+  const blank = update({ userId: "ann", preferences, reason: " " }, call);
+  await expect(blank).rejects.toThrow("reason: is required of API keys");
+  const refused = await faultOf(blank);
   expect(refused).toEqual({ reason: ErrorReason.INVALID_REQUEST, fields: ["reason"] });
   expect(await faultOf(invoke(service, method.resetPreferences, { userId: "ann" }, call))).toEqual(refused);
   await update({ userId: "ann", preferences, reason: "asked by phone" }, call);
