@@ -56,6 +56,7 @@ export function vet(text: string): Expr {
         return all(exprKind.value.operand === undefined ? [] : [exprKind.value.operand]);
       case "callExpr": {
         const { function: name, target, args } = exprKind.value;
+        if (name === "has" && target === undefined) refuse(at, "has takes one field, such as has(data.city)");
         if (!FUNCTIONS.has(name)) refuse(at, `${named(name)} is not offered`);
         return all(target === undefined ? args : [target, ...args]);
       }
@@ -100,7 +101,9 @@ function parsed(text: string): ReturnType<typeof parse> {
   } catch (error) {
     const { location, found } = error as { location?: { start?: { offset?: number } }; found?: string | null };
     const offset = location?.start?.offset ?? 0;
-    const what = found ? `${named(found)} is not understood here` : "is not complete";
+    // `found` may be half of a character.
+    const character = found ? String.fromCodePoint(text.codePointAt(offset) ?? 0) : "";
+    const what = found ? `${named(character)} is not understood here` : "is not complete";
     throw new FilterFault(offset >= text.length ? "is not complete" : `at character ${offset + 1}: ${what}`);
   }
 }
@@ -124,7 +127,7 @@ function checkBrackets(text: string): void {
 }
 
 function named(name: string): string {
-  return `"${name.slice(0, 40)}"`;
+  return `"${[...name].slice(0, 40).join("")}"`;
 }
 
 function call(name: string, ...args: Expr[]): Expr {
