@@ -92,7 +92,53 @@ export function vet(text: string): Expr {
   }
 
   walk(expr, VARIABLES, 0);
+  const other = otherThanBool(expr);
+  if (other !== undefined) throw new FilterFault(`gives ${other}, where a filter gives a bool`);
   return expr;
+}
+
+/** By name: variables, functions, and kinds of constants. */
+const NO_BOOLS: Readonly<Record<string, string>> = {
+  type: "a string",
+  category: "a string",
+  priority: "an int",
+  tags: "a list",
+  data: "a map",
+  size: "an int",
+  int: "an int",
+  double: "a double",
+  lowerAscii: "a string",
+  "_-_": "a number",
+  "_*_": "a number",
+  "_/_": "a number",
+  "_%_": "a number",
+  "-_": "a number",
+  int64Value: "an int",
+  uint64Value: "a uint",
+  doubleValue: "a double",
+  stringValue: "a string",
+  nullValue: "null",
+};
+
+/** What an expression gives whatever the data is, where that is no bool; undefined: it may give one. */
+function otherThanBool({ exprKind }: Expr): string | undefined {
+  switch (exprKind.case) {
+    case "constExpr":
+      return NO_BOOLS[exprKind.value.constantKind.case ?? ""];
+    case "identExpr":
+      return NO_BOOLS[exprKind.value.name];
+    case "listExpr":
+      return "a list";
+    case "callExpr": {
+      const { function: name, args } = exprKind.value;
+      if (name === "_+_") return args.map(otherThanBool).find((type) => type !== undefined) ?? "a number";
+      if (name !== "_?_:_") return NO_BOOLS[name];
+      const [, then, otherwise] = args.map(otherThanBool);
+      return otherwise === undefined ? undefined : then;
+    }
+    default:
+      return undefined;
+  }
 }
 
 function parsed(text: string): ReturnType<typeof parse> {

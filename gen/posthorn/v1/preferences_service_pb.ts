@@ -1393,7 +1393,7 @@ export type Subscription = Message<"posthorn.v1.Subscription"> & {
    * contains, startsWith, endsWith, lowerAscii. At most 200 nodes, 10 nested
    * brackets and two nested macros, and no string or list is put together.
    * What else there is in CEL is refused with INVALID_REQUEST, which names the
-   * position.
+   * position; so is what never gives a bool (`1`), which names what it gives.
    *
    * A filter that fails (say, because `data.city` is missing: ask has(data.city)
    * first), gives no bool, or needs more steps than a decision may take (some
