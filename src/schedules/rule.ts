@@ -49,7 +49,8 @@ export function readRule(rule: string): Rule {
     if (!known)
       throw invalidRule(`has a part that is not one of ${[...Object.keys(WORDS), ...Object.keys(NUMBERS)].join(", ")}`);
     if (parts.has(name)) throw invalidRule(`says ${name} twice`);
-    if (more.length > 0 || !isValue(name, value)) throw invalidRule(`has a ${name} that is not allowed`);
+    if (more.length > 0 || !isValue(name, value))
+      throw invalidRule(`has ${/^[IU]/.test(name) ? "an" : "a"} ${name} that is not allowed`);
     parts.set(name, name === "UNTIL" ? until(value) : value);
   }
   if (!parts.has("FREQ")) throw invalidRule("needs a FREQ");

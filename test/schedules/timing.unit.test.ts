@@ -187,6 +187,14 @@ describe("a rule", () => {
   });
 
   test.each([
+    ["FREQ=DAILY;INTERVAL=0", "has an INTERVAL that is not allowed"],
+    ["FREQ=DAILY;UNTIL=soon", "has an UNTIL that is not allowed"],
+    ["FREQ=DAILY;COUNT=0", "has a COUNT that is not allowed"],
+  ])("is refused in words: %j", (rule, words) => {
+    expect(() => made(rule)).toThrow(words);
+  });
+
+  test.each([
     ["FREQ=MONTHLY;BYDAY=MO,TU,WE,TH,FR;BYSETPOS=-1", "2026-01-30T00:00:00"],
     ["FREQ=MONTHLY;BYMONTHDAY=31", "2026-01-31T00:00:00"],
     ["FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29", "2028-02-29T00:00:00"],
