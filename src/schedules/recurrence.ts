@@ -6,6 +6,7 @@ import {
   byDays,
   checkDays,
   checkEffort,
+  checkMonths,
   type Freq,
   invalidRule,
   onWeekday,
@@ -74,6 +75,7 @@ export function* newRecurrence(text: string, startTime: string): Steps<Recurrenc
   const rule = readRule(text);
   checkEffort(rule);
   checkDays(rule);
+  checkMonths(rule);
   yield;
   checkSense(rule, start);
   const { search, before } = openRule(rule, start);

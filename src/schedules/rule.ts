@@ -107,6 +107,17 @@ export function checkDays(rule: Rule): void {
     throw invalidRule("has a BYDAY beyond the 52nd of a year; the last of a year is -1");
 }
 
+/** Refuses what would be looked for through all years: days that none of the months named has, however long it is. */
+export function checkMonths(rule: Rule): void {
+  const months = listed(rule, "BYMONTH").map(Number);
+  const days = listed(rule, "BYMONTHDAY").map((day) => Math.abs(Number(day)));
+  if (months.length === 0 || days.length === 0) return;
+  const longest = Math.max(...months.map((month) => new Temporal.PlainDate(LEAP_YEAR, month, 1).daysInMonth));
+  if (Math.min(...days) > longest) throw invalidRule("names no day that its months have");
+}
+
+const LEAP_YEAR = 2000;
+
 /** Says the weekday where a rule names weeks alone: it is that of the start. */
 export function onWeekday(rule: Rule, start: Temporal.PlainDateTime): Rule {
   const weeksAlone = rule.parts.has("BYWEEKNO") && !rule.parts.has("BYDAY");

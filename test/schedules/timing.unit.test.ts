@@ -195,6 +195,15 @@ describe("a rule", () => {
   });
 
   test.each([
+    ["YEARLY", "BYMONTH=2;BYMONTHDAY=30"],
+    ["MONTHLY", "BYMONTH=2,4;BYMONTHDAY=31,-31"],
+    ["DAILY", "BYMONTH=11;BYMONTHDAY=31"],
+  ])("is refused without a search where no month has its days: %s, %s", (freq, days) => {
+    const looking = newRecurrence(`FREQ=${freq};${days}`, START);
+    expect(() => looking.next()).toThrow("names no day that its months have");
+  });
+
+  test.each([
     ["FREQ=MONTHLY;BYDAY=MO,TU,WE,TH,FR;BYSETPOS=-1", "2026-01-30T00:00:00"],
     ["FREQ=MONTHLY;BYMONTHDAY=31", "2026-01-31T00:00:00"],
     ["FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29", "2028-02-29T00:00:00"],
@@ -347,6 +356,7 @@ describe("what a rule costs", () => {
       "FREQ=YEARLY;BYDAY=MO,TU,WE,TH,FR;BYSETPOS=1,-1",
       "FREQ=HOURLY;COUNT=366",
       "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29;COUNT=366",
+      "FREQ=YEARLY;BYMONTH=2,4;BYMONTHDAY=29,-30",
       "FREQ=YEARLY;BYMONTHDAY=13;BYDAY=FR",
       "FREQ=YEARLY;BYDAY=-1SU,20MO",
     ])
@@ -354,7 +364,7 @@ describe("what a rule costs", () => {
   });
 
   test("of one that never comes is that of one search", () => {
-    const never = made("FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30");
+    const never = recurrence("FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30", START, undefined);
     const looking = never.after(START);
     let steps = 0;
     expect(() => {

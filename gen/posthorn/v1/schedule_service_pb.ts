@@ -62,7 +62,7 @@ export type Schedule = Message<"posthorn.v1.Schedule"> & {
    * divide 24; a COUNT whose last occurrence is not found within some 100,000
    * periods; and a rule whose first two occurrences are not found within some
    * 15,000 (40 years of days; 2,000 with BYSETPOS). When a later one is not, the
-   * schedule has ENDED.
+   * schedule has ENDED. Days that none of its BYMONTH has are refused unsearched.
    *
    * Refused as well are days that a YEARLY rule names in more ways than are looked
    * for: BYYEARDAY beside BYWEEKNO, BYMONTHDAY or BYDAY; BYWEEKNO beside
