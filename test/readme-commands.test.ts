@@ -39,7 +39,7 @@ test.for(typed.map((block) => [posthornLines(block)[0]?.slice(0, 2).join(" ") ??
 const SAID: readonly [block: string, words: string][] = [
   ["npx posthorn inbox", "Hello, Ada"],
   ["--type HABIT_REMINDER", "batched"],
-  ["npx posthorn batches list --user ada", "2/5"],
+  ["npx posthorn batches list --user ada", "2 of 5"],
   ["npx posthorn deadlines set", "reminds: 2"],
 ];
 
