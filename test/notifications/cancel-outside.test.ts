@@ -2,11 +2,16 @@ import postgres from "postgres";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { Channel, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Channels, Message, Outcome } from "#src/channels/channel.ts";
+import { ChainState } from "#src/escalation/state.ts";
+import { cancelOutside } from "#src/notifications/cancel-waiting.ts";
+import { EVERYTHING } from "#src/notifications/queries.ts";
+import type { Store } from "#src/store/store.ts";
 import { HOUR, MINUTE, steppedClock } from "../batches/setup.ts";
 import { escalating, seconds } from "../escalation/setup.ts";
 import { platformOfFile, startTestPlatform } from "../support/platform.ts";
 import { refusalOf } from "../support/refusal.ts";
 import { testServices } from "../support/services.ts";
+import { smallStore } from "../support/small-store.ts";
 import { openReader } from "../support/stream-reader.ts";
 import { until } from "../support/until.ts";
 
@@ -226,6 +231,30 @@ test("many are cancelled by ids, by a tag and by their user as one is", async ()
     expect(now).toEqual([Status.CANCELLED, Status.DELIVERED, Status.DELIVERED]);
     expect(ids.flatMap(of)).toEqual([]);
   }
+});
+
+test("what looks for escalations that go on reads none of those that have ended", async () => {
+  const user = newUser();
+  await sql`insert into escalations (tenant_id, notification_id, user_id, steps, confirmation_required, state, taken, ended_at)
+    select ${tenantId}, uuidv7(), ${user}, '[]', false, ${ChainState.READ}, 0, ${clock()} from generate_series(1, 500)`;
+  await sql`analyze escalations`;
+  await using small = smallStore(services.databaseUrl);
+  let read = 0;
+  const store: Store = {
+    ...small,
+    tenant: (of, work) =>
+      small.tenant(of, async (tx) => {
+        const done = await work(tx);
+        const [row] = await tx<{ rows: number }[]>`select (seq_tup_read + idx_tup_fetch)::int as rows
+          from pg_stat_xact_user_tables where relname = 'escalations' and schemaname = current_schema()`;
+        read += row?.rows ?? 0;
+        return done;
+      }),
+  };
+  const by = { actor: "key:test", now: clock(), slot: 0 };
+  const many = { by, told: () => undefined, most: 10, signal: AbortSignal.timeout(10_000) };
+  expect(await cancelOutside(store, tenantId, { ...EVERYTHING, tag: "nobody-has-it" }, many)).toBe(0);
+  expect(read).toBeLessThan(100);
 });
 
 test("the members of a batch share the fate of its notification, which they have no other", async () => {
