@@ -51,7 +51,9 @@ async function cancelPages(
         const from: string = after;
         const { cancelled, last } = await store.tenant(tenantId, async (tx) => {
           const { wanted, last } = await page(tx, from);
-          return { cancelled: await cancelByIds(tx, tenantId, wanted, by), last };
+          const some = wanted.slice(0, most - total);
+          const upTo = some.length < wanted.length ? some.at(-1) : last;
+          return { cancelled: await cancelByIds(tx, tenantId, some, by), last: upTo };
         });
         if (cancelled.length > 0) told(cancelled);
         total += cancelled.length;

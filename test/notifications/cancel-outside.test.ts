@@ -1,9 +1,10 @@
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import postgres from "postgres";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { Channel, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Channels, Message, Outcome } from "#src/channels/channel.ts";
 import { ChainState } from "#src/escalation/state.ts";
-import { cancelOutside } from "#src/notifications/cancel-waiting.ts";
+import { cancelOutside, cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { EVERYTHING } from "#src/notifications/queries.ts";
 import type { Store } from "#src/store/store.ts";
 import { HOUR, MINUTE, steppedClock } from "../batches/setup.ts";
@@ -231,6 +232,17 @@ test("many are cancelled by ids, by a tag and by their user as one is", async ()
     expect(now).toEqual([Status.CANCELLED, Status.DELIVERED, Status.DELIVERED]);
     expect(ids.flatMap(of)).toEqual([]);
   }
+});
+
+test("of more than one call may cancel, a page that has more is cancelled in part, and the rest by the next", async () => {
+  const tag = "too-many";
+  const time = timestampFromDate(new Date(clock().getTime() + HOUR));
+  for (let n = 0; n < 5; n++) await send(newUser(), { tags: [tag], schedule: { case: "scheduleTime", value: time } });
+  await using store = smallStore(services.databaseUrl);
+  const by = { actor: "key:test", now: clock(), slot: 0 };
+  const many = { by, told: () => undefined, most: 3, signal: AbortSignal.timeout(10_000) };
+  const next = () => cancelWaiting(store, tenantId, { ...EVERYTHING, tag }, many);
+  expect([await next(), await next(), await next()]).toEqual([3, 2, 0]);
 });
 
 test("what looks for escalations that go on reads none of those that have ended", async () => {
