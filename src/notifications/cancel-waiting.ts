@@ -1,6 +1,5 @@
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { BatchRole } from "#src/batches/role.ts";
-import { ChainState } from "#src/escalation/state.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import { type By, type Cancelled, cancelByIds } from "./cancel.ts";
@@ -52,7 +51,9 @@ async function cancelPages(
         const from: string = after;
         const { cancelled, last } = await store.tenant(tenantId, async (tx) => {
           const { wanted, last } = await page(tx, from);
-          return { cancelled: await cancelByIds(tx, tenantId, wanted, by), last };
+          const some = wanted.slice(0, most - total);
+          const upTo = some.length < wanted.length ? some.at(-1) : last;
+          return { cancelled: await cancelByIds(tx, tenantId, some, by), last: upTo };
         });
         if (cancelled.length > 0) told(cancelled);
         total += cancelled.length;
@@ -99,7 +100,8 @@ async function waitingPage(
 function outsidePages(tenantId: string, filter: Filter): Page[] {
   if (!isAsked(filter, [Status.PROCESSING, Status.DELIVERED, Status.READ])) return [];
   const handOvers = (tx: Tx) => tx`hand_overs o where o.cancelled_by is null`;
-  const escalations = (tx: Tx) => tx`escalations o where o.state = ${ChainState.WAITING}`;
+  // Of those that are WAITING, and of no others: there is an index of these.
+  const escalations = (tx: Tx) => tx`escalations o where o.due_at is not null`;
   return [handOvers, escalations].map(
     (from): Page =>
       async (tx, after) => {

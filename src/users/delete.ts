@@ -61,7 +61,8 @@ export async function deleteUser(deps: DeleteUserDeps, tenantId: string, userId:
     // What has joined one since the end of the others must not be left without it.
     await dissolveBatches(db, tenantId, [userId], by.now);
     await db.delete(batches).where(and(eq(batches.tenantId, tenantId), eq(batches.userId, userId)));
-    for (const table of [escalations, handOvers])
+    // In this order: so does whoever notes what came of a hand-over lock them, or cancels.
+    for (const table of [handOvers, escalations])
       await db.delete(table).where(and(eq(table.tenantId, tenantId), eq(table.userId, userId)));
   });
   for (let emptied = false; !emptied; ) {

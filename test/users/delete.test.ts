@@ -221,3 +221,27 @@ test("a deletion that was given up is completed by its repetition", async () => 
   await invoke(service, deleteUser, { id: "ann" }, call);
   expect(await status()).toBe(Status.SUPPRESSED);
 });
+
+test("a deletion takes hand-overs before escalations, as whoever notes what came of them does, or cancels", async () => {
+  const call = tenant();
+  const { tenantId } = call;
+  const id = newId();
+  await invoke(service, upsertUser, { user: { id: "ann" } }, call);
+  await sql`insert into escalations (tenant_id, notification_id, user_id, steps, confirmation_required, state, taken)
+    values (${tenantId}, ${id}, 'ann', ${sql.json([])}, false, 1, 0)`;
+  await sql`insert into hand_overs (tenant_id, notification_id, user_id, step, channel, attempts, due_at)
+    values (${tenantId}, ${id}, 'ann', 0, 2, 0, ${time.now})`;
+  const { deletion } = await sql.begin(async (noting) => {
+    await noting`select from hand_overs where tenant_id = ${tenantId} and notification_id = ${id} for update`;
+    const [own] = await noting<{ pid: number }[]>`select pg_backend_pid() as pid`;
+    const deletion = invoke(service, deleteUser, { id: "ann" }, call);
+    await until(
+      () => sql`select from pg_stat_activity where ${own?.pid ?? 0}::int = any(pg_blocking_pids(pid))`,
+      (rows) => rows.length > 0,
+    );
+    await noting`select from escalations where tenant_id = ${tenantId} and notification_id = ${id} for update nowait`;
+    return { deletion };
+  });
+  await deletion;
+  for (const table of ["escalations", "hand_overs"]) expect(await count(table, tenantId, "ann")).toBe(0);
+});

@@ -26,6 +26,8 @@ export const escalations = pgTable(
   (t) => [
     primaryKey({ columns: [t.tenantId, t.notificationId] }),
     index("escalations_due").on(t.dueAt).where(sql`due_at is not null`),
+    // Those that go on: who looks for a tenant's reads none of the many that have ended.
+    index("escalations_open").on(t.tenantId, t.notificationId).where(sql`due_at is not null`),
     index("escalations_user").on(t.userId, t.tenantId),
     index("escalations_ended").on(t.endedAt).where(sql`ended_at is not null`),
   ],

@@ -1,0 +1,1 @@
+CREATE INDEX "escalations_open" ON "escalations" USING btree ("tenant_id","notification_id") WHERE due_at is not null;
