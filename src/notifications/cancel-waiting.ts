@@ -1,5 +1,6 @@
 import { Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { BatchRole } from "#src/batches/role.ts";
+import { plain } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import { type By, type Cancelled, cancelByIds } from "./cancel.ts";
@@ -97,8 +98,11 @@ async function waitingPage(
   return pageOf(page);
 }
 
+const REACHED = [Status.PROCESSING, Status.DELIVERED, Status.READ];
+
 function outsidePages(tenantId: string, filter: Filter): Page[] {
-  if (!isAsked(filter, [Status.PROCESSING, Status.DELIVERED, Status.READ])) return [];
+  if (!isAsked(filter, REACHED)) return [];
+  if (filter.batchId !== undefined) return [(tx, after) => batchPage(tx, tenantId, filter, after)];
   const handOvers = (tx: Tx) => tx`hand_overs o where o.cancelled_by is null`;
   // Of those that are WAITING, and of no others: there is an index of these.
   const escalations = (tx: Tx) => tx`escalations o where o.due_at is not null`;
@@ -120,4 +124,19 @@ function outsidePages(tenantId: string, filter: Filter): Page[] {
         return pageOf(page);
       },
   );
+}
+
+/** From its few members, whatever else of the tenant waits. */
+async function batchPage(tx: Tx, tenantId: string, filter: Filter, after: string) {
+  const found = await tx<{ id: string }[]>`
+    select n.id from notifications n
+    where n.tenant_id = ${tenantId} ${conditions(tx, filter)} and n.id > ${after}::uuid
+      and n.status + 0 = any(${plain(REACHED)}::int[]) and n.batch_role is distinct from ${BatchRole.MERGED}
+      and (
+        exists (select from hand_overs o where o.tenant_id = n.tenant_id and o.notification_id = n.id and o.cancelled_by is null)
+        or exists (select from escalations e where e.tenant_id = n.tenant_id and e.notification_id = n.id and e.due_at is not null)
+      )
+    order by n.id limit ${PAGE}`;
+  const wanted = found.map(({ id }) => id);
+  return { wanted, last: wanted.length < PAGE ? undefined : wanted.at(-1) };
 }

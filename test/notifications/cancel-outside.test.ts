@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import postgres from "postgres";
 import { afterAll, afterEach, expect, test } from "vitest";
@@ -217,14 +218,17 @@ test("an escalation ends with it, by the inbox or by channels that did not take 
   expect([...of(inApp), ...of(outside)].filter((channel) => channel === PUSH)).toEqual([]);
 });
 
-test("many are cancelled by ids, by a tag and by their user as one is", async () => {
+test("many are cancelled by ids, by a tag, by their batch and by their user as one is", async () => {
   const user = await satisfied();
-  for (const which of ["ids", "tag", "user"] as const) {
+  for (const which of ["ids", "tag", "batch", "user"] as const) {
     const tags = [`many-${which}`];
     const ids = [await held(user, { tags }), await held(user, { tags, channels: [IN_APP, SMS] })];
     const gone = await send(user, { tags, channels: [EMAIL] });
     await reached(gone, Status.DELIVERED);
-    const filter = which === "tag" ? { tag: tags[0] ?? "" } : { userId: user };
+    const batchId = randomUUID();
+    // As it stays with the members of one that was dissolved.
+    await sql`update notifications set batch_id = ${batchId} where tenant_id = ${tenantId} and id = any(${[...ids, gone]})`;
+    const filter = { tag: { tag: tags[0] ?? "" }, batch: { batchId }, user: { userId: user }, ids: {} }[which];
     const request = which === "ids" ? { ids: [...ids, gone] } : { filter };
     expect(await key.send.cancelNotifications(request)).toMatchObject({ cancelled: 1, stopped: 1, more: false });
     expect(await key.send.cancelNotifications(request)).toMatchObject({ cancelled: 0, stopped: 0, more: false });

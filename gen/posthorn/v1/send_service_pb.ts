@@ -1137,9 +1137,9 @@ export type CancelNotificationsRequest = Message<"posthorn.v1.CancelNotification
 
   /**
    * Every notification that matches and of which something waits; at least one
-   * condition. One call
-   * cancels up to 10,000 and says whether there are more. Without a user, fan-out
-   * or batch it looks at all that waits in the tenant, and at nothing else.
+   * condition. One call cancels up to 10,000 and says whether there are more. With
+   * a user or batch it looks at what is theirs; with a fan-out at that and at all
+   * that waits for outside channels in the tenant; else at all that waits there.
    *
    * @generated from field: posthorn.v1.NotificationFilter filter = 2;
    */
@@ -1594,8 +1594,8 @@ export const SendService: GenService<{
    * to be tried again may have taken it, it is FAILED (OUTCOME_UNKNOWN) where nothing
    * is known to have come.
    *
-   * Idempotent: what was cancelled before, even in part, succeeds and changes
-   * nothing. Fails with NOTIFICATION_NOT_OPEN when nothing waits any more: it has
+   * Idempotent: what was cancelled before, even in part or by CancelEscalation,
+   * succeeds and changes nothing. Fails with NOTIFICATION_NOT_OPEN when nothing waits any more: it has
    * come by all its channels, or ended otherwise. So with a member of a batch that
    * has closed; the batch's notification can be cancelled, and its members with it.
    * A place that a limit had given it stays empty.
