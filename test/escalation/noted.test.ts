@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { queueHandOvers } from "#src/escalation/queries.ts";
-import { type Claimed, record } from "#src/pipeline/deliver/queries.ts";
+import type { Claimed } from "#src/pipeline/deliver/claim.ts";
+import { record } from "#src/pipeline/deliver/record.ts";
 import { onPostgres } from "../support/on-postgres.ts";
 import { wait } from "../support/waiting.ts";
 

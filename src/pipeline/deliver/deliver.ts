@@ -8,18 +8,12 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import { storedTraces } from "#src/telemetry/message-traces.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { channelSlots } from "./channel-slots.ts";
+import { type Claimed, claimDue } from "./claim.ts";
 import { followed, stopOf } from "./hand-over.ts";
+import { loadMessages, type Stored } from "./load.ts";
 import { type HandedOver, measureClaimed } from "./measure.ts";
 import { notes } from "./note.ts";
-import {
-  type CameOf,
-  type Claimed,
-  claimDue,
-  type Delivered,
-  type Held,
-  loadMessages,
-  type Stored,
-} from "./queries.ts";
+import type { CameOf, Delivered, Held } from "./record.ts";
 import { type LimitDeps, type Ready, withinLimits } from "./within-limits.ts";
 
 export type DeliverDeps = LimitDeps & {

@@ -7,9 +7,11 @@ import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import { ATTR } from "#src/telemetry/conventions.ts";
 import { wordless } from "#src/telemetry/wordless.ts";
 import { withSpanIn } from "#src/telemetry/work-spans.ts";
+import { type Claimed, give } from "./claim.ts";
 import type { DeliverDeps } from "./deliver.ts";
+import type { Stored } from "./load.ts";
 import { type HandedOver, handOverFields, handOverSpan, hasFailed, measureHandOver } from "./measure.ts";
-import { type CameOf, type Claimed, give, type Stored } from "./queries.ts";
+import type { CameOf } from "./record.ts";
 import { heldOrExpired } from "./within-limits.ts";
 
 /** How long a channel may take. */

@@ -2,7 +2,9 @@ import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { channelName, reasonName, statusName } from "#src/notifications/names.ts";
 import { ATTR, handingOver, type SpanShape } from "#src/telemetry/conventions.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import type { CameOf, Claimed, Stored } from "./queries.ts";
+import type { Claimed } from "./claim.ts";
+import type { Stored } from "./load.ts";
+import type { CameOf } from "./record.ts";
 
 /**
  * What came of a hand-over, for metrics, logs and spans. `retry`: not now; `refused`: never; `given_up`: not once in all its

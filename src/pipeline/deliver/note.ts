@@ -1,7 +1,8 @@
 import { endLost } from "#src/escalation/settle.ts";
 import type { DeliverDeps } from "./deliver.ts";
+import { failSteps } from "./fail-steps.ts";
 import { byPresentRules } from "./outdated.ts";
-import { failSteps, type Result, record } from "./queries.ts";
+import { type Result, record } from "./record.ts";
 
 const FIRST_PAUSE_MS = 2_000;
 

@@ -1,6 +1,6 @@
 import { fenceNames, isDrawnFrom, readVersions, sharedFence } from "#src/preferences/fence.ts";
 import type { Tx } from "#src/store/store.ts";
-import type { Result } from "./queries.ts";
+import type { Result } from "./record.ts";
 
 /**
  * What came of hand-overs, but that those which were to wait by rules of their recipients that have changed since are given

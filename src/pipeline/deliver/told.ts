@@ -7,7 +7,8 @@ import {
   VerdictKind,
   VerdictSchema,
 } from "#gen/posthorn/v1/notification_pb.ts";
-import type { CameOf, Claimed } from "./queries.ts";
+import type { Claimed } from "./claim.ts";
+import type { CameOf } from "./record.ts";
 
 /** What is kept of it on the timeline. */
 export function detailOf(result: CameOf & { claimed: Pick<Claimed, "step" | "channel"> }): Uint8Array {

@@ -15,8 +15,9 @@ import { type Blocks, closedDays, patternFor } from "#src/preferences/clock-rule
 import type { CompiledPreferences } from "#src/preferences/compile.ts";
 import type { RulesVersion } from "#src/preferences/fence.ts";
 import { nextAllowed } from "#src/preferences/next-allowed.ts";
+import type { Claimed } from "./claim.ts";
+import type { Stored } from "./load.ts";
 import type { HandedOver } from "./measure.ts";
-import type { Claimed, Stored } from "./queries.ts";
 
 export type LimitDeps = {
   /** What the server allows of each channel. */

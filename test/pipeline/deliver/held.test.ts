@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { endHandOverHolds, queueHandOvers } from "#src/escalation/queries.ts";
-import { type CameOf, type Claimed, claimDue, record } from "#src/pipeline/deliver/queries.ts";
+import { type Claimed, claimDue } from "#src/pipeline/deliver/claim.ts";
+import { type CameOf, record } from "#src/pipeline/deliver/record.ts";
 import { onPostgres } from "../../support/on-postgres.ts";
 import { wait } from "../../support/waiting.ts";
 

@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 import { Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { NO_LIMITS } from "#src/limits/channel-day.ts";
+import type { Claimed } from "#src/pipeline/deliver/claim.ts";
 import { stopOf } from "#src/pipeline/deliver/hand-over.ts";
-import type { Claimed, Stored } from "#src/pipeline/deliver/queries.ts";
+import type { Stored } from "#src/pipeline/deliver/load.ts";
 import { askingFor } from "#src/pipeline/deliver/within-limits.ts";
 import { compile } from "#src/preferences/compile.ts";
 import { zoneClock } from "#src/preferences/zone-clock.ts";

@@ -1,44 +1,17 @@
-import { type Channel, Priority, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
-import { BatchRole } from "#src/batches/role.ts";
-import { lockChains, storeChains } from "#src/escalation/queries.ts";
-import { advance, ChainState } from "#src/escalation/state.ts";
-import { oneOf } from "#src/inbox/queries.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
-import type { OfChannel } from "./channel-slots.ts";
+import type { Claimed } from "./claim.ts";
 import { detailOf, reasonOf } from "./told.ts";
 import type { Hold } from "./within-limits.ts";
 
-const URGENCY = [Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW];
-
-export type Claimed = {
-  tenantId: string;
-  notificationId: string;
-  userId: string;
-  step: number;
-  channel: Channel;
-  /** With this one. */
-  attempts: number;
-  /** Since when it may have been claimed. */
-  dueAt: Date;
-  /** For which reason it waited until then, if a rule or a limit held it; else UNSPECIFIED. */
-  heldBy: Reason;
-  /** The recorded trace that goes on with it. */
-  trace: string | null;
-  atMostOnce: boolean;
-  /** It was given to the channel before, which may have taken it. */
-  inDoubt: boolean;
-  /** Whoever cancelled it while somebody else had claimed it. */
-  cancelledBy: string | null;
-};
-
 /**
- * `drop`: it has ended, or its step was answered. `cancelled`: its sender wants it no more. `unknown`: the channel may have taken it, and is not to be given it again.
- * `unwanted`: its recipient's rules refuse the channel by now, for that reason. `back`: whoever claimed it had to stop.
- * `held`: not now; nor was it tried. `expired` with a reason: it would be held for that until it has. `inDoubt`: of what is
- * to be tried again, whether the channel may have taken it.
+ * `drop`: it has ended, or its step was answered. `cancelled`: its sender wants it no more. `unknown`: the channel may have
+ * taken it, and is not to be given it again. `unwanted`: its recipient's rules refuse the channel by now, for that reason.
+ * `back`: whoever claimed it had to stop. `held`: not now; nor was it tried. `expired` with a reason: it would be held for
+ * that until it has. `inDoubt`: of what is to be tried again, whether the channel may have taken it.
  */
 export type CameOf =
   | { kind: "sent" | "failed" | "drop" | "unknown" | "cancelled" }
@@ -49,96 +22,6 @@ export type CameOf =
 
 /** `cancelledBy`: whoever cancelled it after it was claimed. */
 export type Result = CameOf & { claimed: Claimed; cancelledBy?: string };
-
-/**
- * Claims what is due until `until`: of each channel as many as it says, the most urgent first, and of those the longest
- * due, answered in this order, in which the limits of their channels are asked. Each is claimed by one, and counts as given
- * to its channel with that: but for those that are at most once, which `give` notes before it is so.
- */
-export async function claimDue(tx: Tx, now: Date, until: Date, room: readonly OfChannel[]): Promise<Claimed[]> {
-  // Or the planner, who knows no numbers, reads everything that waits instead of looking each one up.
-  const [, claimed] = await Promise.all([
-    tx`select set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`.execute(),
-    tx<Claimed[]>`
-      with due as materialized (
-        select mine.* from unnest(
-          ${plain(room.map(({ channel }) => channel))}::smallint[], ${plain(room.map(({ size }) => size))}::int[]
-        ) as room (channel, size) cross join lateral (
-          select its.* from unnest(${plain(URGENCY)}::smallint[]) as lane (priority) cross join lateral (
-            select h.tenant_id, h.notification_id, h.step, h.channel, h.due_at, h.given, h.held_by from hand_overs h
-            where h.channel = room.channel and h.priority = lane.priority and h.due_at <= ${now}
-            order by h.due_at limit room.size for update skip locked
-          ) its limit room.size
-        ) mine
-      ), claimed as (
-        update hand_overs set due_at = ${until}, attempts = least(attempts + 1, 32767),
-          claimed = true, given = hand_overs.given or not at_most_once, held_by = -abs(hand_overs.held_by)
-        from due d where hand_overs.tenant_id = d.tenant_id and hand_overs.notification_id = d.notification_id
-          and hand_overs.step = d.step and hand_overs.channel = d.channel
-        returning d.tenant_id, d.notification_id, user_id, d.step, d.channel, attempts, d.due_at, d.held_by, trace,
-          at_most_once, d.given, cancelled_by, priority
-      )
-      select tenant_id as "tenantId", notification_id as "notificationId", user_id as "userId", step, channel, attempts,
-        due_at as "dueAt", abs(held_by) as "heldBy", trace, at_most_once as "atMostOnce", given as "inDoubt",
-        cancelled_by as "cancelledBy"
-      from claimed order by priority desc, due_at, notification_id, step`.execute(),
-  ]);
-  return claimed;
-}
-
-/**
- * Notes that a channel is about to be given what it must not be given twice. False: somebody else has claimed it since, and
- * it is theirs.
- */
-export async function give(tx: Tx, { tenantId, notificationId, step, channel, attempts }: Claimed): Promise<boolean> {
-  const mine = await tx`
-    update hand_overs set given = true where tenant_id = ${tenantId} and notification_id = ${notificationId}
-      and step = ${step} and channel = ${channel} and attempts = ${attempts} and not given`;
-  return mine.count > 0;
-}
-
-/** What there is to hand over, as it stands. */
-export type Stored = {
-  id: string;
-  type: string;
-  category: string;
-  priority: number;
-  /** Bit n is set when channel n was asked for. */
-  channels: number;
-  status: number;
-  bypassLimits: boolean;
-  expiresAt: Date | null;
-  senderId: string | null;
-  /** It is the notification of a batch, or was left alone in one. */
-  collected: boolean;
-  /** Encoded posthorn.v1.Content. */
-  content: Uint8Array;
-  /** Nobody has answered it yet. */
-  goesOn: boolean;
-};
-
-export async function loadMessages(
-  tx: Tx,
-  tenantId: string,
-  claimed: readonly Claimed[],
-): Promise<ReadonlyMap<string, Stored>> {
-  // An exhausted chain has not been answered: its last step may still be on the way.
-  const rows = await tx<Stored[]>`
-    select n.id, n.type, n.category, n.priority, n.channels, n.status, n.bypass_limits as "bypassLimits",
-      n.expires_at as "expiresAt", n.sender_id as "senderId",
-      n.batch_role is not distinct from ${BatchRole.WHOLE}
-        or n.batch_role is not distinct from ${BatchRole.ALONE} and n.batched_at is not null as collected,
-      coalesce(n.content, f.content) as content,
-      exists (select from escalations e where e.tenant_id = ${tenantId} and e.notification_id = n.id
-        and e.state in (${ChainState.WAITING}, ${ChainState.EXHAUSTED})) as "goesOn"
-    from notifications n
-    left join fanouts f on f.tenant_id = n.tenant_id and f.id = n.fanout_id and n.content is null
-    where n.tenant_id = ${tenantId} ${oneOf(
-      tx,
-      claimed.map(({ notificationId }) => notificationId),
-    )}`;
-  return new Map(rows.map((row) => [row.id, row]));
-}
 
 /** `first`: it had reached its recipient in no other way before. */
 export type Delivered = { id: string; userId: string; channel: number; first: boolean };
@@ -327,46 +210,4 @@ async function noteDone(
   return [...held, ...done].filter(({ claimed: { notificationId, step, channel, attempts } }) =>
     keys.has(`${notificationId}:${step}:${channel}:${attempts}`),
   );
-}
-
-/**
- * Lets escalations go on to the next step at once where the last did not come by its channel, or where none of the
- * decision's did and it has come to the recipient in no other way.
- */
-export async function failSteps(tx: Tx, tenantId: string, failed: readonly Failed[], now: Date): Promise<void> {
-  const steps = lastSteps(failed.filter(({ unknown }) => !unknown));
-  if (steps.size === 0) return;
-  const first = [...steps].flatMap(([id, step]) => (step === 0 ? [id] : []));
-  const reached = first.length === 0 ? new Set() : await reachedOrTrying(tx, tenantId, first);
-  const ids = [...steps.keys()].filter((id) => !reached.has(id));
-  const chains = await lockChains(tx, tenantId, ids);
-  const moved = [...chains.values()].map((open) => {
-    const event = { kind: "failed", step: steps.get(open.notificationId) ?? 0 } as const;
-    return { ...open, chain: advance(open.chain, event, now).chain };
-  });
-  await storeChains(
-    tx,
-    tenantId,
-    moved.filter(({ chain }) => chain.state === ChainState.WAITING),
-    now,
-  );
-}
-
-/** Only the last of a notification's steps may be the one that its escalation waits after. */
-function lastSteps(failed: readonly Failed[]): ReadonlyMap<string, number> {
-  const steps = new Map<string, number>();
-  for (const { notificationId, step } of failed)
-    steps.set(notificationId, Math.max(step, steps.get(notificationId) ?? 0));
-  return steps;
-}
-
-/** Of notifications that the transaction has locked: those that have or may have come, or that a channel may yet take. */
-async function reachedOrTrying(tx: Tx, tenantId: string, ids: readonly string[]): Promise<ReadonlySet<string>> {
-  const rows = await tx<{ id: string }[]>`
-    select n.id from notifications n where n.tenant_id = ${tenantId} ${oneOf(tx, ids)}
-      and (n.status + 0 <> ${Status.PROCESSING}
-        or exists (select from hand_overs h where h.tenant_id = ${tenantId} and h.notification_id = n.id)
-        or exists (select from timeline t where t.tenant_id = ${tenantId} and t.notification_id = n.id
-          and t.reason = ${Reason.OUTCOME_UNKNOWN}))`;
-  return new Set(rows.map(({ id }) => id));
 }
