@@ -1,33 +1,22 @@
-import { afterEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { Channel, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
 import { DeliveryMode } from "#gen/posthorn/v1/type_service_pb.ts";
-import type { Channels, Message, Outcome } from "#src/channels/channel.ts";
+import type { Outcome } from "#src/channels/channel.ts";
 import { MINUTE, steppedClock } from "../../batches/setup.ts";
 import { escalating, seconds } from "../../escalation/setup.ts";
+import { obedientChannels, SENT } from "../../support/obedient-channels.ts";
 import { platformOfFile } from "../../support/platform.ts";
 import { testServices } from "../../support/services.ts";
 
 // Types that are AT_MOST_ONCE, and channels that do as they are told.
 const services = await testServices();
 const { clock, step: pass } = steppedClock();
-const given: Message[] = [];
-const SENT = async (): Promise<Outcome> => ({ kind: "sent" });
-let answer: (message: Message) => Promise<Outcome> = SENT;
-afterEach(() => {
-  answer = SENT;
-});
-const deliver = (message: Message) => {
-  given.push(message);
-  return answer(message);
-};
-const channels = (): Channels =>
-  new Map([Channel.EMAIL, Channel.SMS, Channel.PUSH].map((channel) => [channel, { deliver }]));
+const { channels, answerWith, given, of } = obedientChannels();
 const node = await platformOfFile({ services, clock, between: { channels } });
 const { key } = node;
 const { newUser, send, get, told, reached } = escalating(node);
 await key.types.createType({ type: { key: "once", deliveryMode: DeliveryMode.AT_MOST_ONCE } });
 const once = { type: "once", channels: [Channel.EMAIL] };
-const of = (id: string) => given.filter(({ notificationId }) => notificationId === id).map(({ channel }) => channel);
 const UNKNOWN = { status: Status.FAILED, reason: Reason.OUTCOME_UNKNOWN };
 
 async function broken(): Promise<never> {
@@ -46,17 +35,17 @@ test.each<[string, () => Promise<Outcome>]>([
   ["throws", broken],
   ["says so itself", async () => ({ kind: "unknown", cause: "a gateway's time-out" })],
 ])("what came of it is unknown where the channel %s, and it is not given it again", async (_, does) => {
-  answer = does;
+  answerWith(does);
   const id = await send(newUser(), once);
   expect(await reached(id, Status.FAILED)).toMatchObject(UNKNOWN);
-  answer = SENT;
+  answerWith(SENT);
   await tenMinutesOn();
   expect(of(id)).toEqual([Channel.EMAIL]);
 });
 
 test("what a channel has not taken is tried again, with the same key", async () => {
   let refusals = 0;
-  answer = async () => (refusals++ < 1 ? { kind: "retry", cause: "busy" } : { kind: "sent" });
+  answerWith(async () => (refusals++ < 1 ? { kind: "retry", cause: "busy" } : { kind: "sent" }));
   const id = await send(newUser(), once);
   await told(id, () => of(id).length === 1);
   pass(MINUTE);
@@ -66,7 +55,7 @@ test("what a channel has not taken is tried again, with the same key", async () 
 });
 
 test("what is in the inbox stays delivered, and the verdict of the channel is UNKNOWN", async () => {
-  answer = broken;
+  answerWith(broken);
   const id = await send(newUser(), { type: "once", channels: [Channel.IN_APP, Channel.EMAIL] });
   await told(id, ({ reason }) => reason === Reason.OUTCOME_UNKNOWN);
   const { status, verdicts } = await get(id);
@@ -81,16 +70,16 @@ test.each([Channel.EMAIL, Channel.PUSH])(
   "it may have come where one channel refused it and of another nobody knows, whichever is told last: %i",
   async (last) => {
     const turn = Promise.withResolvers<void>();
-    answer = async ({ channel }) => {
+    answerWith(async ({ channel }) => {
       if (channel === last) await turn.promise;
       return channel === Channel.EMAIL ? broken() : { kind: "rejected", cause: "no such device" };
-    };
+    });
     const steps = [{ channel: Channel.SMS, after: seconds(3600) }];
     const id = await send(newUser(), { type: "once", channels: [Channel.EMAIL, Channel.PUSH], escalation: { steps } });
     await told(id, ({ channel }) => channel !== Channel.UNSPECIFIED && channel !== last);
     turn.resolve();
     await told(id, ({ channel }) => channel === last);
-    answer = async () => ({ kind: "rejected", cause: "no such number" });
+    answerWith(async () => ({ kind: "rejected", cause: "no such number" }));
     // The step has its own time: it is not as if none had come.
     await tenMinutesOn();
     expect(of(id)).not.toContain(Channel.SMS);
@@ -102,7 +91,7 @@ test.each([Channel.EMAIL, Channel.PUSH])(
 );
 
 test("the step after one of which nobody knows is taken when it is due, and not before", async () => {
-  answer = async ({ channel }) => (channel === Channel.EMAIL ? broken() : { kind: "sent" });
+  answerWith(async ({ channel }) => (channel === Channel.EMAIL ? broken() : { kind: "sent" }));
   const steps = [
     { channel: Channel.EMAIL, after: seconds(60) },
     { channel: Channel.SMS, after: seconds(3600) },
@@ -121,7 +110,7 @@ test("a mode that is changed counts for what is decided after", async () => {
   const type = { key: "changing", defaultChannels: [Channel.EMAIL] };
   await key.types.createType({ type });
   let refusals = 0;
-  answer = async () => (refusals++ < 1 ? { kind: "retry", cause: "busy" } : broken());
+  answerWith(async () => (refusals++ < 1 ? { kind: "retry", cause: "busy" } : broken()));
   const before = await send(newUser(), { type: "changing" });
   await told(before, () => of(before).length === 1);
   await key.types.updateType({ type: { ...type, deliveryMode: DeliveryMode.AT_MOST_ONCE } });
@@ -129,7 +118,7 @@ test("a mode that is changed counts for what is decided after", async () => {
   expect(await reached(after, Status.FAILED)).toMatchObject(UNKNOWN);
   pass(MINUTE);
   await told(before, () => of(before).length === 2);
-  answer = SENT;
+  answerWith(SENT);
   pass(MINUTE);
   await reached(before, Status.DELIVERED);
   expect(of(after)).toHaveLength(1);
