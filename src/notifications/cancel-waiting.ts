@@ -3,42 +3,65 @@ import { BatchRole } from "#src/batches/role.ts";
 import { plain } from "#src/store/arrays.ts";
 import { uuidFloor } from "#src/store/partitions.ts";
 import type { Store, Tx } from "#src/store/store.ts";
-import { type By, type Cancelled, cancelByIds } from "./cancel.ts";
+import { type By, type Cancelled, cancelByFilter, cancelByIds } from "./cancel.ts";
 import { WAITING } from "./end-open.ts";
 import { conditions, type Filter } from "./queries.ts";
 
 /** As for what else ends what waits (end-open.ts). */
 const CLOCK_SKEW_MS = 60_000;
 const PAGE = 2000;
+/** Of a user's, a fan-out's or a batch's in one transaction. */
+const AT_ONCE = 1000;
 const FIRST = "00000000-0000-0000-0000-000000000000";
 
+/** `most`: no more than so many. */
 type Many = { by: By; told(cancelled: Cancelled[]): void; most: number; signal: AbortSignal };
 /** A page of what waits at one place, after an id: those that match, and the last; undefined when there is no more. */
 type Page = (tx: Tx, after: string) => Promise<{ wanted: string[]; last: string | undefined }>;
 
 /**
  * Cancels what of a tenant waits and matches a filter, whatever that is about, in short transactions: it looks at what
- * waits, which is little beside what was sent and indexed. Tells of each transaction's when it is committed. Answers how
- * many; with `most` or more of them, there may be others.
+ * waits, which is little beside what was sent and indexed, and of a user, fan-out or batch at what is theirs. Tells of each
+ * transaction's when it is committed. Answers how many; with `most` or more of them, there may be others.
  */
-export function cancelWaiting(store: Store, tenantId: string, filter: Filter, many: Many): Promise<number> {
+export async function cancelWaiting(store: Store, tenantId: string, filter: Filter, many: Many): Promise<number> {
+  const outside = outsidePages(tenantId, filter);
+  if (filter.userId !== undefined || filter.fanoutId !== undefined || filter.batchId !== undefined) {
+    const open = await cancelTheirs(store, tenantId, filter, many);
+    return open + (await cancelPages(store, tenantId, filter, outside, { ...many, most: many.most - open }));
+  }
   const places = WAITING.filter(({ status }) => isAsked(filter, [status]));
   const pages = places.map(
     (place): Page =>
       (tx, after) =>
         waitingPage(tx, tenantId, filter, place, after, many.by.now),
   );
-  return cancelPages(store, tenantId, [...pages, ...outsidePages(tenantId, filter)], many);
+  return cancelPages(store, tenantId, filter, [...pages, ...outside], many);
 }
 
-/** The same of what is decided, and of which outside channels have not got all, or an escalation goes on. */
-export function cancelOutside(store: Store, tenantId: string, filter: Filter, many: Many): Promise<number> {
-  return cancelPages(store, tenantId, outsidePages(tenantId, filter), many);
+/** What is still to be decided of a user, fan-out or batch. */
+async function cancelTheirs(
+  store: Store,
+  tenantId: string,
+  filter: Filter,
+  { by, told, most, signal }: Many,
+): Promise<number> {
+  let total = 0;
+  for (let isMore = true; isMore && total < most; ) {
+    signal.throwIfAborted();
+    const limit = Math.min(AT_ONCE, most - total);
+    const page = await store.tenant(tenantId, (tx) => cancelByFilter(tx, tenantId, filter, limit, by));
+    if (page.length > 0) told(page);
+    total += page.length;
+    isMore = page.length === limit;
+  }
+  return total;
 }
 
 async function cancelPages(
   store: Store,
   tenantId: string,
+  filter: Filter,
   pages: readonly Page[],
   { by, told, most, signal }: Many,
 ): Promise<number> {
@@ -54,7 +77,7 @@ async function cancelPages(
           const { wanted, last } = await page(tx, from);
           const some = wanted.slice(0, most - total);
           const upTo = some.length < wanted.length ? some.at(-1) : last;
-          return { cancelled: await cancelByIds(tx, tenantId, some, by), last: upTo };
+          return { cancelled: await cancelByIds(tx, tenantId, some, by, filter), last: upTo };
         });
         if (cancelled.length > 0) told(cancelled);
         total += cancelled.length;

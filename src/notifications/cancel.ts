@@ -7,7 +7,7 @@ import { endLost } from "#src/escalation/settle.ts";
 import { stopOutside } from "#src/escalation/stop.ts";
 import { plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
-import { conditions, type Filter, open } from "./queries.ts";
+import { conditions, EVERYTHING, type Filter, open } from "./queries.ts";
 
 export type By = { actor: string; now: Date; slot: number };
 
@@ -29,20 +29,27 @@ const REACHED = [Status.PROCESSING, Status.DELIVERED, Status.READ];
 /**
  * Cancels those of the ids that still wait, and stops what outside channels have not got of the others. Answers those of
  * which something was stopped, in the order of their ids. Locks them in one go, in that order, as everything does that locks
- * several; but for members of closed batches, whose fate is that of the batch's notification.
+ * several; but for members of closed batches, whose fate is that of the batch's notification. With a filter those alone
+ * that match it once they are locked.
  */
-export async function cancelByIds(tx: Tx, tenantId: string, ids: readonly string[], by: By): Promise<Cancelled[]> {
+export async function cancelByIds(
+  tx: Tx,
+  tenantId: string,
+  ids: readonly string[],
+  by: By,
+  filter = EVERYTHING,
+): Promise<Cancelled[]> {
   if (ids.length === 0) return [];
   await tx`
     select count(*) from (
       select from notifications where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[])
         and batch_role is distinct from ${BatchRole.MERGED} order by id for update) locked`;
-  const which = tx`select unnest(${plain(ids)}::uuid[]) as id`;
+  const these = tx`n.tenant_id = ${tenantId} and n.id = any(${plain(ids)}::uuid[]) ${conditions(tx, filter)}`;
+  const which = tx`select n.id from notifications n where ${these}`;
   const ended = await cancelOpen(tx, tenantId, which, by);
   const reached = await tx<{ id: string; userId: string; status: Status; reason: Reason }[]>`
-    select id, user_id as "userId", status, reason from notifications
-    where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) and status + 0 = any(${plain(REACHED)}::int[])
-      and batch_role is distinct from ${BatchRole.MERGED}`;
+    select id, user_id as "userId", status, reason from notifications n
+    where ${these} and n.status + 0 = any(${plain(REACHED)}::int[]) and batch_role is distinct from ${BatchRole.MERGED}`;
   return reached.length === 0 ? ended : [...ended, ...(await stopReached(tx, tenantId, reached, by))];
 }
 

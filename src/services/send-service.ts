@@ -17,8 +17,8 @@ import { Fault, invalidField, invalidRequest, notFound } from "#src/errors.ts";
 import { cancelEscalation } from "#src/escalation/confirm.ts";
 import type { NewId } from "#src/ids.ts";
 import type { Inbox } from "#src/inbox/inbox.ts";
-import { type Cancelled, cancelByFilter, cancelByIds, readStopped } from "#src/notifications/cancel.ts";
-import { cancelOutside, cancelWaiting } from "#src/notifications/cancel-waiting.ts";
+import { type Cancelled, cancelByIds, readStopped } from "#src/notifications/cancel.ts";
+import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
 import { drawnIn, explained } from "#src/notifications/explain.ts";
 import { filterOf, isEmpty } from "#src/notifications/filter.ts";
@@ -85,7 +85,6 @@ export type SendServiceDeps = {
 
 const MAX_QUEUE_POSITION = 1000;
 const MAX_USERS_OF_BATCH = 10_000;
-const CANCEL_PER_TRANSACTION = 1000;
 const CANCEL_PER_CALL = 10_000;
 /** Of what follows the acceptance. */
 const EXPLAINED = { first: 99, last: 400 };
@@ -297,22 +296,7 @@ export function sendService(deps: SendServiceDeps): Service {
       const filter = filterOf(request.filter);
       if (isEmpty(filter)) throw invalidField("filter", "give at least one condition");
       const many = { by: who, told, most: CANCEL_PER_CALL, signal };
-      if (filter.userId === undefined && filter.fanoutId === undefined && filter.batchId === undefined) {
-        const total = await cancelWaiting(store, tenantId, filter, many);
-        return { ...counts, more: total >= CANCEL_PER_CALL };
-      }
-      let total = 0;
-      for (let full = true; full && total < CANCEL_PER_CALL; ) {
-        signal.throwIfAborted();
-        const page = await store.tenant(tenantId, (tx) =>
-          cancelByFilter(tx, tenantId, filter, CANCEL_PER_TRANSACTION, who),
-        );
-        told(page);
-        total += page.length;
-        full = page.length === CANCEL_PER_TRANSACTION;
-      }
-      if (total < CANCEL_PER_CALL)
-        total += await cancelOutside(store, tenantId, filter, { ...many, most: CANCEL_PER_CALL - total });
+      const total = await cancelWaiting(store, tenantId, filter, many);
       return { ...counts, more: total >= CANCEL_PER_CALL };
     },
 

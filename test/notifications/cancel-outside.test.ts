@@ -1,15 +1,16 @@
 import { randomUUID } from "node:crypto";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import postgres from "postgres";
-import { afterAll, afterEach, expect, test } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import { Channel, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
-import type { Channels, Message, Outcome } from "#src/channels/channel.ts";
 import { ChainState } from "#src/escalation/state.ts";
-import { cancelOutside, cancelWaiting } from "#src/notifications/cancel-waiting.ts";
+import { cancelByIds } from "#src/notifications/cancel.ts";
+import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { EVERYTHING } from "#src/notifications/queries.ts";
 import type { Store } from "#src/store/store.ts";
 import { HOUR, MINUTE, steppedClock } from "../batches/setup.ts";
 import { escalating, seconds } from "../escalation/setup.ts";
+import { type Answer, BUSY, obedientChannels, SENT } from "../support/obedient-channels.ts";
 import { platformOfFile, startTestPlatform } from "../support/platform.ts";
 import { refusalOf } from "../support/refusal.ts";
 import { testServices } from "../support/services.ts";
@@ -21,19 +22,8 @@ import { until } from "../support/until.ts";
 
 const services = await testServices();
 const { clock, step: pass } = steppedClock();
-const given: Message[] = [];
-const SENT = async (): Promise<Outcome> => ({ kind: "sent" });
-const BUSY = async (): Promise<Outcome> => ({ kind: "retry", cause: "busy" });
-let answer: (message: Message) => Promise<Outcome> = SENT;
-afterEach(() => {
-  answer = SENT;
-});
-const deliver = (message: Message) => {
-  given.push(message);
-  return answer(message);
-};
+const { channels, answerWith, of } = obedientChannels();
 const { IN_APP, EMAIL, SMS, PUSH } = Channel;
-const channels = (): Channels => new Map([EMAIL, SMS, PUSH].map((channel) => [channel, { deliver }]));
 const options = { services, clock, between: { channels } };
 const node = await platformOfFile(options);
 const { key } = node;
@@ -41,7 +31,6 @@ const { newUser, send, get, told, reached, prefer } = escalating(node);
 const sql = postgres(services.databaseUrl, { max: 2, onnotice: () => undefined });
 afterAll(() => sql.end());
 const { tenantId } = node.tenant;
-const of = (id: string) => given.filter(({ notificationId }) => notificationId === id).map(({ channel }) => channel);
 const cancel = (id: string) => key.send.cancelNotification({ id });
 
 /** Whatever is due within that time has been handed over, or left, when this is. */
@@ -124,28 +113,28 @@ test("where nothing waits any more there is nothing to cancel", async () => {
 });
 
 test("what a channel did not take is not tried again", async () => {
-  answer = BUSY;
+  answerWith(BUSY);
   const id = await send(newUser(), { channels: [EMAIL] });
   await until(
     () => sql`select from hand_overs where notification_id = ${id} and not claimed and attempts = 1`,
     (rows) => rows.length === 1,
   );
-  answer = SENT;
+  answerWith(SENT);
   expect((await cancel(id)).notification?.status).toBe(Status.CANCELLED);
   await on(10 * MINUTE);
   expect(of(id)).toEqual([EMAIL]);
 });
 
 test("of what a channel may have taken it is said that nobody knows", async () => {
-  answer = async () => {
+  answerWith(async () => {
     throw new Error("the line was cut");
-  };
+  });
   const id = await send(newUser(), { channels: [EMAIL] });
   await until(
     () => sql`select from hand_overs where notification_id = ${id} and not claimed and attempts = 1`,
     (rows) => rows.length === 1,
   );
-  answer = SENT;
+  answerWith(SENT);
   const first = await cancel(id);
   expect(first).toMatchObject({
     notification: { status: Status.FAILED, reason: Reason.OUTCOME_UNKNOWN },
@@ -157,7 +146,7 @@ test("of what a channel may have taken it is said that nobody knows", async () =
   expect((await get(id)).verdicts).toMatchObject([{ channel: EMAIL, kind: VerdictKind.UNKNOWN }]);
 });
 
-test.each<[string, () => Promise<Outcome>, Status, Reason, VerdictKind]>([
+test.each<[string, Answer, Status, Reason, VerdictKind]>([
   ["takes it", SENT, Status.DELIVERED, Reason.UNSPECIFIED, VerdictKind.DELIVER],
   ["does not take it now", BUSY, Status.CANCELLED, Reason.CANCELLED, VerdictKind.SUPPRESS],
   [
@@ -177,10 +166,10 @@ test.each<[string, () => Promise<Outcome>, Status, Reason, VerdictKind]>([
 ])("cancelled while a channel has it, which then %s, it is not tried again", async (_, does, status, reason, kind) => {
   const turn = Promise.withResolvers<void>();
   const user = await satisfied();
-  answer = async () => {
+  answerWith(async (message) => {
     await turn.promise;
-    return does();
-  };
+    return does(message);
+  });
   const id = await send(user, { channels: [EMAIL, SMS] });
   await told(id, ({ reason }) => reason === Reason.CHANNEL_DAY_LIMIT);
   await until(
@@ -196,7 +185,7 @@ test.each<[string, () => Promise<Outcome>, Status, Reason, VerdictKind]>([
   expect(await cancel(id)).toEqual(first);
   turn.resolve();
   expect(await reached(id, status)).toMatchObject({ status, reason });
-  answer = SENT;
+  answerWith(SENT);
   await on(48 * HOUR);
   expect(of(id)).toEqual([EMAIL]);
   expect((await get(id)).verdicts.find(({ channel }) => channel === EMAIL)?.kind).toBe(kind);
@@ -206,11 +195,11 @@ test.each<[string, () => Promise<Outcome>, Status, Reason, VerdictKind]>([
 test("an escalation ends with it, by the inbox or by channels that did not take it", async () => {
   const escalation = { steps: [{ channel: PUSH, after: seconds(600) }] };
   const inApp = await send(newUser(), { channels: [IN_APP], escalation });
-  answer = BUSY;
+  answerWith(BUSY);
   const outside = await send(newUser(), { channels: [EMAIL], escalation });
   expect((await cancel(inApp)).notification?.status).toBe(Status.DELIVERED);
   const { notification } = await cancel(outside);
-  answer = SENT;
+  answerWith(SENT);
   expect([Status.CANCELLED, Status.PROCESSING]).toContain(notification?.status);
   await reached(outside, Status.CANCELLED);
   expect((await key.send.cancelEscalation({ id: inApp })).cancelled).toBe(false);
@@ -249,6 +238,17 @@ test("of more than one call may cancel, a page that has more is cancelled in par
   expect([await next(), await next(), await next()]).toEqual([3, 2, 0]);
 });
 
+test("one that was found by its status is left alone if it has another once it is locked", async () => {
+  const id = await held(await satisfied());
+  await using store = smallStore(services.databaseUrl);
+  const by = { actor: "key:test", now: clock(), slot: 0 };
+  const cancelIf = (statuses: Status[]) =>
+    store.tenant(tenantId, (tx) => cancelByIds(tx, tenantId, [id], by, { ...EVERYTHING, statuses }));
+  expect(await cancelIf([Status.SCHEDULED])).toEqual([]);
+  expect((await get(id)).status).toBe(Status.PROCESSING);
+  expect(await cancelIf([Status.PROCESSING])).toMatchObject([{ id, channels: [SMS] }]);
+});
+
 test("what looks for escalations that go on reads none of those that have ended", async () => {
   const user = newUser();
   await sql`insert into escalations (tenant_id, notification_id, user_id, steps, confirmation_required, state, taken, ended_at)
@@ -269,7 +269,7 @@ test("what looks for escalations that go on reads none of those that have ended"
   };
   const by = { actor: "key:test", now: clock(), slot: 0 };
   const many = { by, told: () => undefined, most: 10, signal: AbortSignal.timeout(10_000) };
-  expect(await cancelOutside(store, tenantId, { ...EVERYTHING, tag: "nobody-has-it" }, many)).toBe(0);
+  expect(await cancelWaiting(store, tenantId, { ...EVERYTHING, tag: "nobody-has-it" }, many)).toBe(0);
   expect(read).toBeLessThan(100);
 });
 
