@@ -114,6 +114,7 @@ const ATTACKS: Record<string, Record<string, readonly string[]>> = {
     ],
     "attack/http-shapes.test.ts": [
       "26: paths that lead elsewhere",
+      "26: paths that lead elsewhere, over HTTP/2",
       "26: requests that hide another one",
       "26: hosts, methods and upgrades that mean something else",
       "26: pages of other origins",
