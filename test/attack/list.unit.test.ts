@@ -100,6 +100,7 @@ const ATTACKS: Record<string, Record<string, readonly string[]>> = {
       "26: compression bombs in gRPC messages",
       "26: many small bombs in one stream",
       "26: a length prefix that lies",
+      "26: messages nested without end",
       "26: far more items than are allowed, and very many fields before one that cannot be read",
       "26: heads with too many fields, too large ones, and HPACK bombs",
       "26: fields that must not be, and streams that are none",
