@@ -43,6 +43,8 @@ const REDIS_MESSAGE = /^(Connection is closed|Command timed out|Stream isn't wri
 /** Whether the error, or what caused it, is a dependency out of reach. Total. */
 export function isDependencyDown(error: unknown, depth = 0): boolean {
   if (!(error instanceof Error) || depth > 5) return false;
+  // Of the store: no transaction could be begun, whatever the reason, a Postgres that lets nobody in among them.
+  if (error.name === "Unreached") return true;
   const code: unknown = Reflect.get(error, "code");
   if (typeof code === "string" && (CONNECTION_CODES.has(code) || ("severity" in error && SQLSTATE.test(code))))
     return true;

@@ -75,6 +75,38 @@ describe.each(target.ports)("on the $name port", (port) => {
     });
   });
 
+  test("26: messages nested without end", async () => {
+    // content.data: a Struct, with a list in a list and so on, from the inside out.
+    const heads: Uint8Array[] = [];
+    let length = 0;
+    const within = (number: number) => {
+      heads.push(new BinaryWriter().tag(number, 2).uint32(length).finish());
+      length += heads.at(-1)?.length ?? 0;
+    };
+    for (let depth = 0; depth < 200_000; depth++) {
+      within(1);
+      within(6);
+    }
+    for (const number of [2, 1, 3, 3]) within(number);
+    const nested = Buffer.concat(heads.reverse());
+    expect(nested.length).toBeLessThan(4 * MIB);
+    await during(async () => {
+      for (const body of [nested, gzipSync(nested)]) {
+        const headers = { ...grpc, ":path": SEND, ...(body === nested ? {} : { "grpc-encoding": "gzip" }) };
+        for (const { grpcStatus } of await many(port, 5, headers, envelope(body, body === nested ? 0 : 1)))
+          expect(grpcStatus).toBe("3");
+      }
+      if (port.name === "grpc") return;
+      for (const { status, body } of await many(
+        port,
+        5,
+        { ...connectJson, "content-type": "application/proto", ":path": SEND },
+        nested,
+      ))
+        expect([status, body]).toEqual([400, expect.stringContaining("invalid_argument")]);
+    });
+  });
+
   test("26: heads with too many fields, too large ones, and HPACK bombs", async () => {
     await during(async () => {
       const plain = callHead(port, SEND, target.apiKey);

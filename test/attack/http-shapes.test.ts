@@ -1,4 +1,6 @@
 import { describe, expect, test, vi } from "vitest";
+import { envelope } from "./frames.ts";
+import { manyCalls } from "./many-calls.ts";
 import { rawConnection } from "./raw-session.ts";
 import { besieged } from "./siege.ts";
 
@@ -6,6 +8,7 @@ import { besieged } from "./siege.ts";
 
 vi.setConfig({ testTimeout: 90_000 });
 const { target, during } = await besieged({ env: { POSTHORN_HTTP_CORS_ORIGINS: "https://app.example" } });
+const many = manyCalls(target.apiKey);
 const SEND = "/posthorn.v1.SendService/Send";
 const BODY = '{"to":{"userIds":["u"]},"content":{"title":"t"}}';
 
@@ -27,36 +30,59 @@ const get = (path: string, more = "") => `GET ${path} HTTP/1.1\r\nHost: localhos
 const post = (headers: string, body: string) =>
   `POST ${SEND} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer ${target.apiKey}\r\n${headers}\r\n${body}`;
 
+const PATHS = [
+  "/../../etc/passwd",
+  "/healthz/../../../etc/passwd",
+  "/%2e%2e/%2e%2e/etc/passwd",
+  "/..%2f..%2fetc%2fpasswd",
+  "/%252e%252e%252fetc/passwd",
+  "/..\\..\\windows\\win.ini",
+  "/..%5c..%5cetc/passwd",
+  "/%00",
+  "/healthz%00.json",
+  "//etc/passwd",
+  "/./healthz",
+  `/x/..${SEND}`,
+  `${SEND}%2f..`,
+  "http://evil.example/healthz",
+  "http://evil.example@localhost/healthz",
+  "file:///etc/passwd",
+  "*",
+  "/.git/config",
+  "/package.json",
+  "/__proto__",
+];
+
 test("26: paths that lead elsewhere", async () => {
-  const paths = [
-    "/../../etc/passwd",
-    "/healthz/../../../etc/passwd",
-    "/%2e%2e/%2e%2e/etc/passwd",
-    "/..%2f..%2fetc%2fpasswd",
-    "/%252e%252e%252fetc/passwd",
-    "/..\\..\\windows\\win.ini",
-    "/..%5c..%5cetc/passwd",
-    "/%00",
-    "/healthz%00.json",
-    "//etc/passwd",
-    "/./healthz",
-    `/x/..${SEND}`,
-    `${SEND}%2f..`,
-    "http://evil.example/healthz",
-    "http://evil.example@localhost/healthz",
-    "file:///etc/passwd",
-    "*",
-    "/.git/config",
-    "/package.json",
-    "/__proto__",
-  ];
   await during(async () => {
-    for (const path of paths) {
+    for (const path of PATHS) {
       const answer = await exchange(get(path));
       expect([path, statuses(answer)]).toEqual([path, [expect.toBeOneOf([400, 404])]]);
       expect(answer).not.toMatch(/root:|\[core\]|posthorn"|node_modules|\/work|\.ts/);
     }
     expect(statuses(await exchange("GET /health\0z HTTP/1.1\r\nHost: x\r\n\r\n"))).toEqual([400]);
+  });
+});
+
+const FORMS = [
+  { ":method": "GET" },
+  { ":method": "POST", "content-type": "application/json" },
+  { ":method": "POST", "content-type": "application/grpc", te: "trailers" },
+];
+/** What refuses: HTTP's way, gRPC's (UNIMPLEMENTED), or the end of a stream whose path is none at all. */
+const REFUSED = ["400", "404", "415", "501", "200 12", "PROTOCOL_ERROR"];
+
+test.each(target.ports)("26: paths that lead elsewhere, over HTTP/2 on the $name port", async (port) => {
+  await during(async () => {
+    for (const path of PATHS)
+      for (const form of FORMS) {
+        const [answer] = await many(port, 1, { ...form, ":path": path }, envelope(Buffer.alloc(0))).catch((error) => [
+          { status: /PROTOCOL_ERROR/.exec(String(error))?.[0], grpcStatus: undefined, body: "" },
+        ]);
+        const { status, grpcStatus, body = "" } = answer ?? {};
+        expect([path, [status, grpcStatus].filter(Boolean).join(" ")]).toEqual([path, expect.toBeOneOf(REFUSED)]);
+        expect(body).not.toMatch(/root:|\[core\]|node_modules|\/work|\.ts/);
+      }
   });
 });
 

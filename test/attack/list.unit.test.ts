@@ -100,6 +100,7 @@ const ATTACKS: Record<string, Record<string, readonly string[]>> = {
       "26: compression bombs in gRPC messages",
       "26: many small bombs in one stream",
       "26: a length prefix that lies",
+      "26: messages nested without end",
       "26: far more items than are allowed, and very many fields before one that cannot be read",
       "26: heads with too many fields, too large ones, and HPACK bombs",
       "26: fields that must not be, and streams that are none",
@@ -114,6 +115,7 @@ const ATTACKS: Record<string, Record<string, readonly string[]>> = {
     ],
     "attack/http-shapes.test.ts": [
       "26: paths that lead elsewhere",
+      "26: paths that lead elsewhere, over HTTP/2",
       "26: requests that hide another one",
       "26: hosts, methods and upgrades that mean something else",
       "26: pages of other origins",

@@ -1,4 +1,5 @@
 import { type AddressInfo, connect, createServer } from "node:net";
+import postgres from "postgres";
 import { expect, onTestFinished, type TestContext, test } from "vitest";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { toFault } from "#src/rpc/to-fault.ts";
@@ -10,12 +11,15 @@ import { until } from "../support/until.ts";
 const { databaseUrl } = await testServices();
 const TENANT = "01890000-0000-7000-8000-00000000000a";
 
-async function behindProxy(finished: TestContext["onTestFinished"] = onTestFinished, statementTimeoutMs = 10_000) {
+async function behindProxy(
+  finished: TestContext["onTestFinished"] = onTestFinished,
+  { statementTimeoutMs = 10_000, poolSize = 2 } = {},
+) {
   const proxy = await startProxy(databaseUrl);
   const store = openStore({
     url: proxy.url,
-    hotPoolSize: 2,
-    poolSize: 2,
+    hotPoolSize: poolSize,
+    poolSize,
     statementTimeoutMs,
     lockTimeoutMs: 10_000,
     prepare: true,
@@ -64,6 +68,35 @@ test.each(["close", "not-listening"] as const)(
     expect((await askMany(store, 20)).map(({ said }) => said)).toEqual(Array(20).fill("done"));
   },
 );
+
+test("a Postgres that says no to who connects is away for everybody, and is used again as soon as it says yes", async () => {
+  // With more than two connections a second try is told the reason too, and not only that a connection has ended.
+  const { proxy, store } = await behindProxy(onTestFinished, { poolSize: 6 });
+  await askMany(store, 12);
+  const sql = postgres(new URL("/postgres", databaseUrl).href, { max: 1, onnotice: () => undefined });
+  const { pathname } = new URL(databaseUrl);
+  const allow = (whether: boolean) =>
+    sql`alter database ${sql(pathname.slice(1))} with allow_connections ${sql.unsafe(String(whether))}`;
+  onTestFinished(async () => {
+    await allow(true);
+    await sql.end();
+  });
+  await allow(false);
+  proxy.cut("fin");
+  await until(
+    () => ask(store),
+    ({ said }) => said !== "done",
+  );
+  for (let n = 0; n < 5; n++) {
+    expect(new Set((await askMany(store, 20)).map(({ said }) => said))).toEqual(new Set([UNAVAILABLE]));
+    await new Promise((resolve) => setTimeout(resolve, 300)); // Until one of them looks again.
+  }
+  await allow(true);
+  await until(
+    () => ask(store),
+    ({ said }) => said === "done",
+  );
+});
 
 test("resets in the midst of transactions fail what was in them, and the connections come back, again and again", async () => {
   const { proxy, store } = await behindProxy();
@@ -125,7 +158,7 @@ test.concurrent("a connection that is reset as soon as it may be used fails its 
 });
 
 test.concurrent("a Postgres that falls silent is given up, and its connections too", async ({ onTestFinished }) => {
-  const { proxy, store } = await behindProxy(onTestFinished, 500);
+  const { proxy, store } = await behindProxy(onTestFinished, { statementTimeoutMs: 500 });
   await askMany(store, 4);
   proxy.silence("to-client");
   const given = await ask(store);

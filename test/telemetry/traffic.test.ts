@@ -168,7 +168,8 @@ test("the log has the fields that searches rely on, the trace in every line of a
     outcome: "sent",
   });
   const late = { status: "processing", outcome: "expired", reason: "expired" };
-  expect(handed).toContainEqual({ ...about, channels: ["push"], step: 0, attempts: 2, ...late });
+  const attempts = expect.toBeOneOf([1, 2]); // Its second is on the way for it to expire, or, on a busy machine, its first.
+  expect(handed).toContainEqual({ ...about, channels: ["push"], step: 0, attempts, ...late });
   const [refused] = told("a channel does not take a notification");
   expect(refused).toMatchObject({ level: "warn", user: "outside-2", type: "general", channels: ["sms"] });
   expect(refused).toMatchObject({ status: "processing", outcome: "refused", reason: "channel_unavailable" });

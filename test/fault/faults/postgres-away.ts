@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { type ServiceError, status } from "@grpc/grpc-js";
+import postgres from "postgres";
 import { InboxService } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { until } from "../../support/until.ts";
 import { connectTo } from "../lab/connection.ts";
@@ -54,6 +55,19 @@ const WAYS = {
     await delay(lasting(10, scale));
     await network.postgres.heal();
   },
+  /** It is there, and lets nobody in, as one that was restored without the role or the database. */
+  async "saying no"({ ground: { servers, lab }, scale, vigil }) {
+    const [{ name = "" } = {}] = await lab.sql<{ name: string }[]>`select current_database() as name`;
+    const elsewhere = new URL("/postgres", servers.postgres.url);
+    await using stack = new AsyncDisposableStack();
+    const sql = stack.adopt(postgres(elsewhere.href, { max: 1 }), (client) => client.end());
+    await sql.unsafe(`alter database "${name}" with allow_connections false`);
+    stack.defer(() => sql.unsafe(`alter database "${name}" with allow_connections true`).then(() => undefined));
+    // Who is in may stay, and here that is the lab.
+    await sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'posthorn'`;
+    await vigil.ready(false, NOTICED_WITHIN_MS);
+    await delay(lasting(10, scale));
+  },
   async paused(scene) {
     const { ground, scale, vigil } = scene;
     const { postgres } = ground.servers;
@@ -74,7 +88,7 @@ const settings = {
 
 export const postgresAway: FaultTest = {
   name: "postgres-away",
-  about: "Postgres restarted, killed, killed in a transaction, cut off, refusing, paused",
+  about: "Postgres restarted, killed, killed in a transaction, cut off, refusing, saying no, paused",
   run: (lab, options) =>
     throughOutage(lab, options, { settings }, (scene) => throughWays(scene, options, WAYS, ["paused"])),
 };
