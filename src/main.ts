@@ -135,7 +135,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const broker = stack.use(await connectBroker({ ...nats, namespace }, log));
   const cache = stack.use(await connectCache({ ...redis, namespace }, log));
   await ensureQueues(broker);
-  const askPostgres = postgresReady(store);
+  const askPostgres = postgresReady(store, log);
   stack.use(watchSources(metrics, { postgres: askPostgres, nats: broker.up, redis: cache.up }, opened.pools));
 
   // What stages and services share.

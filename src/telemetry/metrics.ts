@@ -165,7 +165,7 @@ export function createMetrics(registry: Registry) {
     memoryLive: gauge("memory_live_bytes", "Heap and buffers that the last full garbage collection left."),
     memoryThreshold: gauge("memory_threshold_bytes", "Live memory above which work that can wait does so."),
     memoryPressureSeconds: counter("memory_pressure_seconds", "Time in which memory was short, by how short.", "kind"),
-    dependencyUp: gauge("dependency_up", "1 while a dependency answers, 0 while it does not.", "dependency"),
+    dependencyUp: gauge("dependency_up", "1 while a dependency answers, and Postgres takes writes.", "dependency"),
     draining: gauge("draining", "1 while this process goes out of service."),
   };
 }

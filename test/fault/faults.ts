@@ -21,10 +21,11 @@ import type { FaultTest } from "./lab/lab.ts";
  * windows of dedup by the database's clock, and with the order of ids to say what a collapse key ends; `restarted`
  * without the end of the hub's ticker, and of the connections to Redis and NATS; `drained` without the hub's drain;
  * `nats-away` on a busy machine without consumers that begin anew after an interruption; `nats-silent` without the broker's
- * short ping interval; `postgres-away` without the gate, when Postgres is paused, and with its refusals taken for faults of
- * our own, when it says no; `redis-away` without the time-out of commands, and without sending a script again that Redis
- * has forgotten; `jetstream-deleted` without the reconciler; `disk-full` without it, and without a full disk (53…) among
- * what callers may repeat. The four of test/store/outage.test.ts fail without the gate and its sockets.
+ * short ping interval; `postgres-away` without the gate, when Postgres is paused, with its refusals taken for faults of our
+ * own, when it says no, and with a readiness that is content with any answer, when it is read-only; `redis-away` without
+ * the time-out of commands, and without sending a script again that Redis has forgotten; `jetstream-deleted` without the
+ * reconciler; `disk-full` without it, and without a full disk (53…) among what callers may repeat.
+ * Those of test/store/outage.test.ts fail without the gate and its sockets, or without that readiness.
  */
 export const faults: readonly FaultTest[] = [
   killed,

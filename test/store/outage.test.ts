@@ -1,8 +1,9 @@
 import { type AddressInfo, connect, createServer } from "node:net";
 import postgres from "postgres";
-import { expect, onTestFinished, type TestContext, test } from "vitest";
+import { expect, onTestFinished, type TestContext, test, vi } from "vitest";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { toFault } from "#src/rpc/to-fault.ts";
+import { postgresReady } from "#src/store/ready.ts";
 import { openStore, type Store } from "#src/store/store.ts";
 import { startProxy } from "../fault/lab/proxy.ts";
 import { testServices } from "../support/services.ts";
@@ -96,6 +97,38 @@ test("a Postgres that says no to who connects is away for everybody, and is used
     () => ask(store),
     ({ said }) => said === "done",
   );
+});
+
+test("a Postgres that takes no writes is not ready, says so once, and is ready again when it does", async () => {
+  const { proxy, store } = await behindProxy();
+  const log = { error: vi.fn(), info: vi.fn() };
+  const ready = postgresReady(store, log);
+  expect(await ready()).toBe(true);
+  const sql = postgres(new URL("/postgres", databaseUrl).href, { max: 1, onnotice: () => undefined });
+  const name = new URL(databaseUrl).pathname.slice(1);
+  const turn = async (readOnly: boolean) => {
+    await sql`alter database ${sql(name)} set default_transaction_read_only = ${sql.unsafe(String(readOnly))}`;
+    proxy.cut("fin"); // Connections that are there keep what they have.
+    const told = readOnly ? log.error : log.info;
+    const before = told.mock.calls.length;
+    await until(
+      async () => [await ready(), told.mock.calls.length],
+      ([isReady, times]) => isReady !== readOnly && times === before + 1,
+    );
+  };
+  onTestFinished(async () => {
+    await sql`alter database ${sql(name)} reset default_transaction_read_only`;
+    await sql.end();
+  });
+  for (let round = 1; round <= 2; round++) {
+    await turn(true);
+    expect(await ask(store, "create table t ()")).toMatchObject({ said: UNAVAILABLE });
+    for (let n = 0; n < 3; n++) expect(await ready()).toBe(false);
+    expect(log.error).toHaveBeenCalledTimes(round);
+    expect(log.info).toHaveBeenCalledTimes(round - 1);
+    await turn(false);
+    expect(log.info).toHaveBeenCalledTimes(round);
+  }
 });
 
 test("resets in the midst of transactions fail what was in them, and the connections come back, again and again", async () => {

@@ -68,6 +68,20 @@ const WAYS = {
     await vigil.ready(false, NOTICED_WITHIN_MS);
     await delay(lasting(10, scale));
   },
+  /** It answers everything and takes no writes, as one that has become a standby. Connections stay. */
+  async "read-only"({ ground: { lab }, scale, vigil }) {
+    const turn = async (how: "set default_transaction_read_only = on" | "reset default_transaction_read_only") => {
+      await lab.sql.unsafe(`alter system ${how}`);
+      await lab.sql`select pg_reload_conf()`;
+    };
+    await turn("set default_transaction_read_only = on");
+    try {
+      await vigil.ready(false, NOTICED_WITHIN_MS);
+      await delay(lasting(10, scale));
+    } finally {
+      await turn("reset default_transaction_read_only");
+    }
+  },
   async paused(scene) {
     const { ground, scale, vigil } = scene;
     const { postgres } = ground.servers;
@@ -88,9 +102,9 @@ const settings = {
 
 export const postgresAway: FaultTest = {
   name: "postgres-away",
-  about: "Postgres restarted, killed, killed in a transaction, cut off, refusing, saying no, paused",
+  about: "Postgres restarted, killed, killed in a transaction, cut off, refusing, saying no, read-only, paused",
   run: (lab, options) =>
-    throughOutage(lab, options, { settings }, (scene) => throughWays(scene, options, WAYS, ["paused"])),
+    throughOutage(lab, options, { settings }, (scene) => throughWays(scene, options, WAYS, ["paused", "read-only"])),
 };
 
 /**
