@@ -1318,7 +1318,8 @@ export type PayloadBreak = Message<"posthorn.v1.PayloadBreak"> & {
   path: string;
 
   /**
-   * For people.
+   * For people. Of what waits it holds nothing: keys of maps are left out of
+   * paths, and of rules with expressions of the contract's own there is the id.
    *
    * @generated from field: string description = 3;
    */

@@ -7,7 +7,7 @@ import {
   toBinary,
   toJson,
 } from "@bufbuild/protobuf";
-import { pathToString } from "@bufbuild/protobuf/reflect";
+import { type Path, pathToString } from "@bufbuild/protobuf/reflect";
 import type { Any } from "@bufbuild/protobuf/wkt";
 import type { FieldFault } from "#src/errors.ts";
 import { unreadableField } from "#src/rpc/unreadable-field.ts";
@@ -18,7 +18,11 @@ import { BYTES_PER_UNIT } from "./pricing.ts";
 export type Payload = { readonly value: Uint8Array; readonly json: JsonObject; readonly message: Message };
 
 /** What is wrong with a payload: fields by their paths in it, "" for the whole. */
-export type Refused = { readonly faults: readonly FieldFault[] };
+export type Refused = {
+  readonly faults: readonly FieldFault[];
+  /** The first, for who may not read the payload: without keys of maps, and words that rules make of what it holds. */
+  readonly toOthers: string;
+};
 
 export const MAX_PAYLOAD_BYTES = 16 * 1024;
 /** Nodes of expressions that the rules of one payload may take: some tens of milliseconds at the very worst. */
@@ -28,7 +32,8 @@ const MAX_PRICE = 100_000;
 export function readAny(contract: Contract, { typeUrl, value }: Any): Payload | Refused {
   const name = typeUrl.slice(typeUrl.lastIndexOf("/") + 1);
   if (name !== contract.desc.typeName) {
-    return refused("", `must be a ${contract.desc.typeName}, not ${shown(name)}`);
+    const { typeName } = contract.desc;
+    return refused("", `must be a ${typeName}, not ${shown(name)}`, `must be a ${typeName}`);
   }
   return readBytes(contract, value);
 }
@@ -40,7 +45,7 @@ export function readBytes(contract: Contract, value: Uint8Array): Payload | Refu
   try {
     message = fromBinary(desc, value);
   } catch {
-    return refused(unreadableField(desc, value, "binary"), `cannot be read as ${nameOf(contract)}`);
+    return unread(contract, unreadableField(desc, value, "binary"));
   }
   return judged(contract, message, value);
 }
@@ -53,7 +58,7 @@ export function readJson(contract: Contract, json: JsonObject): Payload | Refuse
     message = fromJson(desc, json, { registry });
   } catch (error) {
     const at = unreadableField(desc, Buffer.from(JSON.stringify(json)), "json");
-    return refused(at, unreadable(contract, error));
+    return unread(contract, at, error);
   }
   let value: Uint8Array;
   try {
@@ -77,12 +82,31 @@ function judged(contract: Contract, message: Message, value: Uint8Array): Payloa
   // The text of the failure is not told: what was sent stands in it.
   if (result.kind === "error")
     return refused("", "is nothing that a rule of its message can be asked about: its expression fails");
-  return {
-    faults: result.violations.map(({ field, message: text, ruleId }) => ({
-      field: pathToString(field),
-      description: `${text || "breaks a rule"} (${ruleId})`,
-    })),
-  };
+  const { violations } = result;
+  const faults = violations.map(({ field, message: text, ruleId }) => ({
+    field: pathToString(field),
+    description: `${text || "breaks a rule"} (${ruleId})`,
+  }));
+  const [first] = violations;
+  if (first === undefined) return { faults, toOthers: "breaks a rule" };
+  const { field, message: text, rule, ruleId } = first;
+  const words = text === "" || hasOwnWords(rule) ? "breaks a rule" : text;
+  return { faults, toOthers: lineOf(pathToString(field.map(withoutKey)), `${words} (${ruleId})`) };
+}
+
+/**
+ * Whether the contract's author says how the rule puts it: any expression may answer with what it has looked at. Rules of
+ * messages have no path.
+ */
+function hasOwnWords(rule: Path): boolean {
+  return (
+    rule.length === 0 ||
+    rule.some((step) => step.kind === "extension" || (step.kind === "field" && /^cel(_|$)/.test(step.name)))
+  );
+}
+
+function withoutKey(step: Path[number]): Path[number] {
+  return step.kind === "map_sub" ? { ...step, key: "…" } : step;
 }
 
 function asJson(work: () => JsonValue): JsonObject | undefined {
@@ -117,8 +141,16 @@ function nameOf({ desc, version }: Contract): string {
   return `${desc.typeName} (version ${version})`;
 }
 
-function refused(field: string, description: string): Refused {
-  return { faults: [{ field, description }] };
+function unread(contract: Contract, field: string, error?: unknown): Refused {
+  return refused(field, unreadable(contract, error), `cannot be read as ${nameOf(contract)}`);
+}
+
+function refused(field: string, description: string, toOthers = lineOf(field, description)): Refused {
+  return { faults: [{ field, description }], toOthers };
+}
+
+function lineOf(field: string, description: string): string {
+  return field === "" ? description : `${field}: ${description}`;
 }
 
 function shown(text: string): string {

@@ -170,10 +170,9 @@ function wrongToSend(contract: Contract, { payload, data }: Content): string | u
   return data === undefined ? "sends no payload" : firstOf(readJson(contract, data));
 }
 
+/** Who pushes a contract, or only asks, need not be allowed to read notifications. */
 function firstOf(read: ReturnType<typeof readBytes>): string | undefined {
-  if (!("faults" in read)) return undefined;
-  const { field = "", description = "" } = read.faults[0] ?? {};
-  return field === "" ? description : `${field}: ${description}`;
+  return "faults" in read ? read.toOthers : undefined;
 }
 
 function at(time: Date): SQL {

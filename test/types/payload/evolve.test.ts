@@ -81,6 +81,53 @@ describe("a stricter rule is refused for what waits and would not be valid", () 
     (await check(type, STRICT)).breaks.map(({ rule, path, description }) => `${rule} ${path} ${description}`);
   const wrong = "order: must be at least 4 characters (string.min_len)";
 
+  test("whoever asks is told nothing of what the payloads hold, whatever the rules of the version put into words", async () => {
+    const type = await newType();
+    await push(type, shipped("string order = 1; map<string, string> notes = 2;"));
+    const secret = "canary4711";
+    const data = { order: secret, notes: { [secret]: secret } };
+    const { results } = await key.send.send({
+      ...{ to: { userIds: ["ann"] }, type, content: { title: "t", data }, schedule: later },
+    });
+    await key.schedules.createSchedule({
+      schedule: {
+        ...{ key: "talk", recurrence: "FREQ=DAILY", localStartTime: inAMonth, timeZone: "UTC" },
+        request: { to: { userIds: ["ann"] }, type, content: { title: "t", data } },
+      },
+    });
+    const notes = "map<string, string> notes = 2";
+    const cel = (expression: string) => `[(buf.validate.field).cel = {id: "own.words", expression: "${expression}"}]`;
+    for (const [body, wrong] of [
+      [`string order = 1 ${cel("this")}; ${notes};`, "order: breaks a rule (own.words)"],
+      [`string order = 1; ${notes} ${cel("this.map(key, key)[0]")};`, "notes: breaks a rule (own.words)"],
+      [
+        `string order = 1; ${notes} [(buf.validate.field).map.values.string.max_len = 3];`,
+        'notes["…"]: must be at most 3 characters (string.max_len)',
+      ],
+      [
+        `string order = 1; ${notes} [(buf.validate.field).map.keys.string.max_len = 3];`,
+        'notes["…"]: must be at most 3 characters (string.max_len)',
+      ],
+      [
+        `option (buf.validate.message).cel = {id: "own", expression: "this.order"}; string order = 1; ${notes};`,
+        "breaks a rule (own)",
+      ],
+    ] as const) {
+      const set = shipped(body);
+      const { breaks } = await check(type, set);
+      expect(breaks.map(({ path, description }) => `${path} ${description}`)).toEqual([
+        `notification:${results[0]?.notificationId} ${wrong}`,
+        `schedule:talk ${wrong}`,
+      ]);
+      expect(JSON.stringify(await refusalOf(push(type, set)))).not.toContain(secret);
+    }
+    // Who sends it, and has written it, is told in the contract's words.
+    const own = await newType();
+    await push(own, shipped(`string order = 1 ${cel("this")};`));
+    const sent = key.send.send({ to: { userIds: ["ann"] }, type: own, content: content("my words") });
+    expect((await refusalOf(sent)).message).toBe("content.data.order: my words (own.words)");
+  });
+
   test("a notification that is scheduled; not one that has a payload that is, nor one that was delivered", async () => {
     const type = await newType();
     const send = (order: string, more: object = {}) =>
