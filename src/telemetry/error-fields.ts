@@ -30,6 +30,7 @@ export function errorFields(error: unknown, depth = 0): ErrorFields {
 function safeMessage(error: Error): string {
   const message = String(error.message);
   if (isFailedQuery(error)) return bounded(`Failed query: ${error.query}`);
+  if (isAboutFields(error)) return bounded(`refused for what is in: ${error.fields.map(firstStep).join(", ")}`);
   // Class 22, "data exception": the text quotes the value, as in `invalid input syntax for type uuid: "…"`. In other
   // classes quotes hold names of the schema, and the values are in `detail` and `where`, which are not taken.
   if (isPostgres(error) && error.code.startsWith("22")) return bounded(message.replaceAll(/".*"/gs, '"…"'));
@@ -59,6 +60,17 @@ function fieldsOf(error: unknown, depth: number): ErrorFields {
 /** DrizzleQueryError, by shape: telemetry does not depend on the store's driver. Its query has placeholders only. */
 function isFailedQuery(error: Error): error is Error & { query: string; params: unknown } {
   return "query" in error && typeof error.query === "string" && "params" in error;
+}
+
+/** A refusal of a request, by shape: it is in words for who wrote that, which name keys and what rules say of values. */
+function isAboutFields(error: Error): error is Error & { fields: readonly unknown[] } {
+  return "reason" in error && "fields" in error && Array.isArray(error.fields) && error.fields.length > 0;
+}
+
+/** Of a path: what is behind the first step may be the caller's. */
+function firstStep(fault: unknown): string {
+  const { field } = fault as { field?: unknown };
+  return /^[a-z_]{1,64}(?![\w-])/.exec(String(field))?.[0] ?? "the request";
 }
 
 /** PostgresError of postgres.js, by shape. */

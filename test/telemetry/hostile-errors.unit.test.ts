@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { invalidField, invalidRequest } from "#src/errors.ts";
 import { errorFields } from "#src/telemetry/error-fields.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { isForbidden, loggable } from "#src/telemetry/redact.ts";
@@ -139,4 +140,14 @@ test("nothing under a forbidden name is printed, however deep and in whatever sp
       expect(lineOf({ value })).not.toContain(CANARY);
     }),
   );
+});
+
+test.each([
+  ["a field", invalidField(`content.data.notes["${CANARY}"]`, `must not be ${CANARY} (own.rule)`), "content"],
+  ["the request as a whole", invalidRequest([{ field: "", description: CANARY }]), "the request"],
+  ["a field that nobody knows", invalidField(CANARY, "is unknown"), "the request"],
+])("a refusal for %s is logged as what it is about, not in the words for who wrote it", (_, refusal, about) => {
+  const wrapped = new Error("could not", { cause: refusal });
+  for (const err of [refusal, wrapped]) expect(lineOf({ err })).not.toContain(CANARY);
+  expect(errorFields(refusal)).toMatchObject({ type: "Fault", code: 3, message: `refused for what is in: ${about}` });
 });
