@@ -48,6 +48,9 @@ const refusals: string[] = [];
 const ECHOED: Readonly<Record<string, readonly string[]>> = {
   wrongField: ["update_mask.paths[0]: there is no field `"],
   filter: ["subscription.filter: at character 1: there is no "],
+  payloadKey: ['content.data.notes["'],
+  payloadField: ["content.data."],
+  payloadType: ["must be a acme.Shipped, not acme."],
 };
 
 /** What there is to call about a user. */
@@ -239,13 +242,22 @@ describe("and it is not", () => {
       foundIn(text, secrets).filter((name) => !(ECHOED[name] ?? []).some((words) => text.includes(words)));
     const leaking = refusals.filter((text) => found(text).length > 0 || leaksOf(text).length > 0);
     expect([...new Set(leaking.map((text) => `${found(text)} ${leaksOf(text)}: ${text}`))]).toEqual([]);
+    const all = refusals.join("\n");
+    for (const words of [
+      "breaks a rule (own)",
+      "content.data.order: ",
+      "content.payload: must be a acme.Shipped, not acme.",
+    ])
+      expect(all).toContain(words);
+    for (const words of ["gives a string", "at character "]) expect(all).toContain(`subscription.filter: ${words}`);
   });
 });
 
 test("Postgres keeps content and contacts, and of credentials only what cannot be used", async () => {
   const all = Object.values(await postgresContent(direct.databaseUrl)).join("\n");
   const kept = foundIn(all, secrets);
-  for (const name of ["title", "body", "email", "attribute", "tag"]) expect(kept).toContain(name);
+  for (const name of ["title", "body", "email", "attribute", "tag", "payload", "payloadKey", "literal"])
+    expect(kept).toContain(name);
   for (const name of ["apiKey", "apiKeyAlone", "userToken", "operatorKey", "issuerSecret", "forgedKey", "forgedToken"])
     expect(kept).not.toContain(name);
 });

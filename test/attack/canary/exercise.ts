@@ -5,6 +5,7 @@ import type { Preset } from "#gen/posthorn/v1/type_service_pb.ts";
 import type { Clients } from "../../support/platform.ts";
 import { openReader } from "../../support/stream-reader.ts";
 import { canaries } from "./canaries.ts";
+import { filterCalls, typedCalls } from "./rules.ts";
 
 /** What people wrote, how they are reached, credentials, and keys that callers choose and that may say anything. */
 export function makeCanaries() {
@@ -37,6 +38,11 @@ export function makeCanaries() {
     "filter",
     "senderId",
     "groupKey",
+    "payload",
+    "payloadKey",
+    "payloadField",
+    "payloadType",
+    "literal",
   );
 }
 
@@ -48,7 +54,12 @@ export type Call = () => Promise<unknown>;
 
 /** Everything that sends, stores or reads a canary in one way or another, and every refusal that one can cause. */
 export function callsWith(clients: Clients, canary: AllCanaries, userId: string): Call[] {
-  return [...storingCalls(clients, canary, userId), ...refusedCalls(clients, canary, userId)];
+  return [
+    ...storingCalls(clients, canary, userId),
+    ...refusedCalls(clients, canary, userId),
+    ...typedCalls(clients, canary, userId),
+    ...filterCalls(clients, canary, userId),
+  ];
 }
 
 /**
