@@ -127,6 +127,10 @@ async function allSortsOfWork(): Promise<void> {
 
   // Collapse, cancel, change, release.
   await send("ann", { collapseKey: "same", schedule: at(HOUR) });
+  await send("ann", {
+    collapseKey: "same",
+    escalation: { steps: [{ channel: Channel.SMS, after: { seconds: 600n } }] },
+  });
   await send("ann", { collapseKey: "same" });
   const changed = await send("ann", { schedule: at(HOUR) });
   await key.send.updateNotification({ id: changed, tags: ["changed"] });

@@ -201,8 +201,10 @@ export type SendRequest = Message<"posthorn.v1.SendRequest"> & {
   dedupWindow?: Duration | undefined;
 
   /**
-   * Cancels (SUPERSEDED) the user's earlier notifications with the same key that
-   * are not delivered yet. 1 to 200 printable ASCII characters.
+   * Cancels (SUPERSEDED) what of the user's earlier notifications with the same key
+   * still waits, as CancelNotification does: of one that is decided nothing more is
+   * handed to outside channels, and its escalation ends. What has come stays, and
+   * what a channel is being given may still come. 1 to 200 printable ASCII characters.
    *
    * @generated from field: string collapse_key = 14;
    */
