@@ -49,10 +49,7 @@ export const ERRORS: Record<KnownReason, Rule> = {
     Code.ALREADY_EXISTS,
     "The idempotency key was used for a different request. Use a new key for a new request.",
   ),
-  [ErrorReason.NOTIFICATION_NOT_OPEN]: rule(
-    Code.FAILED_PRECONDITION,
-    "Nothing of the notification waits any more, or it is decided and can no longer be changed.",
-  ),
+  [ErrorReason.NOTIFICATION_NOT_OPEN]: rule(Code.FAILED_PRECONDITION, "Nothing of the notification waits any more."),
   [ErrorReason.TENANT_SUSPENDED]: rule(Code.FAILED_PRECONDITION, "The tenant is suspended."),
   [ErrorReason.ETAG_MISMATCH]: rule(Code.ABORTED, "It was changed by somebody else. Read it again and retry."),
   [ErrorReason.API_LIMIT_EXCEEDED]: rule(Code.RESOURCE_EXHAUSTED, "The request limit is used up.", true),

@@ -282,7 +282,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const api = () =>
     apiServices({
       ...shared,
-      ...{ inbox, looked, violations, slots, slot: firstSlot, cancelled },
+      ...{ inbox, looked, violations, slots, slot: firstSlot, cancelled, shownAnew: live.shownAnew },
       ...{ membershipChanged, reconcile, reconcileReminders },
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
       preview: previewing({ ...acceptDeps, typed: payloads.with, ...reconsider, ...looking(counting), channelsPerDay }),

@@ -19,6 +19,7 @@ export type ReminderKind = {
 /**
  * Makes a deadline what is asked for, and its reminders with it, in the caller's transaction. Locks the deadline, then its
  * notifications in the order of their ids. A reminder that is being delivered at this moment is either moved or delivered.
+ * What has been decided for the former time is stopped where outside channels have not got it, and what has come stays.
  */
 export async function upsertDeadline(
   tx: Tx,
@@ -33,7 +34,11 @@ export async function upsertDeadline(
   const settled = changes.move.length + changes.create.length + changes.cancel.length === 0;
   if (!isNew && settled && isSame(row, wanted)) return { row, isNew, cancelled: [] };
 
-  const { open, cancelled: ended } = await lockReminders(
+  const {
+    open,
+    outside,
+    cancelled: ended,
+  } = await lockReminders(
     tx,
     tenantId,
     row.reminders.map(({ id }) => id),
@@ -45,6 +50,9 @@ export async function upsertDeadline(
   const touched: Reminder[] = [];
   const obsolete = changes.cancel.map(({ id }) => id);
   const unmoved = [...changes.keep, ...changes.overdue.filter(({ id }) => open.has(id))];
+  // Decided for the former time: what outside channels have not got of them would say it.
+  const late = [...changes.move.map(({ reminder }) => reminder), ...changes.overdue].filter(({ id }) => !open.has(id));
+  obsolete.push(...late.map(({ id }) => id));
   const stay = [...unmoved.map((reminder) => ({ reminder, dueAt: reminder.dueAt })), ...changes.move];
   const now = by.now.getTime();
   // Whoever cancelled one wants none at this offset, wherever the deadline moves.
@@ -62,6 +70,8 @@ export async function upsertDeadline(
     // It was due but is held back: what takes its place is due at once.
     else if (isOpen && now < wanted.at.getTime()) missing.push({ offsetMs: reminder.offsetMs, dueAt: now });
   }
+  // Nobody has got it yet, and the time for it is past: what takes its place is due at once.
+  for (const { id, offsetMs } of changes.overdue) if (outside.has(id)) missing.push({ offsetMs, dueAt: now });
   const made = missing.map((each) => ({ ...each, id: newId() }));
   reminders.push(...made);
 

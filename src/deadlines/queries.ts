@@ -107,19 +107,20 @@ export async function removeDeadlines(tx: Tx, tenantId: string, userId: string, 
   return removed.count;
 }
 
-/** Those of the notifications that are not handed over yet, and those that were cancelled. They stay so until the end. */
+/** Those of the notifications that are not decided yet, that have reached nobody yet, and that were cancelled. They stay so. */
 export async function lockReminders(
   tx: Tx,
   tenantId: string,
   ids: readonly string[],
-): Promise<{ open: Set<string>; cancelled: Set<string> }> {
-  if (ids.length === 0) return { open: new Set(), cancelled: new Set() };
+): Promise<{ open: Set<string>; outside: Set<string>; cancelled: Set<string> }> {
+  if (ids.length === 0) return { open: new Set(), outside: new Set(), cancelled: new Set() };
   const rows = await tx<{ id: string; status: number; merged: boolean }[]>`
     select id, status, batch_role is not distinct from ${BatchRole.MERGED} as merged from notifications
     where tenant_id = ${tenantId} and id = any(${plain(ids)}::uuid[]) order by id for update`;
   const those = (which: (row: (typeof rows)[number]) => boolean) => new Set(rows.filter(which).map(({ id }) => id));
   return {
     open: those(({ status, merged }) => OPEN.has(status) && !merged),
+    outside: those(({ status, merged }) => status === Status.PROCESSING && !merged),
     cancelled: those(({ status }) => status === Status.CANCELLED),
   };
 }

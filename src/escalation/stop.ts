@@ -16,6 +16,18 @@ export type Stopped = {
   escalated: boolean;
 };
 
+/** Who stops what, and why; `actor` null: nobody, since a newer one takes its place. */
+export type Stop = { actor: string | null; reason: Reason };
+
+/** What stands in `cancelled_by` where nobody did. */
+const NOBODY = "posthorn";
+
+/** How somebody's stop of a hand-over that was claimed is kept on its row. */
+export function storedStop({ cancelledBy, cancelReason }: { cancelledBy: string; cancelReason: Reason | null }): Stop {
+  const reason = cancelReason ?? Reason.CANCELLED;
+  return { actor: cancelledBy === NOBODY ? null : cancelledBy, reason };
+}
+
 /**
  * Stops whatever of the notifications, which the transaction has locked, outside channels have not got: what waits is handed
  * over no more, what somebody has claimed is not tried again, and escalations end. A claim is the fence: what is claimed may
@@ -25,21 +37,23 @@ export async function stopOutside(
   tx: Tx,
   tenantId: string,
   ids: readonly string[],
-  { actor, now }: { actor: string; now: Date },
+  { actor, reason, now }: Stop & { now: Date },
 ): Promise<Stopped[]> {
   if (ids.length === 0) return [];
   const these = tx`h.tenant_id = ${tenantId} and h.notification_id = any(${plain(ids)}::uuid[])`;
+  // In this order, as whoever deletes a user's does: see users/delete.ts.
+  await tx`select count(*) from (
+    select from hand_overs h where ${these} order by notification_id, step, channel for update) locked`;
   const gone = await tx<HandOver[]>`
     delete from hand_overs h where ${these} and not claimed returning notification_id as id, step, channel, given`;
-  // What was claimed while the first waited for it is among these.
   const inHand = await tx<HandOver[]>`
-    update hand_overs h set cancelled_by = ${actor} where ${these} and cancelled_by is null
+    update hand_overs h set cancelled_by = ${actor ?? NOBODY}, cancel_reason = ${reason} where ${these} and cancelled_by is null
     returning notification_id as id, step, channel, given`;
-  await tellStopped(tx, tenantId, gone, { actor, now });
+  await tellStopped(tx, tenantId, gone, { actor, reason, now });
   const chains = [...(await lockChains(tx, tenantId, ids)).values()].filter(
     ({ chain }) => chain.state === ChainState.WAITING,
   );
-  const cancelled = { kind: "cancelled", reason: Reason.CANCELLED } as const;
+  const cancelled = { kind: "cancelled", reason } as const;
   await storeChains(
     tx,
     tenantId,
@@ -66,11 +80,11 @@ async function tellStopped(
   tx: Tx,
   tenantId: string,
   gone: readonly HandOver[],
-  { actor, now }: { actor: string; now: Date },
+  { actor, reason: why, now }: Stop & { now: Date },
 ): Promise<void> {
   if (gone.length === 0) return;
   const told = gone.map(({ id, step, channel, given }) => {
-    const reason = given ? Reason.OUTCOME_UNKNOWN : Reason.CANCELLED;
+    const reason = given ? Reason.OUTCOME_UNKNOWN : why;
     const verdict = { channel, reason, kind: given ? VerdictKind.UNKNOWN : VerdictKind.SUPPRESS };
     const entry = create(TimelineEntrySchema, { step, verdicts: [verdict] });
     return { id, channel, reason, detail: toBinary(TimelineEntrySchema, entry) };

@@ -43,6 +43,8 @@ export type InboxEntryRow = {
   archivedAt: Date | null;
   snoozedUntil: Date | null;
   expiresAt: Date | null;
+  /** When its sender last changed what it shows. */
+  updatedAt?: Date | null | undefined;
   seen: boolean;
   confirmationRequired?: boolean | null | undefined;
   confirmedAt?: Date | null | undefined;
@@ -81,6 +83,7 @@ export function toEntry(row: InboxEntryRow): InboxEntry {
   if (row.expiresAt !== null) entry.expireTime = timestampFromDate(row.expiresAt);
   if (row.batch) entry.batch = create(InboxBatchSchema, { ...row.batch, kind: row.batch.kind as BatchKind });
   if (row.confirmationRequired) entry.confirmationRequired = true;
+  if (row.updatedAt != null) entry.updateTime = timestampFromDate(row.updatedAt);
   if (row.confirmedAt != null) entry.confirmTime = timestampFromDate(row.confirmedAt);
   return entry;
 }

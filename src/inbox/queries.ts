@@ -183,6 +183,7 @@ export function entries(tx: Tx, tenantId: string, chosen: Fragment, order: Fragm
     select i.user_id as "userId", i.notification_id as "notificationId", i.seq::float8 as seq, i.type, i.category,
       i.priority, i.tags, n.sender_id as "senderId", i.arrived_at as "arrivedAt", i.read_at as "readAt",
       i.archived_at as "archivedAt", i.snoozed_until as "snoozedUntil", i.expires_at as "expiresAt",
+      i.updated_at as "updatedAt",
       i.seq <= h.seen_seq as seen, n.confirmation_required as "confirmationRequired", n.confirmed_at as "confirmedAt",
       coalesce(n.content, f.content) as content, ${summaryOf(tx, tenantId)} as batch
     from (${chosen}) i

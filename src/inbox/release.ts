@@ -45,9 +45,9 @@ export function releaseSnoozed(deps: { store: Store }, now: Date, limit: number)
           returning h.*, h.seq - d.entries as base
         ), back as (
           insert into inbox
-            (tenant_id, user_id, seq, arrived_at, notification_id, type, category, priority, tags, expires_at)
+            (tenant_id, user_id, seq, arrived_at, notification_id, type, category, priority, tags, expires_at, updated_at)
           select d.tenant_id, d.user_id, h.base + d.place, ${now}, d.notification_id, d.type, d.category, d.priority,
-            d.tags, d.expires_at
+            d.tags, d.expires_at, d.updated_at
           from due d join h on h.tenant_id = d.tenant_id and h.user_id = d.user_id
           returning tenant_id, user_id, seq, notification_id
         ), moved as (

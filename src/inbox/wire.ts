@@ -59,6 +59,7 @@ export function writeEntry(out: BinaryWriter, field: DescField, entry: Entry, gr
   if (entry.batch != null) writeBatch(out, entry.batch);
   number(out, ENTRY.confirmationRequired, entry.confirmationRequired === true ? 1 : 0);
   time(out, ENTRY.confirmTime, entry.confirmedAt);
+  time(out, ENTRY.updateTime, entry.updatedAt);
   out.join();
 }
 

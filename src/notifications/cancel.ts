@@ -4,11 +4,12 @@ import { hourOf } from "#src/analytics/hour.ts";
 import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
 import { BatchRole } from "#src/batches/role.ts";
 import { endLost } from "#src/escalation/settle.ts";
-import { stopOutside } from "#src/escalation/stop.ts";
+import { type Stop, stopOutside } from "#src/escalation/stop.ts";
 import { plain } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import { conditions, EVERYTHING, type Filter, open } from "./queries.ts";
 
+/** Whoever cancels. */
 export type By = { actor: string; now: Date; slot: number };
 
 /** One of which something was stopped, and what it has become: CANCELLED, or what it was if something of it has come. */
@@ -47,10 +48,11 @@ export async function cancelByIds(
   const these = tx`n.tenant_id = ${tenantId} and n.id = any(${plain(ids)}::uuid[]) ${conditions(tx, filter)}`;
   const which = tx`select n.id from notifications n where ${these}`;
   const ended = await cancelOpen(tx, tenantId, which, by);
-  const reached = await tx<{ id: string; userId: string; status: Status; reason: Reason }[]>`
+  const reached = await tx<Reached[]>`
     select id, user_id as "userId", status, reason from notifications n
     where ${these} and n.status + 0 = any(${plain(REACHED)}::int[]) and batch_role is distinct from ${BatchRole.MERGED}`;
-  return reached.length === 0 ? ended : [...ended, ...(await stopReached(tx, tenantId, reached, by))];
+  if (reached.length === 0) return ended;
+  return [...ended, ...(await stopReached(tx, tenantId, reached, { ...by, reason: Reason.CANCELLED }))];
 }
 
 /** Cancels up to `limit` notifications that match and are still to be decided. */
@@ -100,19 +102,24 @@ const CANCELLED = {
   escalated: false,
 } as const;
 
+/** One that is decided. */
+export type Reached = { id: string; userId: string; status: Status; reason: Reason };
+
 /** Of notifications that are decided and locked. What has come stays; of what has not nothing more goes out. */
-async function stopReached(
+export async function stopReached(
   tx: Tx,
   tenantId: string,
-  reached: readonly { id: string; userId: string; status: Status; reason: Reason }[],
-  { actor, now, slot }: By,
+  reached: readonly Reached[],
+  { actor, reason, now, slot }: Stop & { now: Date; slot: number },
 ): Promise<Cancelled[]> {
   const ids = reached.map(({ id }) => id);
-  const stopped = new Map((await stopOutside(tx, tenantId, ids, { actor, now })).map((each) => [each.id, each]));
-  const cancelled = new Map(ids.map((id) => [id, actor]));
+  const stopped = new Map(
+    (await stopOutside(tx, tenantId, ids, { actor, reason, now })).map((each) => [each.id, each]),
+  );
+  const cancelled = new Map(ids.map((id) => [id, { actor, reason }]));
   const lost = new Map((await endLost(tx, tenantId, ids, { now, slot, cancelled })).map((each) => [each.id, each]));
   const kept = [...stopped.keys()].filter((id) => !lost.has(id));
-  await tellKept(tx, tenantId, kept, { actor, now });
+  await tellKept(tx, tenantId, kept, { actor, reason, now });
   return reached.flatMap((each) => {
     const { channels, pending, escalated } = stopped.get(each.id) ?? CANCELLED;
     if (!stopped.has(each.id) && !lost.has(each.id)) return [];
@@ -120,17 +127,17 @@ async function stopReached(
   });
 }
 
-/** Of what goes on, as it has come or is being handed over, that it was cancelled for the rest. */
+/** Of what goes on, as it has come or is being handed over, that it was stopped for the rest. */
 async function tellKept(
   tx: Tx,
   tenantId: string,
   ids: readonly string[],
-  { actor, now }: { actor: string; now: Date },
+  { actor, reason, now }: Stop & { now: Date },
 ): Promise<void> {
   if (ids.length === 0) return;
   await tx`
     insert into timeline (tenant_id, notification_id, at, status, channel, reason, actor)
-    select ${tenantId}, id, ${now}, 0, 0, ${Reason.CANCELLED}, ${actor} from unnest(${plain(ids)}::uuid[]) as t (id)`;
+    select ${tenantId}, id, ${now}, 0, 0, ${reason}, ${actor} from unnest(${plain(ids)}::uuid[]) as t (id)`;
 }
 
 /**

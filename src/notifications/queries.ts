@@ -1,3 +1,4 @@
+import type { PendingQuery, Row } from "postgres";
 import { Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { BatchRole } from "#src/batches/role.ts";
@@ -120,6 +121,18 @@ export type Changes = {
  * Returns false when it is no longer open.
  */
 export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: Changes, now: Date): Promise<boolean> {
+  return updateRow(tx, tenantId, id, changes, now, open(tx));
+}
+
+/** The same for one that meets a condition, whatever it was: one that is decided with a new schedule is so no more. */
+export async function updateRow(
+  tx: Tx,
+  tenantId: string,
+  id: string,
+  changes: Changes,
+  now: Date,
+  condition: PendingQuery<Row[]>,
+): Promise<boolean> {
   const scheduled = changes.scheduledAt;
   const later = scheduled !== undefined && scheduled !== null && scheduled > now;
   const rows = await tx`
@@ -132,7 +145,7 @@ export async function updateOpen(tx: Tx, tenantId: string, id: string, changes: 
       ${later ? tx`status = ${Status.SCHEDULED}, reason = 0, due_at = ${scheduled}, booked_at = null, ${withoutBatch(tx)},` : tx``}
       ${scheduled !== undefined && !later ? tx`due_at = case when status = ${Status.SCHEDULED} then ${now}::timestamptz else due_at end,` : tx``}
       updated_at = ${now}
-    where tenant_id = ${tenantId} and id = ${id} and ${open(tx)}
+    where tenant_id = ${tenantId} and id = ${id} and ${condition}
     returning id, status`;
   return rows.length > 0;
 }

@@ -17,6 +17,7 @@ import { type ReconsiderDeps, reconsiderRest } from "#src/pipeline/reconsider/re
 import { maintainPartitions } from "#src/store/migrate.ts";
 import { dropExpired } from "#src/store/retention.ts";
 import type { Store } from "#src/store/store.ts";
+import { arrivedAgain } from "#src/stream/arrival.ts";
 import type { Live } from "#src/stream/live.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
@@ -219,18 +220,7 @@ async function announce(deps: JobDeps, returned: readonly Returned[], now: Date)
       entries.flatMap(({ userId, seq, head }) => {
         const row = places.get(`${userId}\0${seq}`);
         if (row === undefined) return [];
-        return [
-          {
-            ...row,
-            epoch: head.epoch,
-            content: row.content ?? new Uint8Array(),
-            tags: row.tags ?? [],
-            senderId: row.senderId ?? "",
-            arrivedAt: now,
-            expiresAt: row.expiresAt ?? undefined,
-            counts: { ...head, unseen: head.seq - head.seenSeq },
-          },
-        ];
+        return [{ ...arrivedAgain(row, head), arrivedAt: now }];
       }),
       false,
     );

@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import { durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Scope } from "#gen/posthorn/v1/admin_service_pb.ts";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { type Notification, Status } from "#gen/posthorn/v1/notification_pb.ts";
@@ -8,7 +8,6 @@ import {
   type SendRequest,
   SendRequestSchema,
   SendService,
-  type UpdateNotificationRequest,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { auditRaw } from "#src/audit/queries.ts";
 import { mapInSlices } from "#src/breathe.ts";
@@ -19,10 +18,9 @@ import type { NewId } from "#src/ids.ts";
 import type { Inbox } from "#src/inbox/inbox.ts";
 import { type Cancelled, cancelByIds, readStopped } from "#src/notifications/cancel.ts";
 import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
-import { encodeContent } from "#src/notifications/encode-content.ts";
 import { drawnIn, explained } from "#src/notifications/explain.ts";
 import { filterOf, isEmpty } from "#src/notifications/filter.ts";
-import { instantOfLocal } from "#src/notifications/local-time.ts";
+import { notOpen } from "#src/notifications/not-open.ts";
 import {
   isBypass,
   latestDecision,
@@ -32,24 +30,18 @@ import {
 } from "#src/notifications/notification.ts";
 import {
   findNotifications,
-  lockNotification,
   pageNotifications,
   queuePosition,
   readTimeline,
   readTimelineEnds,
-  recordScheduled,
-  updateOpen,
 } from "#src/notifications/queries.ts";
 import { readRulesThen } from "#src/notifications/rules-then.ts";
 import { withDecisions } from "#src/notifications/with-decisions.ts";
-import type { Accept, AcceptDeps } from "#src/pipeline/accept/accept.ts";
+import type { Accept } from "#src/pipeline/accept/accept.ts";
 import { cancelFanout, findFanout, toFanout } from "#src/pipeline/accept/fanout.ts";
-import { fenceContracts, type Judged } from "#src/pipeline/accept/fence-contracts.ts";
 import { checkedTime } from "#src/pipeline/accept/prepare.ts";
-import { changesContent, changesOf, checkExpiry, localTimeOf } from "#src/pipeline/accept/requested-changes.ts";
-import { typedContent } from "#src/pipeline/accept/typed-content.ts";
+import { type UpdateDeps, updating } from "#src/pipeline/accept/update.ts";
 import type { Preview } from "#src/pipeline/preview.ts";
-import { presentZones } from "#src/preferences/present-zones.ts";
 import type { ZoneClock } from "#src/preferences/zone-clock.ts";
 import { zoneOf } from "#src/preferences/zone-of.ts";
 import { hasScope, scopeMissing } from "#src/rpc/access.ts";
@@ -61,9 +53,8 @@ import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
-import type { FindTyped } from "#src/types/payload/contracts.ts";
 
-export type SendServiceDeps = {
+export type SendServiceDeps = UpdateDeps & {
   store: Store;
   accept: Accept;
   clock: Clock;
@@ -74,9 +65,6 @@ export type SendServiceDeps = {
   violations: Violations;
   preview: Preview;
   clockOf(zone: string): ZoneClock;
-  /** With its payload contract. */
-  findType: FindTyped;
-  recipientsOf: AcceptDeps["recipientsOf"];
   /** Counter slot of this process's single changes. */
   slot: number;
   /** Tells the users' streams. Called after the commit. */
@@ -91,6 +79,7 @@ const EXPLAINED = { first: 99, last: 400 };
 
 export function sendService(deps: SendServiceDeps): Service {
   const { store, accept, clock, slot } = deps;
+  const update = updating(deps);
   const by = (call: Call) => ({ actor: call.actor, now: clock(), slot });
 
   /** What a request needs beyond the access rule of its method. */
@@ -137,28 +126,6 @@ export function sendService(deps: SendServiceDeps): Service {
     const [row] = await findNotifications(tx, call.tenantId, [id]);
     if (row === undefined) throw notFound("notification");
     return row;
-  }
-
-  /** As in Send, a time in the past means at once. The recipient of a notification never changes. */
-  async function instantFor(tx: Tx, call: Call, id: string, local: string): Promise<Date | null> {
-    const { userId } = await one(tx, call, id);
-    if (local === "") return null;
-    const zones = await presentZones(tx, call.tenantId, [userId]);
-    const instant = instantOfLocal(local, zones.get(userId) ?? "UTC");
-    const now = clock();
-    const time = checkedTime("local_schedule_time", timestampFromDate(instant), now);
-    return time > now ? time : null;
-  }
-
-  /** New content, judged by what the notification's type says: the type of a notification never changes. */
-  async function judge(call: Call, { id, content }: UpdateNotificationRequest): Promise<Judged> {
-    if (content === undefined) throw invalidField("content", "cannot be taken away");
-    const { type, userId } = await store.tenant(call.tenantId, (tx) => one(tx, call, id));
-    const found = await deps.findType(call.tenantId, type);
-    const { content: inNone, contentIn } = typedContent(content, found ?? { key: type });
-    const recipients = contentIn && (await deps.recipientsOf(call.tenantId, [userId]));
-    const inTheirs = contentIn?.(recipients?.get(userId)?.language ?? "");
-    return { type, contractId: found?.contract?.id, content: encodeContent(inTheirs ?? inNone) };
   }
 
   return service(SendService, {
@@ -236,34 +203,8 @@ export function sendService(deps: SendServiceDeps): Service {
     },
 
     async updateNotification(request, call) {
-      const changes = changesOf(request, clock());
-      const local = localTimeOf(request);
-      const judgedBy = changesContent(request) ? await judge(call, request) : undefined;
-      if (judgedBy !== undefined) changes.content = judgedBy.content;
-      if (local !== undefined && changes.scheduledAt !== undefined) {
-        throw invalidField("local_schedule_time", "or schedule_time, not both");
-      }
-      if (local === undefined && Object.keys(changes).length === 0) {
-        throw invalidField("update_mask", "names nothing to change, and nothing is set");
-      }
-      const updated = await store.tenant(call.tenantId, async (tx) => {
-        if (local !== undefined) {
-          changes.scheduledAt = await instantFor(tx, call, request.id, local);
-          if (changes.scheduledAt !== null) changes.localTime = local;
-        }
-        await lockNotification(tx, call.tenantId, request.id);
-        const before = await one(tx, call, request.id);
-        const now = clock();
-        checkExpiry(changes, before, now);
-        if (judgedBy !== undefined) await fenceContracts(tx, call.tenantId, [judgedBy]);
-        if (!(await updateOpen(tx, call.tenantId, request.id, changes, now))) throw notOpen(before.status);
-        const after = await one(tx, call, request.id);
-        if (after.status === Status.SCHEDULED && before.scheduledAt?.getTime() !== after.scheduledAt?.getTime()) {
-          await recordScheduled(tx, call.tenantId, after, by(call));
-        }
-        return after;
-      });
-      return { notification: toNotification(updated) };
+      const { row, updated, pending } = await update(call, request);
+      return { notification: toNotification(row), updatedChannels: updated, pendingChannels: pending };
     },
 
     async cancelNotification({ id }, call) {
@@ -332,9 +273,4 @@ export function sendService(deps: SendServiceDeps): Service {
         return { fanout: toFanout(row) };
       }),
   });
-}
-
-function notOpen(status: number): Fault {
-  const name = Object.entries(Status).find(([, value]) => value === status)?.[0] ?? "UNSPECIFIED";
-  return new Fault(ErrorReason.NOTIFICATION_NOT_OPEN, { metadata: { status: name } });
 }

@@ -9,10 +9,12 @@ import {
   SubscribeResponseSchema,
 } from "#gen/posthorn/v1/stream_service_pb.ts";
 import type { BatchSummary } from "#src/batches/queries.ts";
-import type { InboxEntryRow } from "#src/inbox/entry.ts";
+import { countsOf, type Head, type InboxEntryRow } from "#src/inbox/entry.ts";
 import { lengthOf, number, text, writeCounts, writeEntry } from "#src/inbox/wire.ts";
 import { format } from "#src/telemetry/message-traces.ts";
 import { encodeCursor } from "./cursor.ts";
+
+const EMPTY = new Uint8Array();
 
 /** An entry that arrived in an inbox, with its inbox after it. */
 export type Arrival = {
@@ -38,13 +40,24 @@ export type Arrival = {
   /** When it was accepted, in Unix milliseconds, if its way to the stream is measured. */
   acceptedMs?: number;
   counts: { unread: number; unseen: number; total: number; archived: number; snoozed: number };
-};
+} & Partial<Pick<InboxEntryRow, "readAt" | "archivedAt" | "snoozedUntil" | "seen" | "confirmedAt" | "updatedAt">>;
+
+/** An entry that was there before, at its new place: it came back from a snooze, or shows something else now. */
+export function arrivedAgain(row: InboxEntryRow, head: Head): Arrival {
+  return {
+    ...row,
+    epoch: head.epoch,
+    content: row.content ?? EMPTY,
+    tags: row.tags ?? [],
+    senderId: row.senderId ?? "",
+    expiresAt: row.expiresAt ?? undefined,
+    counts: countsOf(head),
+  };
+}
 
 const ARRIVED = NotificationArrivedSchema.field;
 const LIVE = LiveEventSchema.field;
 const RESPONSE = SubscribeResponseSchema.field;
-
-const EMPTY = new Uint8Array();
 
 /** Encodes the LiveEvent that tells a user's streams of an arrival. `out` is empty before and after. */
 export function encodeLiveArrival(arrival: Arrival, delivered: boolean, out: BinaryWriter): Uint8Array {

@@ -11,8 +11,9 @@ import {
   SubscribeResponseSchema,
 } from "#gen/posthorn/v1/stream_service_pb.ts";
 import type { Broker } from "#src/broker/broker.ts";
+import type { Head, InboxEntryRow } from "#src/inbox/entry.ts";
 import { live } from "#src/pipeline/flow.ts";
-import { type Arrival, encodeLiveArrival } from "./arrival.ts";
+import { type Arrival, arrivedAgain, encodeLiveArrival } from "./arrival.ts";
 import { topicTag } from "./filter.ts";
 
 /**
@@ -22,6 +23,8 @@ import { topicTag } from "./filter.ts";
 export type Live = {
   /** `delivered`: streams that asked for statuses are told DELIVERED with it, so nobody needs to say so besides. */
   arrived(tenantId: string, arrivals: readonly Arrival[], delivered: boolean): void;
+  /** The entry is at a new place, because its sender has changed it. */
+  shownAnew(tenantId: string, shown: { row: InboxEntryRow; head: Head }): void;
   statusChanged(tenantId: string, userId: string, change: MessageInitShape<typeof StatusChangedSchema>): void;
   inboxChanged(tenantId: string, userId: string, change: MessageInitShape<typeof InboxChangedSchema>): void;
   preferencesChanged(
@@ -55,13 +58,15 @@ export function livePublisher(broker: Broker): Live {
       kind,
       response: toBinary(SubscribeResponseSchema, create(SubscribeResponseSchema, { event })),
     });
+  const arrived: Live["arrived"] = (tenantId, arrivals, delivered) => {
+    for (const arrival of arrivals) {
+      const subject = live.user(namespace, tenantId, arrival.userId);
+      publishBytes(subject, encodeLiveArrival(arrival, delivered, writer));
+    }
+  };
   return {
-    arrived(tenantId, arrivals, delivered) {
-      for (const arrival of arrivals) {
-        const subject = live.user(namespace, tenantId, arrival.userId);
-        publishBytes(subject, encodeLiveArrival(arrival, delivered, writer));
-      }
-    },
+    arrived,
+    shownAnew: (tenantId, { row, head }) => arrived(tenantId, [arrivedAgain(row, head)], false),
     statusChanged: (tenantId, userId, value) => notice(tenantId, userId, Kind.STATUS, { case: "status", value }),
     inboxChanged: (tenantId, userId, value) => notice(tenantId, userId, Kind.NOTICE, { case: "inbox", value }),
     preferencesChanged: (tenantId, userId, changedFields, reconciled) =>

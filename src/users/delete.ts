@@ -62,6 +62,11 @@ export async function deleteUser(deps: DeleteUserDeps, tenantId: string, userId:
     await dissolveBatches(db, tenantId, [userId], by.now);
     await db.delete(batches).where(and(eq(batches.tenantId, tenantId), eq(batches.userId, userId)));
     // In this order: so does whoever notes what came of a hand-over lock them, or cancels.
+    const theirs = sql`tenant_id = ${tenantId}::uuid and user_id = ${userId}`;
+    await db.execute(sql`select count(*) from (
+      select from hand_overs where ${theirs} order by notification_id, step, channel for update) locked`);
+    await db.execute(sql`select count(*) from (
+      select from escalations where ${theirs} order by notification_id for update) locked`);
     for (const table of [handOvers, escalations])
       await db.delete(table).where(and(eq(table.tenantId, tenantId), eq(table.userId, userId)));
   });

@@ -17,6 +17,7 @@ import { testServices } from "../support/services.ts";
 import { smallStore } from "../support/small-store.ts";
 import { openReader } from "../support/stream-reader.ts";
 import { until } from "../support/until.ts";
+import { holding } from "./holding.ts";
 
 // What is cancelled after it was decided, and before outside channels have got all of it. They do as they are told.
 
@@ -27,37 +28,15 @@ const { IN_APP, EMAIL, SMS, PUSH } = Channel;
 const options = { services, clock, between: { channels } };
 const node = await platformOfFile(options);
 const { key } = node;
-const { newUser, send, get, told, reached, prefer } = escalating(node);
+const { newUser, send, get, told, reached } = escalating(node);
+const { on, satisfied, held } = holding(node, pass);
 const sql = postgres(services.databaseUrl, { max: 2, onnotice: () => undefined });
 afterAll(() => sql.end());
 const { tenantId } = node.tenant;
 const cancel = (id: string) => key.send.cancelNotification({ id });
 
-/** Whatever is due within that time has been handed over, or left, when this is. */
-async function on(ms: number): Promise<void> {
-  const escalation = { steps: [{ channel: PUSH, after: seconds(ms / 1000) }] };
-  const id = await send(newUser(), { channels: [IN_APP], escalation });
-  pass(ms);
-  await told(id, ({ step }) => step === 1);
-}
-
-/** A user who has had their text message of the day. */
-async function satisfied(): Promise<string> {
-  const user = newUser();
-  await prefer(user, { channelLimits: { smsPerDay: 1 } });
-  await reached(await send(user, { channels: [SMS] }), Status.DELIVERED);
-  return user;
-}
-
-/** One of theirs that waits for tomorrow. */
-async function held(user: string, more: Parameters<typeof send>[1] = {}): Promise<string> {
-  const id = await send(user, { channels: [SMS], ...more });
-  await told(id, ({ reason }) => reason === Reason.CHANNEL_DAY_LIMIT);
-  return id;
-}
-
 test("what is held until tomorrow is cancelled today, is told so, and does not come", async () => {
-  const user = await satisfied();
+  const user = await satisfied(newUser());
   const id = await held(user);
   await using reader = openReader(await node.clientsFor(user), { includeStatus: true });
   await reader.next("caughtUp");
@@ -83,7 +62,7 @@ test("what is held until tomorrow is cancelled today, is told so, and does not c
 });
 
 test("what is in the inbox stays there, and does not come by the channel that holds it", async () => {
-  const user = await satisfied();
+  const user = await satisfied(newUser());
   const id = await held(user, { channels: [IN_APP, SMS] });
   await using reader = openReader(await node.clientsFor(user), { includeStatus: true });
   await reader.next("caughtUp");
@@ -165,7 +144,7 @@ test.each<[string, Answer, Status, Reason, VerdictKind]>([
   ],
 ])("cancelled while a channel has it, which then %s, it is not tried again", async (_, does, status, reason, kind) => {
   const turn = Promise.withResolvers<void>();
-  const user = await satisfied();
+  const user = await satisfied(newUser());
   answerWith(async (message) => {
     await turn.promise;
     return does(message);
@@ -208,7 +187,7 @@ test("an escalation ends with it, by the inbox or by channels that did not take 
 });
 
 test("many are cancelled by ids, by a tag, by their batch and by their user as one is", async () => {
-  const user = await satisfied();
+  const user = await satisfied(newUser());
   for (const which of ["ids", "tag", "batch", "user"] as const) {
     const tags = [`many-${which}`];
     const ids = [await held(user, { tags }), await held(user, { tags, channels: [IN_APP, SMS] })];
@@ -239,7 +218,7 @@ test("of more than one call may cancel, a page that has more is cancelled in par
 });
 
 test("one that was found by its status is left alone if it has another once it is locked", async () => {
-  const id = await held(await satisfied());
+  const id = await held(await satisfied(newUser()));
   await using store = smallStore(services.databaseUrl);
   const by = { actor: "key:test", now: clock(), slot: 0 };
   const cancelIf = (statuses: Status[]) =>
@@ -274,7 +253,7 @@ test("what looks for escalations that go on reads none of those that have ended"
 });
 
 test("the members of a batch share the fate of its notification, which they have no other", async () => {
-  const user = await satisfied();
+  const user = await satisfied(newUser());
   const type = { key: "together", displayName: "Together", batching: { batchable: true, maxSize: 2 } };
   await key.types.createType({ type: { ...type, defaultChannels: [SMS] } });
   const members = [await send(user, { type: "together" }), await send(user, { type: "together" })];
@@ -295,7 +274,7 @@ test("the members of a batch share the fate of its notification, which they have
 });
 
 test("a claim that is being made is waited for, and counts as gone", async () => {
-  const id = await held(await satisfied());
+  const id = await held(await satisfied(newUser()));
   const { cancelling } = await sql.begin(async (claim) => {
     await claim`update hand_overs set claimed = true, attempts = attempts + 1, due_at = ${new Date(clock().getTime() + MINUTE)}
       where tenant_id = ${tenantId} and notification_id = ${id}`;

@@ -127,16 +127,21 @@ async function allSortsOfWork(): Promise<void> {
 
   // Collapse, cancel, change, release.
   await send("ann", { collapseKey: "same", schedule: at(HOUR) });
+  await send("ann", {
+    collapseKey: "same",
+    escalation: { steps: [{ channel: Channel.SMS, after: { seconds: 600n } }] },
+  });
   await send("ann", { collapseKey: "same" });
   const changed = await send("ann", { schedule: at(HOUR) });
   await key.send.updateNotification({ id: changed, tags: ["changed"] });
   await key.send.cancelNotification({ id: changed });
   const released = await send("ben", { schedule: at(1000) });
 
-  // Escalate: a step that is taken, a confirmation, an end.
+  // Escalate: a change, a step that is taken, a confirmation, an end.
   const escalation = { steps: [{ channel: Channel.SMS, after: { seconds: 600n } }], confirmationRequired: true };
   const paged = { type: "paged", escalation, priority: Priority.HIGH };
   const stepped = await send("cleo", paged);
+  await key.send.updateNotification({ id: stepped, content: { title: "changed" } });
   await key.send.confirmNotification({ id: await send("cleo", paged), reason: "a test" });
   await key.send.cancelEscalation({ id: await send("cleo", paged) });
   const outside = await send("cleo", { channels: [Channel.EMAIL] });

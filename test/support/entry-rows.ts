@@ -40,6 +40,7 @@ const entry = {
   archivedAt: fc.option(date),
   snoozedUntil: fc.option(date),
   expiresAt: fc.option(date),
+  updatedAt: fc.option(date),
   seen: fc.boolean(),
   confirmationRequired: fc.option(fc.boolean()),
   confirmedAt: fc.option(date),

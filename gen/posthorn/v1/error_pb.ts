@@ -182,9 +182,9 @@ export const ErrorReason = {
   IDEMPOTENCY_KEY_REUSED: 11,
 
   /**
-   * FAILED_PRECONDITION. The notification has been handed over or has ended, or,
-   * where it is to be changed, is decided;
-   * metadata `status` says where it stands.
+   * FAILED_PRECONDITION. The notification has been handed over or has ended; or it
+   * cannot be given another time any more, which names the field. Metadata `status`
+   * says where it stands.
    *
    * @generated from enum value: ERROR_REASON_NOTIFICATION_NOT_OPEN = 12;
    */

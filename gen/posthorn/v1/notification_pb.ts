@@ -1038,7 +1038,8 @@ export const Reason = {
   CANCELLED: 2,
 
   /**
-   * A newer notification with the same collapse_key took its place.
+   * A newer notification with the same collapse_key took its place; of a channel:
+   * before it was handed over there.
    *
    * @generated from enum value: REASON_SUPERSEDED = 3;
    */

@@ -1028,7 +1028,10 @@ export const ScheduleService: GenService<{
    * Creates a deadline or changes it. Its reminders move with it: one that
    * waits for its time keeps its id and gets the new time and content; one that
    * was delivered or has ended is not sent again for the same time, but is for
-   * another one. One that was cancelled stays so for its offset, wherever the
+   * another one. What outside channels have not got of one that is decided is
+   * stopped when its time moves, as CancelNotification does; has it reached nobody,
+   * and is its new time past with the deadline still ahead, it is made anew at once.
+   * One that was cancelled stays so for its offset, wherever the
    * deadline moves, until it is deleted and made again. Idempotent: the same
    * deadline again changes nothing. Fails with TOO_MANY_RESOURCES when it would be
    * one more to come than the server allows a user

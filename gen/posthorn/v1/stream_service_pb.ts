@@ -291,14 +291,17 @@ export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
   messageDesc(file_posthorn_v1_stream_service, 3);
 
 /**
- * A new entry in the inbox.
+ * A new entry in the inbox; or one that comes again in place of what there was of
+ * its notification, because a snooze has ended or its sender has changed it
+ * (`entry.update_time`).
  *
  * @generated from message posthorn.v1.NotificationArrived
  */
 export type NotificationArrived = Message<"posthorn.v1.NotificationArrived"> & {
   /**
    * The entry. Sequences rise strictly; without a filter they are contiguous
-   * except for entries deleted, expired or moved by a snooze before the replay.
+   * except for entries deleted, expired, or moved by a snooze or a change, before the
+   * replay.
    *
    * @generated from field: posthorn.v1.InboxEntry entry = 1;
    */

@@ -14,6 +14,7 @@ import { fenceContracts } from "./fence-contracts.ts";
 import { type Draft, firstStatus } from "./prepare.ts";
 import { acceptedResponse } from "./response.ts";
 import type { Accepted, NewRow, Submission } from "./submission.ts";
+import { type Collapsing, lockCollapseKeys, supersedeRows } from "./supersede.ts";
 
 export type Stored =
   /** `rows` leaves out the recipients for whom an earlier notification stands. */
@@ -271,66 +272,10 @@ async function insertFanouts(tx: Tx, tenantId: string, group: readonly Submissio
     ) as t (id, priority, request, content, actor, skip_before)`;
 }
 
-export type Collapsing = { id: string; userId: string; key: string };
-
 function collapsing(accepted: Accepted): Collapsing[] {
   return [...accepted].flatMap(([{ draft }, stored]) =>
     draft.collapseKey === undefined ? [] : stored.rows.map((row) => ({ ...row, key: draft.collapseKey ?? "" })),
   );
-}
-
-/**
- * Ends what the rows, which are stored already, take the place of. Of rows given together the one with the greatest id
- * stays; of rows that were stored by others it does not matter whose clock was ahead, and their history keeps its order.
- * Call `lockCollapseKeys` first.
- */
-export async function supersedeRows(
-  tx: Tx,
-  tenantId: string,
-  rows: readonly Collapsing[],
-  now: Date,
-  slot: number,
-): Promise<void> {
-  if (rows.length === 0) return;
-  const ids = plain(rows.map((row) => row.id));
-  await tx`
-    with superseded as (
-      select n.id from unnest(
-        ${ids}::uuid[], ${texts(rows.map((row) => row.userId))}::text[], ${texts(rows.map((row) => row.key))}::text[]
-      ) as newer (id, user_id, key)
-      join notifications n on n.tenant_id = ${tenantId} and n.user_id = newer.user_id and n.collapse_key = newer.key
-      where n.status in (1, 2, 3, 4) and n.batch_role is distinct from ${BatchRole.MERGED} and (n.id < newer.id or n.id <> all(${ids}::uuid[]))
-      order by n.id for update of n
-    ), ended as (
-      update notifications n
-      set status = ${Status.CANCELLED}, reason = ${Reason.SUPERSEDED}, due_at = null,
-        updated_at = greatest(n.updated_at, ${now})
-      where n.tenant_id = ${tenantId} and n.id = any(array(select id from superseded)) and n.status in (1, 2, 3, 4)
-        and n.batch_role is distinct from ${BatchRole.MERGED}
-      returning n.id, n.type, n.updated_at
-    ), history as (
-      insert into timeline (tenant_id, notification_id, at, status, channel, reason)
-      select ${tenantId}, id, updated_at, ${Status.CANCELLED}, 0, ${Reason.SUPERSEDED} from ended
-    )
-    insert into counters (tenant_id, hour, type, channel, status, slot, count)
-    select ${tenantId}, ${hourOf(now)}, type, 0, ${Status.CANCELLED}, ${slot}, count(*) from ended group by type order by type
-    on conflict (tenant_id, hour, type, channel, status, slot) do update set count = counters.count + excluded.count`;
-}
-
-/**
- * Lets Sends with the same user and collapse key store one after the other: of two at once, neither would see the other,
- * and both would be delivered.
- */
-export async function lockCollapseKeys(
-  tx: Tx,
-  tenantId: string,
-  rows: readonly Omit<Collapsing, "id">[],
-): Promise<void> {
-  if (rows.length === 0) return;
-  const names = texts(rows.map((row) => `${tenantId} ${row.userId} ${row.key}`));
-  await tx`
-    select pg_advisory_xact_lock(lock) from (
-      select distinct hashtextextended(name, 0) as lock from unnest(${names}::text[]) as t (name) order by lock) as locks`;
 }
 
 /** Keeps what a repeat of the same key is answered. */

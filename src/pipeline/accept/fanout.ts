@@ -14,9 +14,10 @@ import { recordedTrace } from "#src/telemetry/work-spans.ts";
 import { FANOUT_LEASE_MS, laneOf } from "../flow.ts";
 import type { AcceptDeps } from "./accept.ts";
 import { DEFAULT_TYPE } from "./accept.ts";
-import { claimDedupKeys, inPresentZones, insertRows, lockCollapseKeys, supersedeRows } from "./commit.ts";
+import { claimDedupKeys, inPresentZones, insertRows } from "./commit.ts";
 import { type Draft, draftOf, encodedIn, type TypeDefaults } from "./prepare.ts";
 import { dependsOnRecipient, type NewRow, rowsOf } from "./submission.ts";
+import { lockCollapseKeys, supersedeRows } from "./supersede.ts";
 import { typedContent } from "./typed-content.ts";
 
 /** Members handled in one transaction: bounds memory, and what a crash makes another worker repeat. */

@@ -1,6 +1,7 @@
 import { type Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import { hourOf } from "#src/analytics/hour.ts";
 import { followWholes, type MaybeWhole } from "#src/batches/follow.ts";
+import { type Stop, storedStop } from "#src/escalation/stop.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Claimed } from "./claim.ts";
@@ -20,8 +21,8 @@ export type CameOf =
   | { kind: "held"; hold: Hold }
   | { kind: "unwanted"; reason: Reason };
 
-/** `cancelledBy`: whoever cancelled it after it was claimed. */
-export type Result = CameOf & { claimed: Claimed; cancelledBy?: string };
+/** `cancelledBy`: by whom, and why, it was stopped after it was claimed. */
+export type Result = CameOf & { claimed: Claimed; cancelledBy?: Stop };
 
 /** `first`: it had reached its recipient in no other way before. */
 export type Delivered = { id: string; userId: string; channel: number; first: boolean };
@@ -39,7 +40,7 @@ export type Failed = {
   unwanted?: Reason;
   tooLate?: Reason;
   unknown?: true;
-  cancelledBy?: string;
+  cancelledBy?: Stop;
 };
 
 /**
@@ -108,8 +109,8 @@ export async function record(
 }
 
 /** Whoever has made an end of it: that it is not known what came of it would not have been one. */
-function stoppedBy({ kind, cancelledBy }: Result): string | undefined {
-  return kind === "cancelled" || kind === "unknown" ? cancelledBy : undefined;
+function stoppedBy({ kind, cancelledBy }: Result): string | null | undefined {
+  return kind === "cancelled" || kind === "unknown" ? cancelledBy?.actor : undefined;
 }
 
 function failedOf(result: Result): Failed {
@@ -143,11 +144,13 @@ async function withCancelled(tx: Tx, tenantId: string, results: readonly Result[
   const some = results.filter(({ kind }) => kind !== "sent");
   if (some.length === 0) return results;
   const ids = plain(some.map(({ claimed }) => claimed.notificationId));
-  const rows = await tx<{ id: string; step: number; channel: number; by: string }[]>`
-    select notification_id as id, step, channel, cancelled_by as by from hand_overs
+  const rows = await tx<
+    { id: string; step: number; channel: number; cancelledBy: string; cancelReason: Reason | null }[]
+  >`
+    select notification_id as id, step, channel, cancelled_by as "cancelledBy", cancel_reason as "cancelReason" from hand_overs
     where tenant_id = ${tenantId} and notification_id = any(${ids}::uuid[]) and cancelled_by is not null`;
   if (rows.length === 0) return results;
-  const by = new Map(rows.map((row) => [`${row.id}:${row.step}:${row.channel}`, row.by]));
+  const by = new Map(rows.map((row) => [`${row.id}:${row.step}:${row.channel}`, storedStop(row)]));
   return results.map((result): Result => {
     const { claimed } = result;
     const cancelledBy = by.get(`${claimed.notificationId}:${claimed.step}:${claimed.channel}`);

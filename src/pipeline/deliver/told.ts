@@ -8,10 +8,12 @@ import {
   VerdictSchema,
 } from "#gen/posthorn/v1/notification_pb.ts";
 import type { Claimed } from "./claim.ts";
-import type { CameOf } from "./record.ts";
+import type { CameOf, Result } from "./record.ts";
+
+type Told = CameOf & Pick<Result, "cancelledBy">;
 
 /** What is kept of it on the timeline. */
-export function detailOf(result: CameOf & { claimed: Pick<Claimed, "step" | "channel"> }): Uint8Array {
+export function detailOf(result: Told & { claimed: Pick<Claimed, "step" | "channel"> }): Uint8Array {
   const { step, channel } = result.claimed;
   const reason = reasonOf(result);
   if (result.kind === "held") {
@@ -40,10 +42,10 @@ const VERDICTS: { [kind in CameOf["kind"]]?: VerdictKind } = {
   unknown: VerdictKind.UNKNOWN,
 };
 
-export function reasonOf(result: CameOf): Reason {
+export function reasonOf(result: Told): Reason {
   if (result.kind === "sent") return Reason.UNSPECIFIED;
   if (result.kind === "unknown") return Reason.OUTCOME_UNKNOWN;
-  if (result.kind === "cancelled") return Reason.CANCELLED;
+  if (result.kind === "cancelled") return result.cancelledBy?.reason ?? Reason.CANCELLED;
   if (result.kind === "unwanted") return result.reason;
   if (result.kind === "held") return result.hold.reason;
   return result.kind === "expired" ? (result.reason ?? Reason.EXPIRED) : Reason.CHANNEL_UNAVAILABLE;

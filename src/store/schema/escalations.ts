@@ -28,6 +28,7 @@ export const escalations = pgTable(
     index("escalations_due").on(t.dueAt).where(sql`due_at is not null`),
     // Those that go on: who looks for a tenant's reads none of the many that have ended.
     index("escalations_open").on(t.tenantId, t.notificationId).where(sql`due_at is not null`),
+    index("escalations_open_user").on(t.userId, t.tenantId).where(sql`due_at is not null`),
     index("escalations_user").on(t.userId, t.tenantId),
     index("escalations_ended").on(t.endedAt).where(sql`ended_at is not null`),
   ],
@@ -61,6 +62,8 @@ export const handOvers = pgTable(
     claimed: boolean("claimed").notNull().default(false),
     /** Whoever cancelled it while it was claimed: it is not tried again. */
     cancelledBy: text("cancelled_by"),
+    /** Why: CANCELLED, which null means too, or SUPERSEDED by a newer one. */
+    cancelReason: smallint("cancel_reason"),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.notificationId, t.step, t.channel] }),

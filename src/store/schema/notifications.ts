@@ -112,6 +112,8 @@ export const inbox = pgTable(
     expiresAt: instant("expires_at"),
     /** The sequence of the first entry of its group, which is the group's name. */
     groupSeq: bigint("group_seq", { mode: "number" }),
+    /** When its sender last changed what it shows, which gave it its sequence. */
+    updatedAt: instant("updated_at"),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.userId, t.seq, t.arrivedAt] }),
