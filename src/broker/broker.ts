@@ -49,6 +49,8 @@ export async function connectBroker(config: BrokerConfig, log: Logger): Promise<
     pingInterval: 2000,
     maxPingOut: 2,
     timeout: 5000,
+    // Two stacks for each message published, in case it is not answered: that it was not says as much.
+    noAsyncTraces: true,
     ...(config.user === undefined ? {} : { user: config.user, pass: config.password ?? "" }),
     ...(config.token === undefined ? {} : { token: config.token }),
     ...(config.credentialsFile === undefined

@@ -98,7 +98,7 @@ export function preferenceCache(deps: PreferenceCacheDeps): PreferenceCache {
       else tickets.set(userId, here?.ticket);
     });
     if (tickets.size === 0) return found;
-    const read = await store.tenant(tenantId, (tx) => readCopies(tx, tenantId, [...tickets.keys()]));
+    const read = await store.tenantAtOnce(tenantId, (tx) => readCopies(tx, tenantId, [...tickets.keys()]));
     const fillable = read.flatMap((copy) => {
       const ticket = tickets.get(copy.userId);
       return ticket === undefined ? [] : [{ copy, ticket }];

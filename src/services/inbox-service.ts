@@ -57,7 +57,9 @@ export function inboxService({ inbox, store, clock, pageTokens, looked }: InboxS
       };
       const list = async (tx: Tx): Promise<GroupedEntryRow[]> =>
         grouped ? listGrouped(tx, of, page) : (await listEntries(tx, of, page)).map((row) => ({ ...row, group: null }));
-      const [rows, heads] = await store.tenant(of.tenantId, (tx) =>
+      // What is grouped is read in two steps.
+      const read = grouped ? store.tenant : store.tenantAtOnce;
+      const [rows, heads] = await read(of.tenantId, (tx) =>
         Promise.all([list(tx), readHeads(tx, of.tenantId, [of.userId])]),
       );
       const last = rows.length > size ? rows[size - 1] : undefined;
@@ -72,7 +74,7 @@ export function inboxService({ inbox, store, clock, pageTokens, looked }: InboxS
 
     async getEntry(request, call) {
       const of = owner(request, call);
-      const [row] = await store.tenant(of.tenantId, (tx) =>
+      const [row] = await store.tenantAtOnce(of.tenantId, (tx) =>
         entriesByNotification(tx, of, [request.notificationId], clock()),
       );
       if (row === undefined) throw notFound("inbox_entry");
@@ -81,7 +83,7 @@ export function inboxService({ inbox, store, clock, pageTokens, looked }: InboxS
 
     async getCounts(request, call) {
       const of = owner(request, call);
-      const heads = await store.tenant(of.tenantId, (tx) => readHeads(tx, of.tenantId, [of.userId]));
+      const heads = await store.tenantAtOnce(of.tenantId, (tx) => readHeads(tx, of.tenantId, [of.userId]));
       return { counts: toCounts(heads.get(of.userId)) };
     },
 

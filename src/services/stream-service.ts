@@ -56,7 +56,7 @@ export function streamService(deps: StreamServiceDeps): Service {
     async ack(request, call) {
       const userId = targetUser(request, call);
       const through = Number(request.throughSequence);
-      const heads = await deps.store.tenant(call.tenantId, (tx) => readHeads(tx, call.tenantId, [userId]));
+      const heads = await deps.store.tenantAtOnce(call.tenantId, (tx) => readHeads(tx, call.tenantId, [userId]));
       const head = heads.get(userId);
       if (through > (head?.seq ?? 0)) {
         throw invalidField("through_sequence", `is ahead of the inbox, whose newest entry is ${head?.seq ?? 0}`);

@@ -1,3 +1,4 @@
+import { setImmediate as turn } from "node:timers/promises";
 import type { Sql, TransactionSql } from "postgres";
 import { Unreached } from "./gate.ts";
 
@@ -15,24 +16,36 @@ type Work = (tx: TransactionSql) => Promise<unknown>;
  * That a transaction could not be begun is told as Unreached.
  */
 export function safeBegin(begin: Sql["begin"]): (work: Work) => Promise<unknown> {
-  return async (work) => {
-    const first = { began: false };
-    try {
-      return await beginOnce(begin, work, first);
-    } catch (error) {
-      if (first.began) throw error;
-      if ((error as { severity?: string }).severity !== "FATAL") throw new Unreached(error);
-    }
-    const second = { began: false };
-    try {
-      return await beginOnce(begin, work, second);
-    } catch (error) {
-      throw second.began ? error : new Unreached(error);
-    }
-  };
+  return (work) => onceMore((progress) => beginOnce(begin, work, progress));
 }
 
-async function beginOnce(begin: Sql["begin"], work: Work, progress: { began: boolean }): Promise<unknown> {
+/** Whether Postgres has begun the transaction. */
+export type Progress = { began: boolean };
+
+/** Begins again what the end of its connection came before. */
+export async function onceMore<T>(run: (progress: Progress) => Promise<T>): Promise<T> {
+  const first = { began: false };
+  try {
+    return await run(first);
+  } catch (error) {
+    if (first.began) throw error;
+    if ((error as { severity?: string }).severity !== "FATAL") throw new Unreached(error);
+  }
+  const second = { began: false };
+  try {
+    return await run(second);
+  } catch (error) {
+    throw second.began ? error : new Unreached(error);
+  }
+}
+
+/** If a connection has ended, that is known after this: a reset is told the query first, and a turn later as the end. */
+export async function endIsKnown(): Promise<void> {
+  await turn();
+  await turn();
+}
+
+async function beginOnce(begin: Sql["begin"], work: Work, progress: Progress): Promise<unknown> {
   let over = false;
   let lost = false;
   try {
@@ -42,9 +55,7 @@ async function beginOnce(begin: Sql["begin"], work: Work, progress: { began: boo
         return await work(fenced(tx, () => over));
       } catch (error) {
         over = true;
-        // If the connection has ended, that is known by then: a reset is told the query first, and a turn later as the end.
-        await new Promise(setImmediate);
-        await new Promise(setImmediate);
+        await endIsKnown();
         throw error;
       } finally {
         over = true;

@@ -5,6 +5,7 @@ import postgres, { type Sql, type TransactionSql } from "postgres";
 import { WITH_ARRAYS } from "./array-types.ts";
 import { safeBegin } from "./begin.ts";
 import { type GateUse, poolGate } from "./gate.ts";
+import { pipelined, type Work } from "./pipelined.ts";
 import { pgSockets } from "./sockets.ts";
 
 export type StoreConfig = {
@@ -29,8 +30,13 @@ export type Db = Parameters<Parameters<PostgresJsDatabase["transaction"]>[0]>[0]
  * way to Postgres calls are refused at once (DEPENDENCY_UNAVAILABLE): see gate.ts.
  */
 export type Store = AsyncDisposable & {
-  /** Runs raw statements of one tenant in one transaction. For hot paths. Retried once when Postgres broke a deadlock. */
-  tenant<T>(tenantId: string, work: (tx: Tx) => Promise<T>): Promise<T>;
+  /**
+   * Runs raw statements of one tenant in one transaction. For hot paths. Retried once when Postgres broke a deadlock. The
+   * first statements go with BEGIN, and after `last` was called COMMIT with the last ones (pipelined.ts).
+   */
+  tenant<T>(tenantId: string, work: Work<T>): Promise<T>;
+  /** The same for work that sends all of its statements before it waits for anything: one round trip. */
+  tenantAtOnce<T>(tenantId: string, work: (tx: Tx) => Promise<T>): Promise<T>;
   /** Runs Drizzle queries of one tenant in one transaction. */
   tenantDb<T>(tenantId: string, work: (db: Db) => Promise<T>): Promise<T>;
   /** Runs raw statements over all tenants in one transaction. Only for the scheduler, the reconciler and credentials. */
@@ -100,18 +106,17 @@ export function openStore(config: StoreConfig): Store {
   const systemGate = gate(SYSTEM_POOL);
   const systemColdGate = gate(SYSTEM_COLD_POOL);
 
+  const beginHot = pipelined(hot);
+  const tenant: Store["tenant"] = (tenantId, work) =>
+    hotGate(() => retryDeadlock(() => beginHot(`set local posthorn.tenant = ${literal(tenantId)}`, work)));
+
   return {
-    tenant: (tenantId, work) =>
-      hotGate(() =>
-        retryDeadlock(() =>
-          begin(hot, async (tx) => {
-            // Not awaited by itself: the driver sends it together with the first statement.
-            const named = tx`select set_config('posthorn.tenant', ${tenantId}, true)`.execute();
-            const [result] = await Promise.all([work(tx), named]);
-            return result;
-          }),
-        ),
-      ),
+    tenant,
+    tenantAtOnce: (tenantId, work) =>
+      tenant(tenantId, (tx, last) => {
+        last();
+        return work(tx);
+      }),
     tenantDb: (tenantId, work) =>
       coldGate(() =>
         retryDeadlock(() =>
@@ -134,6 +139,11 @@ export function openStore(config: StoreConfig): Store {
       await Promise.all([hot, cold, system, systemCold].map((client) => client.end({ timeout: 5 })));
     },
   };
+}
+
+/** A text constant (standard_conforming_strings). */
+function literal(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`;
 }
 
 function begin<T>(client: Sql, work: (tx: Tx) => Promise<T>): Promise<T> {

@@ -48,7 +48,7 @@ export function openingReader(store: Store): (tenantId: string, userId: string) 
 }
 
 async function readOpenings(store: Store, tenantId: string, userIds: string[]): Promise<(userId: string) => Opening> {
-  const [heads, memberships] = await store.tenant(tenantId, (tx) =>
+  const [heads, memberships] = await store.tenantAtOnce(tenantId, (tx) =>
     Promise.all([
       readHeads(tx, tenantId, userIds),
       tx<{ userId: string; topics: string[] }[]>`

@@ -52,7 +52,7 @@ export function replayReader(store: Store, clock: Clock): (missed: Missed) => Pr
     const batch = takeBatch(tenantId);
     if (batch.size === 0) return;
     try {
-      const replayed = await store.tenant(tenantId, async (tx) => {
+      const replayed = await store.tenantAtOnce(tenantId, async (tx) => {
         // The heads after the entries: were one another inbox's, its entries might be too.
         const [rows, heads] = await Promise.all([
           replay(tx, tenantId, [...batch.values()], clock()),

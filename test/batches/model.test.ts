@@ -65,7 +65,7 @@ class Real {
     ...store,
     tenant: async (tenantId, work) => {
       const result = await store.tenant(tenantId, async (tx) => {
-        const result = await work(tx);
+        const result = await work(tx, () => undefined);
         if (this.fuse-- === 0) throw new Died();
         return result;
       });

@@ -25,7 +25,9 @@ function stopping(store: Store): Store {
   return {
     ...store,
     tenant: (tenantId, work) =>
-      store.tenant(tenantId, (tx) => work(String(work).includes("applyClosings") ? beforeItWrites(tx) : tx)),
+      store.tenant(tenantId, (tx, last) =>
+        work(String(work).includes("applyClosings") ? beforeItWrites(tx) : tx, last),
+      ),
     system: async (work) =>
       !releases && String(work).includes("claimDue") ? ([] as Awaited<ReturnType<typeof work>>) : store.system(work),
     [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),

@@ -36,8 +36,9 @@ export type Target = { name: string; pid: number; child?: Child; worker?: Child 
 export type Watch = (event: Message, tell: (word: "go" | "stop" | "leave") => void) => Promise<void> | undefined;
 
 /**
- * Puts the load of `job` on a process and tells how it went. With `profile`, what the process did while it was measured is
- * kept as `.results/bench/<scenario>.cpuprofile` and summed up on standard error.
+ * Puts the load of `job` on a process and tells how it went. With `profile`, what the process did while it was measured,
+ * and its worker where that is another, is kept as `.results/bench/<scenario>-<name>.cpuprofile` and summed up on standard
+ * error.
  *
  * @throws also when `watch` does.
  */
@@ -68,12 +69,12 @@ export async function loadOn(lab: Lab, job: Job, target: Target, watch: Watch = 
   ]);
   const before = cpuTime(named);
   const began = performance.now();
-  const profiled = target.profile ? target.child : undefined;
-  profiled?.send({ do: "profile" } satisfies Command);
+  const profiled = target.profile ? { [name]: target.child, worker: target.worker } : {};
+  for (const child of Object.values(profiled)) child?.send({ do: "profile" } satisfies Command);
   const { count } = await next("measured");
   const after = cpuTime(named);
   const seconds = (performance.now() - began) / 1000;
-  if (profiled) await keepProfile(lab, profiled);
+  for (const [who, child] of Object.entries(profiled)) if (child) await keepProfile(lab, who, child);
   const { event: _, ...result } = await next("result");
   return {
     result: result as LoadResult,
@@ -87,12 +88,12 @@ function together(one: number | undefined, other = 0): number | undefined {
   return one === undefined ? undefined : one + other;
 }
 
-async function keepProfile({ scenario, say }: Lab, child: Child): Promise<void> {
+async function keepProfile({ scenario, say }: Lab, who: string, child: Child): Promise<void> {
   await mkdir(RESULTS, { recursive: true });
-  const file = join(RESULTS, `${scenario}.cpuprofile`);
+  const file = join(RESULTS, `${scenario}-${who}.cpuprofile`);
   child.send({ do: "keep", file } satisfies Command);
   await child.next("keep");
   const profile = JSON.parse(await readFile(file, "utf8")) as CpuProfile;
   for (const line of [...profileLines(profile, ROOT), ...turnLines(profile, ROOT)]) say(line);
-  say(`the whole profile: ${file}`);
+  say(`the whole profile of ${who}: ${file}`);
 }

@@ -128,7 +128,7 @@ function parse(words: readonly string[]): { chosen: readonly Scenario[]; options
     .option("--count <n>", "critical, neighbour, backlog: how many wait; streams: broadcasts; resume: missed", positive)
     .option("--rows <n>", "history: rows at the end", positive)
     .option("--no-peers", "only Posthorn")
-    .option("--profile", "tell where the server's processor time went", false)
+    .option("--profile", "tell where the processor time of the server, and of its worker, went", false)
     .option("--client <language>", "go or node; default: go where it can be built", language)
     .option("--timeout <seconds>", "give a scenario up after", positive, 1_800)
     .addHelpText(

@@ -103,7 +103,7 @@ export function stoppableTakings() {
         };
         if (at === "before") await wait();
         return store.tenant(tenantId, async (tx) => {
-          const result = await work(tx);
+          const result = await work(tx, () => undefined);
           if (at === "uncommitted") await wait();
           return result;
         });

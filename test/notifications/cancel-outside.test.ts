@@ -239,7 +239,7 @@ test("what looks for escalations that go on reads none of those that have ended"
     ...small,
     tenant: (of, work) =>
       small.tenant(of, async (tx) => {
-        const done = await work(tx);
+        const done = await work(tx, () => undefined);
         const [row] = await tx<{ rows: number }[]>`select (seq_tup_read + idx_tup_fetch)::int as rows
           from pg_stat_xact_user_tables where relname = 'escalations' and schemaname = current_schema()`;
         read += row?.rows ?? 0;

@@ -27,7 +27,7 @@ function stopping(store: Store): Store {
         await goOn;
       }
       return store.tenant(tenantId, async (tx) => {
-        const result = await work(tx);
+        const result = await work(tx, () => undefined);
         if (at === "uncommitted") {
           reached();
           await goOn;

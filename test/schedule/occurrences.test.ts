@@ -46,7 +46,7 @@ function dying(at: number, when: "before" | "after"): Store {
     tenant: async (tenantId, work) => {
       const mine = ++count === at;
       const result = await store.tenant(tenantId, async (tx) => {
-        const done = await work(tx);
+        const done = await work(tx, () => undefined);
         if (mine && when === "before") throw new Error("killed before the commit");
         return done;
       });

@@ -83,7 +83,9 @@ export function accepting(
     const slot = slots[turn++ % slots.length] ?? 0;
     const idempotencyTtlMs = config.idempotencyTtlHours * 3_600_000;
     const stored = await commitCurrent(group, (current) =>
-      deps.store.tenant(tenantId, (tx) => commitGroup(tx, tenantId, current, { now, slot, idempotencyTtlMs })),
+      deps.store.tenant(tenantId, (tx, last) =>
+        commitGroup(tx, tenantId, current, { now, slot, idempotencyTtlMs }, last),
+      ),
     );
     measureGroup(deps.metrics, group, stored, began);
     // Not awaited: what is committed will be queued, if not by this then by the reconciler.

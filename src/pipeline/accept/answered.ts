@@ -23,7 +23,7 @@ export async function answeredBefore(
   });
   if (repeats.length === 0) return new Map();
   const keys = repeats.map(({ request }) => request.idempotencyKey);
-  const known = await store.tenant(tenantId, (tx) => findAnswers(tx, tenantId, keys, now));
+  const known = await store.tenantAtOnce(tenantId, (tx) => findAnswers(tx, tenantId, keys, now));
   return new Map(
     repeats.flatMap(({ request, index }) => {
       const answer = known.get(request.idempotencyKey);

@@ -35,13 +35,15 @@ export type CommitContext = {
  *
  * Locks are taken in one order (the fence of local times, idempotency keys sorted, dedup keys sorted, collapse keys sorted,
  * then rows, then types), so that two groups can wait for each other but never in a circle. Throws StaleContract when a
- * payload was judged by a contract that is not current any more; then nothing is stored.
+ * payload was judged by a contract that is not current any more; then nothing is stored. `last`: see Store.tenant; where
+ * the caller has more to do in the transaction, it gives none.
  */
 export async function commitGroup(
   tx: Tx,
   tenantId: string,
   given: readonly Submission[],
   context: CommitContext,
+  last: () => void = () => undefined,
 ): Promise<Stored[]> {
   const group = await inPresentZones(tx, tenantId, given);
   const earlier = await claimIdempotencyKeys(tx, tenantId, group, context);
@@ -58,6 +60,8 @@ export async function commitGroup(
     ]),
   );
   const collapsed = collapsing(accepted);
+  // Of contracts the answers say whether all of it may be stored.
+  if (!fresh.some(({ draft }) => draft.contractId !== undefined)) last();
   // Sent together, answered together: one round trip for the usual Send.
   await Promise.all([
     lockCollapseKeys(tx, tenantId, collapsed),

@@ -1,4 +1,5 @@
 import type { SpanContext } from "@opentelemetry/api";
+import { BatchRole } from "#src/batches/role.ts";
 import type { Clock } from "#src/clock.ts";
 import { madeAtMs, type NewId } from "#src/ids.ts";
 import { readLooks } from "#src/learning/queries.ts";
@@ -65,7 +66,7 @@ export async function route(
   context: RouteContext,
 ): Promise<void> {
   const started = performance.now();
-  const waiting = await deps.store.tenant(tenantId, (tx) => loadWaiting(tx, tenantId, ids));
+  const waiting = await deps.store.tenantAtOnce(tenantId, (tx) => loadWaiting(tx, tenantId, ids));
   if (waiting.length === 0) return;
   const loaded = performance.now();
   const now = deps.clock();
@@ -75,7 +76,7 @@ export async function route(
   const good = await goodHoursOf(
     waiting,
     { preferences: (userId) => preferences.get(userId), rules: (type) => types.get(type)?.rules },
-    (userIds) => deps.store.tenant(tenantId, (tx) => readLooks(tx, tenantId, userIds)),
+    (userIds) => deps.store.tenantAtOnce(tenantId, (tx) => readLooks(tx, tenantId, userIds)),
     now,
   );
   const { verdicts, reservations, conclusions } = await decideChunk(
@@ -92,8 +93,9 @@ export async function route(
   );
   const concluded = performance.now();
   const stored = await orOutdated(
-    deps.store.tenant(tenantId, async (tx) => {
+    deps.store.tenant(tenantId, async (tx, last) => {
       const decisions = { waiting, verdicts, reservations, conclusions, types };
+      if (nothingFollows(waiting, conclusions)) last();
       const { final, joined } = await joinTheirBatches(deps, tx, tenantId, decisions, now);
       const committing = { now, slot: context.slot, epoch: context.epoch };
       const committed = await commitDecisions(tx, tenantId, final, committing);
@@ -132,6 +134,14 @@ export async function route(
   // what is no longer so.
   const missed = waiting.filter((row) => !decided.has(row.id)).map((row) => row.id);
   if (missed.length > 0) await route(deps, tenantId, missed, { ...context, again: true });
+}
+
+/** Whether the commit of the decisions is all there is to store, whatever it answers: most chunks are so. */
+function nothingFollows(waiting: readonly Waiting[], conclusions: readonly Conclusion[]): boolean {
+  return (
+    waiting.every(({ batchRole }) => batchRole !== BatchRole.WHOLE) &&
+    conclusions.every(({ plan, handOver, escalation }) => (plan ?? handOver ?? escalation) === undefined)
+  );
 }
 
 async function orOutdated<T>(work: Promise<T>): Promise<T | undefined> {

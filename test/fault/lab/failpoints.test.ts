@@ -8,6 +8,7 @@ import { SendService } from "#gen/posthorn/v1/send_service_pb.ts";
 import { TopicService } from "#gen/posthorn/v1/topic_service_pb.ts";
 import { BatchRule_Mode, DeliveryMode, TypeService } from "#gen/posthorn/v1/type_service_pb.ts";
 import type { Queue } from "#src/pipeline/queue.ts";
+import { openStore, type Store } from "#src/store/store.ts";
 import { freshServices } from "../../support/services.ts";
 import { labChannels, labFolder } from "./channels.ts";
 import { connectTo } from "./connection.ts";
@@ -76,6 +77,36 @@ test("a node under a little traffic comes to every failpoint", async () => {
   await expect.poll(() => [...missed], { timeout: 45_000 }).toEqual([]);
 });
 
+test("the point before a commit is before one that is sent along with the last statements", async () => {
+  await using services = await freshServices();
+  await using store = openStore({
+    url: services.databaseUrl,
+    hotPoolSize: 1,
+    poolSize: 1,
+    statementTimeoutMs: 10_000,
+    lockTimeoutMs: 10_000,
+    prepare: true,
+  });
+  const passed: string[] = [];
+  const sent: Store = {
+    ...store,
+    tenant: (of, work) =>
+      store.tenant(of, (tx, last) =>
+        work(tx, () => {
+          queueMicrotask(() => process.nextTick(() => passed.push("COMMIT")));
+          last();
+        }),
+      ),
+    [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+  };
+  const watched = failpoints((point) => passed.push(point)).store?.(sent);
+  await watched?.tenant("01890000-0000-7000-8000-00000000000c", async (tx, last) => {
+    last();
+    await tx`update users set display_name = '' where id = 'nobody'`;
+  });
+  expect(passed).toEqual(["other:before-write", "other:before-commit", "COMMIT", "other:after-commit"]);
+});
+
 /**
  * Where stages and jobs begin transactions, in the order in which they do, and what these are. A new one fails here until it
  * has a name, and with it points of its own; "other" ones have the points of all that write.
@@ -123,4 +154,4 @@ test("every transaction of a stage or a job has its failpoints", () => {
   expect(NAMED.filter((name) => !named.has(name))).toEqual([]);
 });
 
-const BEGINS = /\bstore\s*\.(tenant|tenantDb|system|systemDb)\(/g;
+const BEGINS = /\bstore\s*\.(tenant|tenantAtOnce|tenantDb|system|systemDb)\(/g;

@@ -94,16 +94,28 @@ export function failpoints(reached: (point: Failpoint) => void, own?: Channels):
 function watchedStore(store: Store, reached: (point: Failpoint) => void): Store {
   const watching =
     <A>(overhear: (arg: A, tell: (statement: string) => void) => A) =>
-    async <T>(run: (work: (arg: A) => Promise<T>) => Promise<T>, work: (arg: A) => Promise<T>): Promise<T> => {
+    async <T>(
+      run: (work: (arg: A, last?: () => void) => Promise<T>) => Promise<T>,
+      work: (arg: A, last: () => void) => Promise<T>,
+    ): Promise<T> => {
       let name: Transaction | undefined;
       const hear = (statement: string) => {
         if (name !== undefined) return;
         name = nameOf(statement);
         if (name !== undefined) reached(`${name}:before-write`);
       };
-      const result = await run(async (arg) => {
-        const done = await work(overhear(arg, hear));
-        if (name !== undefined) reached(`${name}:before-commit`);
+      const result = await run(async (arg, last) => {
+        let isBefore = true;
+        const beforeCommit = () => {
+          if (isBefore && name !== undefined) reached(`${name}:before-commit`);
+          isBefore = false;
+        };
+        const done = await work(overhear(arg, hear), () => {
+          // When the last statements have been sent, and COMMIT has not.
+          queueMicrotask(() => process.nextTick(beforeCommit));
+          last?.();
+        });
+        beforeCommit();
         return done;
       });
       if (name !== undefined) reached(`${name}:after-commit`);
@@ -114,6 +126,7 @@ function watchedStore(store: Store, reached: (point: Failpoint) => void): Store 
   return {
     ...store,
     tenant: (tenantId, work) => raw((inner) => store.tenant(tenantId, inner), work),
+    tenantAtOnce: (tenantId, work) => raw((inner) => store.tenantAtOnce(tenantId, inner), work),
     system: (work) => raw((inner) => store.system(inner), work),
     tenantDb: (tenantId, work) => drizzled((inner) => store.tenantDb(tenantId, inner), work),
     systemDb: (work) => drizzled((inner) => store.systemDb(inner), work),

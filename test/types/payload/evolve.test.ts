@@ -25,7 +25,7 @@ const held = await platformOfFile({
       async tenant(tenantId, work) {
         await hold.before;
         return store.tenant(tenantId, async (tx) => {
-          const result = await work(tx);
+          const result = await work(tx, () => undefined);
           await hold.commit;
           return result;
         });
