@@ -74,10 +74,19 @@ export function framed(bytes: Uint8Array, allocate = Buffer.allocUnsafe): Buffer
   return frame;
 }
 
-/** Answers of a stream, of which the next can be had without a turn of the event loop when it is there already. */
-export type EncodedStream = AsyncIterable<Encoded> & {
-  [Symbol.asyncIterator](): AsyncIterator<Encoded, undefined> & { take(): Encoded | undefined };
+/** Is told one thing, once: what comes next, or that nothing does any more, with the error if that is why. */
+export type Taker = { given(answer: Encoded): void; ended(error: unknown): void };
+
+/** Hands over without promises: ten thousand streams wait most of their time, and get one event together. */
+export type EncodedAnswers = AsyncIterator<Encoded, undefined> & {
+  /** What is there already. */
+  take(): Encoded | undefined;
+  /** When `take` had nothing. The taker may be told at once, and within the work of whoever fills the stream. */
+  tellNext(taker: Taker): void;
 };
+
+/** Answers of a stream that are encoded already. */
+export type EncodedStream = AsyncIterable<Encoded> & { [Symbol.asyncIterator](): EncodedAnswers };
 
 type Unary<M extends DescMethod> = (
   request: MessageShape<M["input"]>,

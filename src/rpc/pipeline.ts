@@ -6,7 +6,7 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import { checkAccess } from "./access.ts";
 import { ACCESS_RULES, type AccessRule } from "./access-rules.ts";
-import type { Principal, Service } from "./call.ts";
+import type { EncodedAnswers, Principal, Service } from "./call.ts";
 import type { Exchange } from "./exchange.ts";
 import { type Procedure, procedures } from "./procedure.ts";
 import { rpcTelemetry, type Tell, within } from "./rpc-telemetry.ts";
@@ -73,8 +73,12 @@ export function callUnary(exchange: Exchange, request: Message): Promise<unknown
   return within(exchange.context, () => exchange.procedure.handler(request, exchange)) as Promise<unknown>;
 }
 
-/** What a streaming method answers. `take` gives the next answer if it is there already: see EncodedStream. */
-export type Answers = AsyncIterator<unknown> & { take?(): unknown };
+/** What a streaming method answers. */
+export type Answers = AsyncIterator<unknown> | EncodedAnswers;
+
+export function areEncoded(answers: Answers): answers is EncodedAnswers {
+  return "tellNext" in answers;
+}
 
 /**
  * The answers of a streaming method. The iterator of a handler that makes them runs with the call's span active; one that
@@ -84,9 +88,9 @@ export type Answers = AsyncIterator<unknown> & { take?(): unknown };
 export function callStream(exchange: Exchange, request: unknown): Answers {
   const answers = within(exchange.context, () => exchange.procedure.handler(request, exchange));
   const iterator = (answers as AsyncIterable<unknown>)[Symbol.asyncIterator]() as Answers;
-  if (iterator.take !== undefined) return iterator;
+  if (areEncoded(iterator)) return iterator;
   return {
     next: () => within(exchange.context, () => iterator.next()),
-    return: async (value) => (await iterator.return?.(value)) ?? { done: true, value: undefined },
+    return: async (value?: unknown) => (await iterator.return?.(value)) ?? { done: true, value: undefined },
   };
 }

@@ -1,4 +1,4 @@
-import type { Encoded } from "#src/rpc/call.ts";
+import type { Encoded, Taker } from "#src/rpc/call.ts";
 
 type Answer = IteratorResult<Encoded, undefined>;
 
@@ -10,7 +10,7 @@ export class OutQueue {
   #bytes = 0;
   #taken = 0;
   #ending: { error: unknown } | undefined;
-  #reader: PromiseWithResolvers<Answer> | undefined;
+  #taker: Taker | undefined;
   #roomy: (() => void) | undefined;
 
   constructor(maxMessages: number, maxBytes: number) {
@@ -21,10 +21,11 @@ export class OutQueue {
   /** False when it is full: nothing was taken. */
   push(message: Encoded): boolean {
     if (this.#ending !== undefined) return true;
-    if (this.#reader !== undefined) {
+    const taker = this.#taker;
+    if (taker !== undefined) {
       this.#taken++;
-      this.#reader.resolve({ done: false, value: message });
-      this.#reader = undefined;
+      this.#taker = undefined;
+      taker.given(message);
       return true;
     }
     // What is larger than all the room there is goes alone.
@@ -56,8 +57,9 @@ export class OutQueue {
   end(error: unknown): void {
     if (this.#ending !== undefined) return;
     this.#ending = { error };
-    if (this.#reader !== undefined) settle(this.#reader, error);
-    this.#reader = undefined;
+    const taker = this.#taker;
+    this.#taker = undefined;
+    taker?.ended(error);
     this.#roomy?.();
   }
 
@@ -71,14 +73,22 @@ export class OutQueue {
     return message;
   }
 
+  /** For the one reader, when nothing waits: see EncodedStream. */
+  tellNext(taker: Taker): void {
+    if (this.#ending === undefined) this.#taker = taker;
+    else taker.ended(this.#ending.error);
+  }
+
   /** For the one reader, who asks again only when it was answered. */
   next(): Promise<Answer> {
     const message = this.take();
     if (message !== undefined) return Promise.resolve({ done: false, value: message });
-    const waiting = Promise.withResolvers<Answer>();
-    if (this.#ending === undefined) this.#reader = waiting;
-    else settle(waiting, this.#ending.error);
-    return waiting.promise;
+    return new Promise((resolve, reject) => {
+      this.tellNext({
+        given: (value) => resolve({ done: false, value }),
+        ended: (error) => (error === undefined ? resolve({ done: true, value: undefined }) : reject(error)),
+      });
+    });
   }
 
   get length(): number {
@@ -109,6 +119,10 @@ export class Reader implements AsyncIterator<Encoded, undefined> {
     return this.#queue.take();
   }
 
+  tellNext(taker: Taker): void {
+    this.#queue.tellNext(taker);
+  }
+
   next(): Promise<Answer> {
     return this.#queue.next();
   }
@@ -117,9 +131,4 @@ export class Reader implements AsyncIterator<Encoded, undefined> {
     this.#filler.finish(undefined);
     return { done: true, value: undefined };
   }
-}
-
-function settle({ resolve, reject }: PromiseWithResolvers<Answer>, error: unknown): void {
-  if (error !== undefined) reject(error);
-  else resolve({ done: true, value: undefined });
 }

@@ -1,4 +1,3 @@
-import { constants, type ServerHttp2Stream } from "node:http2";
 import {
   type handleBidiStreamingCall,
   type handleServerStreamingCall,
@@ -6,31 +5,26 @@ import {
   Metadata,
   type ServerDuplexStream,
   type ServerUnaryCall,
-  type ServerWritableStream,
 } from "@grpc/grpc-js";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Code, Fault } from "#src/errors.ts";
 import { Exchange } from "../exchange.ts";
 import type { OpenExchanges } from "../open-exchanges.ts";
-import { type Answers, callStream, callUnary, type Pipeline } from "../pipeline.ts";
+import { type Answers, areEncoded, callStream, callUnary, type Pipeline } from "../pipeline.ts";
 import type { Procedure } from "../procedure.ts";
 import { room } from "../room.ts";
 import { unreadable } from "../to-fault.ts";
+import { endWith, resetStream, streamOf, type Writable } from "./endings.ts";
+import { Forward, type Limits } from "./forward.ts";
 import type { Gate } from "./gate.ts";
 import { statusOf } from "./own-errors.ts";
 
 /** Messages pass grpc-js as bytes: the pipeline decodes them after authentication, and broadcasts are encoded once. */
 export type Bytes = Buffer;
 
-type Writable = ServerWritableStream<Bytes, Bytes> | ServerDuplexStream<Bytes, Bytes>;
 type AnyCall = Pick<ServerUnaryCall<Bytes, Bytes>, "metadata" | "getDeadline"> & {
   once(event: "cancelled", listener: () => void): unknown;
 };
-
-/** How long a caller has to read the end of a stream that was closed on it before the connection to it is reset. */
-const LINGER_MS = 5_000;
-
-type Limits = { readonly stallMs: number; readonly maxSendBytes: number };
 
 export type GrpcCalls = {
   unary(procedure: Procedure): handleUnaryCall<Bytes, Bytes>;
@@ -104,7 +98,7 @@ async function answerUnary(exchange: Exchange, request: Bytes): Promise<Bytes> {
 async function pump(
   exchange: Exchange,
   call: Writable,
-  { stallMs, maxSendBytes }: Limits,
+  limits: Limits,
   pipeline: Pipeline,
   request: () => unknown,
 ): Promise<void> {
@@ -117,18 +111,18 @@ async function pump(
     const stream = streamOf(call);
     if (stream === undefined) throw new Error("grpc-js keeps its HTTP/2 stream elsewhere");
     call.sendMetadata(new Metadata());
+    if (areEncoded(answers)) {
+      const encoded = answers;
+      answers = undefined;
+      return new Forward(exchange, call, stream, encoded, limits).run();
+    }
     for (;;) {
-      let value = answers.take?.();
-      if (value === undefined) {
-        const next = await answers.next();
-        if (next.done) break;
-        value = next.value;
-      }
-      if (exchange.ended) break;
-      const frame = exchange.procedure.frame(value);
-      if (frame.byteLength > maxSendBytes) throw unreadable(Code.RESOURCE_EXHAUSTED);
+      const next = await answers.next();
+      if (next.done || exchange.ended) break;
+      const frame = exchange.procedure.frame(next.value);
+      if (frame.byteLength > limits.maxSendBytes) throw unreadable(Code.RESOURCE_EXHAUSTED);
       if (stream.write(frame)) continue;
-      if (!(await room(stream, stallMs))) {
+      if (!(await room(stream, limits.stallMs))) {
         exchange.abort(new Fault(ErrorReason.CANCELLED));
         return resetStream(call);
       }
@@ -167,27 +161,6 @@ export function cutOff(): Fault {
 
 function isPrematureClose(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE";
-}
-
-/** Ends a stream with an error. One whose caller does not even read that is reset after a while. */
-export function endWith(call: Writable, fault: Fault): void {
-  if (call.destroyed) return;
-  const timer = setTimeout(() => resetStream(call), LINGER_MS);
-  timer.unref();
-  call.once("close", () => clearTimeout(timer));
-  call.once("cancelled", () => clearTimeout(timer));
-  call.emit("error", statusOf(fault));
-}
-
-/** grpc-js has no way to reset a stream. */
-export function resetStream(call: object): void {
-  streamOf(call)?.close(constants.NGHTTP2_CANCEL);
-}
-
-/** The HTTP/2 stream below a call of grpc-js 1.14, which has no name for it. */
-function streamOf(call: object): ServerHttp2Stream | undefined {
-  const inner = Reflect.get(call, "call") as { stream?: ServerHttp2Stream } | undefined;
-  return inner?.stream;
 }
 
 /** grpc-js reads 16 messages ahead, which could be 64 MiB for one slow stream of batches. One is enough. */

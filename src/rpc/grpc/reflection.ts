@@ -7,7 +7,8 @@ import { file_google_rpc_status } from "#gen/google/rpc/status_pb.ts";
 import { file_grpc_health_v1_health, Health } from "#gen/grpc/health/v1/health_pb.ts";
 import type { Service } from "../call.ts";
 import { room } from "../room.ts";
-import { cutOff, endsWithinMessage, endWith, resetStream } from "./calls.ts";
+import { cutOff, endsWithinMessage } from "./calls.ts";
+import { endWith, resetStream } from "./endings.ts";
 
 /** What it reads of a package definition. */
 type Definition = ConstructorParameters<typeof ReflectionService>[0];
