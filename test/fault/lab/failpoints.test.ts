@@ -117,6 +117,8 @@ const BEGUN: Record<string, readonly (Transaction | "reads")[]> = {
   "pipeline/accept/accept.ts": ["accept"],
   "pipeline/accept/answered.ts": ["reads"],
   "pipeline/accept/fanout.ts": ["reads", "fanout"],
+  // A call's, because it shares its checks with Send.
+  "pipeline/accept/update.ts": ["reads", "other"],
   // A batch that cannot be closed is dissolved by an "other".
   "pipeline/close/close.ts": ["reads", "other", "close", "reads"],
   "pipeline/deliver/deliver.ts": ["claim", "reads"],
