@@ -43,6 +43,7 @@ import {
   announceConfirmed,
   announcePoured,
   announceRead,
+  announceScheduled,
   announceWaiting,
 } from "#src/pipeline/route/announce.ts";
 import { rulesForClosing } from "#src/pipeline/route/for-closing.ts";
@@ -159,6 +160,10 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const preferences = stack.use(preferenceCache({ store, cache, invalidations, connected: broker.up, clock, newId }));
   const payloads = contracts({ store, judging: judge, log, metrics });
   const findTyped = findingTyped(findType, payloads);
+  const cancelled = (tenantId: string, notifications: readonly AnnouncedCancel[], at: Date) => {
+    metrics.escalationsEnded.inc({ outcome: "cancelled" }, notifications.filter(({ escalated }) => escalated).length);
+    announceCancelled(live, tenantId, notifications, at);
+  };
   const acceptDeps: AcceptDeps = {
     store,
     queue,
@@ -170,16 +175,13 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     dedupWindowMs: config.accept.dedupWindowSeconds * 1000,
     payloadsOf: payloads.within,
     recipientsOf: preferences.load,
+    superseded: cancelled,
   };
   const sunk: Channels = config.channels.devSink === undefined ? new Map() : sinkChannels(config.channels.devSink);
   const channels = between.channels?.(sunk) ?? sunk;
   const decide = deciding(channels.keys());
   const reconsider: ReconsiderDeps = { decide, metrics, clockOf: zoneClocks(), filters: filterEvaluator(), live };
   const reconcile = reconciling(reconsider);
-  const cancelled = (tenantId: string, notifications: readonly AnnouncedCancel[], at: Date) => {
-    metrics.escalationsEnded.inc({ outcome: "cancelled" }, notifications.filter(({ escalated }) => escalated).length);
-    announceCancelled(live, tenantId, notifications, at);
-  };
   const reconcileReminders = reconcilingReminders({ newId, store: storeReminders, cancelled });
   const inbox = openInbox({
     ...{ store, clock, metrics, log },
@@ -287,11 +289,9 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
       preview: previewing({ ...acceptDeps, typed: payloads.with, ...reconsider, ...looking(counting), channelsPerDay }),
       ...{ clockOf: reconsider.clockOf, findType: findTyped, recipientsOf: preferences.load },
-      config: config.schedule,
-      channelsPerDay,
-      aboutToChange: preferences.aboutToChange,
-      preferencesChanged: live.preferencesChanged,
-      ...{ sealer: seals, random: randomBytes, reach },
+      scheduled: (tenantId, notification, at) => announceScheduled(live, tenantId, notification, at),
+      ...{ aboutToChange: preferences.aboutToChange, preferencesChanged: live.preferencesChanged },
+      ...{ sealer: seals, random: randomBytes, reach, config: config.schedule, channelsPerDay },
     });
   const services = [
     ...(has("api") ? api() : []),

@@ -1,6 +1,8 @@
 import type { NewId } from "#src/ids.ts";
+import type { ShownAnew } from "#src/inbox/show-anew.ts";
 import { type By, type Cancelled, cancelByIds } from "#src/notifications/cancel.ts";
-import { recordScheduled, updateOpen } from "#src/notifications/queries.ts";
+import { changeDecided } from "#src/notifications/change-decided.ts";
+import { findNotifications, recordScheduled, updateOpen } from "#src/notifications/queries.ts";
 import type { Tx } from "#src/store/store.ts";
 import { type DeadlineDefinition, type DeadlineRow, isSame, isSameKind } from "./deadline.ts";
 import { plan, type Reminder } from "./plan.ts";
@@ -16,10 +18,22 @@ export type ReminderKind = {
   insert(tx: Tx, reminders: readonly { id: string; dueAt: Date }[], by: By): Promise<void>;
 };
 
+/** As it is now; and what is to be told to its user's streams after the commit. */
+export type ChangedDeadline = {
+  row: DeadlineRow;
+  isNew: boolean;
+  cancelled: Cancelled[];
+  /** Reminders that wait for another time. */
+  scheduled: { id: string; userId: string; dueAt: Date }[];
+  /** Reminders that are in the inbox and show something else. */
+  shown: ShownAnew[];
+};
+
 /**
  * Makes a deadline what is asked for, and its reminders with it, in the caller's transaction. Locks the deadline, then its
  * notifications in the order of their ids. A reminder that is being delivered at this moment is either moved or delivered.
  * What has been decided for the former time is stopped where outside channels have not got it, and what has come stays.
+ * What has been decided for the same time gets the new content there, and in the inbox.
  */
 export async function upsertDeadline(
   tx: Tx,
@@ -28,11 +42,11 @@ export async function upsertDeadline(
   kind: ReminderKind,
   newId: NewId,
   by: By,
-): Promise<{ row: DeadlineRow; isNew: boolean; cancelled: Cancelled[] }> {
+): Promise<ChangedDeadline> {
   const { row, isNew } = await lockDeadline(tx, tenantId, wanted, by.now);
   const changes = plan(row.reminders, wanted.at.getTime(), kind.offsetsMs, by.now.getTime());
   const settled = changes.move.length + changes.create.length + changes.cancel.length === 0;
-  if (!isNew && settled && isSame(row, wanted)) return { row, isNew, cancelled: [] };
+  if (!isNew && settled && isSame(row, wanted)) return { row, isNew, cancelled: [], scheduled: [], shown: [] };
 
   const {
     open,
@@ -75,6 +89,10 @@ export async function upsertDeadline(
   const made = missing.map((each) => ({ ...each, id: newId() }));
   reminders.push(...made);
 
+  const isReworded = same && !Buffer.from(row.content).equals(wanted.content);
+  const decided = isReworded ? changes.keep.filter(({ id }) => !open.has(id)) : [];
+  const shown = await reword(tx, tenantId, decided, wanted.content, by.now);
+
   // In the order of the statuses they count: counters are locked in that order, here as elsewhere.
   await kind.insert(
     tx,
@@ -92,7 +110,26 @@ export async function upsertDeadline(
   await changeDeadline(tx, tenantId, wanted, { reminders, revision: isNew ? 1 : row.revision + 1 }, by.now);
   const after = await findDeadline(tx, tenantId, wanted.userId, wanted.key);
   if (after === undefined) throw new Error("a locked deadline is gone");
-  return { row: after, isNew, cancelled };
+  const scheduled = moved.map(({ id, dueAt }) => ({ id, userId: wanted.userId, dueAt: new Date(dueAt) }));
+  return { row: after, isNew, cancelled, scheduled, shown };
+}
+
+/** Gives those that are decided, and that the transaction has locked, other content where outside channels have not got it. */
+async function reword(
+  tx: Tx,
+  tenantId: string,
+  reminders: readonly Reminder[],
+  content: Uint8Array,
+  now: Date,
+): Promise<ShownAnew[]> {
+  if (reminders.length === 0) return [];
+  const ids = reminders.map(({ id }) => id);
+  const all: ShownAnew[] = [];
+  for (const before of await findNotifications(tx, tenantId, ids)) {
+    const { shown } = (await changeDecided(tx, tenantId, before, { content }, now)) ?? {};
+    if (shown !== undefined) all.push(shown);
+  }
+  return all;
 }
 
 /** Deletes a deadline and cancels those of its reminders that are not delivered yet. */

@@ -23,6 +23,8 @@ export type Cancelled = {
   /** Those that are being given it. */
   pending: readonly Channel[];
   escalated: boolean;
+  /** Why it was stopped. */
+  why: Reason;
 };
 
 const REACHED = [Status.PROCESSING, Status.DELIVERED, Status.READ];
@@ -100,6 +102,7 @@ const CANCELLED = {
   channels: [],
   pending: [],
   escalated: false,
+  why: Reason.CANCELLED,
 } as const;
 
 /** One that is decided. */
@@ -123,7 +126,7 @@ export async function stopReached(
   return reached.flatMap((each) => {
     const { channels, pending, escalated } = stopped.get(each.id) ?? CANCELLED;
     if (!stopped.has(each.id) && !lost.has(each.id)) return [];
-    return [{ ...each, ...lost.get(each.id), channels, pending, escalated }];
+    return [{ ...each, ...lost.get(each.id), channels, pending, escalated, why: reason }];
   });
 }
 

@@ -6,7 +6,7 @@ import type { Logger } from "#src/telemetry/logger.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
 import type { DeliverDeps } from "./deliver/deliver.ts";
 import type { EscalateDeps } from "./escalate/escalate.ts";
-import { announceDelivered, announceHeld, announceLost } from "./route/announce.ts";
+import { announceDelivered, announceGone, announceHeld, announceLost } from "./route/announce.ts";
 import { askingChannel } from "./route/ask-channel.ts";
 import type { ChannelVerdict, Facts } from "./route/gates/decide.ts";
 
@@ -35,6 +35,7 @@ export function outsideWork(deps: {
       ...{ store, clock, slot, log, metrics, channels, loadPreferences, reloadPreferences, askChannel, ended },
       ...{ channelsPerDay, channelLimits },
       held: (tenantId, held, at) => announceHeld(live, tenantId, held, at),
+      gone: (tenantId, gone, at) => announceGone(live, tenantId, gone, at),
       delivered: (tenantId, delivered, at) => announceDelivered(live, tenantId, delivered, at),
     },
   };

@@ -1,4 +1,5 @@
 import { breathe, type Steps, takeSteps } from "#src/breathe.ts";
+import type { Cancelled } from "#src/notifications/cancel.ts";
 import { scheduleTag } from "#src/notifications/own-tags.ts";
 import { type AcceptDeps, claims, queueStored } from "#src/pipeline/accept/accept.ts";
 import { submissionByItself } from "#src/pipeline/accept/by-itself.ts";
@@ -99,19 +100,27 @@ async function sendTogether(
   claimed: string[],
 ): Promise<number> {
   const { accept, slot, log } = deps;
-  const { firings, broken, moves, submissions, stored } = await accept.store.tenant(tenantId, async (tx) => {
-    const firings = await claimFirings(tx, { tenantId, lane, size, key }, now);
-    claimed.splice(0, claimed.length, ...firings.map((firing) => firing.key));
-    const broken: Broken[] = [];
-    const planned = await plan(firings, now, broken);
-    const { submissions, moves } = await drafted(tx, tenantId, planned, accept, now, broken);
-    const stored: Stored[] = [];
-    for (const group of apart(submissions))
-      stored.push(...(await commitGroup(tx, tenantId, group, { now, slot, idempotencyTtlMs: 0 })));
-    const keys = broken.map((each) => each.key);
-    await Promise.all([moveOn(tx, tenantId, moves, now), putOff(tx, tenantId, keys, later(now), now)]);
-    return { firings, broken, moves, submissions, stored };
-  });
+  const { firings, broken, moves, submissions, stored, superseded } = await accept.store.tenant(
+    tenantId,
+    async (tx) => {
+      const firings = await claimFirings(tx, { tenantId, lane, size, key }, now);
+      claimed.splice(0, claimed.length, ...firings.map((firing) => firing.key));
+      const broken: Broken[] = [];
+      const planned = await plan(firings, now, broken);
+      const { submissions, moves } = await drafted(tx, tenantId, planned, accept, now, broken);
+      const stored: Stored[] = [];
+      const superseded: Cancelled[] = [];
+      for (const group of apart(submissions)) {
+        const committed = await commitGroup(tx, tenantId, group, { now, slot, idempotencyTtlMs: 0 });
+        stored.push(...committed.stored);
+        superseded.push(...committed.superseded);
+      }
+      const keys = broken.map((each) => each.key);
+      await Promise.all([moveOn(tx, tenantId, moves, now), putOff(tx, tenantId, keys, later(now), now)]);
+      return { firings, broken, moves, submissions, stored, superseded };
+    },
+  );
+  if (superseded.length > 0) accept.superseded(tenantId, superseded, now);
   for (const { key, error } of broken) tellBroken(deps, tenantId, key, error);
   measureTurn(accept.metrics, { firings, moves, broken: broken.length }, now);
   for (const { key, missed } of moves) {

@@ -23,10 +23,11 @@ import type { Cancelled } from "#src/notifications/cancel.ts";
 import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { scheduleTag } from "#src/notifications/own-tags.ts";
 import { EVERYTHING } from "#src/notifications/queries.ts";
-import { type AcceptDeps, DEFAULT_TYPE } from "#src/pipeline/accept/accept.ts";
+import { DEFAULT_TYPE } from "#src/pipeline/accept/accept.ts";
 import { cancelFanoutsWith } from "#src/pipeline/accept/fanout.ts";
 import { checkedTime, prepare } from "#src/pipeline/accept/prepare.ts";
 import { remindersOf } from "#src/pipeline/accept/reminders.ts";
+import type { UpdateDeps } from "#src/pipeline/accept/update.ts";
 import { reminderOffsets } from "#src/preferences/merge.ts";
 import { presentLevels } from "#src/preferences/present-levels.ts";
 import { type Call, type Service, service } from "#src/rpc/call.ts";
@@ -60,18 +61,14 @@ import { keysetPage } from "#src/store/keyset.ts";
 import type { PageTokens } from "#src/store/page-token.ts";
 import type { Db, Store, Tx } from "#src/store/store.ts";
 import { checkSunset } from "#src/types/deprecation.ts";
-import type { FindTyped } from "#src/types/payload/contracts.ts";
 import type { NotificationTypeRow } from "#src/types/type.ts";
 
-export type ScheduleServiceDeps = {
+export type ScheduleServiceDeps = Pick<UpdateDeps, "findType" | "recipientsOf" | "scheduled" | "shownAnew"> & {
   store: Store;
   clock: Clock;
   newId: NewId;
   pageTokens: PageTokens;
   violations: Violations;
-  /** With its payload contract. */
-  findType: FindTyped;
-  recipientsOf: AcceptDeps["recipientsOf"];
   /** This process's counter slots, used in turn so that changes at the same time do not wait for each other. */
   slots: readonly number[];
   config: { maxPerTenant: number; maxDeadlinesPerUser: number };
@@ -273,7 +270,7 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
       const kind = within("deadline", () => remindersOf(tenantId, reminder, who.now));
       const offsetsMs = reminderOffsets === undefined ? null : offsetsOf(reminderOffsets);
       const wanted = { userId, key, type: asked.type || DEFAULT_TYPE, at, content: kind.content, priority, offsetsMs };
-      const { row, cancelled } = await store.tenant(tenantId, async (tx) => {
+      const { row, cancelled, scheduled, shown } = await store.tenant(tenantId, async (tx) => {
         await kind.fence(tx);
         const reminds = { ...kind, offsetsMs: offsetsMs ?? (await offsetsFor(tx, tenantId, userId, type)) };
         const made = await upsertDeadline(tx, tenantId, wanted, reminds, newId, who);
@@ -281,6 +278,8 @@ export function scheduleService(deps: ScheduleServiceDeps): Service {
         return made;
       });
       deps.cancelled(tenantId, cancelled, who.now);
+      for (const each of scheduled) deps.scheduled(tenantId, each, who.now);
+      for (const each of shown) deps.shownAnew(tenantId, each);
       return { deadline: toDeadline(row), warnings: kind.warnings };
     },
 

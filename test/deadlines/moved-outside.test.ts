@@ -8,6 +8,7 @@ import { holding } from "../notifications/holding.ts";
 import { obedientChannels } from "../support/obedient-channels.ts";
 import { platformOfFile } from "../support/platform.ts";
 import { testServices } from "../support/services.ts";
+import { openReader } from "../support/stream-reader.ts";
 
 // A deadline that moves when its reminder is decided, and the limit of a channel holds it.
 
@@ -89,12 +90,43 @@ test("one that has come, and would be due already at the new time, is stopped ou
   expect(titles(user)).toEqual([]);
 });
 
-test("one whose deadline is given anew for the same time comes as it was to", async () => {
-  const { user, id } = await held("texted");
+/** Gives the deadline anew, for the same time. */
+async function again(user: string, changes: { title: string; type?: string }) {
   const { deadline } = await key.schedules.getDeadline({ userId: user, key: "report" });
-  const { time, type = "", reminderOffsets = {} } = deadline ?? {};
-  const again = { userId: user, key: "report", type, time, reminderOffsets, content: { title: "still" } };
-  await key.schedules.upsertDeadline({ deadline: { ...again, time: time ?? within(0) } });
+  const { time = within(0), type = "", reminderOffsets = {} } = deadline ?? {};
+  const asked = { userId: user, key: "report", type: changes.type ?? type, time, reminderOffsets };
+  return key.schedules.upsertDeadline({ deadline: { ...asked, content: { title: changes.title } } });
+}
+
+test("what is held of one whose deadline is given anew for the same time comes as that says now", async () => {
+  const { user, id } = await held("texted");
+  const { deadline } = await again(user, { title: "still" });
+  expect(deadline?.reminders.map(({ notificationId }) => notificationId)).toEqual([id]);
+  expect((await get(id)).content?.title).toBe("still");
   await on(25 * HOUR);
   await reached(id, Status.DELIVERED);
+  expect(titles(user)).toEqual(["still"]);
+  // What has come by all of its channels is as it came.
+  await again(user, { title: "too late" });
+  expect((await get(id)).content?.title).toBe("still");
+});
+
+test("and what of it is in the inbox shows that too, which streams are told", async () => {
+  const { user, id } = await held("both");
+  await using reader = openReader(await node.clientsFor(user));
+  await reader.next("caughtUp");
+  await again(user, { title: "still" });
+  const { entry } = await reader.next("notification");
+  expect(entry).toMatchObject({ notificationId: id, sequence: 2n, content: { title: "still" } });
+  expect((await key.inbox.listEntries({ userId: user })).entries).toEqual([entry]);
+  await on(25 * HOUR);
+  expect(titles(user)).toEqual(["still"]);
+});
+
+test("as another type's, or as urgent as another, it comes as it was", async () => {
+  const { user, id } = await held("texted");
+  await again(user, { title: "another", type: "both" });
+  await on(25 * HOUR);
+  await reached(id, Status.DELIVERED);
+  expect(titles(user)).toEqual(["in four days"]);
 });

@@ -111,12 +111,29 @@ test("what changes nothing that an entry shows leaves the entry where it is", as
   expect(entries.map(({ sequence, updateTime }) => [sequence, updateTime])).toEqual([[1n, undefined]]);
 });
 
-test("one that is deleted, or expired, in the inbox changes outside alone", async () => {
+test("one that is deleted in the inbox changes outside alone", async () => {
   const user = await satisfied(newUser());
   const id = await held(user, { channels: [IN_APP, SMS] });
   await key.inbox.deleteEntries({ userId: user, notificationIds: [id] });
   expect((await change(id, "changed")).updatedChannels).toEqual([SMS]);
   expect((await key.inbox.listEntries({ userId: user })).entries).toEqual([]);
+});
+
+test("one that has expired in the inbox changes outside alone, also when it is given more time", async () => {
+  const user = newUser();
+  const escalation = { steps: [{ channel: PUSH, after: seconds(10 * 3600) }] };
+  const expiry = { case: "ttl", value: seconds(3600) } as const;
+  const id = await send(user, { channels: [IN_APP], escalation, expiry });
+  pass(2 * HOUR);
+  const more = { id, content: { title: "changed" }, expireTime: within(100 * HOUR) };
+  expect((await key.send.updateNotification(more)).updatedChannels).toEqual([PUSH]);
+  expect((await key.inbox.listEntries({ userId: user })).entries).toEqual([]);
+  await on(10 * HOUR);
+  await until(
+    async () => titles(id),
+    (all) => all.length > 0,
+  );
+  expect(titles(id)).toEqual(["changed"]);
 });
 
 test("what is unseen counts as it did, and a snoozed one comes back as it was changed", async () => {
@@ -157,8 +174,19 @@ test("one whose expiry is taken away comes when its turn has come", async () => 
   const id = await held(await satisfied(newUser()), { expiry: { case: "ttl", value: seconds(100 * 3600) } });
   const { notification } = await key.send.updateNotification({ id, updateMask: { paths: ["expire_time"] } });
   expect(notification?.expireTime).toBeUndefined();
-  const past = { id, expireTime: within(-HOUR) };
-  expect((await refusalOf(key.send.updateNotification(past))).reason).toBe("INVALID_REQUEST");
+});
+
+test("an expiry in the past is refused, whether it is decided or not, and the refusal says what to do", async () => {
+  const user = await satisfied(newUser());
+  const schedule = { case: "scheduleTime", value: within(HOUR) } as const;
+  const ids = [await held(user), await send(user, { schedule, waitForDecision: seconds(0) })];
+  for (const id of ids) {
+    expect(await refusalOf(key.send.updateNotification({ id, expireTime: within(-HOUR) }))).toMatchObject({
+      ...{ reason: "INVALID_REQUEST", fields: ["expire_time"] },
+      message: expect.stringContaining("CancelNotification"),
+    });
+    expect((await get(id)).expireTime).toBeUndefined();
+  }
 });
 
 test("what did not get through is tried again as it was changed", async () => {

@@ -34,6 +34,7 @@ const scheduler = (over: Store) => {
     reloadType: async () => undefined,
     recipientsOf: async () => new Map(),
     payloadsOf: async () => ({}),
+    superseded: () => undefined,
   };
   return { accept, slot: 1, log };
 };

@@ -921,8 +921,7 @@ export const Status = {
   BATCHED: 4,
 
   /**
-   * Decided, and not for the inbox: an outside channel is to take it. Too late to
-   * update.
+   * Decided, and not for the inbox: an outside channel is to take it.
    *
    * @generated from enum value: STATUS_PROCESSING = 5;
    */

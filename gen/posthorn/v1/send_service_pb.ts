@@ -1007,7 +1007,8 @@ export type UpdateNotificationRequest = Message<"posthorn.v1.UpdateNotificationR
   scheduleTime?: Timestamp | undefined;
 
   /**
-   * New expiry, in the future; an absent time under the mask means never.
+   * New expiry, in the future; an absent time under the mask means never. One in the
+   * past is refused: what is to end now is cancelled.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 4;
    */

@@ -385,7 +385,9 @@ export type StatusChanged = Message<"posthorn.v1.StatusChanged"> & {
   status: Status;
 
   /**
-   * The channel it is about; UNSPECIFIED: the whole.
+   * The channel it is about; UNSPECIFIED: the whole. An outside one with a `reason`,
+   * and no `retry_time`: it goes there no more, or nobody knows whether it has come
+   * there (OUTCOME_UNKNOWN); `status` is as before.
    *
    * @generated from field: posthorn.v1.Channel channel = 3;
    */
@@ -406,9 +408,9 @@ export type StatusChanged = Message<"posthorn.v1.StatusChanged"> & {
   time?: Timestamp | undefined;
 
   /**
-   * HELD: when it is tried again. BATCHED: when its batch closes at the latest. With
-   * an outside channel whose own limit holds it (CHANNEL_DAY_LIMIT): its turn there;
-   * `status` is as before.
+   * HELD: when it is tried again. SCHEDULED, because it was put off: its time.
+   * BATCHED: when its batch closes at the latest. With an outside channel whose own
+   * limit holds it (CHANNEL_DAY_LIMIT): its turn there; `status` is as before.
    *
    * @generated from field: google.protobuf.Timestamp retry_time = 6;
    */

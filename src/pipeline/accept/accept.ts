@@ -11,6 +11,7 @@ import { mapInSlices } from "#src/breathe.ts";
 import type { Clock } from "#src/clock.ts";
 import { Fault, notFound } from "#src/errors.ts";
 import type { NewId } from "#src/ids.ts";
+import type { Cancelled } from "#src/notifications/cancel.ts";
 import type { Store } from "#src/store/store.ts";
 import { acceptCommit } from "#src/telemetry/conventions.ts";
 import type { Metrics } from "#src/telemetry/metrics.ts";
@@ -52,6 +53,8 @@ export type AcceptDeps = {
   dedupWindowMs: number;
   /** What of users their notifications depend on. */
   recipientsOf(tenantId: string, userIds: readonly string[]): Promise<ReadonlyMap<string, Recipient>>;
+  /** Tells the users' streams of what newer ones took the place of. Called after the commit. */
+  superseded(tenantId: string, notifications: readonly Cancelled[], at: Date): void;
 };
 
 export type Sender = { tenantId: string; actor: string };
@@ -82,11 +85,13 @@ export function accepting(
     const now = deps.clock();
     const slot = slots[turn++ % slots.length] ?? 0;
     const idempotencyTtlMs = config.idempotencyTtlHours * 3_600_000;
-    const stored = await commitCurrent(group, (current) =>
-      deps.store.tenant(tenantId, (tx, last) =>
+    const stored = await commitCurrent(group, async (current) => {
+      const { stored, superseded } = await deps.store.tenant(tenantId, (tx, last) =>
         commitGroup(tx, tenantId, current, { now, slot, idempotencyTtlMs }, last),
-      ),
-    );
+      );
+      if (superseded.length > 0) deps.superseded(tenantId, superseded, now);
+      return stored;
+    });
     measureGroup(deps.metrics, group, stored, began);
     // Not awaited: what is committed will be queued, if not by this then by the reconciler.
     void queueStored(deps.queue, tenantId, group, stored, next);

@@ -5,6 +5,7 @@ import { SendRequestSchema, type SendResponse, SendResponseSchema } from "#gen/p
 import { hourOf } from "#src/analytics/hour.ts";
 import { BatchRole } from "#src/batches/role.ts";
 import { Fault } from "#src/errors.ts";
+import type { Cancelled } from "#src/notifications/cancel.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
@@ -36,7 +37,7 @@ export type CommitContext = {
  * Locks are taken in one order (the fence of local times, idempotency keys sorted, dedup keys sorted, collapse keys sorted,
  * then rows, then types), so that two groups can wait for each other but never in a circle. Throws StaleContract when a
  * payload was judged by a contract that is not current any more; then nothing is stored. `last`: see Store.tenant; where
- * the caller has more to do in the transaction, it gives none.
+ * the caller has more to do in the transaction, it gives none. `superseded`: of what older ones something was stopped.
  */
 export async function commitGroup(
   tx: Tx,
@@ -44,7 +45,7 @@ export async function commitGroup(
   given: readonly Submission[],
   context: CommitContext,
   last: () => void = () => undefined,
-): Promise<Stored[]> {
+): Promise<{ stored: Stored[]; superseded: Cancelled[] }> {
   const group = await inPresentZones(tx, tenantId, given);
   const earlier = await claimIdempotencyKeys(tx, tenantId, group, context);
   const fresh = group.filter((submission) => !earlier.has(submission));
@@ -60,10 +61,10 @@ export async function commitGroup(
     ]),
   );
   const collapsed = collapsing(accepted);
-  // Of contracts the answers say whether all of it may be stored.
-  if (!fresh.some(({ draft }) => draft.contractId !== undefined)) last();
+  // Of contracts the answers say whether all of it may be stored, and of collapse keys what is to be stopped besides.
+  if (collapsed.length === 0 && !fresh.some(({ draft }) => draft.contractId !== undefined)) last();
   // Sent together, answered together: one round trip for the usual Send.
-  await Promise.all([
+  const [, , , superseded] = await Promise.all([
     lockCollapseKeys(tx, tenantId, collapsed),
     insertNotifications(tx, tenantId, accepted, context),
     insertFanouts(tx, tenantId, fresh, context.now),
@@ -76,11 +77,12 @@ export async function commitGroup(
       [...accepted.keys()].map(({ draft }) => draft),
     ),
   ]);
-  return group.map((submission) => {
+  const stored = group.map((submission) => {
     const result = accepted.get(submission) ?? earlier.get(submission);
     if (result === undefined) throw new Error("a submission without a result");
     return result;
   });
+  return { stored, superseded };
 }
 
 /**

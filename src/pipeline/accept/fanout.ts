@@ -8,6 +8,7 @@ import {
   SendRequestSchema,
 } from "#gen/posthorn/v1/send_service_pb.ts";
 import { Fault } from "#src/errors.ts";
+import type { Cancelled } from "#src/notifications/cancel.ts";
 import type { Tx } from "#src/store/store.ts";
 import { topicTag } from "#src/stream/filter.ts";
 import { recordedTrace } from "#src/telemetry/work-spans.ts";
@@ -62,6 +63,7 @@ export async function runFanout(
   const trace = recordedTrace();
   const queued = stored.rows.filter((row) => row.scheduledAt === undefined).map(({ id }) => ({ id, priority, trace }));
   deps.metrics.accepted.inc({ lane: laneOf(priority).name }, stored.rows.length);
+  if (stored.superseded.length > 0) deps.superseded(tenantId, stored.superseded, now);
   await deps.queue.enqueue(tenantId, queued, "first");
   // Should it be lost here, the reconciler goes on with it.
   // By the time, for a page may create nothing: what it has created would be the number of the one before.
@@ -111,7 +113,7 @@ async function storePage(
   { id, cursor, members, actor }: Next & { id: string },
   planned: Plan | undefined,
   { now, slot }: { now: Date; slot: number },
-): Promise<{ rows: NewRow[]; done: boolean } | undefined> {
+): Promise<{ rows: NewRow[]; superseded: Cancelled[]; done: boolean } | undefined> {
   const [plan] = planned === undefined ? [] : await inPresentZones(tx, tenantId, [planned]);
   const mine = await tx`
     select from fanouts where tenant_id = ${tenantId} and id = ${id} and state = 1
@@ -119,6 +121,7 @@ async function storePage(
   if (mine.length === 0) return undefined;
   const original = plan && (await claimDedupKeys(tx, tenantId, [plan], now));
   const rows = plan?.rows.filter((row) => !original?.has(row)) ?? [];
+  let superseded: Cancelled[] = [];
   if (plan !== undefined) {
     const { draft } = plan;
     const key = draft.collapseKey;
@@ -126,7 +129,7 @@ async function storePage(
     const drafted = rows.map((row) => ({ row, draft, actor }));
     await lockCollapseKeys(tx, tenantId, collapsing);
     await insertRows(tx, tenantId, drafted, id, { now, slot, idempotencyTtlMs: 0 });
-    await supersedeRows(tx, tenantId, collapsing, now, slot);
+    superseded = await supersedeRows(tx, tenantId, collapsing, now, slot);
   }
   const done = plan === undefined || members.length < PAGE;
   await tx`
@@ -136,7 +139,7 @@ async function storePage(
       state = ${done ? 2 : 1}, ended_at = ${done ? now : null}::timestamptz,
       lease_until = ${done ? null : new Date(now.getTime() + FANOUT_LEASE_MS)}::timestamptz
     where tenant_id = ${tenantId} and id = ${id}`;
-  return { rows, done };
+  return { rows, superseded, done };
 }
 
 /** The next members of the audience after a user id: distinct over topics, roles and everyone, without those named. */

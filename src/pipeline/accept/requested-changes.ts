@@ -59,7 +59,8 @@ function scheduleOf(request: UpdateNotificationRequest, now: Date): Date | null 
 
 /** Throws INVALID_REQUEST when it would expire before it is due, or has. */
 export function checkExpiry(changes: Changes, before: NotificationRow, now: Date): void {
-  if (changes.expiresAt && changes.expiresAt <= now) throw invalidField("expire_time", "must lie in the future");
+  if (changes.expiresAt && changes.expiresAt <= now)
+    throw invalidField("expire_time", "must lie in the future; to have it end now, cancel it (CancelNotification)");
   const scheduled = changes.scheduledAt === undefined ? before.scheduledAt : changes.scheduledAt;
   const expires = changes.expiresAt === undefined ? before.expiresAt : changes.expiresAt;
   if (scheduled !== null && expires !== null && expires <= scheduled) {

@@ -1,15 +1,15 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
+import { type Channel, Status } from "#gen/posthorn/v1/notification_pb.ts";
 import type { UpdateNotificationRequest } from "#gen/posthorn/v1/send_service_pb.ts";
 import type { Clock } from "#src/clock.ts";
 import { invalidField, notFound } from "#src/errors.ts";
-import { type ShownAnew, showAnew } from "#src/inbox/show-anew.ts";
+import type { ShownAnew } from "#src/inbox/show-anew.ts";
+import { changeDecided, type DecidedChange } from "#src/notifications/change-decided.ts";
 import { encodeContent } from "#src/notifications/encode-content.ts";
 import { instantOfLocal } from "#src/notifications/local-time.ts";
 import { notOpen } from "#src/notifications/not-open.ts";
 import type { NotificationRow } from "#src/notifications/notification.ts";
 import { findNotifications, lockNotification, recordScheduled, updateOpen } from "#src/notifications/queries.ts";
-import { updateDecided } from "#src/notifications/update-decided.ts";
 import { presentZones } from "#src/preferences/present-zones.ts";
 import type { Store, Tx } from "#src/store/store.ts";
 import type { FindTyped } from "#src/types/payload/contracts.ts";
@@ -29,10 +29,15 @@ export type UpdateDeps = {
   slot: number;
   /** Tells the user's streams that an entry has changed. Called after the commit. */
   shownAnew(tenantId: string, shown: ShownAnew): void;
+  /** Tells them that one waits for another time. Called after the commit. */
+  scheduled(tenantId: string, notification: { id: string; userId: string; dueAt: Date }, at: Date): void;
 };
 
 /** As changed; of one that was decided, the channels that get it so, the inbox among them, and those that may not. */
 export type Updated = { row: NotificationRow; updated: Channel[]; pending: Channel[] };
+
+/** What there is to tell of one that is decided as it is then. */
+const UNDECIDED: DecidedChange = { updated: [], pending: [], shown: undefined };
 
 /** Changes a notification of which something waits. Throws as UpdateNotification says. */
 export function updating(deps: UpdateDeps) {
@@ -78,7 +83,7 @@ export function updating(deps: UpdateDeps) {
     if (local === undefined && Object.keys(changes).length === 0) {
       throw invalidField("update_mask", "names nothing to change, and nothing is set");
     }
-    const { shown, ...updated } = await store.tenant(tenantId, async (tx) => {
+    const { shown, putOff, ...updated } = await store.tenant(tenantId, async (tx) => {
       if (local !== undefined) {
         changes.scheduledAt = await instantFor(tx, tenantId, id, local);
         if (changes.scheduledAt !== null) changes.localTime = local;
@@ -89,25 +94,15 @@ export function updating(deps: UpdateDeps) {
       checkExpiry(changes, before, now);
       if (judgedBy !== undefined) await fenceContracts(tx, tenantId, [judgedBy]);
       const isOpen = await updateOpen(tx, tenantId, id, changes, now);
-      const told = isOpen ? { updated: [], pending: [] } : await updateDecided(tx, tenantId, before, changes, now);
-      if (told === undefined) throw notOpen(before.status);
+      const changed = isOpen ? UNDECIDED : await changeDecided(tx, tenantId, before, changes, now);
+      if (changed === undefined) throw notOpen(before.status);
       const row = await one(tx, tenantId, id);
-      if (row.status === Status.SCHEDULED && before.scheduledAt?.getTime() !== row.scheduledAt?.getTime()) {
-        await recordScheduled(tx, tenantId, row, { actor, now, slot });
-      }
-      const isShown = !isOpen && row.status !== Status.SCHEDULED && showsOther(before, row);
-      const shown = isShown ? await showAnew(tx, { tenantId, userId: row.userId }, row, now) : undefined;
-      const updated = shown === undefined ? told.updated : [Channel.IN_APP, ...told.updated];
-      return { row, updated, pending: told.pending, shown };
+      const isPutOff = row.status === Status.SCHEDULED && before.scheduledAt?.getTime() !== row.scheduledAt?.getTime();
+      if (isPutOff) await recordScheduled(tx, tenantId, row, { actor, now, slot });
+      return { row, ...changed, putOff: isPutOff ? { ...row, now } : undefined };
     });
     if (shown !== undefined) deps.shownAnew(tenantId, shown);
+    if (putOff?.dueAt != null) deps.scheduled(tenantId, { ...putOff, dueAt: putOff.dueAt }, putOff.now);
     return updated;
   };
-}
-
-/** Whether an entry shows something else than before. */
-function showsOther(before: NotificationRow, after: NotificationRow): boolean {
-  const entry = ({ content, tags, expiresAt }: NotificationRow) =>
-    JSON.stringify([content && Buffer.from(content).toString("base64"), tags ?? [], expiresAt]);
-  return entry(before) !== entry(after);
 }

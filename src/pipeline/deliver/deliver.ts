@@ -13,7 +13,7 @@ import { followed, stopOf } from "./hand-over.ts";
 import { loadMessages, type Stored } from "./load.ts";
 import { type HandedOver, measureClaimed } from "./measure.ts";
 import { notes } from "./note.ts";
-import type { CameOf, Delivered, Held } from "./record.ts";
+import type { CameOf, Delivered, Gone, Held } from "./record.ts";
 import { type LimitDeps, type Ready, withinLimits } from "./within-limits.ts";
 
 export type DeliverDeps = LimitDeps & {
@@ -32,6 +32,7 @@ export type DeliverDeps = LimitDeps & {
   /** Tell the streams. Called after the commit. */
   delivered(tenantId: string, delivered: Delivered, at: Date): void;
   held(tenantId: string, held: Held, at: Date): void;
+  gone(tenantId: string, gone: Gone, at: Date): void;
   ended(tenantId: string, lost: Lost, at: Date): void;
 };
 

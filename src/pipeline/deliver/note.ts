@@ -48,10 +48,10 @@ async function note(
   results: readonly Result[],
 ): Promise<void> {
   const now = deps.clock();
-  const { delivered, held, lost, outdated } = await store.tenant(tenantId, async (tx) => {
+  const { delivered, held, gone, lost, outdated } = await store.tenant(tenantId, async (tx) => {
     const { results: standing, outdated } = await byPresentRules(tx, tenantId, results);
     const context = { now, slot, retryAt: (attempts: number) => new Date(now.getTime() + pauseMs(attempts)) };
-    const { delivered, held, failed } = await record(tx, tenantId, standing, context);
+    const { delivered, held, gone, failed } = await record(tx, tenantId, standing, context);
     await failSteps(tx, tenantId, failed, now);
     const over = [...new Set(failed.map(({ notificationId }) => notificationId))];
     const reasons = (of: "unwanted" | "tooLate") =>
@@ -62,11 +62,14 @@ async function note(
       failed.flatMap(({ notificationId, cancelledBy: by }) => (by === undefined ? [] : [[notificationId, by]])),
     );
     const why = { unwanted: reasons("unwanted"), tooLate: reasons("tooLate"), cancelled };
-    return { delivered, held, outdated, lost: await endLost(tx, tenantId, over, { now, slot, ...why }) };
+    return { delivered, held, gone, outdated, lost: await endLost(tx, tenantId, over, { now, slot, ...why }) };
   });
   if (outdated.length > 0) await deps.reloadPreferences(tenantId, outdated);
   for (const each of delivered) deps.delivered(tenantId, each, now);
   for (const each of held) deps.held(tenantId, each, now);
+  // What has ended is told so as a whole.
+  const ended = new Set(lost.map(({ id }) => id));
+  for (const each of gone) if (!ended.has(each.id)) deps.gone(tenantId, each, now);
   for (const each of lost) deps.ended(tenantId, each, now);
 }
 

@@ -30,6 +30,9 @@ export type Delivered = { id: string; userId: string; channel: number; first: bo
 /** One that waits for its turn with a channel; `status`: of the notification, as it is. */
 export type Held = { id: string; userId: string; channel: number; status: number; reason: Reason; until: Date };
 
+/** One that goes to a channel no more, for that reason; `status`: of the notification, as it is. */
+export type Gone = Omit<Held, "until">;
+
 /**
  * `unwanted`: it was no fault of the channel's, but the recipient's word. `tooLate`: nor that, but a rule's for so long.
  * `unknown`: it may have come, and what follows it waits for its time. `cancelledBy`: nothing is to follow it.
@@ -52,7 +55,7 @@ export async function record(
   tenantId: string,
   results: readonly Result[],
   { now, slot, retryAt }: { now: Date; slot: number; retryAt(attempts: number): Date },
-): Promise<{ delivered: Delivered[]; held: Held[]; failed: Failed[] }> {
+): Promise<{ delivered: Delivered[]; held: Held[]; gone: Gone[]; failed: Failed[] }> {
   const ids = plain([...new Set(results.map(({ claimed }) => claimed.notificationId))].toSorted());
   await tx`select count(*) from (
     select from notifications where tenant_id = ${tenantId} and id = any(${ids}::uuid[]) order by id for update) locked`;
@@ -61,7 +64,7 @@ export async function record(
   const failed = mine.filter(({ kind }) => kind !== "sent" && kind !== "drop" && kind !== "held");
   const held = mine.filter(isToldHeld);
   const told = [...sent, ...failed, ...held];
-  if (told.length === 0) return { delivered: [], held: [], failed: [] };
+  if (told.length === 0) return { delivered: [], held: [], gone: [], failed: [] };
   const rows = await tx<ToldRow[]>`
     with told as (
       select t.*, row_number() over (partition by t.id order by not t.sent, t.channel) as nth from unnest(
@@ -97,13 +100,18 @@ export async function record(
     (row) => row.channel,
   ))
     await followWholes(tx, tenantId, wholes, now, slot, channel as Channel);
+  // As it stands with what else was noted of it now.
+  const statuses = new Map(rows.map(({ id, status }) => [id, status]));
+  for (const { id, first } of rows) if (first) statuses.set(id, Status.DELIVERED);
+  const about = <More extends object>(result: Result, more: More) => {
+    const { notificationId: id, userId, channel } = result.claimed;
+    const status = statuses.get(id);
+    return status === undefined ? [] : [{ id, userId, channel, status, reason: reasonOf(result), ...more }];
+  };
   return {
     delivered: rows.filter((row) => row.sent),
-    held: held.flatMap(({ claimed, hold: { reason, until } }) => {
-      const { notificationId: id, userId, channel } = claimed;
-      const status = rows.find((row) => row.id === id)?.status;
-      return status === undefined ? [] : [{ id, userId, channel, status, reason, until }];
-    }),
+    held: held.flatMap((result) => about(result, { until: result.hold.until })),
+    gone: failed.flatMap((result) => about(result, {})),
     failed: failed.map(failedOf),
   };
 }

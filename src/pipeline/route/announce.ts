@@ -33,6 +33,8 @@ export type AnnouncedCancel = {
   channels?: readonly Channel[];
   /** Its escalation has ended with that. */
   escalated?: boolean;
+  /** Why it goes there no more. */
+  why?: Reason;
 };
 
 /** Tells users' streams that notifications to them were cancelled, or for those channels that had not got them. */
@@ -44,12 +46,26 @@ export function announceCancelled(
 ): void {
   const time = timestampFromDate(at);
   for (const { id: notificationId, userId, ...became } of notifications) {
-    const { status = Status.CANCELLED, reason = Reason.CANCELLED, channels = [] } = became;
+    const { status = Status.CANCELLED, reason = Reason.CANCELLED, channels = [], why = Reason.CANCELLED } = became;
     if (status > Status.READ) live.statusChanged(tenantId, userId, { notificationId, status, reason, time });
     else
       for (const channel of channels)
-        live.statusChanged(tenantId, userId, { notificationId, status, channel, reason: Reason.CANCELLED, time });
+        live.statusChanged(tenantId, userId, { notificationId, status, channel, reason: why, time });
   }
+}
+
+/** Tells a user's streams that a notification waits for another time than before. */
+export function announceScheduled(
+  live: Live,
+  tenantId: string,
+  { id: notificationId, userId, dueAt }: { id: string; userId: string; dueAt: Date },
+  at: Date,
+): void {
+  live.statusChanged(tenantId, userId, {
+    ...{ notificationId, status: Status.SCHEDULED, reason: Reason.SCHEDULED },
+    time: timestampFromDate(at),
+    retryTime: timestampFromDate(dueAt),
+  });
 }
 
 /** Tells a user's streams that they have read notifications. */
@@ -170,6 +186,18 @@ export function announceHeld(
     time: timestampFromDate(at),
     retryTime: timestampFromDate(held.until),
   });
+}
+
+/** Tells a user's streams that a notification goes to an outside channel no more, and goes on. */
+export function announceGone(
+  live: Live,
+  tenantId: string,
+  gone: { id: string; userId: string; channel: number; status: number; reason: Reason },
+  at: Date,
+): void {
+  const { id: notificationId, userId, reason } = gone;
+  const [status, channel] = [gone.status as Status, gone.channel as Channel];
+  live.statusChanged(tenantId, userId, { notificationId, status, channel, reason, time: timestampFromDate(at) });
 }
 
 /** Tells a user's streams that no channel takes a notification. */
