@@ -60,8 +60,9 @@ export async function commitGroup(
     ]),
   );
   const collapsed = collapsing(accepted);
-  // Of contracts the answers say whether all of it may be stored.
-  if (!fresh.some(({ draft }) => draft.contractId !== undefined)) last();
+  // Of contracts the answers say whether all of it may be stored; of what is superseded, what outside channels have to be
+  // kept from.
+  if (collapsed.length === 0 && !fresh.some(({ draft }) => draft.contractId !== undefined)) last();
   // Sent together, answered together: one round trip for the usual Send.
   await Promise.all([
     lockCollapseKeys(tx, tenantId, collapsed),
