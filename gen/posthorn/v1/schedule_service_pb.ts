@@ -1031,6 +1031,7 @@ export const ScheduleService: GenService<{
    * another one. What outside channels have not got of one that is decided is
    * stopped when its time moves, as CancelNotification does; has it reached nobody,
    * and is its new time past with the deadline still ahead, it is made anew at once.
+   * While its time stays, so does what it says: UpdateNotification changes that.
    * One that was cancelled stays so for its offset, wherever the
    * deadline moves, until it is deleted and made again. Idempotent: the same
    * deadline again changes nothing. Fails with TOO_MANY_RESOURCES when it would be
