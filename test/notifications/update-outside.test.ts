@@ -1,4 +1,4 @@
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import postgres from "postgres";
 import { afterAll, expect, test } from "vitest";
 import { InboxFilter_View } from "#gen/posthorn/v1/inbox_service_pb.ts";
@@ -374,6 +374,39 @@ test("what is due while a change is being made is claimed after it, and comes as
     (all) => all.length > 0,
   );
   expect(titles(id)).toEqual(["changed"]);
+});
+
+test.each([
+  ["would come too late then, ends", false, Status.EXPIRED, []],
+  ["would come in time then, goes on", true, Status.DELIVERED, ["Server down"]],
+])("what is given another expiry while its limit is asked, and %s", async (_, wasEarly, status, came) => {
+  const id = await held(await satisfied(newUser()));
+  const expireTime = within(HOUR);
+  if (wasEarly)
+    await sql`update notifications set expires_at = ${timestampDate(expireTime)} where tenant_id = ${tenantId} and id = ${id}`;
+  const { changing } = await sql.begin(async (other) => {
+    await other`select from notifications where tenant_id = ${tenantId} and id = ${id} for update`;
+    const [own] = await other<{ pid: number }[]>`select pg_backend_pid() as pid`;
+    const waiting = (many: number) =>
+      until(
+        () =>
+          sql`with recursive w as (
+            select pid from pg_stat_activity where ${own?.pid ?? 0}::int = any(pg_blocking_pids(pid))
+            union select a.pid from pg_stat_activity a join w on w.pid = any(pg_blocking_pids(a.pid))) select from w`,
+        (rows) => rows.length >= many,
+      );
+    const expiry = wasEarly ? {} : { expireTime };
+    const changing = key.send.updateNotification({ id, ...expiry, updateMask: { paths: ["expire_time"] } });
+    await waiting(1);
+    // Asked by what it was, and noted after the change.
+    await sql`update hand_overs set due_at = ${clock()} where tenant_id = ${tenantId} and notification_id = ${id}`;
+    await waiting(2);
+    return { changing };
+  });
+  expect((await changing).pendingChannels).toEqual([SMS]);
+  if (wasEarly) for (let day = 0; day < 3; day++) await on(24 * HOUR);
+  await reached(id, status);
+  expect(titles(id)).toEqual(came);
 });
 
 test("changed by two servers while two hand over, each comes once, and as the answer says", async () => {

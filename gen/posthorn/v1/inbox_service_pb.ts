@@ -287,7 +287,7 @@ export type InboxCounts = Message<"posthorn.v1.InboxCounts"> & {
 
   /**
    * Arrived since the last MarkSeen. An entry that is changed counts as it did;
-   * while others are unseen it may count as one more.
+   * while others are unseen it may count as one more with each change.
    *
    * @generated from field: int32 unseen = 2;
    */

@@ -82,9 +82,9 @@ export function startDelivering(deps: DeliverDeps): Delivering {
   const atWork = new Set<Promise<void>>();
 
   /** In a slot that it gives back when the outcome is noted, so that no more than the slots hold waits for that. */
-  function begin(claimed: Claimed, handOver: () => Promise<CameOf> | CameOf): void {
+  function begin(claimed: Claimed, stored: Stored | undefined, handOver: () => Promise<CameOf> | CameOf): void {
     slots.take(claimed.channel);
-    const work = (async () => note({ claimed, ...(await handOver()) }))()
+    const work = (async () => note({ claimed, expiresAt: stored?.expiresAt, ...(await handOver()) }))()
       .catch((err) => {
         deps.metrics.jobFailures.inc({ task: "hand-over" });
         deps.log.warn({ err, tenant: claimed.tenantId }, "could not hand over; it is tried again");
@@ -107,10 +107,11 @@ export function startDelivering(deps: DeliverDeps): Delivering {
       for (const next of claimed) {
         const own = loaded.get(next.tenantId);
         const turn = { now, stop: own?.stops.get(next), cut: cut.signal };
-        begin(next, () =>
+        const stored = own?.messages.get(next.notificationId);
+        begin(next, stored, () =>
           stopping.aborted
             ? { kind: "back", inDoubt: next.inDoubt }
-            : followed(deps, next, own?.messages.get(next.notificationId), traces.get(next.trace), turn),
+            : followed(deps, next, stored, traces.get(next.trace), turn),
         );
       }
       const counts = Map.groupBy(claimed, ({ channel }) => channel);

@@ -5,6 +5,7 @@ import { type Stop, storedStop } from "#src/escalation/stop.ts";
 import { bytes, instants, plain, texts } from "#src/store/arrays.ts";
 import type { Tx } from "#src/store/store.ts";
 import type { Claimed } from "./claim.ts";
+import { byPresentExpiry } from "./outdated.ts";
 import { detailOf, reasonOf } from "./told.ts";
 import type { Hold } from "./within-limits.ts";
 
@@ -21,8 +22,11 @@ export type CameOf =
   | { kind: "held"; hold: Hold }
   | { kind: "unwanted"; reason: Reason };
 
-/** `cancelledBy`: by whom, and why, it was stopped after it was claimed. */
-export type Result = CameOf & { claimed: Claimed; cancelledBy?: Stop };
+/**
+ * `expiresAt`: of its notification, as it was when it was asked. `cancelledBy`: by whom, and why, it was stopped after it
+ * was claimed.
+ */
+export type Result = CameOf & { claimed: Claimed; expiresAt?: Date | null | undefined; cancelledBy?: Stop };
 
 /** `first`: it had reached its recipient in no other way before. */
 export type Delivered = { id: string; userId: string; channel: number; first: boolean };
@@ -59,7 +63,8 @@ export async function record(
   const ids = plain([...new Set(results.map(({ claimed }) => claimed.notificationId))].toSorted());
   await tx`select count(*) from (
     select from notifications where tenant_id = ${tenantId} and id = any(${ids}::uuid[]) order by id for update) locked`;
-  const mine = await noteDone(tx, tenantId, await withCancelled(tx, tenantId, results), { now, retryAt });
+  const standing = await withCancelled(tx, tenantId, await byPresentExpiry(tx, tenantId, results));
+  const mine = await noteDone(tx, tenantId, standing, { now, retryAt });
   const sent = mine.filter(({ kind }) => kind === "sent");
   const failed = mine.filter(({ kind }) => kind !== "sent" && kind !== "drop" && kind !== "held");
   const held = mine.filter(isToldHeld);
