@@ -123,7 +123,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const random = Math.random;
   const newId = newIds(clock);
   const has = (role: Role) => config.roles.includes(role);
-  const firstSlot = randomInt(0, 4096) * SLOTS;
+  const firstSlot = randomInt(1, 4096) * SLOTS;
   const slots = Array.from({ length: SLOTS }, (_, n) => firstSlot + n);
   await using stack = new AsyncDisposableStack();
 

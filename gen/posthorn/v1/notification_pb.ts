@@ -874,7 +874,8 @@ export const ChannelSchema: GenEnum<Channel> = /*@__PURE__*/
  * of its channels: they are asked again before each attempt to hand it over;
  * CANCELLED when its sender stops it before any has taken it. Where
  * none is known to have taken it and one may have, whatever the others did, it is
- * FAILED (OUTCOME_UNKNOWN).
+ * FAILED (OUTCOME_UNKNOWN). AT_LEAST_ONCE repeats an attempt that is not answered;
+ * a channel that has not answered the last one either counts as one that cannot.
  *
  * A BATCHED notification whose batch has closed shares the fate of the batch's
  * notification: with it, it becomes DELIVERED, READ, or what ends it.
@@ -991,7 +992,8 @@ export const Status = {
  * of its channels: they are asked again before each attempt to hand it over;
  * CANCELLED when its sender stops it before any has taken it. Where
  * none is known to have taken it and one may have, whatever the others did, it is
- * FAILED (OUTCOME_UNKNOWN).
+ * FAILED (OUTCOME_UNKNOWN). AT_LEAST_ONCE repeats an attempt that is not answered;
+ * a channel that has not answered the last one either counts as one that cannot.
  *
  * A BATCHED notification whose batch has closed shares the fate of the batch's
  * notification: with it, it becomes DELIVERED, READ, or what ends it.
