@@ -60,8 +60,8 @@ export async function commitGroup(
     ]),
   );
   const collapsed = collapsing(accepted);
-  // Of contracts the answers say whether all of it may be stored.
-  if (!fresh.some(({ draft }) => draft.contractId !== undefined)) last();
+  // Of contracts the answers say whether all of it may be stored, and of collapse keys what is to be stopped besides.
+  if (collapsed.length === 0 && !fresh.some(({ draft }) => draft.contractId !== undefined)) last();
   // Sent together, answered together: one round trip for the usual Send.
   await Promise.all([
     lockCollapseKeys(tx, tenantId, collapsed),
