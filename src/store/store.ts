@@ -161,8 +161,14 @@ async function retryDeadlock<T>(work: () => Promise<T>): Promise<T> {
     const code =
       (error as { code?: unknown; cause?: { code?: unknown } }).code ??
       (error as Error & { cause?: { code?: unknown } }).cause?.code;
-    if (code !== "40P01" && code !== "40001") throw error;
+    if (code !== "40P01" && code !== "40001" && !isOutdatedPlan(error)) throw error;
     await delay(GIVE_WAY_MS);
     return work();
   }
+}
+
+/** The schema has changed below a prepared statement. The driver has forgotten it by now, and prepares it anew. */
+function isOutdatedPlan(error: unknown): boolean {
+  const { code, routine } = error as { code?: unknown; routine?: unknown };
+  return code === "0A000" && routine === "RevalidateCachedQuery";
 }
