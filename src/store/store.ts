@@ -5,6 +5,7 @@ import postgres, { type Sql, type TransactionSql } from "postgres";
 import { WITH_ARRAYS } from "./array-types.ts";
 import { safeBegin } from "./begin.ts";
 import { type GateUse, poolGate } from "./gate.ts";
+import { keepShort } from "./open-connections.ts";
 import { pipelined, type Work } from "./pipelined.ts";
 import { pgSockets } from "./sockets.ts";
 
@@ -90,6 +91,7 @@ export function openStore(config: StoreConfig): Store {
       ...WITH_ARRAYS,
       ...({ socket: pgSockets(silenceMs) } as object), // The driver's types do not know it.
     });
+    keepShort(client);
     client.begin = safeBegin(client.begin) as Sql["begin"];
     return client;
   };

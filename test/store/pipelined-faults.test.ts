@@ -1,5 +1,5 @@
 import postgres from "postgres";
-import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import { pipelined } from "#src/store/pipelined.ts";
 import { openStore, type Store, type Tx } from "#src/store/store.ts";
 import { startProxy } from "../fault/lab/proxy.ts";
@@ -247,4 +247,23 @@ test("two tenants' transactions at once, some of which fail, are slow or killed:
     if (n % 7 === 0 || n % 13 === 0 || (n % 17 === 0 && n % 5 !== 0)) expect([n, ok]).toEqual([n, false]);
   }
   expect(outcomes.filter(({ ok }) => ok).length).toBeGreaterThan(50);
+});
+
+test("the driver's list of connections stays short, however many transactions a pool that is never in full use has had", async () => {
+  const store = open(3);
+  await isWhole(store, 3);
+  let longest = 0;
+  const indexOf = Array.prototype.indexOf;
+  const spy = vi.spyOn(Array.prototype, "indexOf").mockImplementation(function (this: unknown[], item, from) {
+    if (typeof item === "object" && item !== null && "idleTimer" in item) longest = Math.max(longest, this.length);
+    return indexOf.call(this, item, from);
+  });
+  try {
+    for (let n = 0; n < 800; n++) await nameOf(store);
+  } finally {
+    spy.mockRestore();
+  }
+  expect(longest).toBeGreaterThan(2);
+  expect(longest).toBeLessThan(300);
+  await isWhole(store, 3);
 });
