@@ -5,6 +5,7 @@ import postgres, { type Sql, type TransactionSql } from "postgres";
 import { WITH_ARRAYS } from "./array-types.ts";
 import { safeBegin } from "./begin.ts";
 import { type GateUse, poolGate } from "./gate.ts";
+import { keepShort } from "./open-connections.ts";
 import { pipelined, type Work } from "./pipelined.ts";
 import { pgSockets } from "./sockets.ts";
 
@@ -90,6 +91,7 @@ export function openStore(config: StoreConfig): Store {
       ...WITH_ARRAYS,
       ...({ socket: pgSockets(silenceMs) } as object), // The driver's types do not know it.
     });
+    keepShort(client);
     client.begin = safeBegin(client.begin) as Sql["begin"];
     return client;
   };
@@ -161,8 +163,14 @@ async function retryDeadlock<T>(work: () => Promise<T>): Promise<T> {
     const code =
       (error as { code?: unknown; cause?: { code?: unknown } }).code ??
       (error as Error & { cause?: { code?: unknown } }).cause?.code;
-    if (code !== "40P01" && code !== "40001") throw error;
+    if (code !== "40P01" && code !== "40001" && !isOutdatedPlan(error)) throw error;
     await delay(GIVE_WAY_MS);
     return work();
   }
+}
+
+/** The schema has changed below a prepared statement. The driver has forgotten it by now, and prepares it anew. */
+function isOutdatedPlan(error: unknown): boolean {
+  const { code, routine } = error as { code?: unknown; routine?: unknown };
+  return code === "0A000" && routine === "RevalidateCachedQuery";
 }
