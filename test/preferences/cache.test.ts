@@ -40,10 +40,10 @@ async function node({ url = redisUrl, alone = false } = {}) {
   const broker = alone ? undefined : opened.use(await connectBroker({ url: natsUrl, namespace, replicas: 1 }, log));
   const invalidations = broker === undefined ? localInvalidations() : opened.use(startInvalidations(broker));
   const state = { connected: true, now: new Date(), reads: 0, afterRead: async () => {} };
-  const counting: Pick<Store, "tenant"> = {
-    tenant: async (tenantId, work) => {
+  const counting: Pick<Store, "tenantAtOnce"> = {
+    tenantAtOnce: async (tenantId, work) => {
       state.reads++;
-      const result = await store.tenant(tenantId, work);
+      const result = await store.tenantAtOnce(tenantId, work);
       await state.afterRead();
       return result;
     },
