@@ -13,7 +13,7 @@ type Work = (tx: TransactionSql) => Promise<unknown>;
  *   and ends the process. Here the work of a lost connection never settles, and the caller is told at once.
  * - The first transaction after that can be told the error of the connection before. Here it is begun again.
  *
- * That a transaction could not be begun is told as Unreached.
+ * That no answer to BEGIN came is told as Unreached.
  */
 export function safeBegin(begin: Sql["begin"]): (work: Work) => Promise<unknown> {
   return (work) => onceMore((progress) => beginOnce(begin, work, progress));

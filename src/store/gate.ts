@@ -1,7 +1,10 @@
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
 
-/** No transaction could be begun: there is no way to Postgres now. The cause says why. */
+/**
+ * No transaction is known to have begun: there is no way to Postgres now. The cause says why. Where statements and COMMIT
+ * had gone with BEGIN and the connection broke before any answer, they may have been done.
+ */
 export class Unreached extends Error {
   constructor(cause: unknown) {
     super("Postgres cannot be reached", { cause });

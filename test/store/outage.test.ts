@@ -1,4 +1,4 @@
-import { type AddressInfo, connect, createServer } from "node:net";
+import { type AddressInfo, connect, createServer, Socket } from "node:net";
 import postgres from "postgres";
 import { expect, onTestFinished, type TestContext, test, vi } from "vitest";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
@@ -146,6 +146,45 @@ test("resets in the midst of transactions fail what was in them, and the connect
     2000,
   );
 });
+
+/** Runs `meanwhile` where the store hears that its connection through the proxy has ended: before it does, or as it goes. */
+function asOneEnds(port: number, when: "before" | "after", meanwhile: () => void): void {
+  const { emit } = Socket.prototype;
+  let isFirst = true;
+  const hook = vi.spyOn(Socket.prototype, "emit").mockImplementation(function (this: Socket, event, ...args) {
+    const tell = () => emit.call(this, event, ...args);
+    if (String(event) !== "end" || this.remotePort !== port || !isFirst) return tell();
+    isFirst = false;
+    if (when === "after") setImmediate(meanwhile);
+    else meanwhile();
+    // By then the driver has it, and writes it in the next turn.
+    return when === "after" ? tell() : Boolean(afterMicrotasks(tell));
+  });
+  onTestFinished(() => hook.mockRestore());
+}
+
+async function afterMicrotasks(then: () => void): Promise<void> {
+  for (let turn = 0; turn < 50; turn++) await undefined;
+  then();
+}
+
+test.each(["before", "after"] as const)(
+  "what is asked for in the moment %s a connection ends keeps none of the next ones from speaking",
+  async (when) => {
+    const { proxy, store } = await behindProxy(onTestFinished, { poolSize: 1 });
+    expect((await ask(store)).said).toBe("done");
+    const asked = Promise.withResolvers<unknown>();
+    asOneEnds(Number(new URL(proxy.url).port), when, () => asked.resolve(ask(store)));
+    proxy.cut("fin");
+    await asked.promise;
+    // Each of the driver's own tries would take five seconds.
+    await until(
+      () => ask(store),
+      ({ said }) => said === "done",
+      4900,
+    );
+  },
+);
 
 // The two that wait do so together.
 test.concurrent("a connection that is reset as soon as it may be used fails its call, and nothing else", async ({
