@@ -1,38 +1,28 @@
 import { randomUUID } from "node:crypto";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import postgres from "postgres";
-import { afterAll, expect, test } from "vitest";
+import type { TransactionSql } from "postgres";
+import { expect, test } from "vitest";
 import { Channel, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
 import { ChainState } from "#src/escalation/state.ts";
 import { cancelByIds } from "#src/notifications/cancel.ts";
 import { cancelWaiting } from "#src/notifications/cancel-waiting.ts";
 import { EVERYTHING } from "#src/notifications/queries.ts";
 import type { Store } from "#src/store/store.ts";
-import { HOUR, MINUTE, steppedClock } from "../batches/setup.ts";
-import { escalating, seconds } from "../escalation/setup.ts";
-import { type Answer, BUSY, obedientChannels, SENT } from "../support/obedient-channels.ts";
-import { platformOfFile, startTestPlatform } from "../support/platform.ts";
+import { HOUR, MINUTE } from "../batches/setup.ts";
+import { seconds } from "../escalation/setup.ts";
+import { type Answer, BUSY, SENT } from "../support/obedient-channels.ts";
+import { startTestPlatform } from "../support/platform.ts";
 import { refusalOf } from "../support/refusal.ts";
-import { testServices } from "../support/services.ts";
 import { smallStore } from "../support/small-store.ts";
 import { openReader } from "../support/stream-reader.ts";
 import { until } from "../support/until.ts";
-import { holding } from "./holding.ts";
+import { outside } from "./outside.ts";
 
 // What is cancelled after it was decided, and before outside channels have got all of it. They do as they are told.
 
-const services = await testServices();
-const { clock, step: pass } = steppedClock();
-const { channels, answerWith, of } = obedientChannels();
+const { services, clock, pass, options, node, key, sql, tenantId, answerWith, of, ...rest } = await outside();
+const { newUser, send, get, told, reached, on, satisfied, held, heldBatch, behind, onTheirWay } = rest;
 const { IN_APP, EMAIL, SMS, PUSH } = Channel;
-const options = { services, clock, between: { channels } };
-const node = await platformOfFile(options);
-const { key } = node;
-const { newUser, send, get, told, reached } = escalating(node);
-const { on, satisfied, held } = holding(node, pass);
-const sql = postgres(services.databaseUrl, { max: 2, onnotice: () => undefined });
-afterAll(() => sql.end());
-const { tenantId } = node.tenant;
 const cancel = (id: string) => key.send.cancelNotification({ id });
 
 test("what is held until tomorrow is cancelled today, is told so, and does not come", async () => {
@@ -254,39 +244,20 @@ test("what looks for escalations that go on reads none of those that have ended"
 
 test("the members of a batch share the fate of its notification, which they have no other", async () => {
   const user = await satisfied(newUser());
-  const type = { key: "together", displayName: "Together", batching: { batchable: true, maxSize: 2 } };
-  await key.types.createType({ type: { ...type, defaultChannels: [SMS] } });
-  const members = [await send(user, { type: "together" }), await send(user, { type: "together" })];
-  const whole = await until(
-    async () => {
-      const { notifications } = await key.send.listNotifications({ filter: { userId: user } });
-      return notifications.find(({ id, batchId, status }) => {
-        return batchId !== "" && !members.includes(id) && status === Status.PROCESSING;
-      })?.id;
-    },
-    (id) => id !== undefined,
-  );
-  await told(whole ?? "", ({ reason }) => reason === Reason.CHANNEL_DAY_LIMIT);
+  const { members, whole } = await heldBatch(user);
   expect((await refusalOf(cancel(members[0] ?? ""))).reason).toBe("NOTIFICATION_NOT_OPEN");
   expect(await key.send.cancelNotifications({ ids: members })).toMatchObject({ cancelled: 0, stopped: 0 });
-  expect((await cancel(whole ?? "")).notification?.status).toBe(Status.CANCELLED);
+  expect((await cancel(whole)).notification?.status).toBe(Status.CANCELLED);
   for (const id of members) expect((await get(id)).status).toBe(Status.CANCELLED);
 });
 
 test("a claim that is being made is waited for, and counts as gone", async () => {
   const id = await held(await satisfied(newUser()));
-  const { cancelling } = await sql.begin(async (claim) => {
-    await claim`update hand_overs set claimed = true, attempts = attempts + 1, due_at = ${new Date(clock().getTime() + MINUTE)}
-      where tenant_id = ${tenantId} and notification_id = ${id}`;
-    const [own] = await claim<{ pid: number }[]>`select pg_backend_pid() as pid`;
-    const cancelling = cancel(id);
-    await until(
-      () => sql`select from pg_stat_activity where ${own?.pid ?? 0}::int = any(pg_blocking_pids(pid))`,
-      (rows) => rows.length > 0,
-    );
-    return { cancelling };
-  });
-  expect(await cancelling).toMatchObject({
+  const dueAt = new Date(clock().getTime() + MINUTE);
+  const claiming = (tx: TransactionSql) => tx`
+    update hand_overs set claimed = true, attempts = attempts + 1, due_at = ${dueAt}
+    where tenant_id = ${tenantId} and notification_id = ${id}`;
+  expect(await behind(claiming, () => cancel(id))).toMatchObject({
     notification: { status: Status.PROCESSING },
     stoppedChannels: [],
     pendingChannels: [SMS],
@@ -301,18 +272,7 @@ test("cancelled by two servers while two hand over, each is given or cancelled, 
   await using other = await startTestPlatform({ ...options, tenant: node.tenant });
   const tally = new Map<Status, number>();
   for (let round = 0; round < 12; round++) {
-    const content = { title: "race" };
-    const items = Array.from({ length: 12 }, () => ({ to: { userIds: [newUser()] }, content, channels: [EMAIL] }));
-    const { results } = await key.send.sendBatch({ items });
-    const ids = results.map(({ result }) =>
-      result.case === "response" ? (result.value.results[0]?.notificationId ?? "") : "",
-    );
-    // Asked in one go, and in the first round not at all: or all are given before anybody cancels.
-    await until(
-      () =>
-        sql`select from notifications where tenant_id = ${tenantId} and id = any(${ids}) and status >= ${Status.PROCESSING}`,
-      ({ length }) => length >= round % 12,
-    );
+    const ids = await onTheirWay("race", round % 12);
     const cancelling = ids.flatMap((id) =>
       [key, other.key].map(({ send }) => send.cancelNotification({ id }).catch(() => undefined)),
     );

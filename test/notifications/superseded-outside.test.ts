@@ -1,28 +1,17 @@
-import postgres from "postgres";
-import { afterAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { Channel, Reason, Status, VerdictKind } from "#gen/posthorn/v1/notification_pb.ts";
-import { HOUR, steppedClock } from "../batches/setup.ts";
-import { escalating, seconds } from "../escalation/setup.ts";
-import { BUSY, obedientChannels, SENT } from "../support/obedient-channels.ts";
-import { platformOfFile, startTestPlatform } from "../support/platform.ts";
-import { testServices } from "../support/services.ts";
+import { HOUR } from "../batches/setup.ts";
+import { seconds } from "../escalation/setup.ts";
+import { BUSY, SENT } from "../support/obedient-channels.ts";
+import { startTestPlatform } from "../support/platform.ts";
 import { until } from "../support/until.ts";
-import { holding } from "./holding.ts";
+import { outside } from "./outside.ts";
 
 // A newer notification with the collapse key of one that is decided, and of which outside channels have not got all.
 
-const services = await testServices();
-const { clock, step: pass } = steppedClock();
-const { channels, answerWith, of } = obedientChannels();
+const { clock, options, node, key, sql, tenantId, answerWith, of, ...rest } = await outside();
+const { newUser, send, get, reached, on, satisfied, held } = rest;
 const { IN_APP, EMAIL, SMS, PUSH } = Channel;
-const options = { services, clock, between: { channels } };
-const node = await platformOfFile(options);
-const { key } = node;
-const { newUser, send, get, reached } = escalating(node);
-const { on, satisfied, held } = holding(node, pass);
-const sql = postgres(services.databaseUrl, { max: 2, onnotice: () => undefined });
-afterAll(() => sql.end());
-const { tenantId } = node.tenant;
 const same = { collapseKey: "score" };
 
 test("what a limit holds is superseded, whatever else waits stays, and the newer takes its turn tomorrow", async () => {

@@ -1,36 +1,20 @@
-import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import postgres from "postgres";
-import { afterAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { InboxFilter_View } from "#gen/posthorn/v1/inbox_service_pb.ts";
 import { Channel, Reason, Status } from "#gen/posthorn/v1/notification_pb.ts";
-import { HOUR, MINUTE, steppedClock } from "../batches/setup.ts";
-import { escalating, seconds } from "../escalation/setup.ts";
-import { BUSY, obedientChannels, SENT } from "../support/obedient-channels.ts";
-import { platformOfFile, startTestPlatform } from "../support/platform.ts";
+import { HOUR, MINUTE } from "../batches/setup.ts";
+import { seconds } from "../escalation/setup.ts";
+import { BUSY, SENT } from "../support/obedient-channels.ts";
 import { wrongInboxes } from "../support/recount.ts";
 import { refusalOf } from "../support/refusal.ts";
-import { testServices } from "../support/services.ts";
 import { openReader } from "../support/stream-reader.ts";
 import { until } from "../support/until.ts";
-import { holding } from "./holding.ts";
+import { outside } from "./outside.ts";
 
 // What is changed after it was decided, and before outside channels have got all of it.
 
-const services = await testServices();
-const { clock, step: pass } = steppedClock();
-const { channels, answerWith, given, of } = obedientChannels();
+const { clock, pass, node, key, sql, tenantId, answerWith, given, of, within, titles, ...rest } = await outside();
+const { newUser, send, get, reached, told, on, satisfied, held, heldBatch } = rest;
 const { IN_APP, EMAIL, SMS, PUSH } = Channel;
-const options = { services, clock, between: { channels } };
-const node = await platformOfFile(options);
-const { key } = node;
-const { newUser, send, get, reached, told } = escalating(node);
-const { on, satisfied, held } = holding(node, pass);
-const sql = postgres(services.databaseUrl, { max: 2, onnotice: () => undefined });
-afterAll(() => sql.end());
-const { tenantId } = node.tenant;
-const within = (ms: number) => timestampFromDate(new Date(clock().getTime() + ms));
-const titles = (id: string) =>
-  given.filter(({ notificationId }) => notificationId === id).map(({ content }) => content.title);
 const change = (id: string, title: string) => key.send.updateNotification({ id, content: { title } });
 
 test("what a limit holds until tomorrow comes as it was changed today", async () => {
@@ -310,174 +294,12 @@ test("what has come gets no other time, but any other change", async () => {
 
 test("a batch's notification changes, and the members have no other fate", async () => {
   const user = await satisfied(newUser());
-  const type = { key: "together", displayName: "Together", batching: { batchable: true, maxSize: 2 } };
-  await key.types.createType({ type: { ...type, defaultChannels: [SMS] } });
-  const members = [await send(user, { type: "together" }), await send(user, { type: "together" })];
-  const whole = await until(
-    async () => {
-      const { notifications } = await key.send.listNotifications({ filter: { userId: user } });
-      return notifications.find(({ id, batchId, status }) => {
-        return batchId !== "" && !members.includes(id) && status === Status.PROCESSING;
-      })?.id;
-    },
-    (id) => id !== undefined,
-  );
-  await told(whole ?? "", ({ reason }) => reason === Reason.CHANNEL_DAY_LIMIT);
+  const { members, whole } = await heldBatch(user);
   expect((await refusalOf(change(members[0] ?? "", "one"))).reason).toBe("NOTIFICATION_NOT_OPEN");
-  await change(whole ?? "", "both");
+  await change(whole, "both");
   const time = within(24 * HOUR);
-  await key.send.updateNotification({ id: whole ?? "", scheduleTime: time });
+  await key.send.updateNotification({ id: whole, scheduleTime: time });
   for (let day = 0; day < 4; day++) await on(24 * HOUR);
-  for (const id of [whole ?? "", ...members]) await reached(id, Status.DELIVERED);
-  expect(titles(whole ?? "")).toEqual(["both"]);
-});
-
-test("a claim that is being made is waited for, and counts as gone", async () => {
-  const id = await held(await satisfied(newUser()));
-  const { changing } = await sql.begin(async (claim) => {
-    await claim`update hand_overs set claimed = true, given = true, attempts = attempts + 1,
-      due_at = ${new Date(clock().getTime() + MINUTE)} where tenant_id = ${tenantId} and notification_id = ${id}`;
-    const [own] = await claim<{ pid: number }[]>`select pg_backend_pid() as pid`;
-    const changing = change(id, "changed");
-    await until(
-      () => sql`select from pg_stat_activity where ${own?.pid ?? 0}::int = any(pg_blocking_pids(pid))`,
-      (rows) => rows.length > 0,
-    );
-    return { changing };
-  });
-  const { updatedChannels, pendingChannels } = await changing;
-  expect([updatedChannels, pendingChannels]).toEqual([[], [SMS]]);
-  // Whoever had claimed it is never heard of again: whoever finds it next has it as changed.
-  pass(2 * MINUTE);
-  await reached(id, Status.DELIVERED);
-  expect(titles(id)).toEqual(["changed"]);
-});
-
-test("what is due while a change is being made is claimed after it, and comes as changed", async () => {
-  const user = await satisfied(newUser());
-  const id = await held(user, { channels: [IN_APP, SMS] });
-  const { changing } = await sql.begin(async (other) => {
-    await other`select from inbox_heads where tenant_id = ${tenantId} and user_id = ${user} for update`;
-    const [own] = await other<{ pid: number }[]>`select pg_backend_pid() as pid`;
-    const changing = change(id, "changed");
-    await until(
-      () => sql`select from pg_stat_activity where ${own?.pid ?? 0}::int = any(pg_blocking_pids(pid))`,
-      (rows) => rows.length > 0,
-    );
-    for (let day = 0; day < 2; day++) await on(24 * HOUR);
-    expect(of(id)).toEqual([]);
-    return { changing };
-  });
-  expect((await changing).updatedChannels).toEqual([IN_APP, SMS]);
-  await until(
-    async () => titles(id),
-    (all) => all.length > 0,
-  );
-  expect(titles(id)).toEqual(["changed"]);
-});
-
-test.each([
-  ["would come too late then, ends", false, Status.EXPIRED, []],
-  ["would come in time then, goes on", true, Status.DELIVERED, ["Server down"]],
-])("what is given another expiry while its limit is asked, and %s", async (_, wasEarly, status, came) => {
-  const id = await held(await satisfied(newUser()));
-  const expireTime = within(HOUR);
-  if (wasEarly)
-    await sql`update notifications set expires_at = ${timestampDate(expireTime)} where tenant_id = ${tenantId} and id = ${id}`;
-  const { changing } = await sql.begin(async (other) => {
-    await other`select from notifications where tenant_id = ${tenantId} and id = ${id} for update`;
-    const [own] = await other<{ pid: number }[]>`select pg_backend_pid() as pid`;
-    const waiting = (many: number) =>
-      until(
-        () =>
-          sql`with recursive w as (
-            select pid from pg_stat_activity where ${own?.pid ?? 0}::int = any(pg_blocking_pids(pid))
-            union select a.pid from pg_stat_activity a join w on w.pid = any(pg_blocking_pids(a.pid))) select from w`,
-        (rows) => rows.length >= many,
-      );
-    const expiry = wasEarly ? {} : { expireTime };
-    const changing = key.send.updateNotification({ id, ...expiry, updateMask: { paths: ["expire_time"] } });
-    await waiting(1);
-    // Asked by what it was, and noted after the change.
-    await sql`update hand_overs set due_at = ${clock()} where tenant_id = ${tenantId} and notification_id = ${id}`;
-    await waiting(2);
-    return { changing };
-  });
-  expect((await changing).pendingChannels).toEqual([SMS]);
-  if (wasEarly) for (let day = 0; day < 3; day++) await on(24 * HOUR);
-  await reached(id, status);
-  expect(titles(id)).toEqual(came);
-});
-
-test("changed by two servers while two hand over, each comes once, and as the answer says", async () => {
-  await using other = await startTestPlatform({ ...options, tenant: node.tenant });
-  const tally = new Map<string, number>();
-  for (let round = 0; round < 12; round++) {
-    const items = Array.from({ length: 12 }, () => ({
-      ...{ to: { userIds: [newUser()] }, content: { title: "first" }, channels: [EMAIL] },
-    }));
-    const { results } = await key.send.sendBatch({ items });
-    const ids = results.map(({ result }) =>
-      result.case === "response" ? (result.value.results[0]?.notificationId ?? "") : "",
-    );
-    await until(
-      () =>
-        sql`select from notifications where tenant_id = ${tenantId} and id = any(${ids}) and status >= ${Status.PROCESSING}`,
-      ({ length }) => length >= round % 12,
-    );
-    const answers = await Promise.all(
-      ids.map((id, n) => {
-        const { send } = n % 2 === 0 ? key : other.key;
-        return send.updateNotification({ id, content: { title: "changed" } }).catch(() => undefined);
-      }),
-    );
-    for (const [n, id] of ids.entries()) {
-      await reached(id, Status.DELIVERED);
-      const [title, ...more] = titles(id);
-      expect(more).toEqual([]);
-      const answer = answers[n];
-      const said = answer === undefined ? "refused" : answer.pendingChannels.length > 0 ? "pending" : "changed";
-      tally.set(said, (tally.get(said) ?? 0) + 1);
-      if (said !== "pending") expect([id, title]).toEqual([id, said === "refused" ? "first" : "changed"]);
-    }
-  }
-  expect(tally.get("changed")).toBeGreaterThan(0);
-  expect(tally.get("refused")).toBeGreaterThan(0);
-});
-
-test("taken back by two servers while two hand over, each comes now or at its time, and never twice", async () => {
-  await using other = await startTestPlatform({ ...options, tenant: node.tenant });
-  const taken: string[] = [];
-  for (let round = 0; round < 6; round++) {
-    const items = Array.from({ length: 12 }, () => ({
-      ...{ to: { userIds: [newUser()] }, content: { title: "race" }, channels: [EMAIL] },
-    }));
-    const { results } = await key.send.sendBatch({ items });
-    const ids = results.map(({ result }) =>
-      result.case === "response" ? (result.value.results[0]?.notificationId ?? "") : "",
-    );
-    await until(
-      () =>
-        sql`select from notifications where tenant_id = ${tenantId} and id = any(${ids}) and status >= ${Status.PROCESSING}`,
-      ({ length }) => length >= (2 * round) % 12,
-    );
-    const scheduleTime = within(100 * HOUR);
-    const answers = await Promise.all(
-      ids.map((id, n) => {
-        const { send } = n % 2 === 0 ? key : other.key;
-        return send.updateNotification({ id, scheduleTime }).catch(() => undefined);
-      }),
-    );
-    for (const [n, id] of ids.entries()) {
-      if (answers[n] !== undefined) taken.push(id);
-      else await reached(id, Status.DELIVERED);
-      expect(of(id)).toEqual(answers[n] === undefined ? [EMAIL] : []);
-    }
-  }
-  expect(taken.length).toBeGreaterThan(0);
-  pass(101 * HOUR);
-  for (const id of taken) {
-    await reached(id, Status.DELIVERED);
-    expect(of(id)).toEqual([EMAIL]);
-  }
+  for (const id of [whole, ...members]) await reached(id, Status.DELIVERED);
+  expect(titles(whole)).toEqual(["both"]);
 });

@@ -42,12 +42,18 @@ const WHEN = {
   },
 };
 const FROM = {
-  accepted: {},
-  "scheduled, and due": { schedule: { case: "scheduleTime" as const, value: inMinutes(1) } },
+  accepted: () => ({}),
+  "scheduled, and due": () => ({ schedule: { case: "scheduleTime" as const, value: inMinutes(1) } }),
 };
 const cases = Object.entries(FROM).flatMap(([from, more]) =>
   Object.entries(WHEN).map(([when, race]) => [from, when, more, race] as const),
 );
+
+async function readerOf(user: string) {
+  const reader = openReader(await node.clientsFor(user), { includeStatus: true });
+  await reader.next("caughtUp");
+  return reader;
+}
 
 /** Sends one, and stops whoever has decided it. */
 async function beingDecided(user: string, more: object) {
@@ -61,13 +67,8 @@ async function beingDecided(user: string, more: object) {
 
 test.each(cases)("of what was %s, a change %s is what arrives", async (_from, _when, more, race) => {
   const user = newUser();
-  await using reader = openReader(await node.clientsFor(user), { includeStatus: true });
-  await reader.next("caughtUp");
-  const value = inMinutes(1);
-  const { id, commit } = await beingDecided(
-    user,
-    "schedule" in more ? { schedule: { ...more.schedule, value } } : more,
-  );
+  await using reader = await readerOf(user);
+  const { id, commit } = await beingDecided(user, more());
   const expireTime = inMinutes(5);
   const changes = { id, content: { title: "new" }, tags: ["new"], expireTime };
   await race(() => key.send.updateNotification(changes), commit);
@@ -84,13 +85,8 @@ test.each(cases)("of what was %s, a change %s is what arrives", async (_from, _w
 
 test.each(cases)("of what was %s, another time given %s is when it comes", async (_from, _when, more, race) => {
   const user = newUser();
-  await using reader = openReader(await node.clientsFor(user), { includeStatus: true });
-  await reader.next("caughtUp");
-  const value = inMinutes(1);
-  const { id, commit } = await beingDecided(
-    user,
-    "schedule" in more ? { schedule: { ...more.schedule, value } } : more,
-  );
+  await using reader = await readerOf(user);
+  const { id, commit } = await beingDecided(user, more());
   const scheduleTime = inMinutes(3);
   await race(() => key.send.updateNotification({ id, scheduleTime }), commit);
   expect(await reader.next("status")).toMatchObject({

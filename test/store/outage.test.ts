@@ -89,8 +89,15 @@ test("a Postgres that says no to who connects is away for everybody, and is used
     ({ said }) => said !== "done",
   );
   for (let n = 0; n < 5; n++) {
-    expect(new Set((await askMany(store, 20)).map(({ said }) => said))).toEqual(new Set([UNAVAILABLE]));
-    await new Promise((resolve) => setTimeout(resolve, 300)); // Until one of them looks again.
+    const before = proxy.made;
+    // Until one of them has looked again.
+    await until(
+      async () => {
+        expect(new Set((await askMany(store, 20)).map(({ said }) => said))).toEqual(new Set([UNAVAILABLE]));
+        return proxy.made;
+      },
+      (made) => made > before,
+    );
   }
   await allow(true);
   await until(

@@ -14,6 +14,8 @@ export type TcpProxy = AsyncDisposable & {
   readonly url: string;
   /** Connections through it now. */
   readonly connections: number;
+  /** Connections made to the server, since it stands before it. */
+  readonly made: number;
   /** Ends every connection, with the polite end of a stream or with a reset. */
   cut(how: "fin" | "rst"): void;
   /** Nothing arrives any more in this direction, or in both; connections stay, and nobody is told. */
@@ -43,9 +45,11 @@ export async function startProxy(serverUrl: string): Promise<TcpProxy> {
   const sockets = new Set<Socket>();
   const lines = new Set<Line>();
   let weather = well();
+  let made = 0;
 
   const server = createServer({ allowHalfOpen: true }, (client) => {
     if (weather.closing) return void client.destroy();
+    made++;
     const upstream = connect({ port: Number(target.port), host: target.hostname, allowHalfOpen: true });
     for (const [from, to, direction] of [
       [client, upstream, "to-server"],
@@ -76,6 +80,9 @@ export async function startProxy(serverUrl: string): Promise<TcpProxy> {
   url.port = String(claim.port);
   return {
     url: url.href,
+    get made() {
+      return made;
+    },
     get connections() {
       return sockets.size / 2;
     },
