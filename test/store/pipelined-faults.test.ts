@@ -44,15 +44,22 @@ const nameOf = (store: Store) => store.tenant(TENANT, name);
 async function isWhole(store: Store, size: number): Promise<void> {
   const all = Array.from({ length: size }, () => Promise.withResolvers<void>());
   const together = Promise.all(all.map(({ promise }) => promise));
-  await Promise.all(
-    all.map(({ resolve }) =>
-      store.tenant(TENANT, async (tx) => {
-        expect(await name(tx)).toEqual([{ tenant: TENANT }]);
-        resolve();
-        await together;
-      }),
+  const outcomes = await Promise.allSettled(
+    all.map(({ resolve, reject }) =>
+      store
+        .tenant(TENANT, async (tx) => {
+          expect(await name(tx)).toEqual([{ tenant: TENANT }]);
+          resolve();
+          await together;
+        })
+        .catch((error: unknown) => {
+          // Nor do the others wait for it: they would hold their connections from whoever looks next.
+          reject(error);
+          throw error;
+        }),
     ),
   );
+  for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
 }
 
 test("a statement that nobody waits for, and that fails, fails the transaction", async () => {
