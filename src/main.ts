@@ -29,6 +29,7 @@ import type { ClosedBatch, RefusedBatch, WaitingBatch } from "#src/pipeline/clos
 import type { Poured } from "#src/pipeline/close/pour.ts";
 import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
+import { giveWay } from "#src/pipeline/give-way.ts";
 import { PROCESS_BYTES, startMemoryGuard, thresholdOf } from "#src/pipeline/memory.ts";
 import { outsideWork } from "#src/pipeline/outside.ts";
 import { previewing } from "#src/pipeline/preview.ts";
@@ -144,6 +145,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const watchMemory = between.memory?.(watchLiveMemory) ?? watchLiveMemory;
   const thresholdBytes = thresholdOf(config.memory.thresholdMb);
   const besideBytes = () => PROCESS_BYTES + openStreams() * STREAM_BYTES;
+  const way = giveWay();
   const memory = stack.use(startMemoryGuard({ watch: watchMemory, thresholdBytes, besideBytes, metrics, log }));
   const invalidations = stack.use(startInvalidations(broker));
   const publisher = livePublisher(broker);
@@ -231,7 +233,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
     });
     const work = between.work?.(handle) ?? handle;
     const { concurrencyPerLane, chunkMinItems: min, chunkMaxItems: max, chunkTargetMs: targetMs } = config.route;
-    const consuming = { broker, handle: work, concurrencyPerLane, chunk: { min, max, targetMs }, memory };
+    const consuming = { broker, handle: work, concurrencyPerLane, chunk: { min, max, targetMs }, memory, way };
     stack.use(await startConsuming({ ...consuming, clock, log, metrics }));
   }
 
@@ -286,7 +288,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
       ...shared,
       ...{ inbox, looked, violations, slots, slot: firstSlot, cancelled, shownAnew: live.shownAnew },
       ...{ membershipChanged, reconcile, reconcileReminders },
-      ...{ accept: accepting({ ...acceptDeps, memory }, config.accept, slots), metrics },
+      ...{ accept: accepting({ ...acceptDeps, memory, way }, config.accept, slots), metrics },
       preview: previewing({ ...acceptDeps, typed: payloads.with, ...reconsider, ...looking(counting), channelsPerDay }),
       ...{ clockOf: reconsider.clockOf, findType: findTyped, recipientsOf: preferences.load },
       scheduled: (tenantId, notification, at) => announceScheduled(live, tenantId, notification, at),

@@ -18,11 +18,10 @@ import {
   isFloodShard,
   LANES,
   type Lane,
-  type LaneName,
   routeConsumer,
   type Work,
 } from "./flow.ts";
-import { type GiveWay, giveWay } from "./give-way.ts";
+import type { GiveWay } from "./give-way.ts";
 import { type LaneSlots, laneSlots } from "./lane-slots.ts";
 import type { MemoryGuard, Pressure } from "./memory.ts";
 import {
@@ -59,6 +58,7 @@ export type ConsumeDeps = {
   /** How many notifications are handled in one go. */
   chunk: SizeBounds;
   memory: Pick<MemoryGuard, "pressure" | "room" | "holder">;
+  way: GiveWay;
   clock: Clock;
   log: Logger;
   metrics: Pick<Metrics, "queueMessages" | "queueWaitSeconds" | "routeChunkSize">;
@@ -73,9 +73,6 @@ const AHEAD_WHEN_SHORT = 1;
 const SPARE_SLOTS = 4;
 /** So many notifications are: they take hardly longer to decide than one. */
 const LITTLE = 25;
-
-/** They give way to the critical lane. What is high does not: it is urgent itself. */
-const GIVES_WAY: readonly LaneName[] = ["normal", "low"];
 
 /** What is on a shard for floods is the end of much, and has its turn: the spare slots are for others. */
 function isLittle(shard: number, queue: readonly Waiting[]): boolean {
@@ -92,25 +89,23 @@ export const POISON_ATTEMPTS = 8;
  * taken by other work; within a lane the shards' waiting messages take slots in turn. How many notifications go together
  * follows the backlog of the lane, the time they take and the memory there is. The critical lane goes on as if there were
  * enough; the others take less when it becomes short, and when there is none left, ask for no more than is on its way.
- * While critical work comes, what is normal or low gives way (give-way.ts), but for what is little.
+ * Much gives way to what is critical, and to other tenants' little (give-way.ts).
  * Disposing takes no more messages and finishes those at hand.
  */
 export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable> {
-  const { broker, handle, concurrencyPerLane, memory, clock, log, metrics } = deps;
+  const { broker, handle, concurrencyPerLane, memory, way, clock, log, metrics } = deps;
   const stopping = new AbortController();
   const late = new AbortController();
   /** What it can spare is in the other lanes. */
   const pressureOn = (lane: Lane) => (): Pressure => (lane.name === "critical" ? "none" : memory.pressure());
-  const toCritical = giveWay();
   const loops = LANES.flatMap((lane) => {
     const pressure = pressureOn(lane);
     const size = adaptiveSize(deps.chunk, pressure, (items) => metrics.routeChunkSize.set({ lane: lane.name }, items));
-    const way = GIVES_WAY.includes(lane.name) ? toCritical : undefined;
     // As each shard asks for one at a time, the shards take turns.
     const slots = laneSlots(concurrencyPerLane, SPARE_SLOTS);
     const ahead = () => (pressure() === "none" ? AHEAD : AHEAD_WHEN_SHORT);
     const canBegin = () => (pressure() === "over" ? memory.room(stopping.signal) : undefined);
-    const serving = { lane, slots, size, way, ahead, canBegin };
+    const serving = { lane, slots, size, ahead, canBegin };
     return Array.from({ length: ALL_SHARDS }, (_, shard) => consumeShard(serving, shard));
   });
   const running = new Set<Promise<void>>();
@@ -139,7 +134,7 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
         void watch(current);
         for await (const message of current) {
           line.queue.push(readWaiting(message));
-          if (lane.name === "critical") toCritical.urgent();
+          if (lane.name === "critical") way.urgent();
           line.serving ??= serve(serving, shard, line);
           // What is here cannot be taken by another worker; as long as a slot is waited for, these will do. The client asks
           // for more only as these are taken from it.
@@ -158,13 +153,13 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
 
   /** Asks for one slot after the other until nothing waits any more; each takes along what came meanwhile. */
   async function serve(serving: Serving, shard: number, line: Line): Promise<void> {
-    const { lane, slots, size, way, canBegin } = serving;
+    const { lane, slots, size, canBegin } = serving;
     while (line.queue.length > 0) {
       await canBegin();
       const { isSpare, give } = await slots.take(shard, isLittle(shard, line.queue));
-      const goOn = isSpare || isLittle(shard, line.queue) ? undefined : await way?.turn();
+      const passed = await passing(lane, line, isSpare || isLittle(shard, line.queue));
       const done = () => {
-        goOn?.();
+        passed?.();
         give();
       };
       // What came while a spare one was waited for may be much.
@@ -185,6 +180,15 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
     }
     // Before anything else can come in: who comes later begins anew.
     line.serving = undefined;
+  }
+
+  /** Waits until what is next in line may begin; call what this gives, if anything, when it is done. */
+  function passing({ name }: Lane, { queue: [next] }: Line, isLittle: boolean): Promise<() => void> | undefined {
+    if (name === "critical") return undefined;
+    const tenantId = next?.work?.tenantId ?? "";
+    if (!isLittle) return way.turn(tenantId, { isHigh: name === "high" });
+    way.little(tenantId);
+    return undefined;
   }
 
   /** A consumer that was deleted with its stream never says so by itself: missing heartbeats do. */
@@ -325,7 +329,6 @@ type Serving = {
   readonly lane: Lane;
   readonly slots: LaneSlots;
   readonly size: AdaptiveSize;
-  readonly way: GiveWay | undefined;
   /** How many messages of a shard to hold. */
   ahead(): number;
   /** Waits while there is no memory for more. */

@@ -1,38 +1,64 @@
-/** How other work gives way to what is urgent. */
+/** How much work gives way to what is urgent, and to the little that other tenants have. */
 export type GiveWay = {
-  /** Something urgent has come. */
+  /** Something urgent has come: all else gives way, its own tenant's too. */
   urgent(): void;
-  /** Waits until another piece of it may begin; call what that gives when the piece is done. */
-  turn(): Promise<() => void>;
+  /** A little of a tenant's has come: much of others' gives way. */
+  little(tenantId: string): void;
+  /** Waits until another piece of a tenant's much may begin; call what that gives when the piece is done. */
+  turn(tenantId: string, options?: { isHigh?: boolean }): Promise<() => void>;
 };
 
-/** For so long after the last that was urgent more of it is expected. */
+/** For so long after the last one more of it is expected. */
 const EXPECTED_MS = 500;
 
 /** A piece that takes so long waits for something, a lock or a server, more than it works. */
 const LONG_MS = 1000;
 
+/** After a piece, for so many times as long as it took, what comes finds processors idle. */
+const REST = 1;
+/** However long it took. */
+const MOST_REST_MS = 50;
+
+type Piece = { tenantId: string; isHigh: boolean; begin(): void };
+
 /**
- * While urgent work comes, other work goes one piece at a time, in the order of asking over all lanes that give way.
- * Slots of its own are not enough for what is urgent: it also shares processors, disk and database connections with
- * whatever has begun. Other work never stops, whatever comes: for a piece that takes long the next does not wait.
+ * While something urgent or other tenants' little comes, much goes one piece at a time, all tenants and lanes together:
+ * what is high first, else in the order of asking. Slots of its own are not enough for what is urgent or little: it also
+ * shares processors, disk and database connections with whatever has begun, and waits for them at each of its ten steps.
+ * For the little of many tenants there is also a rest after each piece. Much never stops, whatever comes: for a piece that
+ * takes long the next does not wait.
+ *
+ * What is high gives way to others' little, but not to what is urgent: it is urgent itself.
  */
 export function giveWay(): GiveWay {
-  const waiting: (() => void)[] = [];
+  const waiting: Piece[] = [];
   let going = 0;
-  let until = Number.NEGATIVE_INFINITY;
+  let restedAt = Number.NEGATIVE_INFINITY;
   let timer: NodeJS.Timeout | undefined;
 
-  const isExpected = () => performance.now() < until;
+  let urgentUntil = Number.NEGATIVE_INFINITY;
+  // The last two tenants, because nobody gives way to its own: one of them is another.
+  let latest = { tenantId: "", until: Number.NEGATIVE_INFINITY };
+  let before = latest;
 
-  function begin(): () => void {
+  /** If nothing comes or ends until then. */
+  function beginsAt({ tenantId, isHigh }: Piece): number {
+    const littleUntil = (latest.tenantId === tenantId ? before : latest).until;
+    if (going === 0) return Math.min(littleUntil, restedAt);
+    return isHigh ? littleUntil : Math.max(littleUntil, urgentUntil);
+  }
+
+  function begun(): () => void {
     going++;
+    const beganAt = performance.now();
     let counts = true;
     const leave = () => {
       clearTimeout(long);
       if (!counts) return;
       counts = false;
       going--;
+      const now = performance.now();
+      restedAt = now + Math.min(MOST_REST_MS, REST * (now - beganAt));
       handOn();
     };
     const long = setTimeout(leave, LONG_MS).unref();
@@ -40,21 +66,33 @@ export function giveWay(): GiveWay {
   }
 
   function handOn(): void {
-    while (waiting.length > 0 && (going === 0 || !isExpected())) waiting.shift()?.();
-    if (waiting.length === 0 || timer !== undefined) return;
-    timer = setTimeout(() => {
-      timer = undefined;
-      handOn();
-    }, until - performance.now());
+    clearTimeout(timer);
+    let next = Number.POSITIVE_INFINITY;
+    for (const piece of [...waiting]) {
+      const now = performance.now();
+      const at = beginsAt(piece);
+      if (at > now) next = Math.min(next, at);
+      else {
+        waiting.splice(waiting.indexOf(piece), 1);
+        piece.begin();
+      }
+    }
+    if (waiting.length > 0) timer = setTimeout(handOn, Math.max(1, next - performance.now()));
   }
 
   return {
     urgent() {
-      until = performance.now() + EXPECTED_MS;
+      urgentUntil = performance.now() + EXPECTED_MS;
     },
-    turn: () =>
+    little(tenantId) {
+      if (latest.tenantId !== tenantId) before = latest;
+      latest = { tenantId, until: performance.now() + EXPECTED_MS };
+    },
+    turn: (tenantId, { isHigh = false } = {}) =>
       new Promise((resolve) => {
-        waiting.push(() => resolve(begin()));
+        const piece = { tenantId, isHigh, begin: () => resolve(begun()) };
+        const behind = isHigh ? waiting.findIndex((other) => !other.isHigh) : -1;
+        waiting.splice(behind === -1 ? waiting.length : behind, 0, piece);
         handOn();
       }),
   };

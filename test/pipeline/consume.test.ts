@@ -13,6 +13,7 @@ import {
   routeConsumer,
   shardOf,
 } from "#src/pipeline/flow.ts";
+import { giveWay } from "#src/pipeline/give-way.ts";
 import type { Pressure } from "#src/pipeline/memory.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
@@ -50,6 +51,7 @@ test("when memory is over no more is asked for, except for the critical lane, an
     concurrencyPerLane: 2,
     chunk: { min: 2, max: 4, targetMs: 60_000 },
     memory,
+    way: giveWay(),
     clock: () => new Date(),
     log,
     metrics: createMetrics(new Registry()),
@@ -106,6 +108,7 @@ test("the critical lane takes together what waits, as ever, when memory is short
     concurrencyPerLane: 1,
     chunk: { min: 6, max: 6, targetMs: 60_000 },
     memory,
+    way: giveWay(),
     clock: () => new Date(),
     log,
     metrics: createMetrics(new Registry()),
@@ -155,6 +158,7 @@ test("while critical work comes, normal and low chunks go one at a time; high on
     concurrencyPerLane: 2,
     chunk: { min: 100, max: 100, targetMs: 60_000 },
     memory: memoryOfTest(),
+    way: giveWay(),
     clock: () => new Date(),
     log,
     metrics: createMetrics(new Registry()),
@@ -213,6 +217,7 @@ test("a large message is handled in parts as large as the lane has come to, and 
     concurrencyPerLane: 1,
     chunk: { min: 10, max: 100, targetMs: 60_000 },
     memory,
+    way: giveWay(),
     clock: () => new Date(),
     log,
     metrics: createMetrics(registry),
@@ -244,6 +249,7 @@ async function slowWorker({ natsUrl: url, namespace }: Pick<TestServices, "natsU
     concurrencyPerLane: 1,
     chunk: { min: 250, max: 250, targetMs: 60_000 },
     memory: memoryOfTest(),
+    way: giveWay(),
     clock: () => new Date(),
     log,
     metrics: createMetrics(new Registry()),

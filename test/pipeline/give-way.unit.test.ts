@@ -4,12 +4,15 @@ import { type GiveWay, giveWay } from "#src/pipeline/give-way.ts";
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
+const FLOOD = "flood";
+const OTHER = "other";
+
 type Piece = { name: string; end: (() => void) | undefined };
 
 /** Asks for a turn; the piece has an end from when it has begun. */
-function ask(way: GiveWay, name: string, order: string[] = []): Piece {
+function ask(way: GiveWay, name: string, { tenant = FLOOD, isHigh = false, order = [] as string[] } = {}): Piece {
   const piece: Piece = { name, end: undefined };
-  void way.turn().then((end) => {
+  void way.turn(tenant, { isHigh }).then((end) => {
     order.push(name);
     piece.end = end;
   });
@@ -20,7 +23,7 @@ const begun = async (pieces: readonly Piece[]) => {
   return pieces.filter(({ end }) => end !== undefined).map(({ name }) => name);
 };
 
-test("while nothing is urgent everything begins at once", async () => {
+test("while nothing is urgent and nobody has a little everything begins at once", async () => {
   const way = giveWay();
   expect(await begun(["a", "b", "c"].map((name) => ask(way, name)))).toEqual(["a", "b", "c"]);
 });
@@ -28,10 +31,10 @@ test("while nothing is urgent everything begins at once", async () => {
 test("while urgent work comes one piece goes at a time, in the order of asking, also after those that had begun", async () => {
   const way = giveWay();
   const order: string[] = [];
-  const before = ["a", "b"].map((name) => ask(way, name, order));
+  const before = ["a", "b"].map((name) => ask(way, name, { order }));
   expect(await begun(before)).toEqual(["a", "b"]);
   way.urgent();
-  const after = ["c", "d", "e"].map((name) => ask(way, name, order));
+  const after = ["c", "d", "e"].map((name) => ask(way, name, { order }));
   expect(await begun(after)).toEqual([]);
   before[0]?.end?.();
   expect(await begun(after)).toEqual([]);
@@ -44,20 +47,24 @@ test("while urgent work comes one piece goes at a time, in the order of asking, 
   expect(order).toEqual(["a", "b", "c", "d", "e"]);
 });
 
-test("half a second after the last that was urgent all who wait begin", async () => {
-  const way = giveWay();
-  way.urgent();
-  const pieces = ["a", "b", "c"].map((name) => ask(way, name));
-  expect(await begun(pieces)).toEqual(["a"]);
-  await vi.advanceTimersByTimeAsync(400);
-  way.urgent();
-  await vi.advanceTimersByTimeAsync(499);
-  expect(await begun(pieces)).toEqual(["a"]);
-  await vi.advanceTimersByTimeAsync(2);
-  expect(await begun(pieces)).toEqual(["a", "b", "c"]);
-  for (const { end } of pieces) end?.();
-  expect(vi.getTimerCount()).toBe(0);
-});
+test.each(["urgent", "little"] as const)(
+  "half a second after the last that was %s all who wait begin",
+  async (what) => {
+    const way = giveWay();
+    const comes = () => (what === "urgent" ? way.urgent() : way.little(OTHER));
+    comes();
+    const pieces = ["a", "b", "c"].map((name) => ask(way, name));
+    expect(await begun(pieces)).toEqual(["a"]);
+    await vi.advanceTimersByTimeAsync(400);
+    comes();
+    await vi.advanceTimersByTimeAsync(499);
+    expect(await begun(pieces)).toEqual(["a"]);
+    await vi.advanceTimersByTimeAsync(2);
+    expect(await begun(pieces)).toEqual(["a", "b", "c"]);
+    for (const { end } of pieces) end?.();
+    expect(vi.getTimerCount()).toBe(0);
+  },
+);
 
 test("who begins late is counted like the others", async () => {
   const way = giveWay();
@@ -87,4 +94,65 @@ test("a piece that takes a second or more keeps the others no longer, and does n
   pieces[1]?.end?.();
   expect(await begun(pieces)).toEqual(["hangs", "b", "c"]);
   clearInterval(urgent);
+});
+
+test("beside another tenant's little one piece goes at a time, and after each is a rest as long as it took", async () => {
+  const way = giveWay();
+  way.little(OTHER);
+  const pieces = ["a", "b"].map((name) => ask(way, name));
+  await vi.advanceTimersByTimeAsync(30);
+  expect(await begun(pieces)).toEqual(["a"]);
+  pieces[0]?.end?.();
+  await vi.advanceTimersByTimeAsync(29);
+  expect(await begun(pieces)).toEqual(["a"]);
+  await vi.advanceTimersByTimeAsync(1);
+  expect(await begun(pieces)).toEqual(["a", "b"]);
+});
+
+test("the rest is never longer than 50 ms, and ends with the half second in which more is expected", async () => {
+  const way = giveWay();
+  way.little(OTHER);
+  const pieces = ["a", "b", "c"].map((name) => ask(way, name));
+  await vi.advanceTimersByTimeAsync(300);
+  pieces[0]?.end?.();
+  await vi.advanceTimersByTimeAsync(50);
+  expect(await begun(pieces)).toEqual(["a", "b"]);
+  await vi.advanceTimersByTimeAsync(130);
+  pieces[1]?.end?.();
+  await vi.advanceTimersByTimeAsync(20);
+  expect(await begun(pieces)).toEqual(["a", "b", "c"]);
+});
+
+test("to its own little nobody gives way, whoever else had some before", async () => {
+  const way = giveWay();
+  way.little(FLOOD);
+  expect(await begun(["a", "b"].map((name) => ask(way, name)))).toEqual(["a", "b"]);
+  // The other's much has that tenant's little beside it.
+  const others = ["c", "d"].map((name) => ask(way, name, { tenant: OTHER }));
+  expect(await begun(others)).toEqual([]);
+
+  way.little(OTHER);
+  way.little(FLOOD);
+  const late = ask(way, "e");
+  expect(await begun([late])).toEqual([]);
+  await vi.advanceTimersByTimeAsync(501);
+  expect(await begun([late, ...others])).toEqual(["e", "c", "d"]);
+});
+
+test("what is high gives way to others' little alone, and goes before what waits", async () => {
+  const way = giveWay();
+  way.urgent();
+  const normal = ["a", "b"].map((name) => ask(way, name));
+  const high = ["c", "d"].map((name) => ask(way, name, { isHigh: true }));
+  expect(await begun([...normal, ...high])).toEqual(["a", "c", "d"]);
+
+  way.little(OTHER);
+  const order: string[] = [];
+  ask(way, "e", { order });
+  for (const name of ["f", "g"]) ask(way, name, { isHigh: true, order });
+  await begun([]);
+  expect(order).toEqual([]);
+  for (const { end } of [...normal, ...high]) end?.();
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(order).toEqual(["f", "g", "e"]);
 });

@@ -19,6 +19,7 @@ import { type NextIn, recordedTrace, withWorkSpans } from "#src/telemetry/work-s
 import type { Contracts } from "#src/types/payload/contracts.ts";
 import { StaleContract } from "#src/types/payload/stale.ts";
 import { laneOf } from "../flow.ts";
+import type { GiveWay } from "../give-way.ts";
 import type { MemoryGuard } from "../memory.ts";
 import type { Queue, Queued } from "../queue.ts";
 import { answeredBefore } from "./answered.ts";
@@ -68,8 +69,11 @@ export type Accept = (sender: Sender, requests: readonly SendRequest[]) => Promi
 
 export const DEFAULT_TYPE = "general";
 
+/** So many notifications are a little: what gathers in a window where callers send some thousands a second one by one. */
+const LITTLE = 100;
+
 export function accepting(
-  deps: AcceptDeps & { memory: Pick<MemoryGuard, "pressure" | "holder"> },
+  deps: AcceptDeps & { memory: Pick<MemoryGuard, "pressure" | "holder">; way: GiveWay },
   config: AcceptConfig,
   slots: readonly number[],
 ): Accept {
@@ -81,6 +85,20 @@ export function accepting(
       (next) => commitTraced(tenantId, group, next),
     );
   const commitTraced = async (tenantId: string, group: readonly Submission[], next: NextIn): Promise<Stored[]> => {
+    const passed = await passing(tenantId, group);
+    try {
+      return await store(tenantId, group, next);
+    } finally {
+      passed?.();
+    }
+  };
+  const passing = (tenantId: string, group: readonly Submission[]): Promise<() => void> | undefined => {
+    if (group.some(({ draft }) => laneOf(draft.priority).name === "critical")) deps.way.urgent();
+    else if (group.reduce((sum, submission) => sum + weigh(submission), 0) <= LITTLE) deps.way.little(tenantId);
+    else return deps.way.turn(tenantId);
+    return undefined;
+  };
+  const store = async (tenantId: string, group: readonly Submission[], next: NextIn): Promise<Stored[]> => {
     const began = performance.now();
     const now = deps.clock();
     const slot = slots[turn++ % slots.length] ?? 0;
