@@ -9,6 +9,7 @@ import {
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Code, Fault } from "#src/errors.ts";
 import { Exchange } from "../exchange.ts";
+import { beforeDecoding } from "../large.ts";
 import type { OpenExchanges } from "../open-exchanges.ts";
 import { type Answers, areEncoded, callStream, callUnary, type Pipeline } from "../pipeline.ts";
 import type { Procedure } from "../procedure.ts";
@@ -87,6 +88,9 @@ export function grpcCalls(pipeline: Pipeline, open: OpenExchanges, gate: Gate, l
 async function answerUnary(exchange: Exchange, request: Bytes): Promise<Bytes> {
   const { procedure } = exchange;
   if (!exchange.admitted) await exchange.admit();
+  const turn = beforeDecoding(request);
+  if (turn !== undefined) await turn;
+  if (exchange.ended) throw new Fault(ErrorReason.CANCELLED);
   const output = await callUnary(exchange, exchange.accept(procedure.decode(request)));
   return asBuffer(procedure.encode(output));
 }
@@ -141,7 +145,10 @@ async function* requests(exchange: Exchange, call: ServerDuplexStream<Bytes, Byt
   try {
     // Leaving off must not destroy the call: its status still has to be sent.
     const source = call.iterator({ destroyOnReturn: false });
-    for await (const bytes of source) yield exchange.accept(exchange.procedure.decode(bytes));
+    for await (const bytes of source) {
+      await beforeDecoding(bytes);
+      yield exchange.accept(exchange.procedure.decode(bytes));
+    }
     if (endsWithinMessage(call)) throw cutOff();
   } catch (error) {
     // The transport destroys the source when the caller has gone; that is no defect.

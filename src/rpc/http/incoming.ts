@@ -3,6 +3,7 @@ import { compressionGzip } from "@connectrpc/connect-node";
 import { Fault } from "#src/errors.ts";
 import { inTurn } from "#src/in-turn.ts";
 import type { Exchange } from "../exchange.ts";
+import { beforeDecoding } from "../large.ts";
 import { oversizeBytes } from "../oversize/oversize.ts";
 import { refusedUndecoded } from "../to-fault.ts";
 import { unreadableField } from "../unreadable-field.ts";
@@ -81,12 +82,14 @@ export function incomingOf(limits: IncomingLimits): (request: HttpRequest, excha
             current = gathered.take(length);
             if (many) waitedMs = 0;
             await refuseOversize();
+            await beforeDecoding(current);
             yield current;
           }
         }
         if (gathered.length === 0) return;
         current = gathered.take(gathered.length);
         await refuseOversize();
+        await beforeDecoding(current);
         yield current;
       } catch (error) {
         // What the library does not know it answers as INTERNAL.
