@@ -24,7 +24,7 @@ const SETTINGS = {
   work_mem: "8MB",
   maintenance_work_mem: "128MB",
   wal_buffers: "16MB",
-  min_wal_size: "512MB",
+  min_wal_size: "1GB",
   max_wal_size: "4GB",
   checkpoint_timeout: "15min",
   random_page_cost: "1.1",

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import postgres from "postgres";
 import { type Services, startServices } from "#src/dev/services.ts";
 import type { LoadClient } from "./load.ts";
 
@@ -31,9 +32,9 @@ export const ROOT = join(import.meta.dirname, "../..");
 export const RESULTS = join(ROOT, ".results/bench");
 
 /** Real servers that wait for the disk, in a directory that goes with them; or those the environment names. */
-export function benchServices(say: (line: string) => void, signal: AbortSignal): Promise<Services> {
+export async function benchServices(say: (line: string) => void, signal: AbortSignal): Promise<Services> {
   const { POSTHORN_DATABASE_URL: database, POSTHORN_NATS_URL: nats, POSTHORN_REDIS_URL: redis } = process.env;
-  return startServices({
+  const services = await startServices({
     dataDir: join(ROOT, ".data/bench"),
     keep: false,
     durable: true,
@@ -41,4 +42,23 @@ export function benchServices(say: (line: string) => void, signal: AbortSignal):
     signal,
     urls: { database: database || undefined, nats: nats || undefined, redis: redis || undefined },
   });
+  if (!database) await ageWal(services.databaseUrl);
+  return services;
+}
+
+/** As many as `min_wal_size` keeps. */
+const WAL_FILES = 60;
+
+/**
+ * Gives a new cluster what one that has run for an hour has: files of WAL to write over. Without them every 16 MB, here
+ * every second or so, whoever commits first fills a new file with zeros, and all other commits wait for it.
+ */
+async function ageWal(databaseUrl: string): Promise<void> {
+  const sql = postgres(databaseUrl, { max: 1, onnotice: () => undefined });
+  for (let n = 0; n < WAL_FILES; n++) {
+    await sql`select pg_logical_emit_message(false, 'bench', '')`;
+    await sql`select pg_switch_wal()`;
+  }
+  await sql`checkpoint`;
+  await sql.end();
 }
