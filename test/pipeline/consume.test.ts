@@ -195,6 +195,61 @@ test("while critical work comes, normal and low chunks go one at a time; high on
   await isGoing(["normal flood 0", "low flood 0", "high flood 0", "low neighbour 0"]);
 });
 
+test("while other tenants' little comes, chunks of a flood go one at a time over the lanes, high ones first", async () => {
+  await using services = await freshServices();
+  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
+  await ensureQueues(broker);
+  const going = new Map<string, () => void>();
+  await using _ = await startConsuming({
+    broker,
+    handle: (work) =>
+      new Promise((done) => {
+        if (work.tenantId !== FLOOD) return done();
+        const [name = ""] = "ids" in work ? work.ids : [];
+        going.set(name, () => {
+          going.delete(name);
+          done();
+        });
+      }),
+    concurrencyPerLane: 2,
+    chunk: { min: 100, max: 100, targetMs: 60_000 },
+    memory: memoryOfTest(),
+    way: giveWay(),
+    clock: () => new Date(),
+    log,
+    metrics: createMetrics(new Registry()),
+  });
+  using ends = new DisposableStack();
+  ends.defer(() => {
+    for (const end of going.values()) end();
+  });
+  const publish = (lane: LaneName, tenantId: string, count: number) => {
+    const ids = Array.from({ length: count }, (_, n) => `${lane} ${n}`);
+    return broker.js.publish(ingestShard(services.namespace, lane, shardOf(tenantId)), encodeWork({ tenantId, ids }));
+  };
+  const isGoing = (wanted: string[]) =>
+    until(
+      async () => [...going.keys()].sort().join(),
+      (names) => names === wanted.sort().join(),
+    );
+  await publish("normal", NEIGHBOUR, 1);
+  using little = new DisposableStack();
+  const again = setInterval(() => void publish("normal", NEIGHBOUR, 1), 50);
+  little.defer(() => clearInterval(again));
+
+  await publish("low", FLOOD, 100);
+  await isGoing(["low 0"]);
+  await publish("normal", FLOOD, 100);
+  await publish("high", FLOOD, 100);
+  going.get("low 0")?.();
+  await isGoing(["high 0"]);
+  going.get("high 0")?.();
+  await isGoing(["normal 0"]);
+  await publish("low", FLOOD, 100);
+  little.dispose();
+  await isGoing(["normal 0", "low 0"]);
+});
+
 test("a large message is handled in parts as large as the lane has come to, and acknowledged when all are done", async () => {
   await using services = await freshServices();
   await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
