@@ -1,5 +1,5 @@
 /** Runs `work` soon, in its source's turn. */
-export type Turns = (source: object, work: () => void) => void;
+export type Turns = (source: object | string, work: () => void) => void;
 
 /**
  * Takes pieces of work in turns, one of each source: a connection with a thousand calls at once waits for itself, and
@@ -7,7 +7,7 @@ export type Turns = (source: object, work: () => void) => void;
  * after everything else.
  */
 export function takingTurns(atOnce: number): Turns {
-  const waiting = new Map<object, (() => void)[]>();
+  const waiting = new Map<object | string, (() => void)[]>();
   let due = false;
   const schedule = () => {
     if (!due) setImmediate(turn);

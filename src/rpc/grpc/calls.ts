@@ -88,7 +88,7 @@ export function grpcCalls(pipeline: Pipeline, open: OpenExchanges, gate: Gate, l
 async function answerUnary(exchange: Exchange, request: Bytes): Promise<Bytes> {
   const { procedure } = exchange;
   if (!exchange.admitted) await exchange.admit();
-  const turn = beforeDecoding(request);
+  const turn = beforeDecoding(request, exchange);
   if (turn !== undefined) await turn;
   if (exchange.ended) throw new Fault(ErrorReason.CANCELLED);
   const output = await callUnary(exchange, exchange.accept(procedure.decode(request)));
@@ -146,7 +146,7 @@ async function* requests(exchange: Exchange, call: ServerDuplexStream<Bytes, Byt
     // Leaving off must not destroy the call: its status still has to be sent.
     const source = call.iterator({ destroyOnReturn: false });
     for await (const bytes of source) {
-      await beforeDecoding(bytes);
+      await beforeDecoding(bytes, exchange);
       yield exchange.accept(exchange.procedure.decode(bytes));
     }
     if (endsWithinMessage(call)) throw cutOff();

@@ -82,14 +82,14 @@ export function incomingOf(limits: IncomingLimits): (request: HttpRequest, excha
             current = gathered.take(length);
             if (many) waitedMs = 0;
             await refuseOversize();
-            await beforeDecoding(current);
+            await beforeDecoding(current, exchange);
             yield current;
           }
         }
         if (gathered.length === 0) return;
         current = gathered.take(gathered.length);
         await refuseOversize();
-        await beforeDecoding(current);
+        await beforeDecoding(current, exchange);
         yield current;
       } catch (error) {
         // What the library does not know it answers as INTERNAL.
