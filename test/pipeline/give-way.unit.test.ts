@@ -156,3 +156,51 @@ test("what is high gives way to others' little alone, and goes before what waits
   await vi.advanceTimersByTimeAsync(1000);
   expect(order).toEqual(["f", "g", "e"]);
 });
+
+/** Keeps two pieces at it, as a flood does that has the slots of a lane, until the test ends. */
+function flood(way: GiveWay, tenant: string, options: { isHigh?: boolean } = {}): Disposable {
+  let on = true;
+  const run = async (delay: number): Promise<void> => {
+    await new Promise((resolve) => setTimeout(resolve, delay));
+    while (on) {
+      const end = await way.turn(tenant, options);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      end();
+    }
+  };
+  for (const delay of [0, 10]) void run(delay);
+  return {
+    [Symbol.dispose]() {
+      on = false;
+    },
+  };
+}
+
+function steadily(comes: () => void): Disposable {
+  comes();
+  const timer = setInterval(comes, 100);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+test.each(["little", "urgent"])(
+  "a flood of what is high lets all else have its turn beside what is %s",
+  async (what) => {
+    const way = giveWay();
+    using _comes = steadily(() => (what === "little" ? way.little(OTHER) : way.urgent()));
+    using _flood = flood(way, FLOOD, { isHigh: true });
+    await vi.advanceTimersByTimeAsync(100);
+    const normal = ask(way, "normal", { tenant: "third" });
+    await vi.advanceTimersByTimeAsync(400);
+    expect(await begun([normal])).toEqual(["normal"]);
+  },
+);
+
+test("a flood that has little as well lets another's much have its turn", async () => {
+  const way = giveWay();
+  using _comes = steadily(() => way.little(FLOOD));
+  using _flood = flood(way, FLOOD);
+  await vi.advanceTimersByTimeAsync(100);
+  const other = ask(way, "other", { tenant: OTHER });
+  await vi.advanceTimersByTimeAsync(400);
+  expect(await begun([other])).toEqual(["other"]);
+});
