@@ -4,8 +4,11 @@ export type GiveWay = {
   urgent(): void;
   /** A little of a tenant's has come: much of others' gives way. */
   little(tenantId: string): void;
-  /** Waits until another piece of a tenant's much may begin; call what that gives when the piece is done. */
-  turn(tenantId: string, options?: { isHigh?: boolean }): Promise<() => void>;
+  /**
+   * Waits until another piece of a tenant's much may begin, or until `hurry` aborts; call what that gives when the piece is
+   * done.
+   */
+  turn(tenantId: string, options?: { isHigh?: boolean; hurry?: AbortSignal }): Promise<() => void>;
 };
 
 /** For so long after the last one more of it is expected. */
@@ -97,9 +100,19 @@ export function giveWay(): GiveWay {
       if (latest.tenantId !== tenantId) before = latest;
       latest = { tenantId, until: performance.now() + EXPECTED_MS };
     },
-    turn: (tenantId, { isHigh = false } = {}) =>
+    turn: (tenantId, { isHigh = false, hurry } = {}) =>
       new Promise((resolve) => {
-        const piece = { tenantId, isHigh, begin: () => resolve(begun()) };
+        if (hurry?.aborted) return resolve(begun());
+        const piece = { tenantId, isHigh, begin };
+        function begin(): void {
+          hurry?.removeEventListener("abort", hurried);
+          resolve(begun());
+        }
+        function hurried(): void {
+          waiting.splice(waiting.indexOf(piece), 1);
+          begin();
+        }
+        hurry?.addEventListener("abort", hurried);
         const behind = isHigh ? waiting.findIndex((other) => !other.isHigh) : -1;
         waiting.splice(behind === -1 ? waiting.length : behind, 0, piece);
         handOn();

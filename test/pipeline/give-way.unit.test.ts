@@ -204,3 +204,27 @@ test("a flood that has little as well lets another's much have its turn", async 
   await vi.advanceTimersByTimeAsync(400);
   expect(await begun([other])).toEqual(["other"]);
 });
+
+test("what is to hurry begins at once, and is counted like the others", async () => {
+  const way = giveWay();
+  way.little(OTHER);
+  const hurry = new AbortController();
+  const order: string[] = [];
+  const pieces = ["a", "b", "c"].map((name) => {
+    const piece = { name, end: undefined as (() => void) | undefined };
+    void way.turn(FLOOD, name === "c" ? { hurry: hurry.signal } : {}).then((end) => {
+      order.push(name);
+      piece.end = end;
+    });
+    return piece;
+  });
+  expect(await begun(pieces)).toEqual(["a"]);
+  hurry.abort();
+  expect(await begun(pieces)).toEqual(["a", "c"]);
+  pieces[0]?.end?.();
+  await vi.advanceTimersByTimeAsync(100);
+  expect(order).toEqual(["a", "c"]);
+  pieces[2]?.end?.();
+  await vi.advanceTimersByTimeAsync(100);
+  expect(order).toEqual(["a", "c", "b"]);
+});
