@@ -154,6 +154,12 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   /** Asks for one slot after the other until nothing waits any more; each takes along what came meanwhile. */
   async function serve(serving: Serving, shard: number, line: Line): Promise<void> {
     const { lane, slots, size, canBegin } = serving;
+    // Much may wait longer for its turn than for its ack, and would come again.
+    const held = () => {
+      for (const { message } of line.queue) message.working();
+    };
+    using beats = new DisposableStack();
+    beats.adopt(setInterval(held, ACK_WAIT_MS / 3), clearInterval);
     while (line.queue.length > 0) {
       await canBegin();
       const { isSpare, give } = await slots.take(shard, isLittle(shard, line.queue));

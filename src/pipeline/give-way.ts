@@ -4,8 +4,11 @@ export type GiveWay = {
   urgent(): void;
   /** A little of a tenant's has come: much of others' gives way. */
   little(tenantId: string): void;
-  /** Waits until another piece of a tenant's much may begin; call what that gives when the piece is done. */
-  turn(tenantId: string, options?: { isHigh?: boolean }): Promise<() => void>;
+  /**
+   * Waits until another piece of a tenant's much may begin, or until `hurry` aborts; call what that gives when the piece is
+   * done.
+   */
+  turn(tenantId: string, options?: { isHigh?: boolean; hurry?: AbortSignal }): Promise<() => void>;
 };
 
 /** For so long after the last one more of it is expected. */
@@ -19,20 +22,25 @@ const REST = 1;
 /** However long it took. */
 const MOST_REST_MS = 50;
 
+/** So many of high ones in a row, while others wait. */
+const HIGH_IN_A_ROW = 3;
+
 type Piece = { tenantId: string; isHigh: boolean; begin(): void };
 
 /**
  * While something urgent or other tenants' little comes, much goes one piece at a time, all tenants and lanes together:
- * what is high first, else in the order of asking. Slots of its own are not enough for what is urgent or little: it also
- * shares processors, disk and database connections with whatever has begun, and waits for them at each of its ten steps.
- * For the little of many tenants there is also a rest after each piece. Much never stops, whatever comes: for a piece that
- * takes long the next does not wait.
+ * what is high first, three to one of what is not, else in the order of asking. Slots of its own are not enough for what is
+ * urgent or little: it also shares processors, disk and database connections with whatever has begun, and waits for them at
+ * each of its ten steps. For the little of many tenants there is also a rest after each piece. Much never stops, whatever
+ * comes: for a piece that takes long the next does not wait, and nothing that need not wait itself goes before one that
+ * does.
  *
  * What is high gives way to others' little, but not to what is urgent: it is urgent itself.
  */
 export function giveWay(): GiveWay {
   const waiting: Piece[] = [];
   let going = 0;
+  let highInARow = 0;
   let restedAt = Number.NEGATIVE_INFINITY;
   let timer: NodeJS.Timeout | undefined;
 
@@ -65,19 +73,23 @@ export function giveWay(): GiveWay {
     return leave;
   }
 
+  function first(): Piece | undefined {
+    const other = highInARow < HIGH_IN_A_ROW ? undefined : waiting.find(({ isHigh }) => !isHigh);
+    return other ?? waiting[0];
+  }
+
   function handOn(): void {
     clearTimeout(timer);
-    let next = Number.POSITIVE_INFINITY;
-    for (const piece of [...waiting]) {
-      const now = performance.now();
-      const at = beginsAt(piece);
-      if (at > now) next = Math.min(next, at);
-      else {
-        waiting.splice(waiting.indexOf(piece), 1);
-        piece.begin();
+    for (let piece = first(); piece !== undefined; piece = first()) {
+      const leftMs = beginsAt(piece) - performance.now();
+      if (leftMs > 0) {
+        timer = setTimeout(handOn, Math.max(1, leftMs));
+        return;
       }
+      waiting.splice(waiting.indexOf(piece), 1);
+      highInARow = piece.isHigh && waiting.some(({ isHigh }) => !isHigh) ? highInARow + 1 : 0;
+      piece.begin();
     }
-    if (waiting.length > 0) timer = setTimeout(handOn, Math.max(1, next - performance.now()));
   }
 
   return {
@@ -88,9 +100,19 @@ export function giveWay(): GiveWay {
       if (latest.tenantId !== tenantId) before = latest;
       latest = { tenantId, until: performance.now() + EXPECTED_MS };
     },
-    turn: (tenantId, { isHigh = false } = {}) =>
+    turn: (tenantId, { isHigh = false, hurry } = {}) =>
       new Promise((resolve) => {
-        const piece = { tenantId, isHigh, begin: () => resolve(begun()) };
+        if (hurry?.aborted) return resolve(begun());
+        const piece = { tenantId, isHigh, begin };
+        function begin(): void {
+          hurry?.removeEventListener("abort", hurried);
+          resolve(begun());
+        }
+        function hurried(): void {
+          waiting.splice(waiting.indexOf(piece), 1);
+          begin();
+        }
+        hurry?.addEventListener("abort", hurried);
         const behind = isHigh ? waiting.findIndex((other) => !other.isHigh) : -1;
         waiting.splice(behind === -1 ? waiting.length : behind, 0, piece);
         handOn();

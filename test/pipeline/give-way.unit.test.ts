@@ -156,3 +156,75 @@ test("what is high gives way to others' little alone, and goes before what waits
   await vi.advanceTimersByTimeAsync(1000);
   expect(order).toEqual(["f", "g", "e"]);
 });
+
+/** Keeps two pieces at it, as a flood does that has the slots of a lane, until the test ends. */
+function flood(way: GiveWay, tenant: string, options: { isHigh?: boolean } = {}): Disposable {
+  let on = true;
+  const run = async (delay: number): Promise<void> => {
+    await new Promise((resolve) => setTimeout(resolve, delay));
+    while (on) {
+      const end = await way.turn(tenant, options);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      end();
+    }
+  };
+  for (const delay of [0, 10]) void run(delay);
+  return {
+    [Symbol.dispose]() {
+      on = false;
+    },
+  };
+}
+
+function steadily(comes: () => void): Disposable {
+  comes();
+  const timer = setInterval(comes, 100);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+test.each(["little", "urgent"])(
+  "a flood of what is high lets all else have its turn beside what is %s",
+  async (what) => {
+    const way = giveWay();
+    using _comes = steadily(() => (what === "little" ? way.little(OTHER) : way.urgent()));
+    using _flood = flood(way, FLOOD, { isHigh: true });
+    await vi.advanceTimersByTimeAsync(100);
+    const normal = ask(way, "normal", { tenant: "third" });
+    await vi.advanceTimersByTimeAsync(400);
+    expect(await begun([normal])).toEqual(["normal"]);
+  },
+);
+
+test("a flood that has little as well lets another's much have its turn", async () => {
+  const way = giveWay();
+  using _comes = steadily(() => way.little(FLOOD));
+  using _flood = flood(way, FLOOD);
+  await vi.advanceTimersByTimeAsync(100);
+  const other = ask(way, "other", { tenant: OTHER });
+  await vi.advanceTimersByTimeAsync(400);
+  expect(await begun([other])).toEqual(["other"]);
+});
+
+test("what is to hurry begins at once, and is counted like the others", async () => {
+  const way = giveWay();
+  way.little(OTHER);
+  const hurry = new AbortController();
+  const order: string[] = [];
+  const pieces = ["a", "b", "c"].map((name) => {
+    const piece = { name, end: undefined as (() => void) | undefined };
+    void way.turn(FLOOD, name === "c" ? { hurry: hurry.signal } : {}).then((end) => {
+      order.push(name);
+      piece.end = end;
+    });
+    return piece;
+  });
+  expect(await begun(pieces)).toEqual(["a"]);
+  hurry.abort();
+  expect(await begun(pieces)).toEqual(["a", "c"]);
+  pieces[0]?.end?.();
+  await vi.advanceTimersByTimeAsync(100);
+  expect(order).toEqual(["a", "c"]);
+  pieces[2]?.end?.();
+  await vi.advanceTimersByTimeAsync(100);
+  expect(order).toEqual(["a", "c", "b"]);
+});

@@ -480,6 +480,15 @@ describe("presence and acks", () => {
     expect(after?.devices).toMatchObject([{ deviceId: "phone", online: false }]);
     expect(after?.lastSeenTime && Date.now() - timestampDate(after.lastSeenTime).getTime()).toBeLessThan(5000);
   });
+  test("who was on a server that stops is offline at once", async () => {
+    const node = await startTestPlatform({ services, tenant: a.tenant, roles: ["api", "stream"], env });
+    const userId = someone();
+    const reader = openReader(await node.clientsFor(userId), { deviceId: "phone" });
+    await reader.next("caughtUp");
+    expect(await presenceOf(userId)).toMatchObject({ online: true });
+    await node[Symbol.asyncDispose]();
+    expect(await presenceOf(userId)).toMatchObject({ online: false });
+  });
   test("streams without a device's name are remembered as one", async () => {
     const userId = someone();
     for (let n = 0; n < 3; n++) {

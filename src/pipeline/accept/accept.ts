@@ -18,7 +18,7 @@ import type { Metrics } from "#src/telemetry/metrics.ts";
 import { type NextIn, recordedTrace, withWorkSpans } from "#src/telemetry/work-spans.ts";
 import type { Contracts } from "#src/types/payload/contracts.ts";
 import { StaleContract } from "#src/types/payload/stale.ts";
-import { laneOf } from "../flow.ts";
+import { type LaneName, laneOf } from "../flow.ts";
 import type { GiveWay } from "../give-way.ts";
 import type { MemoryGuard } from "../memory.ts";
 import type { Queue, Queued } from "../queue.ts";
@@ -78,24 +78,34 @@ export function accepting(
   slots: readonly number[],
 ): Accept {
   let turn = 0;
-  const commit = (tenantId: string, group: readonly Submission[]): Promise<Stored[]> =>
+  const commit = (tenantId: string, group: readonly Submission[], hurry: AbortSignal): Promise<Stored[]> =>
     withWorkSpans(
       () => acceptCommit(tenantId, group.length),
       group.map((submission) => submission.trace),
-      (next) => commitTraced(tenantId, group, next),
+      (next) => commitTraced(tenantId, group, hurry, next),
     );
-  const commitTraced = async (tenantId: string, group: readonly Submission[], next: NextIn): Promise<Stored[]> => {
-    const passed = await passing(tenantId, group);
+  const commitTraced = async (
+    tenantId: string,
+    group: readonly Submission[],
+    hurry: AbortSignal,
+    next: NextIn,
+  ): Promise<Stored[]> => {
+    const passed = await passing(tenantId, group, hurry);
     try {
       return await store(tenantId, group, next);
     } finally {
       passed?.();
     }
   };
-  const passing = (tenantId: string, group: readonly Submission[]): Promise<() => void> | undefined => {
-    if (group.some(({ draft }) => laneOf(draft.priority).name === "critical")) deps.way.urgent();
+  const passing = (
+    tenantId: string,
+    group: readonly Submission[],
+    hurry: AbortSignal,
+  ): Promise<() => void> | undefined => {
+    const has = (lane: LaneName) => group.some(({ draft }) => laneOf(draft.priority).name === lane);
+    if (has("critical")) deps.way.urgent();
     else if (group.reduce((sum, submission) => sum + weigh(submission), 0) <= LITTLE) deps.way.little(tenantId);
-    else return deps.way.turn(tenantId);
+    else return deps.way.turn(tenantId, { isHigh: has("high"), hurry });
     return undefined;
   };
   const store = async (tenantId: string, group: readonly Submission[], next: NextIn): Promise<Stored[]> => {

@@ -18,12 +18,14 @@ export type GroupOptions = {
 /** Called once: with what the commit made of the item, or with why there is nothing. */
 export type Settle<O> = (result: { outcome: O } | { error: unknown }) => void;
 
-type Waiting<I, O> = { item: I; claims: readonly string[]; settle: Settle<O> };
+type Waiting<I, O> = { item: I; claims: readonly string[]; isUrgent: boolean; settle: Settle<O> };
 
 type Tenant<I, O> = {
   waiting: Waiting<I, O>[];
   weight: number;
   committing: number;
+  /** Of the commits under way. */
+  hurry: AbortController;
   /** By the commits under way. */
   claimed: Set<string>;
   /** What waited when it was last looked at claims what is being committed: it is not looked at for every new item. */
@@ -42,12 +44,13 @@ type Tenant<I, O> = {
  * submission. Two items that claim the same key never share a group, nor are they committed at the same time:
  * the later one waits until the earlier one is stored.
  *
- * Items that are urgent are never refused for want of memory: they are few.
+ * Items that are urgent are never refused for want of memory: they are few. `commit` is told, by the signal, when one waits
+ * for the end of what it was given.
  *
  * Tells by a callback, because items come by the thousand and a promise for each would cost more than the item.
  */
 export function groupCommit<I, O>(
-  commit: (tenantId: string, items: readonly I[]) => Promise<readonly O[]>,
+  commit: (tenantId: string, items: readonly I[], hurry: AbortSignal) => Promise<readonly O[]>,
   weigh: (item: I) => number,
   claims: (item: I) => readonly string[],
   options: GroupOptions,
@@ -120,6 +123,7 @@ export function groupCommit<I, O>(
       const outcome = commit(
         tenantId,
         group.map((entry) => entry.item),
+        rest.some((entry) => entry.isUrgent) ? AbortSignal.abort() : tenant.hurry.signal,
       );
       // What found no place gathers others anew; it need not wait for the end of this commit.
       if (rest.length > 0) tenant.timer = setTimeout(flush, leftMs(tenant), tenantId);
@@ -153,6 +157,7 @@ export function groupCommit<I, O>(
         waiting: [],
         weight: 0,
         committing: 0,
+        hurry: new AbortController(),
         claimed: new Set(),
         blocked: false,
         beganAtMs: Number.NEGATIVE_INFINITY,
@@ -162,7 +167,11 @@ export function groupCommit<I, O>(
     }
     totalWeight += weight;
     tenant.weight += weight;
-    tenant.waiting.push({ item, claims: claims(item), settle });
+    tenant.waiting.push({ item, claims: claims(item), isUrgent, settle });
+    if (isUrgent && tenant.committing > 0) {
+      tenant.hurry.abort();
+      tenant.hurry = new AbortController();
+    }
     if (tenant.weight >= options.maxWeight && !tenant.blocked) void flush(tenantId);
     // A turn later at the earliest, so that requests read from one packet share a group.
     else tenant.timer ??= setTimeout(flush, leftMs(tenant), tenantId);

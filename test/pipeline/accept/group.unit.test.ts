@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { ErrorReason } from "#gen/posthorn/v1/error_pb.ts";
 import { Fault } from "#src/errors.ts";
 import { type GroupOptions, groupCommit, type Settle } from "#src/pipeline/accept/group.ts";
@@ -267,4 +267,30 @@ test("whatever is submitted, groups obey weight and claims, keep the order of wh
     }),
     { numRuns: 150 },
   );
+});
+
+test("a commit that something urgent waits for is told to hurry, also when it begins", async () => {
+  const hurries: AbortSignal[] = [];
+  const ends: (() => void)[] = [];
+  const submit = groupCommit<Item, number>(
+    (_, items, hurry) => {
+      hurries.push(hurry);
+      return new Promise((resolve) => ends.push(() => resolve(items.map(({ n }) => n))));
+    },
+    (each) => each.weight,
+    (each) => each.claims,
+    { ...OPTIONS, concurrency: 1 },
+  );
+  const settle = () => undefined;
+  const hurried = () => hurries.map(({ aborted }) => aborted);
+  submit("a", item(1, 10), settle);
+  submit("a", item(2, 10), settle);
+  submit("b", item(9, 10), settle, true);
+  expect(hurried()).toEqual([false, false]);
+  submit("a", item(3), settle, true);
+  expect(hurried()).toEqual([true, false]);
+  ends[0]?.();
+  await vi.waitFor(() => expect(hurried()).toEqual([true, false, true]));
+  ends[2]?.();
+  await vi.waitFor(() => expect(hurried()).toEqual([true, false, true, false]));
 });
