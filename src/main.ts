@@ -145,7 +145,7 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const watchMemory = between.memory?.(watchLiveMemory) ?? watchLiveMemory;
   const thresholdBytes = thresholdOf(config.memory.thresholdMb);
   const besideBytes = () => PROCESS_BYTES + openStreams() * STREAM_BYTES;
-  const way = giveWay();
+  const way = giveWay({ pieces: config.giveWay.pieces, rest: config.giveWay.restPercent / 100 });
   const memory = stack.use(startMemoryGuard({ watch: watchMemory, thresholdBytes, besideBytes, metrics, log }));
   const invalidations = stack.use(startInvalidations(broker));
   const publisher = livePublisher(broker);

@@ -14,7 +14,7 @@ import { apiLimits, notificationLimits } from "./limits.ts";
 import type { Option, OptionGroup, ValuesOf } from "./option.ts";
 import { nats, postgres, redis } from "./stores.ts";
 import { auth, deadlines, grpc, http } from "./transports.ts";
-import { accept, channels, inbox, memory, reconcile, route, schedule, stream } from "./work.ts";
+import { accept, channels, giveWay, inbox, memory, reconcile, route, schedule, stream } from "./work.ts";
 
 export const options = {
   environment,
@@ -33,6 +33,7 @@ export const options = {
   notificationLimits,
   accept,
   route,
+  giveWay,
   memory,
   reconcile,
   schedule,

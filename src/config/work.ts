@@ -48,6 +48,18 @@ export const route = {
   }),
 };
 
+/** How much work, on its way into the record and to its decision, gives way to what other tenants have little of. */
+export const giveWay = {
+  pieces: option("POSTHORN_GIVE_WAY_PIECES", integer(1, 64), {
+    default: 1,
+    doc: "While CRITICAL notifications or other tenants' little come, this many large pieces of work are stored or decided at the same time by this process. More where Postgres has many processors to itself.",
+  }),
+  restPercent: option("POSTHORN_GIVE_WAY_REST_PERCENT", integer(0, 1_000), {
+    default: 100,
+    doc: "While other tenants' little comes, how long this process rests after such a piece, in percent of the time that it took; 50 ms at most. 0: not at all, where floods are to have what others leave.",
+  }),
+};
+
 export const memory = {
   thresholdMb: option("POSTHORN_MEMORY_THRESHOLD_MB", integer(64, 1_048_576), {
     aliases: ["NOTIFICATION_MEMORY_LIMIT_MB"],

@@ -17,9 +17,13 @@ const EXPECTED_MS = 500;
 /** A piece that takes so long waits for something, a lock or a server, more than it works. */
 const LONG_MS = 1000;
 
-/** After a piece, for so many times as long as it took, what comes finds processors idle. */
-const REST = 1;
-/** However long it took. */
+export type GiveWayOptions = {
+  /** How many go at a time while others are expected. */
+  pieces: number;
+  /** After each, for so many times as long as it took, what comes finds processors idle; for 50 ms at most. */
+  rest: number;
+};
+
 const MOST_REST_MS = 50;
 
 /** So many of high ones in a row, while others wait. */
@@ -28,7 +32,7 @@ const HIGH_IN_A_ROW = 3;
 type Piece = { tenantId: string; isHigh: boolean; begin(): void };
 
 /**
- * While something urgent or other tenants' little comes, much goes one piece at a time, all tenants and lanes together:
+ * While something urgent or other tenants' little comes, much goes `pieces` at a time, all tenants and lanes together:
  * what is high first, three to one of what is not, else in the order of asking. Slots of its own are not enough for what is
  * urgent or little: it also shares processors, disk and database connections with whatever has begun, and waits for them at
  * each of its ten steps. For the little of many tenants there is also a rest after each piece. Much never stops, whatever
@@ -37,7 +41,7 @@ type Piece = { tenantId: string; isHigh: boolean; begin(): void };
  *
  * What is high gives way to others' little, but not to what is urgent: it is urgent itself.
  */
-export function giveWay(): GiveWay {
+export function giveWay({ pieces, rest }: GiveWayOptions): GiveWay {
   const waiting: Piece[] = [];
   let going = 0;
   let highInARow = 0;
@@ -52,7 +56,7 @@ export function giveWay(): GiveWay {
   /** If nothing comes or ends until then. */
   function beginsAt({ tenantId, isHigh }: Piece): number {
     const littleUntil = (latest.tenantId === tenantId ? before : latest).until;
-    if (going === 0) return Math.min(littleUntil, restedAt);
+    if (going < pieces) return Math.min(littleUntil, restedAt);
     return isHigh ? littleUntil : Math.max(littleUntil, urgentUntil);
   }
 
@@ -66,7 +70,7 @@ export function giveWay(): GiveWay {
       counts = false;
       going--;
       const now = performance.now();
-      restedAt = now + Math.min(MOST_REST_MS, REST * (now - beganAt));
+      restedAt = now + Math.min(MOST_REST_MS, rest * (now - beganAt));
       handOn();
     };
     const long = setTimeout(leave, LONG_MS).unref();

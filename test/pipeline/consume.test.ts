@@ -22,6 +22,7 @@ import { until } from "../support/until.ts";
 
 const services = await testServices();
 const log = createLogger({ serviceName: "test", logLevel: "silent", logFormat: "json" });
+const ONE = { pieces: 1, rest: 1 };
 const [FLOOD, NEIGHBOUR] = ["flood", "neighbour"];
 
 /** One that can be told how it stands, and lets go who waits when there is room. */
@@ -51,7 +52,7 @@ test("when memory is over no more is asked for, except for the critical lane, an
     concurrencyPerLane: 2,
     chunk: { min: 2, max: 4, targetMs: 60_000 },
     memory,
-    way: giveWay(),
+    way: giveWay(ONE),
     clock: () => new Date(),
     log,
     metrics: createMetrics(new Registry()),
@@ -108,7 +109,7 @@ test("the critical lane takes together what waits, as ever, when memory is short
     concurrencyPerLane: 1,
     chunk: { min: 6, max: 6, targetMs: 60_000 },
     memory,
-    way: giveWay(),
+    way: giveWay(ONE),
     clock: () => new Date(),
     log,
     metrics: createMetrics(new Registry()),
@@ -158,7 +159,7 @@ test("while critical work comes, normal and low chunks go one at a time; high on
     concurrencyPerLane: 2,
     chunk: { min: 100, max: 100, targetMs: 60_000 },
     memory: memoryOfTest(),
-    way: giveWay(),
+    way: giveWay(ONE),
     clock: () => new Date(),
     log,
     metrics: createMetrics(new Registry()),
@@ -214,7 +215,7 @@ test("while other tenants' little comes, chunks of a flood go one at a time over
     concurrencyPerLane: 2,
     chunk: { min: 100, max: 100, targetMs: 60_000 },
     memory: memoryOfTest(),
-    way: giveWay(),
+    way: giveWay(ONE),
     clock: () => new Date(),
     log,
     metrics: createMetrics(new Registry()),
@@ -272,7 +273,7 @@ test("a large message is handled in parts as large as the lane has come to, and 
     concurrencyPerLane: 1,
     chunk: { min: 10, max: 100, targetMs: 60_000 },
     memory,
-    way: giveWay(),
+    way: giveWay(ONE),
     clock: () => new Date(),
     log,
     metrics: createMetrics(registry),
@@ -304,7 +305,7 @@ async function slowWorker({ natsUrl: url, namespace }: Pick<TestServices, "natsU
     concurrencyPerLane: 1,
     chunk: { min: 250, max: 250, targetMs: 60_000 },
     memory: memoryOfTest(),
-    way: giveWay(),
+    way: giveWay(ONE),
     clock: () => new Date(),
     log,
     metrics: createMetrics(new Registry()),

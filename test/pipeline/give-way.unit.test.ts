@@ -4,6 +4,7 @@ import { type GiveWay, giveWay } from "#src/pipeline/give-way.ts";
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
+const ONE = { pieces: 1, rest: 1 };
 const FLOOD = "flood";
 const OTHER = "other";
 
@@ -24,12 +25,12 @@ const begun = async (pieces: readonly Piece[]) => {
 };
 
 test("while nothing is urgent and nobody has a little everything begins at once", async () => {
-  const way = giveWay();
+  const way = giveWay(ONE);
   expect(await begun(["a", "b", "c"].map((name) => ask(way, name)))).toEqual(["a", "b", "c"]);
 });
 
 test("while urgent work comes one piece goes at a time, in the order of asking, also after those that had begun", async () => {
-  const way = giveWay();
+  const way = giveWay(ONE);
   const order: string[] = [];
   const before = ["a", "b"].map((name) => ask(way, name, { order }));
   expect(await begun(before)).toEqual(["a", "b"]);
@@ -50,7 +51,7 @@ test("while urgent work comes one piece goes at a time, in the order of asking, 
 test.each(["urgent", "little"] as const)(
   "half a second after the last that was %s all who wait begin",
   async (what) => {
-    const way = giveWay();
+    const way = giveWay(ONE);
     const comes = () => (what === "urgent" ? way.urgent() : way.little(OTHER));
     comes();
     const pieces = ["a", "b", "c"].map((name) => ask(way, name));
@@ -67,7 +68,7 @@ test.each(["urgent", "little"] as const)(
 );
 
 test("who begins late is counted like the others", async () => {
-  const way = giveWay();
+  const way = giveWay(ONE);
   way.urgent();
   const early = ["a", "b"].map((name) => ask(way, name));
   await vi.advanceTimersByTimeAsync(501);
@@ -81,7 +82,7 @@ test("who begins late is counted like the others", async () => {
 });
 
 test("a piece that takes a second or more keeps the others no longer, and does not count twice when it ends", async () => {
-  const way = giveWay();
+  const way = giveWay(ONE);
   const urgent = setInterval(() => way.urgent(), 100);
   way.urgent();
   const pieces = ["hangs", "b", "c"].map((name) => ask(way, name));
@@ -97,7 +98,7 @@ test("a piece that takes a second or more keeps the others no longer, and does n
 });
 
 test("beside another tenant's little one piece goes at a time, and after each is a rest as long as it took", async () => {
-  const way = giveWay();
+  const way = giveWay(ONE);
   way.little(OTHER);
   const pieces = ["a", "b"].map((name) => ask(way, name));
   await vi.advanceTimersByTimeAsync(30);
@@ -109,8 +110,18 @@ test("beside another tenant's little one piece goes at a time, and after each is
   expect(await begun(pieces)).toEqual(["a", "b"]);
 });
 
+test("of more pieces as many go at a time, and without a rest the next begins at once", async () => {
+  const way = giveWay({ pieces: 2, rest: 0 });
+  way.little(OTHER);
+  const pieces = ["a", "b", "c"].map((name) => ask(way, name));
+  await vi.advanceTimersByTimeAsync(30);
+  expect(await begun(pieces)).toEqual(["a", "b"]);
+  pieces[0]?.end?.();
+  expect(await begun(pieces)).toEqual(["a", "b", "c"]);
+});
+
 test("the rest is never longer than 50 ms, and ends with the half second in which more is expected", async () => {
-  const way = giveWay();
+  const way = giveWay(ONE);
   way.little(OTHER);
   const pieces = ["a", "b", "c"].map((name) => ask(way, name));
   await vi.advanceTimersByTimeAsync(300);
@@ -124,7 +135,7 @@ test("the rest is never longer than 50 ms, and ends with the half second in whic
 });
 
 test("to its own little nobody gives way, whoever else had some before", async () => {
-  const way = giveWay();
+  const way = giveWay(ONE);
   way.little(FLOOD);
   expect(await begun(["a", "b"].map((name) => ask(way, name)))).toEqual(["a", "b"]);
   // The other's much has that tenant's little beside it.
@@ -140,7 +151,7 @@ test("to its own little nobody gives way, whoever else had some before", async (
 });
 
 test("what is high gives way to others' little alone, and goes before what waits", async () => {
-  const way = giveWay();
+  const way = giveWay(ONE);
   way.urgent();
   const normal = ["a", "b"].map((name) => ask(way, name));
   const high = ["c", "d"].map((name) => ask(way, name, { isHigh: true }));
@@ -185,7 +196,7 @@ function steadily(comes: () => void): Disposable {
 test.each(["little", "urgent"])(
   "a flood of what is high lets all else have its turn beside what is %s",
   async (what) => {
-    const way = giveWay();
+    const way = giveWay(ONE);
     using _comes = steadily(() => (what === "little" ? way.little(OTHER) : way.urgent()));
     using _flood = flood(way, FLOOD, { isHigh: true });
     await vi.advanceTimersByTimeAsync(100);
@@ -196,7 +207,7 @@ test.each(["little", "urgent"])(
 );
 
 test("a flood that has little as well lets another's much have its turn", async () => {
-  const way = giveWay();
+  const way = giveWay(ONE);
   using _comes = steadily(() => way.little(FLOOD));
   using _flood = flood(way, FLOOD);
   await vi.advanceTimersByTimeAsync(100);
@@ -206,7 +217,7 @@ test("a flood that has little as well lets another's much have its turn", async 
 });
 
 test("what is to hurry begins at once, and is counted like the others", async () => {
-  const way = giveWay();
+  const way = giveWay(ONE);
   way.little(OTHER);
   const hurry = new AbortController();
   const order: string[] = [];
