@@ -102,6 +102,7 @@ export function accepting(
     group: readonly Submission[],
     hurry: AbortSignal,
   ): Promise<() => void> | undefined => {
+    // One that is critical takes with it, without a turn, whatever shares its group.
     const has = (lane: LaneName) => group.some(({ draft }) => laneOf(draft.priority).name === lane);
     if (has("critical")) deps.way.urgent();
     else if (group.reduce((sum, submission) => sum + weigh(submission), 0) <= LITTLE) deps.way.little(tenantId);
