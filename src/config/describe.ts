@@ -17,6 +17,7 @@ const titles: Readonly<Record<string, string>> = {
   notificationLimits: "Limits of notifications",
   accept: "Accepting",
   route: "Deciding",
+  giveWay: "Giving way",
   memory: "Memory",
   reconcile: "Reconciler",
   schedule: "Scheduler",

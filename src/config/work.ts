@@ -18,7 +18,7 @@ export const accept = {
   }),
   maxWaiting: option("POSTHORN_ACCEPT_MAX_WAITING", integer(1, 10_000_000), {
     default: 50_000,
-    doc: "Notifications waiting to be stored; more are refused as OVERLOADED. About two seconds of work: longer, and callers have given up.",
+    doc: "Notifications waiting to be stored; more are refused as OVERLOADED. About two seconds of work, and nine beside other tenants' little: longer, and callers have given up.",
   }),
   idempotencyTtlHours: option("POSTHORN_ACCEPT_IDEMPOTENCY_TTL_HOURS", integer(24, 720), {
     default: 24,
@@ -52,7 +52,7 @@ export const route = {
 export const giveWay = {
   pieces: option("POSTHORN_GIVE_WAY_PIECES", integer(1, 64), {
     default: 1,
-    doc: "While CRITICAL notifications or other tenants' little come, this many large pieces of work are stored or decided at the same time by this process. More where Postgres has many processors to itself.",
+    doc: "While CRITICAL notifications (which HIGH ones do not give way to) or other tenants' little come, this many large pieces of work are stored or decided at the same time by this process. Try more where Postgres has many processors to itself.",
   }),
   restPercent: option("POSTHORN_GIVE_WAY_REST_PERCENT", integer(0, 1_000), {
     default: 100,

@@ -81,6 +81,13 @@ function isLittle(shard: number, queue: readonly Waiting[]): boolean {
   return ids <= LITTLE;
 }
 
+/** What goes together at most: the first, and those of the same tenant right behind it. */
+function firstTogether(queue: readonly Waiting[]): readonly Waiting[] {
+  const [first] = queue;
+  const others = queue.findIndex(({ work }) => work?.tenantId !== first?.work?.tenantId);
+  return others === -1 ? queue : queue.slice(0, others);
+}
+
 /** A chunk that failed this often is handled alone, id by id, and at the last attempt ended. */
 export const POISON_ATTEMPTS = 8;
 
@@ -154,16 +161,10 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   /** Asks for one slot after the other until nothing waits any more; each takes along what came meanwhile. */
   async function serve(serving: Serving, shard: number, line: Line): Promise<void> {
     const { lane, slots, size, canBegin } = serving;
-    // Much may wait longer for its turn than for its ack, and would come again.
-    const held = () => {
-      for (const { message } of line.queue) message.working();
-    };
-    using beats = new DisposableStack();
-    beats.adopt(setInterval(held, ACK_WAIT_MS / 3), clearInterval);
     while (line.queue.length > 0) {
       await canBegin();
-      const { isSpare, give } = await slots.take(shard, isLittle(shard, line.queue));
-      const passed = await passing(lane, line, isSpare || isLittle(shard, line.queue));
+      const { isSpare, give } = await kept(line, slots.take(shard, isLittle(shard, line.queue)));
+      const passed = await passing(lane, line, isSpare || isLittle(shard, firstTogether(line.queue)));
       const done = () => {
         passed?.();
         give();
@@ -189,12 +190,27 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
   }
 
   /** Waits until what is next in line may begin; call what this gives, if anything, when it is done. */
-  function passing({ name }: Lane, { queue: [next] }: Line, isLittle: boolean): Promise<() => void> | undefined {
+  function passing({ name }: Lane, line: Line, isLittle: boolean): Promise<() => void> | undefined {
     if (name === "critical") return undefined;
-    const tenantId = next?.work?.tenantId ?? "";
-    if (!isLittle) return way.turn(tenantId, { isHigh: name === "high" });
+    const tenantId = line.queue[0]?.work?.tenantId ?? "";
+    if (!isLittle) return kept(line, way.turn(tenantId, { isHigh: name === "high" }));
     way.little(tenantId);
     return undefined;
+  }
+
+  /**
+   * Waits, and keeps what is in line from coming again, as it may be longer than a message has for its ack. What the client
+   * holds behind a full line may come again all the same: who decides it second finds it decided.
+   */
+  async function kept<T>(line: Line, wait: Promise<T>): Promise<T> {
+    const beat = setInterval(() => {
+      for (const { message } of line.queue) message.working();
+    }, ACK_WAIT_MS / 3);
+    try {
+      return await wait;
+    } finally {
+      clearInterval(beat);
+    }
   }
 
   /** A consumer that was deleted with its stream never says so by itself: missing heartbeats do. */

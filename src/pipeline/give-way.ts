@@ -1,6 +1,6 @@
 /** How much work gives way to what is urgent, and to the little that other tenants have. */
 export type GiveWay = {
-  /** Something urgent has come: all else gives way, its own tenant's too. */
+  /** Something urgent has come: what is neither urgent nor high gives way, its own tenant's too. */
   urgent(): void;
   /** A little of a tenant's has come: much of others' gives way. */
   little(tenantId: string): void;
@@ -35,7 +35,7 @@ type Piece = { tenantId: string; isHigh: boolean; begin(): void };
  * While something urgent or other tenants' little comes, much goes `pieces` at a time, all tenants and lanes together:
  * what is high first, three to one of what is not, else in the order of asking. Slots of its own are not enough for what is
  * urgent or little: it also shares processors, disk and database connections with whatever has begun, and waits for them at
- * each of its ten steps. For the little of many tenants there is also a rest after each piece. Much never stops, whatever
+ * each of its ten steps. For others' little there is also a rest after each piece. Much never stops, whatever
  * comes: for a piece that takes long the next does not wait, and nothing that need not wait itself goes before one that
  * does.
  *
@@ -70,7 +70,7 @@ export function giveWay({ pieces, rest }: GiveWayOptions): GiveWay {
       counts = false;
       going--;
       const now = performance.now();
-      restedAt = now + Math.min(MOST_REST_MS, rest * (now - beganAt));
+      restedAt = Math.max(restedAt, now + Math.min(MOST_REST_MS, rest * (now - beganAt)));
       handOn();
     };
     const long = setTimeout(leave, LONG_MS).unref();

@@ -1,7 +1,7 @@
 import type { Exchange } from "./exchange.ts";
 import { takingTurns } from "./turns.ts";
 
-/** It takes a millisecond or so to make objects of it: a hundred notifications. */
+/** It takes a millisecond or so to make objects of it: a hundred notifications. Of a body over HTTP that is compressed, it counts as it came. */
 const LARGE_BYTES = 16_384;
 
 /** At module level because what is shared, the event loop, is the process's only one. */

@@ -42,23 +42,31 @@ export async function benchServices(say: (line: string) => void, signal: AbortSi
     signal,
     urls: { database: database || undefined, nats: nats || undefined, redis: redis || undefined },
   });
-  if (!database) await ageWal(services.databaseUrl);
-  return services;
+  try {
+    if (!database) await ageWal(services.databaseUrl);
+    return services;
+  } catch (error) {
+    await services[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 /** As many as `min_wal_size` keeps. */
 const WAL_FILES = 60;
 
 /**
- * Gives a new cluster what one that has run for an hour has: files of WAL to write over. Without them every 16 MB, here
+ * Gives a new cluster what one that has run for a while has: files of WAL to write over. Without them every 16 MB, here
  * every second or so, whoever commits first fills a new file with zeros, and all other commits wait for it.
  */
 async function ageWal(databaseUrl: string): Promise<void> {
   const sql = postgres(databaseUrl, { max: 1, onnotice: () => undefined });
-  for (let n = 0; n < WAL_FILES; n++) {
-    await sql`select pg_logical_emit_message(false, 'bench', '')`;
-    await sql`select pg_switch_wal()`;
+  try {
+    for (let n = 0; n < WAL_FILES; n++) {
+      await sql`select pg_logical_emit_message(false, 'bench', '')`;
+      await sql`select pg_switch_wal()`;
+    }
+    await sql`checkpoint`;
+  } finally {
+    await sql.end();
   }
-  await sql`checkpoint`;
-  await sql.end();
 }

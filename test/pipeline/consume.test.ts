@@ -201,6 +201,15 @@ test("while other tenants' little comes, chunks of a flood go one at a time over
   await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
   await ensureQueues(broker);
   const going = new Map<string, () => void>();
+  const way = giveWay(ONE);
+  let asked = 0;
+  const counted: typeof way = {
+    ...way,
+    turn(...args) {
+      asked++;
+      return way.turn(...args);
+    },
+  };
   await using _ = await startConsuming({
     broker,
     handle: (work) =>
@@ -215,7 +224,7 @@ test("while other tenants' little comes, chunks of a flood go one at a time over
     concurrencyPerLane: 2,
     chunk: { min: 100, max: 100, targetMs: 60_000 },
     memory: memoryOfTest(),
-    way: giveWay(ONE),
+    way: counted,
     clock: () => new Date(),
     log,
     metrics: createMetrics(new Registry()),
@@ -242,6 +251,10 @@ test("while other tenants' little comes, chunks of a flood go one at a time over
   await isGoing(["low 0"]);
   await publish("normal", FLOOD, 100);
   await publish("high", FLOOD, 100);
+  await until(
+    async () => asked,
+    (turns) => turns === 3,
+  );
   going.get("low 0")?.();
   await isGoing(["high 0"]);
   going.get("high 0")?.();
@@ -249,6 +262,47 @@ test("while other tenants' little comes, chunks of a flood go one at a time over
   await publish("low", FLOOD, 100);
   little.dispose();
   await isGoing(["normal 0", "low 0"]);
+});
+
+test("the little of many tenants on one shard is no much of anybody's: none of it waits for a turn", async () => {
+  await using services = await freshServices();
+  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
+  await ensureQueues(broker);
+  const tenants = Array.from({ length: 200 }, (_, n) => `tenant-${n}`);
+  const shard = shardOf(tenants[0] as string);
+  const together = tenants.filter((tenant) => shardOf(tenant) === shard).slice(0, 8);
+  expect(together).toHaveLength(8);
+  for (const tenantId of together) {
+    const ids = Array.from({ length: 5 }, (_, n) => `${tenantId} ${n}`);
+    await broker.js.publish(ingestShard(services.namespace, "normal", shard), encodeWork({ tenantId, ids }));
+  }
+  const handled = new Set<string>();
+  const allAreHere = Promise.withResolvers<void>();
+  const way = giveWay(ONE);
+  await using _ = await startConsuming({
+    broker,
+    async handle(work) {
+      await allAreHere.promise;
+      handled.add(work.tenantId);
+    },
+    concurrencyPerLane: 2,
+    chunk: { min: 100, max: 100, targetMs: 60_000 },
+    memory: memoryOfTest(),
+    way: { ...way, turn: () => Promise.reject(new Error("it is little")) },
+    clock: () => new Date(),
+    log,
+    metrics: createMetrics(new Registry()),
+  });
+  // Two are at work, and behind them is in line what would be much of one tenant.
+  await until(
+    () => broker.jsm.consumers.info(ingestStream(services.namespace, "normal"), routeConsumer(shard)),
+    ({ num_ack_pending }) => num_ack_pending === together.length,
+  );
+  allAreHere.resolve();
+  await until(
+    async () => handled.size,
+    (size) => size === together.length,
+  );
 });
 
 test("a large message is handled in parts as large as the lane has come to, and acknowledged when all are done", async () => {

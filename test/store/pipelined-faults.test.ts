@@ -44,6 +44,7 @@ const nameOf = (store: Store) => store.tenant(TENANT, name);
 async function isWhole(store: Store, size: number): Promise<void> {
   const all = Array.from({ length: size }, () => Promise.withResolvers<void>());
   const together = Promise.all(all.map(({ promise }) => promise));
+  together.catch(() => undefined);
   const outcomes = await Promise.allSettled(
     all.map(({ resolve, reject }) =>
       store

@@ -481,7 +481,7 @@ describe("presence and acks", () => {
     expect(after?.lastSeenTime && Date.now() - timestampDate(after.lastSeenTime).getTime()).toBeLessThan(5000);
   });
   test("who was on a server that stops is offline at once", async () => {
-    const node = await startTestPlatform({ services, tenant: a.tenant, roles: ["api", "stream"], env });
+    await using node = await startTestPlatform({ services, tenant: a.tenant, roles: ["api", "stream"], env });
     const userId = someone();
     const reader = openReader(await node.clientsFor(userId), { deviceId: "phone" });
     await reader.next("caughtUp");

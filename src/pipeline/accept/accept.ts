@@ -69,7 +69,7 @@ export type Accept = (sender: Sender, requests: readonly SendRequest[]) => Promi
 
 export const DEFAULT_TYPE = "general";
 
-/** So many notifications are a little: what gathers in a window where callers send some thousands a second one by one. */
+/** So many notifications are a little: what gathers in a window of 10 ms where callers send 10,000 a second one by one. */
 const LITTLE = 100;
 
 export function accepting(
