@@ -6,6 +6,7 @@ import { keySets } from "#src/auth/jwks.ts";
 import { keySetFetcher } from "#src/auth/jwks-fetch.ts";
 import { resealSecrets } from "#src/auth/reseal.ts";
 import { sealer } from "#src/auth/seal.ts";
+import type { Between } from "#src/between.ts";
 import { connectBroker } from "#src/broker/broker.ts";
 import { startInvalidations } from "#src/broker/invalidations.ts";
 import { connectCache } from "#src/cache/redis.ts";
@@ -27,13 +28,13 @@ import { type AcceptDeps, accepting } from "#src/pipeline/accept/accept.ts";
 import { storeReminders } from "#src/pipeline/accept/reminders.ts";
 import type { ClosedBatch, RefusedBatch, WaitingBatch } from "#src/pipeline/close/close.ts";
 import type { Poured } from "#src/pipeline/close/pour.ts";
-import { type HandleWork, startConsuming } from "#src/pipeline/consume.ts";
+import { startConsuming } from "#src/pipeline/consume.ts";
 import { ensureQueues } from "#src/pipeline/ensure-queues.ts";
 import { giveWay } from "#src/pipeline/give-way.ts";
 import { PROCESS_BYTES, startMemoryGuard, thresholdOf } from "#src/pipeline/memory.ts";
 import { outsideWork } from "#src/pipeline/outside.ts";
 import { previewing } from "#src/pipeline/preview.ts";
-import { openQueue, type Queue } from "#src/pipeline/queue.ts";
+import { openQueue } from "#src/pipeline/queue.ts";
 import { type ReconsiderDeps, reconciling } from "#src/pipeline/reconsider/reconsider.ts";
 import {
   type AnnouncedCancel,
@@ -64,12 +65,12 @@ import { stopping } from "#src/stopping.ts";
 import { migrate } from "#src/store/migrate.ts";
 import { pageTokens } from "#src/store/page-token.ts";
 import { postgresReady } from "#src/store/ready.ts";
-import { openStore, type Store } from "#src/store/store.ts";
+import { openStore } from "#src/store/store.ts";
 import { STREAM_BYTES, startHub } from "#src/stream/hub.ts";
-import { type Live, livePublisher } from "#src/stream/live.ts";
+import { livePublisher } from "#src/stream/live.ts";
 import { openPresence } from "#src/stream/presence.ts";
 import { filterEvaluator } from "#src/subscriptions/evaluate.ts";
-import { type MemorySource, watchLiveMemory } from "#src/telemetry/live-memory.ts";
+import { watchLiveMemory } from "#src/telemetry/live-memory.ts";
 import { createLogger, type Logger } from "#src/telemetry/logger.ts";
 import { watchSources } from "#src/telemetry/sources.ts";
 import { startTelemetry } from "#src/telemetry/telemetry.ts";
@@ -92,18 +93,6 @@ export type Platform = AsyncDisposable & {
 };
 
 export type PlatformOptions = { log?: Logger; clock?: Clock; between?: Between };
-
-/** What a test puts between the platform and the parts it works with, to make it fail exactly there. */
-export type Between = {
-  store?(store: Store): Store;
-  queue?(queue: Queue): Queue;
-  live?(live: Live): Live;
-  channels?(channels: Channels): Channels;
-  work?(handle: HandleWork): HandleWork;
-  memory?(watch: MemorySource): MemorySource;
-  /** What the limits take for Redis's clock. */
-  redisClock?: Clock;
-};
 
 /** Counter slots of one process: enough that its own writers seldom meet on a row. */
 const SLOTS = 8;
@@ -145,7 +134,8 @@ export async function startPlatform(config: Config, options: PlatformOptions = {
   const watchMemory = between.memory?.(watchLiveMemory) ?? watchLiveMemory;
   const thresholdBytes = thresholdOf(config.memory.thresholdMb);
   const besideBytes = () => PROCESS_BYTES + openStreams() * STREAM_BYTES;
-  const way = giveWay({ pieces: config.giveWay.pieces, rest: config.giveWay.restPercent / 100 });
+  const givingWay = giveWay({ pieces: config.giveWay.pieces, rest: config.giveWay.restPercent / 100 });
+  const way = between.way?.(givingWay) ?? givingWay;
   const memory = stack.use(startMemoryGuard({ watch: watchMemory, thresholdBytes, besideBytes, metrics, log }));
   const invalidations = stack.use(startInvalidations(broker));
   const publisher = livePublisher(broker);

@@ -18,7 +18,7 @@ export const accept = {
   }),
   maxWaiting: option("POSTHORN_ACCEPT_MAX_WAITING", integer(1, 10_000_000), {
     default: 50_000,
-    doc: "Notifications waiting to be stored; more are refused as OVERLOADED. About two seconds of work, and nine beside other tenants' little: longer, and callers have given up.",
+    doc: "Notifications waiting to be stored; more are refused as OVERLOADED, but for tenants of whom at most 100 wait, which may be as many again. About two seconds of work, and nine beside other tenants' little: longer, and callers have given up.",
   }),
   idempotencyTtlHours: option("POSTHORN_ACCEPT_IDEMPOTENCY_TTL_HOURS", integer(24, 720), {
     default: 24,

@@ -24,8 +24,10 @@ import {
 import type { GiveWay } from "./give-way.ts";
 import { type LaneSlots, laneSlots } from "./lane-slots.ts";
 import type { MemoryGuard, Pressure } from "./memory.ts";
+import { givesBack, retryDelay } from "./redelivery.ts";
 import {
   backlogOf,
+  firstTogether,
   inParts,
   readWaiting,
   type Together,
@@ -80,16 +82,6 @@ function isLittle(shard: number, queue: readonly Waiting[]): boolean {
   const ids = queue.reduce((sum, { work }) => sum + (work !== undefined && "ids" in work ? work.ids.length : CHUNK), 0);
   return ids <= LITTLE;
 }
-
-/** What goes together at most: the first, and those of the same tenant right behind it. */
-function firstTogether(queue: readonly Waiting[]): readonly Waiting[] {
-  const [first] = queue;
-  const others = queue.findIndex(({ work }) => work?.tenantId !== first?.work?.tenantId);
-  return others === -1 ? queue : queue.slice(0, others);
-}
-
-/** A chunk that failed this often is handled alone, id by id, and at the last attempt ended. */
-export const POISON_ATTEMPTS = 8;
 
 /**
  * Takes work from every lane and shard until disposed. Each lane has its own slots, so urgent work never waits for slots
@@ -312,24 +304,6 @@ export async function startConsuming(deps: ConsumeDeps): Promise<AsyncDisposable
 
 /** How long a stopping worker goes on with messages it holds. Beyond that it gives them back. */
 const FINISH_MS = 5000;
-
-/** Short enough for `nak(delay)`, which keeps the message among those awaiting an ack. */
-export function retryDelay(attempt: number): number {
-  return Math.min(200 * 2 ** Math.min(attempt - 1, 6), 10_000);
-}
-
-/** Shorter than the retries before it take, so that nothing is given back because everything fails for a while. */
-const OTHERS_WORK_MS = 30_000;
-/** After some ten minutes it goes back all the same. */
-const LAST_ATTEMPT = 60;
-
-/**
- * Whether a message has failed too often to stay on the queue, where everything lost behind it would be taken for
- * waiting. The rows say what is still to be done: the reconciler queues it again, and meanwhile finds the others.
- */
-export function givesBack(attempt: number, sinceOthersWorkedMs: number): boolean {
-  return attempt > POISON_ATTEMPTS && (sinceOthersWorkedMs < OTHERS_WORK_MS || attempt >= LAST_ATTEMPT);
-}
 
 /** Notifications of a trace that are followed to the stream in each chunk. More would make a trace no easier to read. */
 const FOLLOWED = 10;

@@ -42,6 +42,13 @@ export function takeTogether(queue: Waiting[], most = CHUNK): Together {
   return { waiting: queue.splice(0, count), work: { tenantId: work.tenantId, ids } };
 }
 
+/** What may go together: the first, and those of the same tenant right behind it. */
+export function firstTogether(queue: readonly Waiting[]): readonly Waiting[] {
+  const [first] = queue;
+  const others = queue.findIndex(({ work }) => work?.tenantId !== first?.work?.tenantId);
+  return others === -1 ? queue : queue.slice(0, others);
+}
+
 /**
  * So many ids wait behind those that were taken: of the messages that are here, and, at as many for each as these had, of
  * those that the queue told of when it gave out the last.

@@ -4,7 +4,8 @@ import { isDependencyDown } from "#src/rpc/dependency-errors.ts";
 import type { Logger } from "#src/telemetry/logger.ts";
 import type { AcceptDeps } from "./accept/accept.ts";
 import { runFanout } from "./accept/fanout.ts";
-import { type HandleWork, POISON_ATTEMPTS } from "./consume.ts";
+import type { HandleWork } from "./consume.ts";
+import { POISON_ATTEMPTS } from "./redelivery.ts";
 import { commitDecisions } from "./route/commit.ts";
 import { type RouteContext, type RouteDeps, route } from "./route/route.ts";
 

@@ -17,10 +17,9 @@ import { giveWay } from "#src/pipeline/give-way.ts";
 import type { Pressure } from "#src/pipeline/memory.ts";
 import { createLogger } from "#src/telemetry/logger.ts";
 import { createMetrics } from "#src/telemetry/metrics.ts";
-import { freshServices, type TestServices, testServices } from "../support/services.ts";
+import { freshServices } from "../support/services.ts";
 import { until } from "../support/until.ts";
 
-const services = await testServices();
 const log = createLogger({ serviceName: "test", logLevel: "silent", logFormat: "json" });
 const ONE = { pieces: 1, rest: 1 };
 const [FLOOD, NEIGHBOUR] = ["flood", "neighbour"];
@@ -40,29 +39,77 @@ function memoryOfTest(): ConsumeDeps["memory"] & { become(pressure: Pressure): v
   };
 }
 
-test("when memory is over no more is asked for, except for the critical lane, and it goes on when there is room", async () => {
-  await using services = await freshServices();
-  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
+/** A worker on queues of its own. */
+async function worker(deps: Pick<ConsumeDeps, "handle"> & Partial<ConsumeDeps>) {
+  const stack = new AsyncDisposableStack();
+  const { natsUrl: url, namespace } = stack.use(await freshServices());
+  const broker = stack.use(await connectBroker({ url, namespace, replicas: 1 }, log));
   await ensureQueues(broker);
+  stack.use(
+    await startConsuming({
+      broker,
+      concurrencyPerLane: 2,
+      chunk: { min: 100, max: 100, targetMs: 60_000 },
+      memory: memoryOfTest(),
+      way: giveWay(ONE),
+      clock: () => new Date(),
+      log,
+      metrics: createMetrics(new Registry()),
+      ...deps,
+    }),
+  );
+  const publish = (lane: LaneName, tenantId: string, ids: string[], shard = shardOf(tenantId)) =>
+    broker.js.publish(ingestShard(namespace, lane, shard), encodeWork({ tenantId, ids }));
+  const consumer = (lane: LaneName, tenantId: string, shard = shardOf(tenantId)) =>
+    broker.jsm.consumers.info(ingestStream(namespace, lane), routeConsumer(shard));
+  return { broker, namespace, publish, consumer, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+/** Work that goes on until it is ended, by the first id of each piece. */
+function holding() {
+  const going = new Map<string, () => void>();
+  return {
+    hold: (work: Parameters<ConsumeDeps["handle"]>[0]) =>
+      new Promise<void>((done) => {
+        const [name = ""] = "ids" in work ? work.ids : [];
+        going.set(name, () => {
+          going.delete(name);
+          done();
+        });
+      }),
+    end: (name: string) => going.get(name)?.(),
+    isGoing: (wanted: string[]) =>
+      until(
+        async () => [...going.keys()].sort().join(),
+        (names) => names === wanted.sort().join(),
+      ),
+    [Symbol.dispose]() {
+      for (const end of going.values()) end();
+    },
+  };
+}
+
+const idsOf = (name: string, count: number) => Array.from({ length: count }, (_, n) => `${name} ${n}`);
+
+/** Again and again, until disposed. */
+function steadily(work: () => unknown): Disposable {
+  const again = setInterval(work, 50);
+  return { [Symbol.dispose]: () => clearInterval(again) };
+}
+
+test("when memory is over no more is asked for, except for the critical lane, and it goes on when there is room", async () => {
   const memory = memoryOfTest();
   const handled: string[] = [];
-  await using _ = await startConsuming({
-    broker,
+  await using node = await worker({
     handle: async (work) => void handled.push(...("ids" in work ? work.ids : [])),
-    concurrencyPerLane: 2,
     chunk: { min: 2, max: 4, targetMs: 60_000 },
     memory,
-    way: giveWay(ONE),
-    clock: () => new Date(),
-    log,
-    metrics: createMetrics(new Registry()),
   });
   let published = 0;
   const publish = async (lane: LaneName, count: number) => {
     for (let n = 0; n < count; n++) {
       const ids = Array.from({ length: 10 }, () => `${lane} ${published++}`);
-      const work = { tenantId: FLOOD, ids };
-      await broker.js.publish(ingestShard(services.namespace, lane, shardOf(FLOOD)), encodeWork(work));
+      await node.publish(lane, FLOOD, ids);
     }
   };
   const of = (lane: string) => handled.filter((id) => id.startsWith(lane));
@@ -71,8 +118,6 @@ test("when memory is over no more is asked for, except for the critical lane, an
       async () => of(lane).length,
       (n) => n === count,
     );
-  const stream = ingestStream(services.namespace, "normal");
-  const info = () => broker.jsm.consumers.info(stream, routeConsumer(shardOf(FLOOD)));
   await publish("normal", 1);
   await all("normal", 10);
 
@@ -81,7 +126,10 @@ test("when memory is over no more is asked for, except for the critical lane, an
   await publish("critical", 3);
   await all("critical", 30);
   // What it had asked for comes; the rest stays on the queue.
-  const { num_ack_pending, num_pending } = await until(info, (told) => told.num_ack_pending > 0);
+  const { num_ack_pending, num_pending } = await until(
+    () => node.consumer("normal", FLOOD),
+    (told) => told.num_ack_pending > 0,
+  );
   expect(num_ack_pending).toBeLessThanOrEqual(16);
   expect(num_ack_pending + num_pending).toBe(40);
   expect(of("normal")).toHaveLength(10);
@@ -93,15 +141,11 @@ test("when memory is over no more is asked for, except for the critical lane, an
 });
 
 test("the critical lane takes together what waits, as ever, when memory is short", async () => {
-  await using services = await freshServices();
-  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
-  await ensureQueues(broker);
   const memory = memoryOfTest();
   memory.become("tight");
   const parts: number[] = [];
   const first = Promise.withResolvers<void>();
-  await using _ = await startConsuming({
-    broker,
+  await using node = await worker({
     handle: async (work) => {
       parts.push("ids" in work ? work.ids.length : 0);
       if (parts.length === 1) await first.promise;
@@ -109,16 +153,10 @@ test("the critical lane takes together what waits, as ever, when memory is short
     concurrencyPerLane: 1,
     chunk: { min: 6, max: 6, targetMs: 60_000 },
     memory,
-    way: giveWay(ONE),
-    clock: () => new Date(),
-    log,
-    metrics: createMetrics(new Registry()),
   });
   using ends = new DisposableStack();
   ends.defer(first.resolve);
-  const subject = ingestShard(services.namespace, "critical", shardOf(FLOOD));
-  const publish = (id: string) => broker.js.publish(subject, encodeWork({ tenantId: FLOOD, ids: [id] }));
-  const stream = ingestStream(services.namespace, "critical");
+  const publish = (id: string) => node.publish("critical", FLOOD, [id]);
   await publish("first");
   await until(
     async () => parts.length,
@@ -126,7 +164,7 @@ test("the critical lane takes together what waits, as ever, when memory is short
   );
   for (let n = 0; n < 6; n++) await publish(`${n}`);
   await until(
-    () => broker.jsm.consumers.info(stream, routeConsumer(shardOf(FLOOD))),
+    () => node.consumer("critical", FLOOD),
     ({ num_ack_pending }) => num_ack_pending === 7,
   );
   // Told on its own connection, so behind the last of them.
@@ -140,47 +178,16 @@ test("the critical lane takes together what waits, as ever, when memory is short
 });
 
 test("while critical work comes, normal and low chunks go one at a time; high ones and what is little do not wait", async () => {
-  await using services = await freshServices();
-  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
-  await ensureQueues(broker);
-  /** What is at work now, each with how to end it. */
-  const going = new Map<string, () => void>();
-  await using _ = await startConsuming({
-    broker,
-    handle: (work) =>
-      new Promise((done) => {
-        const [name = ""] = "ids" in work ? work.ids : [];
-        if (name.startsWith("critical")) return done();
-        going.set(name, () => {
-          going.delete(name);
-          done();
-        });
-      }),
-    concurrencyPerLane: 2,
-    chunk: { min: 100, max: 100, targetMs: 60_000 },
-    memory: memoryOfTest(),
-    way: giveWay(ONE),
-    clock: () => new Date(),
-    log,
-    metrics: createMetrics(new Registry()),
-  });
-  using ends = new DisposableStack();
-  ends.defer(() => {
-    for (const end of going.values()) end();
-  });
-  const publish = (lane: LaneName, tenantId: string, count: number) => {
-    const ids = Array.from({ length: count }, (_, n) => `${lane} ${tenantId} ${n}`);
-    return broker.js.publish(ingestShard(services.namespace, lane, shardOf(tenantId)), encodeWork({ tenantId, ids }));
-  };
-  const isGoing = (wanted: string[]) =>
-    until(
-      async () => [...going.keys()].sort().join(),
-      (names) => names === wanted.sort().join(),
-    );
+  const held = holding();
+  const { hold, end, isGoing } = held;
+  const isCritical = (work: Parameters<typeof hold>[0]) => "ids" in work && work.ids[0]?.startsWith("critical");
+  await using node = await worker({ handle: async (work) => (isCritical(work) ? undefined : hold(work)) });
+  using _held = held;
+  const publish = (lane: LaneName, tenantId: string, count: number) =>
+    node.publish(lane, tenantId, idsOf(`${lane} ${tenantId}`, count));
   await publish("critical", FLOOD, 1);
-  using urgent = new DisposableStack();
-  const again = setInterval(() => void publish("critical", FLOOD, 1), 50);
-  urgent.defer(() => clearInterval(again));
+  const urgent = steadily(() => publish("critical", FLOOD, 1));
+  using _urgent = urgent;
 
   await publish("low", FLOOD, 100);
   await isGoing(["low flood 0"]);
@@ -188,19 +195,17 @@ test("while critical work comes, normal and low chunks go one at a time; high on
   await publish("high", FLOOD, 100);
   await publish("low", NEIGHBOUR, 3);
   await isGoing(["low flood 0", "high flood 0", "low neighbour 0"]);
-  going.get("low flood 0")?.();
+  end("low flood 0");
   await isGoing(["normal flood 0", "high flood 0", "low neighbour 0"]);
 
   await publish("low", FLOOD, 100);
-  urgent.dispose();
+  urgent[Symbol.dispose]();
   await isGoing(["normal flood 0", "low flood 0", "high flood 0", "low neighbour 0"]);
 });
 
 test("while other tenants' little comes, chunks of a flood go one at a time over the lanes, high ones first", async () => {
-  await using services = await freshServices();
-  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
-  await ensureQueues(broker);
-  const going = new Map<string, () => void>();
+  const held = holding();
+  const { hold, end, isGoing } = held;
   const way = giveWay(ONE);
   let asked = 0;
   const counted: typeof way = {
@@ -210,92 +215,52 @@ test("while other tenants' little comes, chunks of a flood go one at a time over
       return way.turn(...args);
     },
   };
-  await using _ = await startConsuming({
-    broker,
-    handle: (work) =>
-      new Promise((done) => {
-        if (work.tenantId !== FLOOD) return done();
-        const [name = ""] = "ids" in work ? work.ids : [];
-        going.set(name, () => {
-          going.delete(name);
-          done();
-        });
-      }),
-    concurrencyPerLane: 2,
-    chunk: { min: 100, max: 100, targetMs: 60_000 },
-    memory: memoryOfTest(),
+  await using node = await worker({
+    handle: async (work) => (work.tenantId === FLOOD ? hold(work) : undefined),
     way: counted,
-    clock: () => new Date(),
-    log,
-    metrics: createMetrics(new Registry()),
   });
-  using ends = new DisposableStack();
-  ends.defer(() => {
-    for (const end of going.values()) end();
-  });
-  const publish = (lane: LaneName, tenantId: string, count: number) => {
-    const ids = Array.from({ length: count }, (_, n) => `${lane} ${n}`);
-    return broker.js.publish(ingestShard(services.namespace, lane, shardOf(tenantId)), encodeWork({ tenantId, ids }));
-  };
-  const isGoing = (wanted: string[]) =>
-    until(
-      async () => [...going.keys()].sort().join(),
-      (names) => names === wanted.sort().join(),
-    );
-  await publish("normal", NEIGHBOUR, 1);
-  using little = new DisposableStack();
-  const again = setInterval(() => void publish("normal", NEIGHBOUR, 1), 50);
-  little.defer(() => clearInterval(again));
+  using _held = held;
+  const flood = (lane: LaneName) => node.publish(lane, FLOOD, idsOf(lane, 100));
+  const little = () => node.publish("normal", NEIGHBOUR, ["one"]);
+  await little();
+  const comes = steadily(little);
+  using _comes = comes;
 
-  await publish("low", FLOOD, 100);
+  await flood("low");
   await isGoing(["low 0"]);
-  await publish("normal", FLOOD, 100);
-  await publish("high", FLOOD, 100);
+  await flood("normal");
+  await flood("high");
   await until(
     async () => asked,
     (turns) => turns === 3,
   );
-  going.get("low 0")?.();
+  end("low 0");
   await isGoing(["high 0"]);
-  going.get("high 0")?.();
+  end("high 0");
   await isGoing(["normal 0"]);
-  await publish("low", FLOOD, 100);
-  little.dispose();
+  await flood("low");
+  comes[Symbol.dispose]();
   await isGoing(["normal 0", "low 0"]);
 });
 
 test("the little of many tenants on one shard is no much of anybody's: none of it waits for a turn", async () => {
-  await using services = await freshServices();
-  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
-  await ensureQueues(broker);
   const tenants = Array.from({ length: 200 }, (_, n) => `tenant-${n}`);
-  const shard = shardOf(tenants[0] as string);
-  const together = tenants.filter((tenant) => shardOf(tenant) === shard).slice(0, 8);
+  const [first = ""] = tenants;
+  const together = tenants.filter((tenant) => shardOf(tenant) === shardOf(first)).slice(0, 8);
   expect(together).toHaveLength(8);
-  for (const tenantId of together) {
-    const ids = Array.from({ length: 5 }, (_, n) => `${tenantId} ${n}`);
-    await broker.js.publish(ingestShard(services.namespace, "normal", shard), encodeWork({ tenantId, ids }));
-  }
   const handled = new Set<string>();
   const allAreHere = Promise.withResolvers<void>();
-  const way = giveWay(ONE);
-  await using _ = await startConsuming({
-    broker,
+  await using node = await worker({
     async handle(work) {
       await allAreHere.promise;
       handled.add(work.tenantId);
     },
-    concurrencyPerLane: 2,
-    chunk: { min: 100, max: 100, targetMs: 60_000 },
-    memory: memoryOfTest(),
-    way: { ...way, turn: () => Promise.reject(new Error("it is little")) },
-    clock: () => new Date(),
-    log,
-    metrics: createMetrics(new Registry()),
+    way: { ...giveWay(ONE), turn: () => Promise.reject(new Error("it is little")) },
   });
+  for (const tenant of together) await node.publish("normal", tenant, idsOf(tenant, 5));
   // Two are at work, and behind them is in line what would be much of one tenant.
   await until(
-    () => broker.jsm.consumers.info(ingestStream(services.namespace, "normal"), routeConsumer(shard)),
+    () => node.consumer("normal", first),
     ({ num_ack_pending }) => num_ack_pending === together.length,
   );
   allAreHere.resolve();
@@ -306,15 +271,11 @@ test("the little of many tenants on one shard is no much of anybody's: none of i
 });
 
 test("a large message is handled in parts as large as the lane has come to, and acknowledged when all are done", async () => {
-  await using services = await freshServices();
-  await using broker = await connectBroker({ url: services.natsUrl, namespace: services.namespace, replicas: 1 }, log);
-  await ensureQueues(broker);
   const memory = memoryOfTest();
   const parts: number[] = [];
   let failed = false;
   const registry = new Registry();
-  await using _ = await startConsuming({
-    broker,
+  await using node = await worker({
     handle: async (work) => {
       if (!("ids" in work)) return;
       parts.push(work.ids.length);
@@ -327,15 +288,12 @@ test("a large message is handled in parts as large as the lane has come to, and 
     concurrencyPerLane: 1,
     chunk: { min: 10, max: 100, targetMs: 60_000 },
     memory,
-    way: giveWay(ONE),
-    clock: () => new Date(),
-    log,
     metrics: createMetrics(registry),
   });
   const ids = Array.from({ length: 100 }, (_, n) => `${n}`);
-  await broker.js.publish(ingestShard(services.namespace, "low", shardOf(FLOOD)), encodeWork({ tenantId: FLOOD, ids }));
+  await node.publish("low", FLOOD, ids);
   await until(
-    async () => (await broker.jsm.streams.info(ingestStream(services.namespace, "low"))).state.messages,
+    async () => (await node.broker.jsm.streams.info(ingestStream(node.namespace, "low"))).state.messages,
     (n) => n === 0,
   );
   // 10 and 15 of it, 23 that fail; given out again from the beginning, while memory is tight.
@@ -344,13 +302,10 @@ test("a large message is handled in parts as large as the lane has come to, and 
 });
 
 /** One slot in each lane, and whatever has begun goes on until it is ended. */
-async function slowWorker({ natsUrl: url, namespace }: Pick<TestServices, "natsUrl" | "namespace">) {
-  const broker = await connectBroker({ url, namespace, replicas: 1 }, log);
-  await ensureQueues(broker);
+async function slowWorker() {
   const begun: { who: string; ids: string[]; end: () => void }[] = [];
   const over = Promise.withResolvers<void>();
-  const consuming = await startConsuming({
-    broker,
+  const node = await worker({
     handle: async (work) => {
       const held = Promise.withResolvers<void>();
       begun.push({ who: work.tenantId, ids: "ids" in work ? work.ids : [], end: held.resolve });
@@ -358,14 +313,9 @@ async function slowWorker({ natsUrl: url, namespace }: Pick<TestServices, "natsU
     },
     concurrencyPerLane: 1,
     chunk: { min: 250, max: 250, targetMs: 60_000 },
-    memory: memoryOfTest(),
-    way: giveWay(ONE),
-    clock: () => new Date(),
-    log,
-    metrics: createMetrics(new Registry()),
   });
   return {
-    broker,
+    ...node,
     begun,
     /** Until so many have. */
     begins: (count: number) =>
@@ -375,28 +325,22 @@ async function slowWorker({ natsUrl: url, namespace }: Pick<TestServices, "natsU
       ),
     async [Symbol.asyncDispose]() {
       over.resolve();
-      await consuming[Symbol.asyncDispose]();
-      await broker[Symbol.asyncDispose]();
+      await node[Symbol.asyncDispose]();
     },
   };
 }
 
 test("what came while a spare slot was waited for does not go with the little it is for", async () => {
   expect(shardOf(FLOOD)).not.toBe(shardOf(NEIGHBOUR));
-  await using worker = await slowWorker(services);
-  const { broker, begun, begins } = worker;
-  const publish = (tenantId: string, count: number) => {
-    const ids = Array.from({ length: count }, (_, n) => `${tenantId}-${n}`);
-    return broker.js.publish(
-      ingestShard(services.namespace, "normal", shardOf(tenantId)),
-      encodeWork({ tenantId, ids }),
-    );
-  };
+  await using node = await slowWorker();
+  const { begun, begins } = node;
+  const publish = (tenantId: string, count: number) => node.publish("normal", tenantId, idsOf(tenantId, count));
   /** Until the worker holds so many of the neighbour's: told on its own connection, so behind the last of them. */
   const holds = async (count: number) => {
-    const stream = ingestStream(services.namespace, "normal");
-    const info = () => broker.jsm.consumers.info(stream, routeConsumer(shardOf(NEIGHBOUR)));
-    await until(info, ({ num_ack_pending }) => num_ack_pending === count);
+    await until(
+      () => node.consumer("normal", NEIGHBOUR),
+      ({ num_ack_pending }) => num_ack_pending === count,
+    );
     await new Promise(setImmediate);
   };
 
@@ -426,20 +370,17 @@ test("what came while a spare slot was waited for does not go with the little it
 });
 
 test("the spare slots are not for what is left of a flood: it has its turn", async () => {
-  await using services = await freshServices();
-  await using worker = await slowWorker(services);
-  const { broker, begun, begins } = worker;
+  await using node = await slowWorker();
+  const { begun, begins } = node;
   const aside = floodShardBeside(shardOf(FLOOD));
-  const publish = (tenantId: string, shard: number, ids: string[]) =>
-    broker.js.publish(ingestShard(services.namespace, "normal", shard), encodeWork({ tenantId, ids }));
-  const much = Array.from({ length: 200 }, (_, n) => `much ${n}`);
-  await publish(FLOOD, shardOf(FLOOD), much);
+  await node.publish("normal", FLOOD, idsOf("much", 200));
   await begins(1);
-  await publish(FLOOD, aside, ["the end of a flood"]);
-  const stream = ingestStream(services.namespace, "normal");
-  const held = () => broker.jsm.consumers.info(stream, routeConsumer(aside));
-  await until(held, ({ num_ack_pending }) => num_ack_pending === 1);
-  await publish(NEIGHBOUR, shardOf(NEIGHBOUR), ["a neighbour's"]);
+  await node.publish("normal", FLOOD, ["the end of a flood"], aside);
+  await until(
+    () => node.consumer("normal", FLOOD, aside),
+    ({ num_ack_pending }) => num_ack_pending === 1,
+  );
+  await node.publish("normal", NEIGHBOUR, ["a neighbour's"]);
   await begins(2);
   begun[0]?.end();
   await begins(3);

@@ -2,7 +2,6 @@ import { randomUUID } from "node:crypto";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
-import { givesBack, POISON_ATTEMPTS, retryDelay } from "#src/pipeline/consume.ts";
 import {
   ALL_SHARDS,
   decodeWork,
@@ -20,6 +19,7 @@ import {
   SHARDS,
   shardOf,
 } from "#src/pipeline/flow.ts";
+import { givesBack, POISON_ATTEMPTS, retryDelay } from "#src/pipeline/redelivery.ts";
 
 test("every priority has the lane of its name, the most urgent first, and none means NORMAL", () => {
   expect(LANES.map((lane) => lane.priority)).toEqual([Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW]);

@@ -131,6 +131,7 @@ export function accepting(
     maxWeight: config.groupMaxItems,
     concurrency: 2,
     maxWaitingWeight: config.maxWaiting,
+    littleWeight: LITTLE,
     memory: deps.memory,
   });
 

@@ -11,6 +11,8 @@ export type GroupOptions = {
   concurrency: number;
   /** Submissions waiting beyond this weight are refused, all tenants together. */
   maxWaitingWeight: number;
+  /** Who has no more waiting than this is not refused for what others have, up to as much again in all. */
+  littleWeight: number;
   /** While it is over, no more may wait than the groups of one tenant hold. */
   memory?: Pick<MemoryGuard, "pressure" | "holder">;
 };
@@ -61,8 +63,9 @@ export function groupCommit<I, O>(
   options.memory?.holder(isMuch);
 
   /** What keeps memory is what waits here, so it is refused; what finds little waiting is as well stored as sent away. */
-  function isTooMuch(weight: number, isUrgent: boolean): boolean {
-    if (totalWeight + weight > options.maxWaitingWeight) return true;
+  function isTooMuch(weight: number, own: number, isUrgent: boolean): boolean {
+    const isLittle = own + weight <= options.littleWeight;
+    if (totalWeight + weight > options.maxWaitingWeight * (isLittle ? 2 : 1)) return true;
     return !isUrgent && isMuch() && options.memory?.pressure() === "over";
   }
 
@@ -147,11 +150,11 @@ export function groupCommit<I, O>(
 
   return (tenantId, item, settle, isUrgent = false) => {
     const weight = weigh(item);
-    if (isTooMuch(weight, isUrgent)) {
+    let tenant = tenants.get(tenantId);
+    if (isTooMuch(weight, tenant?.weight ?? 0, isUrgent)) {
       settle({ error: new Fault(ErrorReason.OVERLOADED) });
       return;
     }
-    let tenant = tenants.get(tenantId);
     if (tenant === undefined) {
       tenant = {
         waiting: [],

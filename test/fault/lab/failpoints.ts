@@ -1,6 +1,6 @@
 import type { Channel } from "#gen/posthorn/v1/notification_pb.ts";
+import type { Between } from "#src/between.ts";
 import type { Channels, OutsideChannel } from "#src/channels/channel.ts";
-import type { Between } from "#src/main.ts";
 import type { HandleWork } from "#src/pipeline/consume.ts";
 import type { Queue } from "#src/pipeline/queue.ts";
 import type { Db, Store, Tx } from "#src/store/store.ts";

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { Priority } from "#gen/posthorn/v1/notification_pb.ts";
+import type { GiveWay } from "#src/pipeline/give-way.ts";
 import type { Store } from "#src/store/store.ts";
 import { type Clients, startTestPlatform } from "../../support/platform.ts";
 import { freshServices } from "../../support/services.ts";
@@ -50,10 +51,21 @@ async function flooded(onBegin: (begun: readonly Begun[]) => void) {
       return store.tenant(tenantId, work);
     },
   });
+  let asked = 0;
+  const counted = (way: GiveWay): GiveWay => ({
+    ...way,
+    turn(...args) {
+      asked++;
+      return way.turn(...args);
+    },
+  });
   const services = stack.use(await freshServices());
-  const platform = stack.use(await startTestPlatform({ services, roles: ["api"], between: { store: held } }));
+  const between = { store: held, way: counted };
+  const platform = stack.use(await startTestPlatform({ services, roles: ["api"], between }));
   return {
     begun,
+    /** How often a turn was asked for. */
+    asked: () => asked,
     beside: () => sending(platform.key),
     async flood() {
       const tenant = await platform.newTenant();
@@ -100,6 +112,7 @@ test("what is CRITICAL does not wait for the turn of what its tenant has before 
   // Once quickly enough is enough: the second that one which hangs keeps others for is never less.
   for (let attempt = 0; attempt < 5; attempt++) {
     begun.length = 0;
+    const before = node.asked();
     const stop = await node.beside();
     const hanging = a.send.sendBatch({ items });
     await until(
@@ -107,7 +120,10 @@ test("what is CRITICAL does not wait for the turn of what its tenant has before 
       (length) => length === 1,
     );
     const large = b.send.sendBatch({ items });
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await until(
+      async () => node.asked() - before,
+      (turns) => turns === 2,
+    );
     const critical = b.send.send({ to, content, priority: Priority.CRITICAL });
     await Promise.all([hanging, large, critical]);
     await stop();

@@ -8,7 +8,7 @@ import type { Pressure } from "#src/pipeline/memory.ts";
 type Item = { n: number; weight: number; claims: string[] };
 
 const item = (n: number, weight = 1, claims: string[] = []): Item => ({ n, weight, claims });
-const OPTIONS: GroupOptions = { windowMs: 1, maxWeight: 10, concurrency: 2, maxWaitingWeight: 1000 };
+const OPTIONS: GroupOptions = { windowMs: 1, maxWeight: 10, concurrency: 2, maxWaitingWeight: 1000, littleWeight: 0 };
 
 /** With promises, which tests read better by. */
 function grouping(commit: (tenantId: string, items: readonly Item[]) => Promise<number[]>, options: GroupOptions) {
@@ -190,6 +190,21 @@ test("what waits beyond the bound is refused as OVERLOADED, and room returns", a
   await begun(2);
   groups[1]?.end();
   expect(await second).toBe(20);
+});
+
+test("who has little waiting is not refused for what others have, up to as much again", async () => {
+  const { submit, groups, begun } = holding({ maxWaitingWeight: 10, littleWeight: 2 });
+  const flood = submit("a", item(1, 10));
+  await begun(1);
+  const overloaded = { reason: ErrorReason.OVERLOADED };
+  await expect(submit("a", item(2, 3))).rejects.toMatchObject(overloaded);
+  await expect(submit("b", item(3, 3))).rejects.toMatchObject(overloaded);
+  const little = ["b", "c", "d", "e", "f"].map((tenant, n) => submit(tenant, item(10 + n, 2)));
+  await expect(submit("b", item(4))).rejects.toMatchObject(overloaded);
+  await expect(submit("g", item(5))).rejects.toMatchObject(overloaded);
+  await begun(6);
+  for (const { end } of groups) end();
+  expect(await Promise.all([flood, ...little])).toHaveLength(6);
 });
 
 test("while memory is over, what would have to wait is refused, what is urgent or finds nobody waiting is not", async () => {
